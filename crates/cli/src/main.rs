@@ -1,0 +1,2 @@
+//! The command `pellucid`.
+fn main() {}
