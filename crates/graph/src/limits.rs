@@ -1,0 +1,42 @@
+//! Every bound on a program, in one place.
+
+/// Bytes of a program's JSON.
+pub const PROGRAM_BYTES: usize = 64 << 20;
+/// Nodes of a program, bodies included.
+pub const NODES: usize = 100_000;
+/// How deep bodies stand in one another.
+pub const BODY_DEPTH: usize = 8;
+/// How deep JSON values stand in one another.
+pub const JSON_DEPTH: usize = 64;
+/// Traces of a program.
+pub const TRACES: usize = 4_096;
+/// Invokes of a trace.
+pub const INVOKES: usize = 16_384;
+/// Prompts of an invoke.
+pub const PROMPTS: usize = 16_384;
+/// Characters of one prompt.
+pub const PROMPT_CHARACTERS: usize = 4 << 20;
+/// Tokens of one prompt.
+pub const PROMPT_TOKENS: usize = 1 << 20;
+/// Bytes of a name, a hook address or a text argument.
+pub const TEXT_BYTES: usize = 1_024;
+/// Bytes of one node's source line.
+pub const SOURCE_BYTES: usize = 4_096;
+/// Elements of one tensor literal; larger ones travel as constants.
+pub const LITERAL_ELEMENTS: usize = 65_536;
+/// Constants of a program.
+pub const CONSTANTS: usize = 4_096;
+/// Bytes of all constants together.
+pub const CONSTANT_BYTES: usize = 1 << 30;
+/// Dimensions of a tensor.
+pub const DIMENSIONS: usize = 8;
+/// Elements of one tensor.
+pub const TENSOR_ELEMENTS: u64 = 1 << 40;
+/// Tensors in one list argument (`cat`, `stack`, `einsum`).
+pub const LIST_ARGUMENTS: usize = 16_384;
+/// Items of one index.
+pub const INDEX_ITEMS: usize = 32;
+/// Steps of a generation.
+pub const STEPS: u64 = 65_536;
+/// Faults reported for one program; checking stops there.
+pub const FAULTS: usize = 256;
