@@ -139,6 +139,9 @@ pub enum NodeKind {
     Lengths(usize),
     /// Which cells of the invoke's rectangle are real: `[prompts, length]`, bool.
     Mask(usize),
+    /// The tokens that a generation made for the invoke: `[prompts, new tokens]`, i64, as many columns as the longest
+    /// prompt made; −1 in cells after a prompt had stopped.
+    Generated(usize),
     /// Steps of a generation: the body runs once at each chosen step. Owns a body.
     Steps {
         /// Which steps.
