@@ -1,1 +1,3 @@
 //! Pellucid: kernels.
+
+pub mod mapped_file;

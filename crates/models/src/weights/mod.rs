@@ -1,0 +1,13 @@
+//! A model's weights: named tensors in files that are mapped, not read.
+//!
+//! [`Checkpoint`] opens a folder of safetensors or a GGUF file and gives [`RawTensor`]s under Hugging Face's names, with
+//! Hugging Face's shapes and values. No header, however it was made, makes it panic or take memory out of proportion.
+
+mod checkpoint;
+mod dequantize;
+pub(crate) mod near;
+pub(crate) mod safetensors_files;
+mod tensor;
+
+pub use checkpoint::Checkpoint;
+pub use tensor::{RawTensor, Restoration, TensorType};
