@@ -18,7 +18,12 @@
 //! **Invariant:** nothing in this crate holds a tensor's storage or runs an operation; any bytes at all give a program
 //! or an error, quickly.
 
+pub mod check;
 pub mod dtype;
+<<<<<<< HEAD
+=======
+pub mod fault;
+>>>>>>> a3493b8 (Check programs before anything runs: names, types, order in time, use, price)
 pub mod limits;
 pub mod operation;
 pub mod program;

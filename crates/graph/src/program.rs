@@ -155,6 +155,30 @@ pub enum NodeKind {
     Log(Value),
 }
 
+impl NodeKind {
+    /// Every value that the node reads, in order; those of its body are the body's own.
+    pub fn values(&self) -> Vec<Value> {
+        match self {
+            NodeKind::Set { value, .. } | NodeKind::Save(value) | NodeKind::Log(value) => vec![*value],
+            NodeKind::Apply { input, .. } => vec![*input],
+            NodeKind::Operation(operation) => operation.values(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether other nodes can read a value of it.
+    pub fn has_value(&self) -> bool {
+        !matches!(
+            self,
+            NodeKind::Trace(_)
+                | NodeKind::Set { .. }
+                | NodeKind::Steps { .. }
+                | NodeKind::Save(_)
+                | NodeKind::Log(_)
+        )
+    }
+}
+
 /// One or more invokes and one graph.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Trace {

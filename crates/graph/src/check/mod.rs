@@ -1,0 +1,384 @@
+//! Checking a program against a model's specification, before anything runs.
+//!
+//! All faults are reported together, each with its node, its author's line if given, and a hint. The pass is linear in
+//! nodes and edges:
+//!
+//! 1. [`names`]: every hook point and module is found in the specification ("did you mean");
+//! 2. [`types`]: shapes and number types of every node, lengths of untokenised prompts as symbols;
+//! 3. [`order`]: soundness in time: what must be acyclic is the graph of events (invoke, step, place, version);
+//! 4. [`use_of`]: setters that nobody sees, results that nobody saves;
+//! 5. [`price`]: floating-point operations, peak bytes, result bytes.
+
+mod names;
+mod order;
+mod price;
+mod types;
+mod use_of;
+
+use crate::fault::{Fault, Faults};
+use crate::limits;
+use crate::program::{HookAddress, Node, NodeId, NodeKind, Program, Trace, Value};
+use crate::shape::TensorType;
+use crate::spec::ModelSpec;
+
+pub use names::SpecIndex;
+pub use price::Price;
+
+/// A program that was checked against a specification: what an engine runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckedProgram {
+    /// The program as given.
+    pub program: Program,
+    /// What is known of each node, at the same index as in the program.
+    pub nodes: Vec<CheckedNode>,
+    /// What it will cost, at most.
+    pub price: Price,
+}
+
+/// What checking found out of one node.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct CheckedNode {
+    /// The type of each output; for a node inside `steps`, at the body's first step.
+    pub outputs: Vec<TensorType>,
+    /// Of a getter or setter: its hook point's place in the schedule.
+    pub place: Option<usize>,
+    /// Of an application: the module's index in the specification.
+    pub module: Option<usize>,
+    /// The trace that it stands in.
+    pub trace: Option<NodeId>,
+    /// The `steps` body that it stands in.
+    pub steps: Option<NodeId>,
+    /// Whether a save, a log or a setter needs it.
+    pub needed: bool,
+}
+
+/// Checks a program against a model. Every fault is reported, up to [`limits::FAULTS`].
+pub fn check(program: Program, index: &SpecIndex<'_>) -> Result<CheckedProgram, Faults> {
+    let mut checker = Checker {
+        program: &program,
+        spec: index.spec(),
+        index,
+        nodes: vec![CheckedNode::default(); program.nodes.len()],
+        faults: Vec::new(),
+        next_symbol: 0,
+    };
+    checker.structure();
+    if checker.faults.is_empty() {
+        checker.names();
+        checker.types();
+        checker.order();
+        checker.use_of();
+    }
+    if checker.faults.is_empty() {
+        let price = checker.price();
+        let nodes = checker.nodes;
+        Ok(CheckedProgram { program, nodes, price })
+    } else {
+        Err(Faults(checker.faults))
+    }
+}
+
+/// The state of one check.
+struct Checker<'a> {
+    program: &'a Program,
+    spec: &'a ModelSpec,
+    index: &'a SpecIndex<'a>,
+    nodes: Vec<CheckedNode>,
+    faults: Vec<Fault>,
+    next_symbol: u32,
+}
+
+impl<'a> Checker<'a> {
+    fn fault(&mut self, id: NodeId, message: impl Into<String>, hint: Option<String>) {
+        if self.faults.len() < limits::FAULTS {
+            let node = self.program.node(id);
+            self.faults.push(Fault {
+                node: Some(node.name.clone()),
+                place: None,
+                source: node.source.clone(),
+                message: message.into(),
+                hint,
+            });
+        }
+    }
+
+    /// Programs can also be built in Rust: their structure is checked as the wire would.
+    fn structure(&mut self) {
+        let program = self.program;
+        if program.nodes.len() > limits::NODES {
+            let message =
+                format!("the program has {} nodes; at most {} are taken", program.nodes.len(), limits::NODES);
+            self.faults.push(Fault { node: None, place: None, source: None, message, hint: None });
+            return;
+        }
+        let mut names = std::collections::HashSet::new();
+        let mut owners = vec![None; program.nodes.len()];
+        let mut owned = vec![false; program.nodes.len()];
+        for (position, node) in program.nodes.iter().enumerate() {
+            let id = NodeId(position as u32);
+            if !names.insert(node.name.as_str()) {
+                self.fault(
+                    id,
+                    format!("two nodes are named `{}`", node.name),
+                    Some("give each node its own name".into()),
+                );
+            }
+            for &child in body_of(node) {
+                if child <= id || child.index() >= program.nodes.len() || owned[child.index()] {
+                    self.fault(
+                        id,
+                        "its body lists a node that does not follow it, or that stands in another body",
+                        None,
+                    );
+                } else {
+                    owned[child.index()] = true;
+                    owners[child.index()] = Some(id);
+                }
+            }
+        }
+        for &id in &program.body {
+            if id.index() >= program.nodes.len() || owned[id.index()] {
+                let message =
+                    "the program's body lists a node that does not exist, or that stands in another body";
+                self.faults.push(Fault {
+                    node: None,
+                    place: None,
+                    source: None,
+                    message: message.into(),
+                    hint: None,
+                });
+            } else {
+                owned[id.index()] = true;
+            }
+        }
+        if let Some(position) = owned.iter().position(|owned| !owned) {
+            self.fault(NodeId(position as u32), "the node stands in no body", None);
+        }
+        if !self.faults.is_empty() {
+            return;
+        }
+        for (position, owner) in owners.into_iter().enumerate() {
+            let id = NodeId(position as u32);
+            // Owners stand before what they own, so an owner's own place is already known.
+            let (trace, steps) = match owner {
+                None => (None, None),
+                Some(owner) => match &program.node(owner).kind {
+                    NodeKind::Trace(_) => (Some(owner), None),
+                    _ => (self.nodes[owner.index()].trace, Some(owner)),
+                },
+            };
+            self.nodes[position].trace = trace;
+            self.nodes[position].steps = steps;
+            self.placement(id);
+            for value in program.node(id).kind.values() {
+                self.reference(id, value);
+            }
+        }
+    }
+
+    /// Whether a node may stand where it stands.
+    fn placement(&mut self, id: NodeId) {
+        let checked = &self.nodes[id.index()];
+        let (inside_trace, inside_steps) = (checked.trace.is_some(), checked.steps.is_some());
+        match &self.program.node(id).kind {
+            NodeKind::Trace(_) if inside_trace => {
+                self.fault(
+                    id,
+                    "a trace cannot stand inside a trace",
+                    Some("write it after the other, in the program's body".into()),
+                );
+            }
+            NodeKind::Trace(trace) => self.trace(id, trace),
+            NodeKind::Steps { .. } if inside_steps => {
+                self.fault(id, "`steps` cannot stand inside `steps`", None);
+            }
+            NodeKind::Steps { steps, .. } => {
+                let total =
+                    self.trace_of(id).and_then(|trace| trace.generation.as_ref()).map(|g| g.max_new_tokens);
+                match total {
+                    None => self.fault(
+                        id,
+                        "`steps` stands in a trace that does not generate",
+                        Some("give the trace a `generate` with `max_new_tokens`".into()),
+                    ),
+                    Some(total)
+                        if steps.from >= total
+                            || steps.to.is_some_and(|to| to > total || to <= steps.from) =>
+                    {
+                        self.fault(
+                            id,
+                            format!("`steps` names steps that are never reached: the generation has steps 0 to {}", total.saturating_sub(1)),
+                            Some("step 0 is the prompt's; N new tokens take steps 0 to N−1".into()),
+                        );
+                    }
+                    Some(_) if steps.every == 0 => self.fault(id, "`every` must be at least 1", None),
+                    Some(_) => {}
+                }
+            }
+            NodeKind::Get(address) | NodeKind::Set { address, .. } => self.address(id, address),
+            NodeKind::Tokens(invoke) | NodeKind::Lengths(invoke) | NodeKind::Mask(invoke) => {
+                self.invoke(id, *invoke);
+            }
+            NodeKind::Generated(invoke) => {
+                let generates = self.trace_of(id).is_some_and(|trace| trace.generation.is_some());
+                if self.invoke(id, *invoke) && (!generates || inside_steps) {
+                    self.fault(id, "the generated tokens are known only after a generation", None);
+                }
+            }
+            NodeKind::Save(_) | NodeKind::Log(_) | NodeKind::Apply { .. } if !inside_trace => {
+                self.fault(id, "it stands outside a trace", Some("move it into the trace's body".into()));
+            }
+            _ => {}
+        }
+    }
+
+    fn trace_of(&self, id: NodeId) -> Option<&'a Trace> {
+        let trace = self.nodes[id.index()].trace?;
+        match &self.program.node(trace).kind {
+            NodeKind::Trace(trace) => Some(trace),
+            _ => None,
+        }
+    }
+
+    fn invoke(&mut self, id: NodeId, invoke: usize) -> bool {
+        let known = self.trace_of(id).map(|trace| trace.invokes.len());
+        match known {
+            Some(count) if invoke < count => true,
+            Some(count) => {
+                self.fault(id, format!("it names invoke {invoke}, but the trace has {count}"), None);
+                false
+            }
+            None => {
+                self.fault(id, "it stands outside a trace", Some("move it into the trace's body".into()));
+                false
+            }
+        }
+    }
+
+    fn address(&mut self, id: NodeId, address: &HookAddress) {
+        if !self.invoke(id, address.invoke) {
+            return;
+        }
+        let steps =
+            self.trace_of(id).and_then(|trace| trace.generation.as_ref()).map_or(1, |g| g.max_new_tokens);
+        if let Some(step) = address.step {
+            if self.nodes[id.index()].steps.is_some() {
+                self.fault(
+                    id,
+                    "inside `steps` a hook point is that of the current step; it takes no `step`",
+                    None,
+                );
+            } else if step >= steps {
+                self.fault(
+                    id,
+                    format!(
+                        "step {step} is never reached: the trace has steps 0 to {}",
+                        steps.saturating_sub(1)
+                    ),
+                    Some("step 0 is the prompt's; N new tokens take steps 0 to N−1".into()),
+                );
+            }
+        }
+    }
+
+    /// A trace's inputs.
+    fn trace(&mut self, id: NodeId, trace: &Trace) {
+        if trace.invokes.is_empty() {
+            self.fault(id, "the trace has no invoke", Some("give it at least one prompt".into()));
+        }
+        if let Some(generation) = &trace.generation {
+            if generation.max_new_tokens == 0 || generation.max_new_tokens > limits::STEPS {
+                let message = format!(
+                    "`max_new_tokens` is {}; it must be 1 to {}",
+                    generation.max_new_tokens,
+                    limits::STEPS
+                );
+                self.fault(id, message, None);
+            }
+            let sampling = &generation.sampling;
+            if !(sampling.temperature.is_finite() && sampling.temperature >= 0.0) {
+                self.fault(id, "`temperature` must be 0 (greedy) or a positive number", None);
+            }
+            if sampling.top_p.is_some_and(|p| !(p > 0.0 && p <= 1.0)) {
+                self.fault(id, "`top_p` must be above 0 and at most 1", None);
+            }
+            if sampling.top_k == Some(0) {
+                self.fault(id, "`top_k` must be at least 1", None);
+            }
+            if !(sampling.repetition_penalty.is_finite() && sampling.repetition_penalty > 0.0) {
+                self.fault(id, "`repetition_penalty` must be a positive number", None);
+            }
+            if !self.spec.capabilities.iter().any(|capability| capability == "generate") {
+                self.fault(id, format!("`{}` cannot generate", self.spec.name), None);
+            }
+        }
+        let new_tokens = trace
+            .generation
+            .as_ref()
+            .map_or(0, |generation| generation.max_new_tokens - u64::from(generation.max_new_tokens > 0));
+        for invoke in &trace.invokes {
+            let name = &invoke.name;
+            if invoke.prompts.count() == 0 {
+                self.fault(id, format!("invoke `{name}` has no prompt"), None);
+            }
+            let crate::program::Prompts::Tokens(prompts) = &invoke.prompts else { continue };
+            for (number, tokens) in prompts.iter().enumerate() {
+                let length = tokens.len() as u64;
+                if tokens.is_empty() {
+                    self.fault(
+                        id,
+                        format!("prompt {number} of invoke `{name}` has no tokens"),
+                        Some("a prompt needs at least one token".into()),
+                    );
+                }
+                if let Some(token) =
+                    tokens.iter().find(|&&token| u64::from(token) >= self.spec.sizes.vocabulary)
+                {
+                    let message = format!(
+                        "prompt {number} of invoke `{name}` has token {token}, but the vocabulary ends at {}",
+                        self.spec.sizes.vocabulary.saturating_sub(1)
+                    );
+                    self.fault(id, message, None);
+                }
+                if let Some(positions) = self.spec.sizes.positions
+                    && length.saturating_add(new_tokens) > positions
+                {
+                    let message = format!(
+                        "prompt {number} of invoke `{name}` takes {} positions, but the model has {positions}",
+                        length.saturating_add(new_tokens)
+                    );
+                    self.fault(id, message, Some("shorten the prompt, or generate fewer tokens".into()));
+                }
+            }
+        }
+    }
+
+    /// Whether a node may read a value.
+    fn reference(&mut self, id: NodeId, value: Value) {
+        if value.node >= id {
+            self.fault(id, "it reads a value that comes after it", None);
+            return;
+        }
+        let (reader, read) = (&self.nodes[id.index()], &self.nodes[value.node.index()]);
+        if read.steps.is_some() && read.steps != reader.steps {
+            let name = self.program.node(value.node).name.clone();
+            self.fault(
+                id,
+                format!("it reads `{name}`, which has one value for each step and is known only inside its `steps`"),
+                Some("save it there, or move this node into the same `steps`".into()),
+            );
+        } else if !self.program.node(value.node).kind.has_value() {
+            let name = self.program.node(value.node).name.clone();
+            self.fault(id, format!("it reads `{name}`, which has no value"), None);
+        }
+    }
+}
+
+/// The nodes that a node owns.
+fn body_of(node: &Node) -> &[NodeId] {
+    match &node.kind {
+        NodeKind::Trace(trace) => &trace.body,
+        NodeKind::Steps { body, .. } => body,
+        _ => &[],
+    }
+}

@@ -1,0 +1,289 @@
+//! Shapes and number types of every node.
+
+use super::Checker;
+use crate::dtype::DType;
+use crate::program::{HookAddress, Invoke, NodeId, NodeKind, Prompts, Value};
+use crate::rules::{RuleContext, RuleError};
+use crate::shape::{Dimension, Symbol, TensorType};
+use crate::spec::{Application, Axis};
+
+/// Which step's shapes a body is checked with.
+#[derive(Clone, Copy)]
+enum Phase {
+    /// The prompt's: length is the prompt's.
+    Prompt,
+    /// A later one: length is 1; the context grows by the step, if it is known.
+    Later(Option<u64>),
+}
+
+impl Checker<'_> {
+    /// Computes the type of every node, and holds setters and applications to the model's shapes.
+    pub(super) fn types(&mut self) {
+        let body = self.program.body.clone();
+        for id in body {
+            match &self.program.node(id).kind {
+                NodeKind::Trace(trace) => {
+                    let lengths: Vec<Dimension> =
+                        trace.invokes.iter().map(|invoke| self.length(invoke)).collect();
+                    let nodes = trace.body.clone();
+                    self.body_types(&nodes, &lengths, Phase::Prompt);
+                }
+                _ => self.node_type(id, &[], Phase::Prompt),
+            }
+        }
+    }
+
+    /// The width of an invoke's rectangle: its longest prompt.
+    fn length(&mut self, invoke: &Invoke) -> Dimension {
+        match &invoke.prompts {
+            Prompts::Tokens(prompts) => {
+                Dimension::known(prompts.iter().map(Vec::len).max().unwrap_or(0) as u64)
+            }
+            Prompts::Text { .. } => Dimension::symbol(self.fresh()),
+        }
+    }
+
+    fn fresh(&mut self) -> Symbol {
+        let symbol = Symbol(self.next_symbol);
+        self.next_symbol += 1;
+        symbol
+    }
+
+    fn body_types(&mut self, nodes: &[NodeId], lengths: &[Dimension], phase: Phase) {
+        for &id in nodes {
+            let NodeKind::Steps { steps, body } = &self.program.node(id).kind else {
+                self.node_type(id, lengths, phase);
+                continue;
+            };
+            let total =
+                self.trace_of(id).and_then(|trace| trace.generation.as_ref()).map_or(1, |g| g.max_new_tokens);
+            let (steps, body) = (*steps, body.clone());
+            let after_first = (steps.from.saturating_add(steps.every)..)
+                .next()
+                .is_some_and(|next| steps.contains(next, total));
+            let known = (!after_first).then_some(steps.from);
+            if steps.from > 0 {
+                self.body_types(&body, lengths, Phase::Later(known));
+            } else {
+                if after_first {
+                    self.body_types(&body, lengths, Phase::Later(None));
+                }
+                // Last, so that the recorded types are the first step's; faults of both are reported once.
+                let faults = self.faults.len();
+                self.body_types(&body, lengths, Phase::Prompt);
+                let mut kept = Vec::new();
+                for (position, fault) in std::mem::take(&mut self.faults).into_iter().enumerate() {
+                    if position < faults || !kept.contains(&fault) {
+                        kept.push(fault);
+                    }
+                }
+                self.faults = kept;
+            }
+        }
+    }
+
+    fn node_type(&mut self, id: NodeId, lengths: &[Dimension], phase: Phase) {
+        let node = self.program.node(id);
+        // A node that reads a value whose own type is at fault is not reported again.
+        for value in node.kind.values() {
+            let outputs = self.nodes[value.node.index()].outputs.len();
+            if outputs == 0 {
+                return;
+            }
+            if value.output as usize >= outputs {
+                let name = &self.program.node(value.node).name;
+                let message = format!(
+                    "`{name}` has {outputs} output{}; output {} is not there",
+                    if outputs == 1 { "" } else { "s" },
+                    value.output
+                );
+                return self.fault(id, message, Some("the first output is number 0".into()));
+            }
+        }
+        let outputs = match &node.kind {
+            NodeKind::Get(address) => self.hook_type(id, address, lengths, phase).into_iter().collect(),
+            NodeKind::Set { address, value } => {
+                if let Some(target) = self.hook_type(id, address, lengths, phase) {
+                    self.setter(id, address, *value, &target);
+                }
+                Vec::new()
+            }
+            NodeKind::Apply { input, .. } => self.application(id, *input).into_iter().collect(),
+            NodeKind::Operation(operation) => {
+                let nodes = &self.nodes;
+                let type_of = |value: Value| nodes[value.node.index()].outputs[value.output as usize].clone();
+                let mut context =
+                    RuleContext { operation, type_of: &type_of, next_symbol: &mut self.next_symbol };
+                match (operation.kind.definition().rule)(&mut context) {
+                    Ok(typed) => typed.outputs,
+                    Err(RuleError { message, hint }) => {
+                        return self.fault(id, format!("{}: {message}", operation.kind.name()), hint);
+                    }
+                }
+            }
+            NodeKind::Literal { dtype, shape, elements } => {
+                let count = shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size));
+                if count != Some(elements.len() as u64) {
+                    let message =
+                        format!("the literal's shape {shape:?} does not hold {} elements", elements.len());
+                    return self.fault(id, message, None);
+                }
+                vec![TensorType::known(*dtype, shape)]
+            }
+            NodeKind::Constant(key) => match self.program.constants.get(key) {
+                Some(constant) => vec![TensorType::known(constant.dtype, &constant.shape)],
+                None => {
+                    let hint = "constants travel in the safetensors file that carries the program".to_owned();
+                    return self.fault(id, format!("the program carries no constant `{key}`"), Some(hint));
+                }
+            },
+            NodeKind::Tokens(invoke) => self.rectangle(id, *invoke, lengths, DType::I64),
+            NodeKind::Mask(invoke) => self.rectangle(id, *invoke, lengths, DType::Bool),
+            NodeKind::Lengths(invoke) => {
+                vec![TensorType { dtype: DType::I64, shape: vec![self.prompts(id, *invoke)] }]
+            }
+            NodeKind::Generated(invoke) => {
+                let made = Dimension::symbol(self.fresh());
+                vec![TensorType { dtype: DType::I64, shape: vec![self.prompts(id, *invoke), made] }]
+            }
+            NodeKind::Trace(_) | NodeKind::Steps { .. } | NodeKind::Save(_) | NodeKind::Log(_) => Vec::new(),
+        };
+        self.nodes[id.index()].outputs = outputs;
+    }
+
+    fn prompts(&self, id: NodeId, invoke: usize) -> Dimension {
+        let invoke = self.trace_of(id).and_then(|trace| trace.invokes.get(invoke));
+        Dimension::known(invoke.map_or(0, |invoke| invoke.prompts.count()) as u64)
+    }
+
+    fn rectangle(&self, id: NodeId, invoke: usize, lengths: &[Dimension], dtype: DType) -> Vec<TensorType> {
+        let length = lengths.get(invoke).cloned().unwrap_or(Dimension::known(0));
+        vec![TensorType { dtype, shape: vec![self.prompts(id, invoke), length] }]
+    }
+
+    /// The type of a hook point's value in an invoke at a step.
+    fn hook_type(
+        &mut self,
+        id: NodeId,
+        address: &HookAddress,
+        lengths: &[Dimension],
+        phase: Phase,
+    ) -> Option<TensorType> {
+        let hook = self.spec.hook_points.get(self.nodes[id.index()].place?)?;
+        let prompt = lengths.get(address.invoke)?.clone();
+        let phase = match address.step {
+            None => phase,
+            Some(0) => Phase::Prompt,
+            Some(step) => Phase::Later(Some(step)),
+        };
+        let (length, context) = match phase {
+            Phase::Prompt => (prompt.clone(), prompt),
+            Phase::Later(Some(step)) => (Dimension::known(1), prompt.offset(i64::try_from(step).ok()?)),
+            Phase::Later(None) => {
+                let grown = Dimension::symbol(self.fresh());
+                (Dimension::known(1), prompt.plus(&grown))
+            }
+        };
+        let shape = hook.shape.iter().map(|axis| match axis {
+            Axis::Prompts => self.prompts(id, address.invoke),
+            Axis::Length => length.clone(),
+            Axis::Context => context.clone(),
+            Axis::Size(size) => Dimension::known(*size),
+        });
+        Some(TensorType { dtype: hook.dtype, shape: shape.collect() })
+    }
+
+    /// Whether a value may be written to a hook point: it has its shape, or expands to it.
+    fn setter(&mut self, id: NodeId, address: &HookAddress, value: Value, target: &TensorType) {
+        let given = self.nodes[value.node.index()].outputs[value.output as usize].clone();
+        let fits = given.shape.len() <= target.shape.len()
+            && given.shape.iter().rev().zip(target.shape.iter().rev()).all(|(from, to)| {
+                from.is_one() || from == to || from.value().is_none() || to.value().is_none()
+            });
+        if !fits {
+            let hint = "a written value must have the hook point's shape, or expand to it; to write a part, use `index_put` on the value read".to_owned();
+            self.fault(id, format!("`{}` is {target}, but it is set to {given}", address.hook), Some(hint));
+        } else if given.dtype == DType::Bool || (given.dtype.is_float() && !target.dtype.is_float()) {
+            let hint = format!("cast it with `to` {}", target.dtype);
+            self.fault(
+                id,
+                format!("`{}` holds {}, but it is set to {}", address.hook, target.dtype, given.dtype),
+                Some(hint),
+            );
+        }
+    }
+
+    /// The type of a module's result on a value.
+    fn application(&mut self, id: NodeId, input: Value) -> Option<TensorType> {
+        let module = self.spec.modules.get(self.nodes[id.index()].module?)?;
+        let given = self.nodes[input.node.index()].outputs[input.output as usize].clone();
+        let hook = |name: &str| {
+            self.spec.hook_points.iter().find(|hook| hook.module == module.path && hook.name == name)
+        };
+        let (Some(taken), Some(result)) = (hook("input"), hook("output")) else {
+            self.fault(id, format!("`{}` cannot be applied by itself", module.path), None);
+            return None;
+        };
+        // The dimensions of the module's own input behind the tokens' (prompts and length); the rest may be any.
+        let inner = |shape: &[Axis]| -> Vec<Dimension> {
+            shape
+                .iter()
+                .filter_map(
+                    |axis| if let Axis::Size(size) = axis { Some(Dimension::known(*size)) } else { None },
+                )
+                .collect()
+        };
+        let (takes, gives) = (inner(&taken.shape), inner(&result.shape));
+        let leading = given.shape.len().checked_sub(takes.len());
+        let fits = leading.is_some_and(|leading| given.shape[leading..] == takes[..]);
+        match module.applied {
+            Application::None => {
+                self.fault(
+                    id,
+                    format!("`{}` cannot be applied by itself", module.path),
+                    Some("apply one of the modules inside it".into()),
+                );
+                None
+            }
+            Application::Sequence if !fits || leading != Some(2) => {
+                let wanted: Vec<String> = takes.iter().map(ToString::to_string).collect();
+                self.fault(
+                    id,
+                    format!(
+                        "`{}` takes [prompts, length, {}], but it is applied to {given}",
+                        module.path,
+                        wanted.join(", ")
+                    ),
+                    None,
+                );
+                None
+            }
+            _ if !fits => {
+                let wanted: Vec<String> = takes.iter().map(ToString::to_string).collect();
+                self.fault(
+                    id,
+                    format!(
+                        "`{}` takes […, {}], but it is applied to {given}",
+                        module.path,
+                        wanted.join(", ")
+                    ),
+                    None,
+                );
+                None
+            }
+            _ if given.dtype.is_float() != taken.dtype.is_float() || given.dtype == DType::Bool => {
+                self.fault(
+                    id,
+                    format!("`{}` takes {}, but it is applied to {}", module.path, taken.dtype, given.dtype),
+                    None,
+                );
+                None
+            }
+            _ => {
+                let mut shape = given.shape[..leading.unwrap_or(0)].to_vec();
+                shape.extend(gives);
+                Some(TensorType { dtype: result.dtype, shape })
+            }
+        }
+    }
+}

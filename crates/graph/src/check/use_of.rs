@@ -1,0 +1,94 @@
+//! What is needed: an edit that nobody sees is a mistake, never a silence.
+
+use std::collections::HashMap;
+
+use super::Checker;
+use super::order::Event;
+use crate::program::{NodeId, NodeKind};
+
+/// The setters of one invoke of one trace, latest last, and how many of them are known to be seen.
+#[derive(Default)]
+struct Setters {
+    events: Vec<Event>,
+    seen: usize,
+}
+
+impl Checker<'_> {
+    /// Marks what saves, logs and seen setters need; faults where a setter is not seen, or nothing leaves a trace.
+    pub(super) fn use_of(&mut self) {
+        let mut setters: HashMap<(Option<NodeId>, usize), Setters> = HashMap::new();
+        let mut open: Vec<NodeId> = Vec::new();
+        for position in 0..self.program.nodes.len() {
+            let id = NodeId(position as u32);
+            match &self.program.node(id).kind {
+                NodeKind::Save(_) | NodeKind::Log(_) => open.push(id),
+                NodeKind::Set { .. } => {
+                    if let Some((invoke, event)) = self.event(id) {
+                        setters.entry((self.nodes[position].trace, invoke)).or_default().events.push(event);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for list in setters.values_mut() {
+            list.events.sort();
+        }
+        while let Some(id) = open.pop() {
+            if std::mem::replace(&mut self.nodes[id.index()].needed, true) {
+                continue;
+            }
+            open.extend(self.program.node(id).kind.values().iter().map(|value| value.node));
+            let trace = self.nodes[id.index()].trace;
+            // Reading a hook point shows every edit before it; generated tokens show all of them. Inside `steps` a body
+            // reads at later steps too, where every edit of an earlier step shows.
+            let seen_from = match &self.program.node(id).kind {
+                NodeKind::Get(address) => {
+                    let several = self.nodes[id.index()].steps.is_some();
+                    self.event(id)
+                        .map(|(_, event)| (address.invoke, if several { (u64::MAX, 0, id) } else { event }))
+                }
+                NodeKind::Generated(invoke) => Some((*invoke, (u64::MAX, usize::MAX, id))),
+                _ => None,
+            };
+            if let Some((invoke, until)) = seen_from
+                && let Some(list) = setters.get_mut(&(trace, invoke))
+            {
+                while list.events.get(list.seen).is_some_and(|event| *event < until) {
+                    open.push(list.events[list.seen].2);
+                    list.seen += 1;
+                }
+            }
+        }
+        for position in 0..self.program.nodes.len() {
+            let id = NodeId(position as u32);
+            match &self.program.node(id).kind {
+                NodeKind::Set { .. } if !self.nodes[position].needed => {
+                    let described = self.described(id);
+                    let hint = "save something that is computed after it, or remove it".to_owned();
+                    self.fault(
+                        id,
+                        format!(
+                            "nothing that is saved comes after {described}, so setting it changes nothing"
+                        ),
+                        Some(hint),
+                    );
+                }
+                NodeKind::Trace(_) => {
+                    let leaves = self.nodes.iter().zip(&self.program.nodes).any(|(checked, node)| {
+                        checked.trace == Some(id)
+                            && checked.needed
+                            && !matches!(node.kind, NodeKind::Trace(_))
+                    });
+                    if !leaves {
+                        self.fault(
+                            id,
+                            "nothing of this trace is saved",
+                            Some("mark what you want back with `save`".into()),
+                        );
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
