@@ -20,10 +20,7 @@
 
 pub mod check;
 pub mod dtype;
-<<<<<<< HEAD
-=======
 pub mod fault;
->>>>>>> a3493b8 (Check programs before anything runs: names, types, order in time, use, price)
 pub mod limits;
 pub mod operation;
 pub mod program;
@@ -31,6 +28,7 @@ pub mod rules;
 pub mod scalar;
 pub mod shape;
 pub mod spec;
+pub mod suggest;
 
 pub use dtype::DType;
 pub use operation::{Argument, IndexItem, Operation, OperationKind, Size};
