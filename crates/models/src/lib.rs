@@ -1,10 +1,24 @@
 //! Model families as stage lists, with the specification each publishes; weights, tokenizers.
 //!
+//! | module | holds |
+//! | --- | --- |
+//! | [`family`] | a table for each family: module tree, oddities, how its `config.json` reads |
+//! | [`config`] | what the one decoder needs to know, read from a `config.json` |
+//! | [`decoder`] | the one decoder: from a configuration and a family's table to a list of stages |
+//! | [`spec`] | the [`pellucid_graph::ModelSpec`] that goes with it |
+//! | [`inner`] | the one table of inner hook points |
+//! | [`stage`] | the types of a list of stages: the seam to an engine |
+//! | [`rotary`] | tables of rotary positions |
+//!
 //! **Invariant:** this crate knows nothing of programs or users, and no family has a forward function.
 
-pub mod error;
+pub mod config;
+pub mod decoder;
+pub mod family;
+pub mod inner;
+pub mod rotary;
+pub mod spec;
 pub mod stage;
-pub mod tokenizer;
-pub mod weights;
 
-pub use error::{Error, Result};
+pub use config::ConfigError;
+pub use spec::{Blueprint, blueprint};

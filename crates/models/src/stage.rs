@@ -13,6 +13,8 @@
 
 use std::ops::Range;
 
+pub use crate::rotary::RotaryTable;
+
 /// A value's place in a pass: every stage writes slots of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub u32);
@@ -28,9 +30,10 @@ pub struct StageList {
     pub stages: Vec<Stage>,
     /// How many slots there are. Slot 0 holds the token ids, slot 1 the positions, both `i64 [tokens]`.
     pub slots: u32,
-    /// The weights that stages name.
+    /// The weights that stages name: those of `ModelSpec::parameters`, at the same index as there.
     pub weights: Vec<WeightSpec>,
-    /// Which stages make up each module of the specification, at the same index as there.
+    /// Which stages make up each module of the specification, at the same index as there. A module that is never run
+    /// has an empty range.
     pub modules: Vec<ModuleStages>,
     /// The slot of the logits that the next token is chosen from, `[tokens, vocabulary]`.
     pub logits: Option<Slot>,
@@ -39,6 +42,24 @@ pub struct StageList {
     pub token_wise_from: usize,
     /// The number of attention layers, each with its own keys and values in a cache.
     pub attention_layers: usize,
+    /// What each slot holds for a token.
+    pub shapes: Vec<SlotShape>,
+    /// The tables that [`Kernel::Rotary`] names.
+    pub rotary: Vec<RotaryTable>,
+}
+
+/// What a slot holds for each token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SlotShape {
+    /// One `i64`: a token id or a position.
+    Id,
+    /// `f32`s of these inner dimensions.
+    Inner(Vec<usize>),
+    /// Scores or pattern: for each sequence `[heads, length, context]`.
+    Context {
+        /// Query heads.
+        heads: usize,
+    },
 }
 
 /// The token ids.
