@@ -188,18 +188,11 @@ impl Activation {
         found.map(|(_, activation)| *activation).ok_or_else(|| ConfigError::Unsupported {
             key: "activation function".into(),
             found: format!("`{name}`"),
-            hint: format!("supported are {}", ACTIVATIONS.map_names()),
+            hint: format!(
+                "supported are {}",
+                ACTIVATIONS.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ")
+            ),
         })
-    }
-}
-
-trait Names {
-    fn map_names(&self) -> String;
-}
-
-impl Names for [(&str, Activation)] {
-    fn map_names(&self) -> String {
-        self.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -233,7 +226,8 @@ impl DecoderConfig {
             });
         }
         let head_size = hidden / heads;
-        let attention = LayerAttention { scale: (head_size as f64).powf(-0.5) as f32, window: None, rotary: None };
+        let attention =
+            LayerAttention { scale: (head_size as f64).powf(-0.5) as f32, window: None, rotary: None };
         Ok(Self {
             hidden,
             layers,
@@ -341,7 +335,11 @@ impl<'a> Reader<'a> {
     /// Where it is no number.
     pub fn optional_float(&self, key: &str) -> Result<Option<f64>, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        value.as_f64().filter(|number| number.is_finite()).map(Some).ok_or_else(|| invalid(key, value, "a number"))
+        value
+            .as_f64()
+            .filter(|number| number.is_finite())
+            .map(Some)
+            .ok_or_else(|| invalid(key, value, "a number"))
     }
 
     /// A finite number.

@@ -14,8 +14,8 @@ use crate::family::{Family, FusedOrder, Role};
 use crate::inner::Inner;
 use crate::spec::{Module, Places, linear, linear_layout, places};
 use crate::stage::{
-    Attention, HookLayout, Kernel, ModuleStages, Norm, NormKind, POSITIONS, Slot, SlotShape, Stage, StageList,
-    TOKENS, WeightId, WeightSpec,
+    Attention, HookLayout, Kernel, ModuleStages, Norm, NormKind, POSITIONS, Slot, SlotShape, Stage,
+    StageList, TOKENS, WeightId, WeightSpec,
 };
 
 /// The list of stages of a configuration, and its hook points in the order in which the list reaches them.
@@ -115,8 +115,11 @@ impl Builder<'_> {
         let rows = self.embed(Role::Positions, POSITIONS, offset as i64, 1.0, hidden);
         let Some(index) = self.places.get(&(Role::Positions, None)).copied() else { return rows };
         let output = self.hook(index, "output", rows, HookLayout::Tokens);
-        self.list.modules[index] =
-            ModuleStages { range: start..self.list.stages.len(), input: Some(POSITIONS), output: Some(output) };
+        self.list.modules[index] = ModuleStages {
+            range: start..self.list.stages.len(),
+            input: Some(POSITIONS),
+            output: Some(output),
+        };
         output
     }
 
@@ -169,8 +172,7 @@ impl Builder<'_> {
         let (heads, key_value_heads, size) = (config.heads, config.key_value_heads, config.head_size);
         let by_head = |heads: usize| vec![(heads, size), (size, 1)];
 
-        let fused =
-            self.has(Role::QueryKeyValue, layer).then(|| self.linear(Role::QueryKeyValue, layer, x));
+        let fused = self.has(Role::QueryKeyValue, layer).then(|| self.linear(Role::QueryKeyValue, layer, x));
         let part = |b: &mut Self, role: Role, part: usize, heads: usize| match fused {
             None => {
                 let projected = b.linear(role, layer, x);
@@ -218,7 +220,8 @@ impl Builder<'_> {
             window: own.window,
         };
         let context = SlotShape::Context { heads };
-        let scores = self.stage(Kernel::AttentionScores(attention.clone()), &[query, key, value], context.clone());
+        let scores =
+            self.stage(Kernel::AttentionScores(attention.clone()), &[query, key, value], context.clone());
         let scores = self.inner(Role::Attention, layer, Inner::Scores, scores);
         let pattern = self.stage(Kernel::AttentionPattern(attention.clone()), &[scores], context);
         let pattern = self.inner(Role::Attention, layer, Inner::Pattern, pattern);
@@ -235,7 +238,8 @@ impl Builder<'_> {
         let before = self.linear(if gated { Role::MlpGate } else { Role::MlpIn }, layer, x);
         let before = self.inner(Role::Mlp, layer, Inner::BeforeActivation, before);
         let kind = self.config.activation.kind;
-        let mut after = self.module(Role::MlpActivation, layer, before, |b, x| b.same(Kernel::Activation(kind), x));
+        let mut after =
+            self.module(Role::MlpActivation, layer, before, |b, x| b.same(Kernel::Activation(kind), x));
         if gated {
             let up = self.linear(Role::MlpUp, layer, x);
             let up = self.inner(Role::Mlp, layer, Inner::Up, up);
@@ -289,7 +293,9 @@ impl Builder<'_> {
             let own = b.weight(role, layer, "weight");
             let (weight, layout) = match own {
                 Some(weight) => (weight, linear_layout(class)),
-                None => (b.weight(Role::Embed, None, "weight").unwrap_or(WeightId(0)), linear_layout("Linear")),
+                None => {
+                    (b.weight(Role::Embed, None, "weight").unwrap_or(WeightId(0)), linear_layout("Linear"))
+                }
             };
             let bias = b.weight(role, layer, "bias");
             b.stage(Kernel::Linear { weight, bias, layout }, &[x], SlotShape::Inner(vec![width]))

@@ -9,16 +9,22 @@
 //! | [`inner`] | the one table of inner hook points |
 //! | [`stage`] | the types of a list of stages: the seam to an engine |
 //! | [`rotary`] | tables of rotary positions |
+//! | [`weights`] | checkpoints: named tensors in mapped files |
+//! | [`tokenizer`] | text to token ids and back |
 //!
 //! **Invariant:** this crate knows nothing of programs or users, and no family has a forward function.
 
 pub mod config;
 pub mod decoder;
+pub mod error;
 pub mod family;
 pub mod inner;
 pub mod rotary;
 pub mod spec;
 pub mod stage;
+pub mod tokenizer;
+pub mod weights;
 
 pub use config::ConfigError;
+pub use error::{Error, Result};
 pub use spec::{Blueprint, blueprint};

@@ -25,7 +25,10 @@ impl RotaryTable {
     /// # Panics
     /// Where `cosines` or `sines` have not one place for each pair.
     pub fn angles(&self, position: i64, cosines: &mut [f32], sines: &mut [f32]) {
-        assert!(cosines.len() == self.inverse_frequencies.len() && sines.len() == cosines.len(), "one for each pair");
+        assert!(
+            cosines.len() == self.inverse_frequencies.len() && sines.len() == cosines.len(),
+            "one for each pair"
+        );
         for ((frequency, cosine), sine) in self.inverse_frequencies.iter().zip(cosines).zip(sines) {
             let angle = f64::from(position as f32 * frequency);
             *cosine = angle.cos() as f32 * self.scale;

@@ -185,7 +185,9 @@ fn parameters(modules: &[Module], config: &DecoderConfig) -> Vec<ParameterSpec> 
             }
         } else if module.role == Role::Embed {
             push("weight", &[config.vocabulary, config.embedding]);
-        } else if let (Role::Positions, Positions::Learned { count, offset }) = (module.role, config.positions) {
+        } else if let (Role::Positions, Positions::Learned { count, offset }) =
+            (module.role, config.positions)
+        {
             push("weight", &[count + offset, config.hidden]);
         }
     }

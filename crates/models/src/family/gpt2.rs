@@ -71,8 +71,11 @@ pub(super) const GPT2: Family = Family {
 fn read(config: &Reader<'_>) -> Result<DecoderConfig, ConfigError> {
     config.refuse_true("add_cross_attention")?;
     let hidden = config.size_or("n_embd", 768)?;
-    let norm =
-        NormConfig { kind: NormKind::Layer, epsilon: config.float_or("layer_norm_epsilon", 1e-5)?, ..NormConfig::RMS };
+    let norm = NormConfig {
+        kind: NormKind::Layer,
+        epsilon: config.float_or("layer_norm_epsilon", 1e-5)?,
+        ..NormConfig::RMS
+    };
     let activation = Activation::named(config.text_or("activation_function", "gelu_new")?)?;
     let mut decoder = DecoderConfig::new(
         config,
@@ -87,7 +90,8 @@ fn read(config: &Reader<'_>) -> Result<DecoderConfig, ConfigError> {
     decoder.positions = Positions::Learned { count: config.size_or("n_positions", 1024)?, offset: 0 };
     decoder.tied = config.flag_or("tie_word_embeddings", true)?;
     decoder.bias_everywhere();
-    let scale = if config.flag_or("scale_attn_weights", true)? { (decoder.head_size as f64).powf(-0.5) } else { 1.0 };
+    let scale =
+        if config.flag_or("scale_attn_weights", true)? { (decoder.head_size as f64).powf(-0.5) } else { 1.0 };
     let by_layer = config.flag_or("scale_attn_by_inverse_layer_idx", false)?;
     for (index, layer) in decoder.attention.iter_mut().enumerate() {
         layer.scale = (if by_layer { scale / (index + 1) as f64 } else { scale }) as f32;
