@@ -13,7 +13,9 @@
 //! | [`shape`] | dimensions, some of them known only when prompts are tokenised |
 //! | [`dtype`], [`scalar`] | number types, their promotion, and literals |
 //! | [`spec`] | what a model publishes of itself: modules, hook points in schedule order, parameters |
+//! | [`wire`] | how a program travels: JSON and safetensors |
 //! | [`limits`] | every bound on a program, in one place |
+//! | [`fault`], [`suggest`] | what is wrong with a program, where, and what was probably meant |
 //!
 //! **Invariant:** nothing in this crate holds a tensor's storage or runs an operation; any bytes at all give a program
 //! or an error, quickly.
@@ -29,8 +31,10 @@ pub mod scalar;
 pub mod shape;
 pub mod spec;
 pub mod suggest;
+pub mod wire;
 
 pub use dtype::DType;
+pub use fault::{Fault, Faults};
 pub use operation::{Argument, IndexItem, Operation, OperationKind, Size};
 pub use program::{
     Generation, HookAddress, Invoke, Node, NodeId, NodeKind, Program, Prompts, Sampling, SourceLocation,

@@ -8,6 +8,8 @@ pub const NODES: usize = 100_000;
 pub const BODY_DEPTH: usize = 8;
 /// How deep JSON values stand in one another.
 pub const JSON_DEPTH: usize = 64;
+/// Values of a program's JSON, without whole numbers in lists of only such.
+pub const JSON_VALUES: usize = 4 << 20;
 /// Traces of a program.
 pub const TRACES: usize = 4_096;
 /// Invokes of a trace.

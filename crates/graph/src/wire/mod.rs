@@ -1,0 +1,66 @@
+//! How a program travels: JSON that a person can write by hand, or a safetensors file that holds the same JSON in its
+//! metadata and the program's constants as its tensors.
+//!
+//! Reading takes any bytes at all and gives a program or every fault that it finds, quickly: the text is looked over
+//! before anything is allocated ([`crate::limits`]), the nodes are listed with their names, and then each is read.
+//! What is read is well-formed (references point to earlier values that can be seen, every argument has the kind of its
+//! parameter); whether it makes sense on a model is the checker's to say.
+//!
+//! ```
+//! use pellucid_graph::Program;
+//!
+//! let text = br#"{ "pellucid": 1, "body": [
+//!     { "op": "trace", "invokes": [{ "prompt": "The Eiffel Tower is in" }], "body": [
+//!         { "op": "get", "name": "h", "hook": "layers.2.output" },
+//!         { "op": "getitem", "name": "last", "input": "h", "index": [":", -1] },
+//!         { "op": "save", "name": "residual", "value": "last" } ] } ] }"#;
+//! let program = Program::from_json(text)?;
+//! assert_eq!(program.nodes.len(), 4);
+//! assert_eq!(Program::from_json(program.to_json().as_bytes())?, program);
+//!
+//! let slip = Program::from_json(br#"{ "pellucid": 1, "body": [{ "op": "trase" }] }"#).unwrap_err();
+//! assert_eq!(slip.0[0].hint.as_deref(), Some("did you mean `trace`?"));
+//! # Ok::<(), pellucid_graph::Faults>(())
+//! ```
+
+mod form;
+mod json;
+mod layout;
+mod outline;
+mod read_argument;
+mod read_program;
+mod read_trace;
+mod reader;
+mod scan;
+mod text;
+mod write;
+
+use std::collections::BTreeMap;
+
+use crate::fault::Faults;
+use crate::program::Program;
+
+/// The version of the wire format: the field `pellucid` of a program.
+pub const VERSION: i64 = 1;
+
+impl Program {
+    /// Reads a program from its JSON.
+    ///
+    /// # Errors
+    /// Every fault that is found, up to [`crate::limits::FAULTS`]. A program that names constants is faulty here: they
+    /// travel in a safetensors file.
+    pub fn from_json(bytes: &[u8]) -> Result<Program, Faults> {
+        read_program::read(bytes, BTreeMap::new())
+    }
+
+    /// The program as JSON in its canonical form, without white space. Constants are named, not held: see
+    /// [`Program::to_safetensors`].
+    pub fn to_json(&self) -> String {
+        write::program(self).to_string()
+    }
+
+    /// The same, laid out for people.
+    pub fn to_json_pretty(&self) -> String {
+        layout::pretty(&write::program(self))
+    }
+}

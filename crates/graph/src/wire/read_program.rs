@@ -1,0 +1,341 @@
+//! Reads a program: its frame, its nodes, their sources.
+
+use std::collections::BTreeMap;
+
+use super::form::{self, COMMON, Form, Op};
+use super::json::{Item, Items, Json};
+use super::outline::{Outline, Reference};
+use super::reader::{Fields, Invokes, Reader, Segment};
+use super::text::{is_name, quote};
+use super::{VERSION, json};
+use crate::dtype::DType;
+use crate::fault::{Fault, Faults};
+use crate::limits;
+use crate::operation::OperationKind;
+use crate::program::{
+    Constant, HookAddress, Node, NodeId, NodeKind, Program, SourceLocation, StepSelection, Value,
+};
+use crate::suggest::did_you_mean;
+
+/// The fields of a program.
+pub(super) const PROGRAM_FIELDS: [&str; 5] = ["$schema", "pellucid", "model", "seed", "body"];
+/// The fields of a node's source.
+pub(super) const SOURCE_FIELDS: [&str; 3] = ["file", "line", "text"];
+
+/// Reads a program that comes with these constants.
+pub(super) fn read(bytes: &[u8], constants: BTreeMap<String, Constant>) -> Result<Program, Faults> {
+    if bytes.len() > limits::PROGRAM_BYTES {
+        let message = format!("{} bytes, where a program has at most {}", bytes.len(), limits::PROGRAM_BYTES);
+        return Err(Fault::new(message)
+            .with_hint("large tensors travel as constants in a safetensors file")
+            .into());
+    }
+    let json = json::parse(bytes, limits::JSON_DEPTH)?;
+    let item = Item::from(&json);
+    check_version(item)?;
+    let mut reader = Reader::new(Faults::default(), Outline::default());
+    let Some(fields) = reader.fields(item, "a program", &PROGRAM_FIELDS) else { return Err(reader.faults) };
+    let model = reader.optional(fields, "model", |reader, item| {
+        reader.text(item, "a model's name", limits::TEXT_BYTES).map(str::to_owned)
+    });
+    let seed = reader.optional(fields, "seed", Reader::natural);
+    let body =
+        reader.required(fields, "body", |reader, item| reader.items(item, "a list of nodes", limits::TRACES));
+    let Some(body) = body else { return Err(reader.faults) };
+    let mut faults = reader.faults;
+    let outline = Outline::new(body, &mut faults);
+    let mut reader = Reader::new(faults, outline);
+    let mut nodes = Vec::with_capacity(reader.outline.entries.len());
+    for id in 0..reader.outline.entries.len() {
+        if reader.faults.is_full() {
+            break;
+        }
+        reader.begin(NodeId(id as u32));
+        nodes.extend(reader.node(NodeId(id as u32), &constants));
+    }
+    let body = std::mem::take(&mut reader.outline.body);
+    reader.faults.or(Program {
+        model: model.flatten(),
+        seed: seed.flatten().unwrap_or_default(),
+        nodes,
+        body,
+        constants,
+    })
+}
+
+/// A program of another version is refused for that alone: nothing else of it can be judged.
+fn check_version(item: Item<'_>) -> Result<(), Fault> {
+    let Some(entries) = item.entries() else {
+        return Err(Fault::new(format!("expected a program, found {}", item.kind())).at_place(""));
+    };
+    match entries.iter().find(|(key, _)| key == "pellucid").map(|(_, version)| version) {
+        Some(Json::Integer(VERSION)) => Ok(()),
+        Some(Json::Integer(version)) => {
+            Err(Fault::new(format!("a program of version {version}; this build reads version {VERSION}"))
+                .at_place("/pellucid"))
+        }
+        Some(other) => {
+            let message = format!("expected the version, {VERSION}, found {}", Item::from(other).kind());
+            Err(Fault::new(message).at_place("/pellucid"))
+        }
+        None => Err(Fault::new("a program needs the field `pellucid`, its version")
+            .at_place("")
+            .with_hint(format!(r#"write "pellucid": {VERSION}"#))),
+    }
+}
+
+impl<'t> Reader<'t> {
+    /// One node; none where a fault was noted.
+    fn node(&mut self, id: NodeId, constants: &BTreeMap<String, Constant>) -> Option<Node> {
+        let entry = &self.outline.entries[id.index()];
+        let (item, op, parent) = (entry.item, entry.op, entry.parent);
+        let Some(entries) = item.entries() else { return self.expected("a node", item) };
+        self.source =
+            self.read_source(entries.iter().find(|(key, _)| key == "source").map(|(_, json)| json.into()));
+        let Some(op) = op else { return self.unknown_op(entries) };
+        let name =
+            self.read_name(id, entries.iter().find(|(key, _)| key == "name").map(|(_, json)| json.into()));
+        let is_trace = matches!(op, Op::Form(form) if form.op == "trace");
+        match parent {
+            None if !is_trace => {
+                self.fault_with_hint::<()>("stands outside a trace", "put it into the `body` of a `trace`");
+            }
+            Some(_) if is_trace => {
+                self.fault_with_hint::<()>(
+                    "a trace inside a trace",
+                    "traces stand in the program's own `body`, in sequence",
+                );
+            }
+            _ => {}
+        }
+        let kind = match op {
+            Op::Form(form) => self.form(id, item, form, constants)?,
+            Op::Operation(kind) => self.operation_node(item, kind)?,
+        };
+        Some(Node { name: name?, kind, source: self.source.clone() })
+    }
+
+    fn unknown_op<T>(&mut self, entries: &'t [(std::borrow::Cow<'t, str>, Json<'t>)]) -> Option<T> {
+        let Some(op) = entries.iter().find(|(key, _)| key == "op").map(|(_, json)| Item::from(json)) else {
+            return self.fault("a node needs the field `op`: what it does");
+        };
+        self.at(Segment::Key("op"), |reader| {
+            let Some(op) = op.text() else { return reader.expected("the name of an operation", op) };
+            let message = format!("there is no operation {}", quote(op));
+            reader.fault_with_guess(message, did_you_mean(op, form::ops()))
+        })
+    }
+
+    fn read_name(&mut self, id: NodeId, item: Option<Item<'t>>) -> Option<String> {
+        match item {
+            Some(item) => self.at(Segment::Key("name"), |reader| reader.name(item)).map(str::to_owned),
+            None => Some(self.outline.entries[id.index()].name.to_string()),
+        }
+    }
+
+    fn read_source(&mut self, item: Option<Item<'t>>) -> Option<SourceLocation> {
+        let item = item.filter(|item| !item.is_null())?;
+        self.at(Segment::Key("source"), |reader| {
+            let fields = reader.fields(item, "a source", &SOURCE_FIELDS)?;
+            let file = reader.required(fields, "file", |reader, item| {
+                reader.text(item, "a file's name", limits::TEXT_BYTES).map(str::to_owned)
+            });
+            let line = reader.required(fields, "line", |reader, item| {
+                let line = reader.natural(item)?;
+                u32::try_from(line).ok().or_else(|| reader.fault("a line above 2^32"))
+            });
+            let text = reader.optional(fields, "text", |reader, item| {
+                reader.text(item, "a line's text", limits::SOURCE_BYTES).map(str::to_owned)
+            });
+            Some(SourceLocation { file: file?, line: line?, text: text? })
+        })
+    }
+
+    fn form(
+        &mut self,
+        id: NodeId,
+        item: Item<'t>,
+        form: &'static Form,
+        constants: &BTreeMap<String, Constant>,
+    ) -> Option<NodeKind> {
+        let known: Vec<&str> = COMMON.into_iter().chain(form.fields.iter().map(|field| field.name)).collect();
+        let fields = self.fields(item, form.op, &known)?;
+        let body = self.outline.entries[id.index()].body.clone();
+        match form.op {
+            "trace" => self.trace(fields, body).map(NodeKind::Trace),
+            "get" => self.address(fields).map(NodeKind::Get),
+            "set" => {
+                let address = self.address(fields);
+                let value = self.required(fields, "value", Reader::value);
+                Some(NodeKind::Set { address: address?, value: value? })
+            }
+            "apply" => {
+                let module = self.required(fields, "module", |reader, item| {
+                    reader.text(item, "a module's path", limits::TEXT_BYTES).map(str::to_owned)
+                });
+                let input = self.required(fields, "input", Reader::value);
+                Some(NodeKind::Apply { module: module?, input: input? })
+            }
+            "literal" => self.literal(fields),
+            "constant" => {
+                let key = self.required(fields, "key", |reader, item| reader.constant_key(item, constants));
+                key.map(NodeKind::Constant)
+            }
+            "tokens" => self.invoke_of(fields).map(NodeKind::Tokens),
+            "lengths" => self.invoke_of(fields).map(NodeKind::Lengths),
+            "mask" => self.invoke_of(fields).map(NodeKind::Mask),
+            "generated" => self.invoke_of(fields).map(NodeKind::Generated),
+            "steps" => self.steps(fields, body),
+            "save" => self.required(fields, "value", Reader::value).map(NodeKind::Save),
+            "print" => self.required(fields, "value", Reader::value).map(NodeKind::Log),
+            other => self.fault(format!("`{other}` cannot be read yet")),
+        }
+    }
+
+    fn operation_node(&mut self, item: Item<'t>, kind: OperationKind) -> Option<NodeKind> {
+        let parameters = &kind.definition().parameters;
+        let names = parameters.iter().map(|parameter| form::parameter_field(parameter.name));
+        let known: Vec<&str> = COMMON.into_iter().chain(names).collect();
+        let fields = self.fields(item, kind.name(), &known)?;
+        self.operation(fields, kind).map(NodeKind::Operation)
+    }
+
+    fn address(&mut self, fields: Fields<'t>) -> Option<HookAddress> {
+        let invoke = self.invoke_of(fields);
+        let hook = self.required(fields, "hook", |reader, item| {
+            reader.text(item, "a hook point", limits::TEXT_BYTES).map(str::to_owned)
+        });
+        let step = self.optional(fields, "step", Reader::natural);
+        Some(HookAddress { invoke: invoke?, hook: hook?, step: step? })
+    }
+
+    /// The place of the invoke that a node names, or of the trace's only one.
+    fn invoke_of(&mut self, fields: Fields<'t>) -> Option<usize> {
+        let Some(item) = fields.optional("invoke") else {
+            return match &self.invokes {
+                Invokes::Unknown => Some(0),
+                Invokes::Known(names) if names.len() == 1 => Some(0),
+                Invokes::Known(names) => {
+                    let count = names.len();
+                    self.fault(format!("needs the field `invoke`: the trace has {count} of them"))
+                }
+            };
+        };
+        self.at(Segment::Key("invoke"), |reader| {
+            let name = reader.text(item, "the name of an invoke", limits::TEXT_BYTES)?;
+            let Invokes::Known(names) = &reader.invokes else { return Some(0) };
+            if let Some(&place) = names.get(name) {
+                return Some(place);
+            }
+            let guess = did_you_mean(name, names.keys().take(1_000).map(AsRef::as_ref));
+            let message = format!("the trace has no invoke {}", quote(name));
+            reader.fault_with_guess(message, guess)
+        })
+    }
+
+    fn constant_key(&mut self, item: Item<'t>, constants: &BTreeMap<String, Constant>) -> Option<String> {
+        let key = self.text(item, "a constant's name", limits::TEXT_BYTES)?;
+        if constants.contains_key(key) {
+            return Some(key.to_owned());
+        }
+        let message = format!("no constant {} travels with the program", quote(key));
+        if constants.is_empty() {
+            let hint = "a program with constants travels as a safetensors file whose tensors they are";
+            return self.fault_with_hint(message, hint);
+        }
+        let guess = did_you_mean(key, constants.keys().map(String::as_str));
+        self.fault_with_guess(message, guess)
+    }
+
+    fn literal(&mut self, fields: Fields<'t>) -> Option<NodeKind> {
+        let dtype = self.required(fields, "dtype", Reader::dtype);
+        let shape = self.required(fields, "shape", |reader, item| {
+            reader.list(item, "a shape", limits::DIMENSIONS, Reader::natural)
+        });
+        let elements = self.required(fields, "elements", |reader, item| {
+            reader.list(item, "a list of numbers", limits::LITERAL_ELEMENTS, Reader::scalar)
+        });
+        let (dtype, shape, elements) = (dtype?, shape?, elements?);
+        let count = shape.iter().try_fold(1_u64, |count, size| count.checked_mul(*size));
+        if count != Some(elements.len() as u64) {
+            return self.fault(format!("{} elements do not fill the shape {shape:?}", elements.len()));
+        }
+        Some(NodeKind::Literal { dtype, shape, elements })
+    }
+
+    fn steps(&mut self, fields: Fields<'t>, body: Vec<NodeId>) -> Option<NodeKind> {
+        let from = self.optional(fields, "from", Reader::natural);
+        let to = self.optional(fields, "to", Reader::natural);
+        let every = self.optional(fields, "every", |reader, item| match reader.natural(item)? {
+            0 => reader.fault("expected a whole number of at least 1, found 0"),
+            every => Some(every),
+        });
+        self.body_of(fields)?;
+        let steps = StepSelection { from: from?.unwrap_or(0), to: to?, every: every?.unwrap_or(1) };
+        Some(NodeKind::Steps { steps, body })
+    }
+
+    /// That there is a body; its nodes are read on their own.
+    pub(super) fn body_of(&mut self, fields: Fields<'t>) -> Option<Items<'t>> {
+        self.required(fields, "body", |reader, item| reader.items(item, "a list of nodes", limits::NODES))
+    }
+
+    /// A reference to an earlier node's value: its name, or `name.1` for a further output.
+    pub(super) fn value(&mut self, item: Item<'t>) -> Option<Value> {
+        let text = self.text(item, "the name of a node", limits::TEXT_BYTES + 16)?;
+        let (name, output) = match text.split_once('.') {
+            None => (text, 0),
+            Some((name, digits)) if digits.len() <= 6 && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                (
+                    name,
+                    digits
+                        .parse()
+                        .ok()
+                        .or_else(|| self.fault("expected the number of an output after the `.`"))?,
+                )
+            }
+            Some(_) => {
+                return self.fault_with_hint(
+                    format!("{} refers to no output", quote(text)),
+                    "a further output is written `name.1`; a hook point is read by a `get` node",
+                );
+            }
+        };
+        let from = self.node.unwrap_or(NodeId(0));
+        let quoted = quote(name);
+        match self.outline.reference(name, from) {
+            Reference::Value(node) => Some(Value { node, output }),
+            Reference::Itself => self.fault(format!("{quoted} refers to itself")),
+            Reference::Later(node) => {
+                let place = self.outline.pointer(node);
+                self.fault_with_hint(
+                    format!("{quoted} stands later in the program"),
+                    format!("a node refers to earlier ones only: move {place} before this one"),
+                )
+            }
+            Reference::NoValue(op) => self.fault(format!("{quoted} is a `{op}`, which has no value")),
+            Reference::OutOfScope => self.fault_with_hint(
+                format!("{quoted} is made inside a `steps` body, and cannot be seen outside it"),
+                "save it inside the body: a save there gives one result for each step",
+            ),
+            Reference::Nothing => {
+                let message = match is_name(name) {
+                    true => format!("there is no node {quoted}"),
+                    false => format!("{quoted} cannot be the name of a node"),
+                };
+                let guess = did_you_mean(name, self.outline.names_before(from));
+                self.fault_with_guess(message, guess)
+            }
+        }
+    }
+
+    /// A number type.
+    pub(super) fn dtype(&mut self, item: Item<'t>) -> Option<DType> {
+        let text = self.text(item, "a number type", limits::TEXT_BYTES)?;
+        let names = DType::ALL.map(DType::name);
+        DType::from_name(text).or_else(|| {
+            let message = format!("there is no number type {}", quote(text));
+            self.fault_with_hint(message, format!("number types are {}", names.join(", ")))
+        })
+    }
+}
