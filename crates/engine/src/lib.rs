@@ -1,1 +1,4 @@
-//! Pellucid: engine.
+//! Runs checked programs on models.
+
+pub mod operations;
+pub mod tensor;

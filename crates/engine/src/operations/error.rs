@@ -1,0 +1,31 @@
+//! Why an operation could not be evaluated.
+
+/// Why an operation could not be evaluated on these values.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct OperationError {
+    /// What is wrong, with the shapes, types or numbers at fault.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl OperationError {
+    /// An error without a hint.
+    pub fn new(message: impl Into<String>) -> Self {
+        OperationError { message: message.into(), hint: None }
+    }
+
+    /// The error with a hint.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// The storage refuses only what our own checks let through by mistake; its words are better than none.
+impl From<candle_core::Error> for OperationError {
+    fn from(error: candle_core::Error) -> Self {
+        OperationError::new(error.to_string())
+    }
+}
