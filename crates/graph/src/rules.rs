@@ -1,7 +1,53 @@
 //! Shapes, number types and cost of each operation, by family of operations.
+//!
+//! A rule reads an operation's arguments and the types of the values it reads, and answers with the type of each output
+//! and the operations it takes, or with what is wrong. Shapes and number types are PyTorch's. Where a length is not known
+//! yet, a rule accepts what some lengths make valid; the engine applies the same rules again when lengths are known.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`promotion`] | the number type of several operands together |
+//! | [`broadcast`] | the shape of several shapes together |
+//! | [`index`] | what stands between the brackets of `x[...]`, made plain |
+//! | [`equation`] | the equations of `einsum` |
+//! | [`solve`] | a shape of as many elements as another, with a size to infer |
+
+pub mod broadcast;
+pub mod equation;
+pub mod index;
+pub mod promotion;
+pub mod solve;
+
+mod arguments;
+mod constructor;
+mod elementwise;
+mod indexing;
+mod order;
+mod product;
+mod reduction;
+mod shape;
+
+use crate::dtype::DType;
+use crate::limits;
 use crate::operation::Operation;
 use crate::program::Value;
-use crate::shape::{Symbol, TensorType};
+use crate::shape::{Dimension, Symbol, TensorType};
+
+pub(crate) use constructor::{arange, eye, filled, full, linspace, one_hot, randperm};
+pub(crate) use elementwise::{
+    arithmetic, choose, clamp, comparison, float_only, masked_fill, predicate, same_number, same_type, to,
+    transcendental, true_division,
+};
+pub(crate) use indexing::{gather, get_item, index_put, index_select, scatter, take_along_dim};
+pub(crate) use order::{arg_sort, sort, top_k};
+pub(crate) use product::{einsum, matmul, outer};
+pub(crate) use reduction::{
+    along, arg_extremum, cumulative, extremum, log_sum_exp, mean, normalise, sum, truth,
+};
+pub(crate) use shape::{
+    along_many, cat, chunk, diagonal, expand, flatten, move_dim, pad, permute, repeat, reshape, roll, split,
+    squeeze, stack, transpose, triangle, unflatten, unsqueeze,
+};
 
 /// What a rule works on.
 pub struct RuleContext<'a> {
@@ -14,11 +60,68 @@ pub struct RuleContext<'a> {
 }
 
 impl RuleContext<'_> {
-    /// A size that cannot be known yet.
+    /// A size that cannot be known yet, and that is not a length itself: it may turn out to be 0.
     pub fn fresh(&mut self) -> Symbol {
-        let symbol = Symbol(*self.next_symbol);
-        *self.next_symbol += 1;
+        let symbol = Symbol::derived(*self.next_symbol);
+        *self.next_symbol = self.next_symbol.saturating_add(1);
         symbol
+    }
+
+    /// The same as a dimension.
+    pub fn fresh_dimension(&mut self) -> Dimension {
+        Dimension::symbol(self.fresh())
+    }
+
+    /// The result of one output.
+    fn one(&self, dtype: DType, shape: Vec<Dimension>, flops: u64) -> RuleResult {
+        self.all(vec![TensorType { dtype, shape }], flops)
+    }
+
+    /// The result, if it is within the limits.
+    fn all(&self, outputs: Vec<TensorType>, flops: u64) -> RuleResult {
+        if outputs.len() > limits::LIST_ARGUMENTS {
+            return Err(self.error(format!(
+                "would have {} results, and {} is the most",
+                outputs.len(),
+                limits::LIST_ARGUMENTS
+            )));
+        }
+        for output in &outputs {
+            self.within_limits(output, "result")?;
+        }
+        Ok(Typed { outputs, flops })
+    }
+
+    /// Whether a tensor has as few dimensions and elements as are allowed.
+    fn within_limits(&self, tensor: &TensorType, what: &str) -> Result<(), RuleError> {
+        if tensor.shape.len() > limits::DIMENSIONS {
+            let dimensions = tensor.shape.len();
+            return Err(self
+                .error(format!(
+                    "its {what} would have {dimensions} dimensions, and {} is the most",
+                    limits::DIMENSIONS
+                ))
+                .hint("merge dimensions with `reshape` or `flatten` first"));
+        }
+        // Sizes of 0 count as 1, so that strides cannot overflow either; terms count by their factors.
+        let size = |dimension: &Dimension| {
+            let factors = dimension.terms().iter().map(|term| term.1.unsigned_abs());
+            let known = if dimension.terms().is_empty() { dimension.constant().unsigned_abs() } else { 1 };
+            factors.fold(known.max(dimension.minimum()).max(1), u64::max)
+        };
+        let elements = tensor.shape.iter().fold(1u64, |product, next| product.saturating_mul(size(next)));
+        if elements > limits::TENSOR_ELEMENTS {
+            return Err(self.error(format!(
+                "its {what} {tensor} would have more elements than the {} that are allowed",
+                limits::TENSOR_ELEMENTS
+            )));
+        }
+        Ok(())
+    }
+
+    /// An error of this operation: `text` goes on from its name.
+    fn error(&self, text: impl std::fmt::Display) -> RuleError {
+        RuleError { message: format!("`{}` {text}", self.operation.kind.name()), hint: None }
     }
 }
 
@@ -27,12 +130,16 @@ impl RuleContext<'_> {
 pub struct Typed {
     /// The type of each output.
     pub outputs: Vec<TensorType>,
-    /// Floating-point (or integer) operations; unknown lengths counted as [`ASSUMED_LENGTH`].
+    /// Floating-point (or integer) operations; unknown lengths counted as [`ASSUMED_LENGTH`]. Views cost nothing, copies
+    /// one for each element.
     pub flops: u64,
 }
 
 /// What a length is taken to be, for prices, while it is not known.
 pub const ASSUMED_LENGTH: u64 = 128;
+
+/// Operations for one element of an exponential, a sine, a power.
+const TRANSCENDENTAL: u64 = 8;
 
 /// Why an operation cannot take these arguments.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,13 +151,32 @@ pub struct RuleError {
     pub hint: Option<String>,
 }
 
-/// An operation's rule.
-pub type Rule = fn(&mut RuleContext<'_>) -> Result<Typed, RuleError>;
-
-macro_rules! unwritten { ($($name:ident)*) => { $(
-    #[allow(missing_docs, reason = "placeholder until the rules land")]
-    pub fn $name(_context: &mut RuleContext<'_>) -> Result<Typed, RuleError> {
-        Err(RuleError { message: "this operation's rule is not written yet".into(), hint: None })
+impl RuleError {
+    /// An error that says what is wrong.
+    pub fn new(message: impl Into<String>) -> Self {
+        RuleError { message: message.into(), hint: None }
     }
-)* } }
-unwritten! { arithmetic true_division comparison predicate same_number same_type clamp transcendental float_only choose masked_fill sum mean extremum arg_extremum truth log_sum_exp cumulative along normalise matmul einsum outer top_k sort arg_sort gather scatter index_select take_along_dim get_item index_put reshape flatten unflatten transpose permute move_dim squeeze unsqueeze expand repeat cat stack split chunk pad along_many roll triangle diagonal filled full arange linspace eye one_hot randperm to }
+
+    /// The same error with what to do about it.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// What a rule answers.
+pub type RuleResult = Result<Typed, RuleError>;
+
+/// An operation's rule.
+pub type Rule = fn(&mut RuleContext<'_>) -> RuleResult;
+
+/// The cost of so many operations for each element.
+fn cost(tensor: &TensorType, weight: u64) -> u64 {
+    tensor.elements(ASSUMED_LENGTH).saturating_mul(weight)
+}
+
+/// A shape as it is printed: `[2, 3, L0]`.
+fn shape_text(shape: &[Dimension]) -> String {
+    let sizes: Vec<_> = shape.iter().map(Dimension::to_string).collect();
+    format!("[{}]", sizes.join(", "))
+}

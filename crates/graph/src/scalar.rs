@@ -1,5 +1,9 @@
 //! Literal numbers in a program.
 
+use crate::dtype::DType;
+
+const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
+
 /// A literal number: weak in promotion, as a Python number is in PyTorch.
 #[derive(Clone, Copy, Debug)]
 pub enum Scalar {
@@ -18,6 +22,35 @@ impl Scalar {
             Scalar::Bool(value) => f64::from(u8::from(value)),
             Scalar::Int(value) => value as f64,
             Scalar::Float(value) => value,
+        }
+    }
+
+    /// The number type it has by itself, and its category in promotion.
+    pub fn dtype(self) -> DType {
+        match self {
+            Scalar::Bool(_) => DType::Bool,
+            Scalar::Int(_) => DType::I64,
+            Scalar::Float(_) => DType::F32,
+        }
+    }
+
+    /// Whether it becomes that number type without overflow. As in PyTorch, small negative integers wrap round in `u8`,
+    /// fractions are cut off, and everything becomes a truth value.
+    pub fn fits(self, dtype: DType) -> bool {
+        let (low, high) = match dtype {
+            DType::Bool | DType::F64 => return true,
+            DType::F32 => (f64::from(f32::MIN), f64::from(f32::MAX)),
+            DType::Bf16 => (half::bf16::MIN.to_f64(), half::bf16::MAX.to_f64()),
+            DType::F16 => (half::f16::MIN.to_f64(), half::f16::MAX.to_f64()),
+            DType::I64 => (-TWO_TO_63, TWO_TO_63),
+            DType::I32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
+            DType::U8 => (if matches!(self, Scalar::Float(_)) { 0.0 } else { -255.0 }, 255.0),
+        };
+        match self {
+            Scalar::Float(value) if dtype.is_float() => !value.is_finite() || (low..=high).contains(&value),
+            Scalar::Float(value) => (low..=high).contains(&value) && value < TWO_TO_63,
+            Scalar::Int(_) if dtype == DType::I64 => true,
+            Scalar::Bool(_) | Scalar::Int(_) => (low..=high).contains(&self.as_f64()),
         }
     }
 
@@ -44,3 +77,13 @@ impl PartialEq for Scalar {
 }
 
 impl Eq for Scalar {}
+
+impl std::fmt::Display for Scalar {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Scalar::Bool(value) => write!(formatter, "{value}"),
+            Scalar::Int(value) => write!(formatter, "{value}"),
+            Scalar::Float(value) => write!(formatter, "{value:?}"),
+        }
+    }
+}

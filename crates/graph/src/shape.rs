@@ -6,6 +6,26 @@ use crate::dtype::DType;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Symbol(pub u32);
 
+impl Symbol {
+    /// Set in the number of a size that follows from lengths in a way that is not linear.
+    const DERIVED: u32 = 1 << 31;
+
+    /// A size that follows from lengths, but not linearly: the number of places that `x[:5]` leaves of an unknown length.
+    pub fn derived(number: u32) -> Self {
+        Symbol(number | Self::DERIVED)
+    }
+
+    /// Whether it is a derived size rather than a length.
+    pub fn is_derived(self) -> bool {
+        self.0 & Self::DERIVED != 0
+    }
+
+    /// The least that it can be: a prompt has at least one token, a derived size may be 0.
+    pub fn minimum(self) -> i64 {
+        i64::from(!self.is_derived())
+    }
+}
+
 /// A dimension: a whole number, plus multiples of lengths that are not known yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dimension {
@@ -60,6 +80,71 @@ impl Dimension {
         Dimension { constant: self.constant.saturating_add(by), terms: self.terms.clone() }
     }
 
+    /// The difference of two dimensions; it may be negative, and then it is no size.
+    pub fn minus(&self, other: &Dimension) -> Dimension {
+        self.plus(&other.times(-1))
+    }
+
+    /// The least that the form can be; none: it is not bounded below.
+    pub fn lower(&self) -> Option<i64> {
+        self.bound(|factor| factor > 0)
+    }
+
+    /// The most that the form can be; none: it is not bounded above.
+    pub fn upper(&self) -> Option<i64> {
+        self.bound(|factor| factor < 0)
+    }
+
+    fn bound(&self, bounded: impl Fn(i64) -> bool) -> Option<i64> {
+        self.terms.iter().try_fold(self.constant, |sum, &(symbol, factor)| {
+            bounded(factor).then(|| sum.saturating_add(factor.saturating_mul(symbol.minimum())))
+        })
+    }
+
+    /// The least that the dimension can be as a size: never below 0.
+    pub fn minimum(&self) -> u64 {
+        self.lower().map_or(0, |lower| u64::try_from(lower).unwrap_or(0))
+    }
+
+    /// Whether some lengths make the two equal.
+    pub fn could_equal(&self, other: &Dimension) -> bool {
+        let difference = self.minus(other);
+        if difference.terms.is_empty() {
+            return difference.constant == 0;
+        }
+        let divisor = difference.terms.iter().fold(0, |divisor, term| gcd(divisor, term.1.unsigned_abs()));
+        difference.lower().is_none_or(|lower| lower <= 0)
+            && difference.upper().is_none_or(|upper| upper >= 0)
+            && (divisor == 0 || difference.constant.unsigned_abs().is_multiple_of(divisor))
+    }
+
+    /// Whether some lengths make it that number.
+    pub fn could_be(&self, size: u64) -> bool {
+        self.could_equal(&Dimension::known(size))
+    }
+
+    /// Whether it is larger than the other, whatever the lengths.
+    pub fn exceeds(&self, other: &Dimension) -> bool {
+        self.minus(other).lower().is_some_and(|lower| lower > 0)
+    }
+
+    /// The largest number that divides every part of it; 0 for 0.
+    pub fn content(&self) -> u64 {
+        self.terms
+            .iter()
+            .fold(self.constant.unsigned_abs(), |divisor, term| gcd(divisor, term.1.unsigned_abs()))
+    }
+
+    /// The dimension divided by a number, if every part of it can be.
+    pub fn divided(&self, by: u64) -> Option<Dimension> {
+        let divide = |number: i64| {
+            let by = i64::try_from(by).ok().filter(|&by| by > 0)?;
+            (number % by == 0).then(|| number / by)
+        };
+        let terms = self.terms.iter().map(|&(symbol, factor)| Some((symbol, divide(factor)?)));
+        Some(Dimension { constant: divide(self.constant)?, terms: terms.collect::<Option<_>>()? })
+    }
+
     /// The terms that are not known yet.
     pub fn terms(&self) -> &[(Symbol, i64)] {
         &self.terms
@@ -81,6 +166,14 @@ impl Dimension {
     }
 }
 
+fn gcd(a: u64, b: u64) -> u64 {
+    let (mut a, mut b) = (a, b);
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
 impl From<u64> for Dimension {
     fn from(size: u64) -> Self {
         Dimension::known(size)
@@ -95,10 +188,12 @@ impl std::fmt::Display for Dimension {
                 formatter.write_str(" + ")?;
             }
             first = false;
-            if factor == 1 {
-                write!(formatter, "L{number}")?;
-            } else {
-                write!(formatter, "{factor}·L{number}")?;
+            if factor != 1 {
+                write!(formatter, "{factor}·")?;
+            }
+            match Symbol(number).is_derived() {
+                false => write!(formatter, "L{number}")?,
+                true => write!(formatter, "?{}", number & !Symbol::DERIVED)?,
             }
         }
         match self.constant {

@@ -1,0 +1,168 @@
+//! Reading and writing at places: by index, by gathering, by scattering.
+
+use crate::dtype::DType;
+use crate::operation::OperationKind;
+use crate::rules::index::{self, Access, Plan};
+use crate::rules::promotion::Operand;
+use crate::rules::{RuleContext, RuleError, RuleResult, broadcast, cost, shape_text};
+use crate::shape::{Dimension, TensorType};
+
+fn planned(context: &mut RuleContext<'_>, input: &TensorType, access: Access) -> Result<Plan, RuleError> {
+    let items = context.index("index")?;
+    let type_of = context.type_of;
+    let plan = index::plan(items, &input.shape, access, type_of, &mut || context.fresh());
+    plan.map_err(|error| RuleError {
+        message: format!("`{}`: {}", context.operation.kind.name(), error.message),
+        ..error
+    })
+}
+
+/// Reads at an index.
+pub(crate) fn get_item(context: &mut RuleContext<'_>) -> RuleResult {
+    let input = context.tensor("input")?;
+    let plan = planned(context, &input, Access::Read)?;
+    let result = TensorType { dtype: input.dtype, shape: plan.shape };
+    let flops = if plan.picked.is_some() { cost(&result, 1) } else { 0 };
+    context.one(result.dtype, result.shape, flops)
+}
+
+/// Writes at an index: the value is cast to the input's number type and expands to the places.
+pub(crate) fn index_put(context: &mut RuleContext<'_>) -> RuleResult {
+    let input = context.tensor("input")?;
+    let values = context.operand("values")?;
+    context.boolean("accumulate")?;
+    let plan = planned(context, &input, Access::Write)?;
+    let written = plan.written();
+    if let Operand::Number(number) = values {
+        context.fits(number, input.dtype)?;
+    }
+    // As in PyTorch, leading sizes of 1 too many do no harm.
+    let mut given = values.shape();
+    while given.len() > written.len() && given[0].could_be(1) {
+        given = &given[1..];
+    }
+    if !broadcast::expands(given, &written) {
+        let error =
+            context.error(format!("writes {values} where the places are {}", shape_text(&plan.shape)));
+        return Err(match plan.masked {
+            Some(_) => error.hint("through a mask the same is written at every place; else use `where`"),
+            None => error.hint("sizes must be equal, or 1 in the value, from the last dimension on"),
+        });
+    }
+    let flops =
+        cost(&input, 1).saturating_add(cost(&TensorType { dtype: input.dtype, shape: plan.shape }, 1));
+    context.one(input.dtype, input.shape, flops)
+}
+
+/// The input, the dimension, and an index of as many dimensions.
+fn along(context: &RuleContext<'_>, name: &str) -> Result<(TensorType, usize, TensorType), RuleError> {
+    let (input, index) = (context.tensor("input")?, context.tensor(name)?);
+    let place = context.axis(&input, context.integer("dim")?)?;
+    context.indices(&index)?;
+    if input.shape.len().max(1) != index.shape.len().max(1) {
+        return Err(context
+            .error(format!("takes an index of as many dimensions as {input}, not {index}"))
+            .hint("`unsqueeze` and `expand` it, or pick whole slices with `index_select`"));
+    }
+    Ok((input, place, index))
+}
+
+/// Whether an index fits inside a tensor apart from one dimension.
+fn inside(index: &TensorType, tensor: &TensorType, apart: Option<usize>) -> bool {
+    let sizes = index.shape.iter().zip(&tensor.shape).enumerate();
+    sizes.filter(|(place, _)| Some(*place) != apart).all(|(_, (index, size))| !index.exceeds(size))
+}
+
+/// Whether it is known that an index has no places at all.
+fn is_empty(index: &TensorType) -> bool {
+    index.shape.iter().any(|size| size.value() == Some(0))
+}
+
+/// The index's shape, the input's numbers.
+pub(crate) fn gather(context: &mut RuleContext<'_>) -> RuleResult {
+    let (input, place, index) = along(context, "index")?;
+    if !is_empty(&index) && !inside(&index, &input, Some(place)) {
+        return Err(context
+            .error(format!("takes an index no larger than {input} apart from dimension {place}, not {index}"))
+            .hint("to broadcast, use `take_along_dim`"));
+    }
+    let flops = cost(&index, 1);
+    context.one(input.dtype, index.shape, flops)
+}
+
+/// The input with places overwritten or added to.
+pub(crate) fn scatter(context: &mut RuleContext<'_>) -> RuleResult {
+    let (input, place, index) = along(context, "index")?;
+    let source = context.operand("src")?;
+    if !is_empty(&index) && !inside(&index, &input, Some(place)) {
+        return Err(context.error(format!(
+            "takes an index no larger than {input} apart from dimension {place}, not {index}"
+        )));
+    }
+    match &source {
+        Operand::Number(number) if context.operation.kind == OperationKind::Scatter => {
+            context.fits(*number, input.dtype)?;
+        }
+        Operand::Number(_) => return Err(context.error("takes as `src` a tensor")),
+        Operand::Tensor(_, source) => {
+            if source.dtype != input.dtype {
+                return Err(context
+                    .error(format!("writes into {input} the same number type, not {source}"))
+                    .hint(format!("cast it first: `to(…, {})`", input.dtype)));
+            }
+            let dimensions = source.shape.len().max(1) == index.shape.len().max(1);
+            if !is_empty(&index) && !(dimensions && inside(&index, source, None)) {
+                return Err(
+                    context.error(format!("takes an index no larger than `src` {source}, not {index}"))
+                );
+            }
+        }
+    }
+    let flops = cost(&input, 1).saturating_add(cost(&index, 1));
+    context.one(input.dtype, input.shape, flops)
+}
+
+/// One dimension replaced by the index's places.
+pub(crate) fn index_select(context: &mut RuleContext<'_>) -> RuleResult {
+    let (mut input, index) = (context.tensor("input")?, context.tensor("index")?);
+    let place = context.axis(&input, context.integer("dim")?)?;
+    context.indices(&index)?;
+    if index.shape.len() > 1 {
+        return Err(context
+            .error(format!("takes an index of one dimension, not {index}"))
+            .hint("read with an index tensor: `x[index]`"));
+    }
+    let count = index.shape.first().cloned().unwrap_or_else(|| Dimension::known(1));
+    match input.shape.get_mut(place) {
+        Some(size) => *size = count,
+        None if count.could_be(1) => {}
+        None => {
+            return Err(context.error(format!("picks one place of the single number {input}, not {count}")));
+        }
+    }
+    let flops = cost(&input, 1);
+    context.one(input.dtype, input.shape, flops)
+}
+
+/// Gathering where the other dimensions broadcast.
+pub(crate) fn take_along_dim(context: &mut RuleContext<'_>) -> RuleResult {
+    let (input, place, index) = along(context, "indices")?;
+    if index.dtype != DType::I64 {
+        return Err(context
+            .error(format!("takes indices of i64, not {index}"))
+            .hint("cast it first: `to(…, i64)`"));
+    }
+    let (mut ours, mut theirs) = (input.shape.clone(), index.shape.clone());
+    let mut count = None;
+    if let (Some(size), Some(places)) = (ours.get_mut(place), theirs.get_mut(place)) {
+        *size = Dimension::known(1);
+        count = Some(std::mem::replace(places, Dimension::known(1)));
+    }
+    let mut shape = context.broadcast_shapes(&ours, &theirs)?;
+    if let (Some(size), Some(count)) = (shape.get_mut(place), count) {
+        *size = count;
+    }
+    let result = TensorType { dtype: input.dtype, shape };
+    let flops = cost(&result, 1);
+    context.one(result.dtype, result.shape, flops)
+}
