@@ -1,0 +1,362 @@
+//! Matrix products with packed weights.
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+
+use crate::activation::{self, Activation};
+use crate::buffer::AlignedWords;
+use crate::isa::Isa;
+use crate::packed::{PackedMatrix, Precision, WeightLayout, bf16_pair};
+use crate::pool::{self, Shared};
+use crate::simd::LANES;
+use crate::tile::{self, PANEL, PANEL_VECTORS, Tile};
+
+/// Steps taken at once: a panel's block of so many stays in the second-level cache, the left rows' in the first.
+const STEP_BLOCK: usize = 768;
+/// Words between the left rows' blocks: a multiple of a cache line that does not map the rows onto the same sets.
+const LEFT_STRIDE: usize = STEP_BLOCK + 16;
+/// Rows of one work item at most: their block (300 KB) shares the second-level cache with a panel's.
+const ROW_BLOCK: usize = 104;
+/// Multiply-adds below which a product is not worth waking the pool.
+const SERIAL_WORK: usize = 1 << 16;
+
+/// What is added to a product, and done to it: `activation(x W + bias) + residual`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// `[n]`.
+    pub bias: Option<&'a [f32]>,
+    /// Applied after the bias.
+    pub activation: Option<Activation>,
+    /// Added last.
+    pub residual: Option<Residual<'a>>,
+}
+
+/// Rows that are added to a product's rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Residual<'a> {
+    /// `[rows, n]`.
+    pub values: &'a [f32],
+    /// From one row's start to the next.
+    pub row_stride: usize,
+}
+
+fn strided_length(rows: usize, stride: usize, width: usize) -> usize {
+    if rows == 0 { 0 } else { (rows - 1) * stride + width }
+}
+
+fn check_strided(what: &str, length: usize, rows: usize, stride: usize, width: usize) {
+    assert!(rows <= 1 || stride >= width, "{what}: a row stride of {stride} for rows of {width}");
+    let needed = strided_length(rows, stride, width);
+    assert!(
+        length >= needed,
+        "{what}: {length} numbers for {rows} rows of {width} (stride {stride}): {needed}"
+    );
+}
+
+/// `out = activation(x · weights + bias) + residual`, for `x` `[rows, k]` and `out` `[rows, n]`.
+///
+/// Each element is one chain of multiply-adds over k in order, then the bias, the activation, the residual: its bits
+/// depend on its own row and column alone.
+///
+/// # Panics
+/// If a slice is too short for its rows, or the bias is not `[n]`.
+pub fn matmul(
+    x: &[f32],
+    x_row_stride: usize,
+    rows: usize,
+    weights: &PackedMatrix,
+    epilogue: &Epilogue<'_>,
+    out: &mut [f32],
+    out_row_stride: usize,
+) {
+    let (k, n) = (weights.k(), weights.n());
+    check_strided("matmul's x", x.len(), rows, x_row_stride, k);
+    check_strided("matmul's out", out.len(), rows, out_row_stride, n);
+    if let Some(bias) = epilogue.bias {
+        assert_eq!(bias.len(), n, "matmul's bias");
+    }
+    if let Some(residual) = epilogue.residual {
+        check_strided("matmul's residual", residual.values.len(), rows, residual.row_stride, n);
+    }
+    if rows == 0 || n == 0 {
+        return;
+    }
+    let isa = Isa::current();
+    let panels = n.div_ceil(PANEL);
+    let row_blocks = rows.div_ceil(ROW_BLOCK);
+    let threads = if rows * k * n < SERIAL_WORK { 1 } else { pool::threads() };
+    // Several items for each thread, so that one that is held up does not hold up the whole.
+    let panels_per_item = if threads == 1 {
+        panels
+    } else {
+        (panels * row_blocks).div_ceil(threads * 8).clamp(1, 32).next_multiple_of(4).min(panels)
+    };
+    let panel_items = panels.div_ceil(panels_per_item);
+    let out = Shared(out.as_mut_ptr());
+    pool::with_threads(threads, || {
+        pool::parallel(row_blocks * panel_items, |item| {
+            let first_row = item / panel_items * rows / row_blocks;
+            let end_row = (item / panel_items + 1) * rows / row_blocks;
+            let first_panel = item % panel_items * panels_per_item;
+            let end_panel = (first_panel + panels_per_item).min(panels);
+            // SAFETY: items cover disjoint rectangles of `out`, all within the lengths checked above, and `out` is
+            // exclusively borrowed until the loop ends.
+            unsafe {
+                product_block(
+                    isa,
+                    Left { x, stride: x_row_stride, first_row, rows: end_row - first_row },
+                    weights,
+                    first_panel..end_panel,
+                    epilogue,
+                    out.get().add(first_row * out_row_stride + first_panel * PANEL),
+                    out_row_stride,
+                );
+            }
+        });
+    });
+}
+
+/// The rows of the left side that a work item takes.
+#[derive(Clone, Copy)]
+struct Left<'a> {
+    x: &'a [f32],
+    stride: usize,
+    first_row: usize,
+    rows: usize,
+}
+
+impl Left<'_> {
+    /// Copies the steps `from..to` of all rows to `block`, `LEFT_STRIDE` apart, in the weights' own number format.
+    fn copy_steps(&self, precision: Precision, k: usize, from: usize, to: usize, block: &mut [u32]) {
+        for (row, block) in block.chunks_mut(LEFT_STRIDE).take(self.rows).enumerate() {
+            let x = &self.x[(self.first_row + row) * self.stride..][..k];
+            match precision {
+                Precision::F32 => {
+                    for (word, number) in block.iter_mut().zip(&x[from..to]) {
+                        *word = number.to_bits();
+                    }
+                }
+                Precision::Bf16 => {
+                    let x = &x[2 * from..k.min(2 * to)];
+                    let (pairs, odd) = x.as_chunks::<2>();
+                    for (word, [low, high]) in block.iter_mut().zip(pairs) {
+                        *word = bf16_pair(*low, *high);
+                    }
+                    if let [last] = odd {
+                        block[pairs.len()] = bf16_pair(*last, 0.0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+thread_local! {
+    static LEFT_BLOCK: RefCell<AlignedWords> = RefCell::default();
+}
+
+/// # Safety
+/// `out` must be writable for `left.rows` rows, `out_stride` apart, of the columns of `panels` (those below n; the first
+/// of them stands at `out` itself), which nobody else touches meanwhile. The epilogue's slices must have the lengths `matmul` checks.
+unsafe fn product_block(
+    isa: Isa,
+    left: Left<'_>,
+    weights: &PackedMatrix,
+    panels: std::ops::Range<usize>,
+    epilogue: &Epilogue<'_>,
+    out: *mut f32,
+    out_stride: usize,
+) {
+    LEFT_BLOCK.with_borrow_mut(|block| {
+        block.resize(left.rows * LEFT_STRIDE);
+        let (steps, n) = (weights.steps(), weights.n());
+        let first_column = panels.start * PANEL;
+        // Vectors that hold columns; the last panel may have one of padding only.
+        let vectors = panels.start * PANEL_VECTORS..(panels.end * PANEL_VECTORS).min(n.div_ceil(LANES));
+        let mut edge = [0.0_f32; EDGE];
+        let mut from = 0;
+        loop {
+            let to = (from + STEP_BLOCK).min(steps);
+            left.copy_steps(weights.precision(), weights.k(), from, to, block.words_mut());
+            // One group of vectors after the other, all row tiles for each: its panel block is read from memory once.
+            let group_rows = left.rows.div_ceil(left.rows.div_ceil(tile::max_rows(isa)));
+            tile::for_vector_groups(isa, group_rows, vectors.clone(), |vector, count| {
+                let column = vector * LANES;
+                let width = (count * LANES).min(n - column);
+                tile::for_row_tiles(isa, left.rows, |row, rows| {
+                    // SAFETY: the rows and columns below n of this rectangle are ours (this function's contract).
+                    let target = unsafe { out.add(row * out_stride + column - first_column) };
+                    let whole = width == count * LANES;
+                    let (tile_out, tile_stride) =
+                        if whole { (target, out_stride) } else { (edge.as_mut_ptr(), count * LANES) };
+                    if !whole && from > 0 {
+                        // SAFETY: as above; `edge` holds the largest tile.
+                        unsafe { copy_rows(target, out_stride, tile_out, tile_stride, rows, width) };
+                    }
+                    let right = (vector / PANEL_VECTORS) * weights.panel_words() + from * PANEL;
+                    // SAFETY: the panel range is within the matrix, the left block holds `to - from` steps of every
+                    // row, and the output is either ours or the local edge.
+                    unsafe {
+                        let tile = Tile {
+                            rows,
+                            vectors: count,
+                            steps: to - from,
+                            left: block.as_ptr().add(row * LEFT_STRIDE),
+                            left_stride: LEFT_STRIDE,
+                            right: weights.words().as_ptr().add(right + vector % PANEL_VECTORS * LANES),
+                            step_stride: PANEL,
+                            panel_stride: weights.panel_words(),
+                            out: tile_out,
+                            out_stride: tile_stride,
+                            resume: from > 0,
+                        };
+                        tile::run(isa, weights.word_kind(), &tile);
+                        if !whole {
+                            copy_rows(tile_out, tile_stride, target, out_stride, rows, width);
+                        }
+                    }
+                    if to == steps {
+                        for r in row..row + rows {
+                            // SAFETY: a row of this rectangle, as above.
+                            let out = unsafe {
+                                std::slice::from_raw_parts_mut(target.add((r - row) * out_stride), width)
+                            };
+                            finish_row(isa, epilogue, left.first_row + r, column, out);
+                        }
+                    }
+                });
+            });
+            from = to;
+            if from == steps {
+                break;
+            }
+        }
+    });
+}
+
+/// Floats of the largest register tile of any instruction set: 13 rows of 2 vectors.
+const EDGE: usize = 26 * LANES;
+
+/// # Safety
+/// Both sides must be valid for `rows` rows of `width` floats at their strides, and must not overlap.
+unsafe fn copy_rows(
+    from: *const f32,
+    from_stride: usize,
+    to: *mut f32,
+    to_stride: usize,
+    rows: usize,
+    width: usize,
+) {
+    for row in 0..rows {
+        // SAFETY: the caller's contract.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.add(row * from_stride), to.add(row * to_stride), width);
+        }
+    }
+}
+
+/// Bias, activation and residual, for one row's columns from `column` on.
+fn finish_row(isa: Isa, epilogue: &Epilogue<'_>, row: usize, column: usize, out: &mut [f32]) {
+    if let Some(bias) = epilogue.bias {
+        for (out, bias) in out.iter_mut().zip(&bias[column..]) {
+            *out += bias;
+        }
+    }
+    if let Some(activation) = epilogue.activation {
+        activation::apply_on(isa, activation, out);
+    }
+    if let Some(residual) = epilogue.residual {
+        for (out, residual) in out.iter_mut().zip(&residual.values[row * residual.row_stride + column..]) {
+            *out += residual;
+        }
+    }
+}
+
+/// Some columns of a product: `out[row, i] = (x · weights + bias)[row, columns[i]]`, to `out` `[rows, columns.len()]`; the
+/// bits are those of [`matmul`].
+///
+/// For reading the logits of a few tokens without the whole vocabulary. Columns may repeat and come in any order; the
+/// fewer vectors of sixteen they fall into, the better.
+///
+/// # Panics
+/// If a slice is too short for its rows or `out` has another length, the bias is not `[n]`, or a column is not below n.
+pub fn matmul_columns(
+    x: &[f32],
+    x_row_stride: usize,
+    rows: usize,
+    weights: &PackedMatrix,
+    bias: Option<&[f32]>,
+    columns: &[usize],
+    out: &mut [f32],
+) {
+    let (k, n) = (weights.k(), weights.n());
+    check_strided("matmul_columns' x", x.len(), rows, x_row_stride, k);
+    assert_eq!(out.len(), rows * columns.len(), "matmul_columns' out");
+    if let Some(bias) = bias {
+        assert_eq!(bias.len(), n, "matmul_columns' bias");
+    }
+    for column in columns {
+        assert!(*column < n, "matmul_columns: column {column} of {n}");
+    }
+    if rows == 0 || columns.is_empty() {
+        return;
+    }
+    let isa = Isa::current();
+    // (column, its place in `columns`), by column, so that columns of one panel are computed together.
+    let mut order: Vec<(usize, usize)> = columns.iter().copied().enumerate().map(|(i, c)| (c, i)).collect();
+    order.sort_unstable();
+    let groups: Vec<&[(usize, usize)]> = order.chunk_by(|a, b| a.0 / PANEL == b.0 / PANEL).collect();
+    let out = Shared(out.as_mut_ptr());
+    pool::parallel(groups.len(), |index| {
+        let group = groups[index];
+        let panel = group[0].0 / PANEL;
+        let mut scratch = [0.0; ROW_BLOCK * PANEL];
+        for first_row in (0..rows).step_by(ROW_BLOCK) {
+            let block_rows = ROW_BLOCK.min(rows - first_row);
+            let valid = PANEL.min(n - panel * PANEL);
+            // SAFETY: the scratch holds the block's rows, PANEL apart.
+            unsafe {
+                product_block(
+                    isa,
+                    Left { x, stride: x_row_stride, first_row, rows: block_rows },
+                    weights,
+                    panel..panel + 1,
+                    &Epilogue::default(),
+                    scratch.as_mut_ptr(),
+                    PANEL,
+                );
+            }
+            for row in 0..block_rows {
+                let sums = &scratch[row * PANEL..][..valid];
+                for (column, place) in group {
+                    let sum = sums[column % PANEL];
+                    let value = bias.map_or(sum, |bias| sum + bias[*column]);
+                    // SAFETY: place is below columns.len() and each place belongs to one group; the row is in range
+                    // by the check above.
+                    unsafe { out.get().add((first_row + row) * columns.len() + place).write(value) };
+                }
+            }
+        }
+    });
+}
+
+/// `out = a · b` for user tensors: `a` `[m, k]`, `out` `[m, n]`, and `b` `[k, n]` or (output-major) `[n, k]`; packed on
+/// the fly, with the bits of [`matmul`].
+///
+/// # Panics
+/// If a slice's length is not its shape's.
+pub fn matmul_f32(
+    a: &[f32],
+    b: &[f32],
+    b_layout: WeightLayout,
+    m: usize,
+    k: usize,
+    n: usize,
+    out: &mut [f32],
+) {
+    assert_eq!(a.len(), m * k, "matmul_f32's a is [{m}, {k}]");
+    assert_eq!(b.len(), k * n, "matmul_f32's b is of {k} by {n}");
+    assert_eq!(out.len(), m * n, "matmul_f32's out is [{m}, {n}]");
+    let packed = PackedMatrix::pack_f32(k, n, b, b_layout);
+    matmul(a, k, m, &packed, &Epilogue::default(), out, n);
+}

@@ -1,0 +1,303 @@
+//! Weights packed once for the matrix product.
+//!
+//! The columns stand in panels of 32, zero-filled at the end; a panel holds all its columns for k = 0, then for k = 1,
+//! and so on (bf16: two k at a time, the lower in the low half of a 32-bit word). A product then streams a panel from
+//! front to back, and the same layout serves every instruction set.
+
+use half::{bf16, f16};
+
+use crate::buffer::AlignedWords;
+use crate::pool;
+use crate::tile::{PANEL, Words};
+
+/// How a packed weight is stored, and with it how its products are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// 32-bit weights and activations.
+    F32,
+    /// bf16 weights; activations rounded to bf16 (to nearest, ties to even); sums in f32.
+    Bf16,
+}
+
+/// The number format of a weight's source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NumberFormat {
+    /// IEEE 754 single precision.
+    F32,
+    /// IEEE 754 half precision.
+    F16,
+    /// The upper half of a single.
+    Bf16,
+}
+
+impl NumberFormat {
+    /// Bytes of one number.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+/// How a weight's source lies in memory; `k` counts inputs, `n` outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WeightLayout {
+    /// `[n, k]`: the rows are outputs, as in a "linear" layer (y = x Wᵀ).
+    OutputMajor,
+    /// `[k, n]`: the rows are inputs, as in GPT-2's Conv1D (y = x W).
+    InputMajor,
+}
+
+/// A weight where it lies: little-endian numbers, row-major, of any alignment (a memory-mapped file, most often).
+#[derive(Clone, Copy, Debug)]
+pub struct WeightSource<'a> {
+    /// The numbers' bytes.
+    pub bytes: &'a [u8],
+    /// What the bytes are.
+    pub format: NumberFormat,
+    /// Which index runs fastest.
+    pub layout: WeightLayout,
+}
+
+impl<'a> WeightSource<'a> {
+    /// A source of numbers in memory.
+    #[allow(unsafe_code)]
+    pub fn from_f32(values: &'a [f32], layout: WeightLayout) -> Self {
+        const { assert!(cfg!(target_endian = "little"), "weights are read as little-endian bytes") };
+        // SAFETY: floats are four initialised bytes each, and a byte needs no alignment.
+        let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) };
+        Self { bytes, format: NumberFormat::F32, layout }
+    }
+
+    /// Number `index` of the source.
+    #[inline(always)]
+    fn number(&self, index: usize) -> f32 {
+        match self.format {
+            NumberFormat::F32 => {
+                let bytes = &self.bytes[4 * index..4 * index + 4];
+                f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+            }
+            NumberFormat::F16 => {
+                let bytes = &self.bytes[2 * index..2 * index + 2];
+                f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+            }
+            NumberFormat::Bf16 => {
+                let bytes = &self.bytes[2 * index..2 * index + 2];
+                bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+            }
+        }
+    }
+
+    /// Writes `out.len()` numbers from `start` on.
+    fn numbers(&self, start: usize, out: &mut [f32]) {
+        let size = self.format.size();
+        let bytes = &self.bytes[start * size..(start + out.len()) * size];
+        match self.format {
+            NumberFormat::F32 => {
+                for (slot, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                    *slot = f32::from_le_bytes(*bytes);
+                }
+            }
+            NumberFormat::F16 => {
+                for (slot, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *slot = f16::from_le_bytes(*bytes).to_f32();
+                }
+            }
+            NumberFormat::Bf16 => {
+                for (slot, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *slot = bf16::from_le_bytes(*bytes).to_f32();
+                }
+            }
+        }
+    }
+}
+
+/// A weight `[k, n]` in the layout the matrix product wants.
+#[derive(Clone)]
+pub struct PackedMatrix {
+    k: usize,
+    n: usize,
+    precision: Precision,
+    words: AlignedWords,
+}
+
+impl std::fmt::Debug for PackedMatrix {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("PackedMatrix")
+            .field("k", &self.k)
+            .field("n", &self.n)
+            .field("precision", &self.precision)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PackedMatrix {
+    /// Packs a weight of `k` inputs and `n` outputs, on the pool.
+    ///
+    /// # Panics
+    /// If the source is not of `k * n` numbers.
+    pub fn pack(k: usize, n: usize, source: &WeightSource<'_>, precision: Precision) -> Self {
+        Self::pack_side_by_side(k, &[(n, *source)], precision)
+    }
+
+    /// [`pack`](Self::pack) of `f32` numbers in memory, stored as `f32`.
+    ///
+    /// # Panics
+    /// If there are not `k * n` numbers.
+    pub fn pack_f32(k: usize, n: usize, values: &[f32], layout: WeightLayout) -> Self {
+        Self::pack(k, n, &WeightSource::from_f32(values, layout), Precision::F32)
+    }
+
+    /// Packs several weights of the same `k` as one: their outputs stand side by side, in the order given (queries,
+    /// keys and values of an attention layer; gate and up of a gated one).
+    ///
+    /// # Panics
+    /// If a source is not of `k` times its own number of outputs.
+    pub fn pack_side_by_side(k: usize, parts: &[(usize, WeightSource<'_>)], precision: Precision) -> Self {
+        for (index, (n, source)) in parts.iter().enumerate() {
+            assert_eq!(
+                source.bytes.len(),
+                k * n * source.format.size(),
+                "weight source {index}: bytes for [{k} inputs, {n} outputs] in {:?}",
+                source.format
+            );
+        }
+        let n = parts.iter().map(|(n, _)| n).sum();
+        let steps = steps(k, precision);
+        let panels = usize::div_ceil(n, PANEL);
+        let mut words = AlignedWords::zeroed(panels * steps * PANEL);
+        if steps > 0 {
+            // The panel's columns, found once: (source, column of it, columns in all of that source).
+            let columns: Vec<(&WeightSource<'_>, usize, usize)> = parts
+                .iter()
+                .flat_map(|(n, source)| (0..*n).map(move |column| (source, column, *n)))
+                .collect();
+            pool::parallel_chunks(words.words_mut(), steps * PANEL, |panel, out| {
+                let first = panel * PANEL;
+                pack_panel(k, &columns[first..(first + PANEL).min(n)], precision, out);
+            });
+        }
+        Self { k, n, precision, words }
+    }
+
+    /// Inputs.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Outputs.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// How the weights are stored.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Memory held, in bytes.
+    pub fn size_in_bytes(&self) -> usize {
+        self.words.capacity_bytes()
+    }
+
+    /// The weight at input `k`, output `n`, as stored.
+    ///
+    /// # Panics
+    /// If an index is out of range.
+    pub fn weight(&self, k: usize, n: usize) -> f32 {
+        assert!(k < self.k && n < self.n, "weight ({k}, {n}) of a [{}, {}] matrix", self.k, self.n);
+        let panel = (n / PANEL) * self.panel_words();
+        match self.precision {
+            Precision::F32 => f32::from_bits(self.words.words()[panel + k * PANEL + n % PANEL]),
+            Precision::Bf16 => {
+                let pair = self.words.words()[panel + (k / 2) * PANEL + n % PANEL];
+                f32::from_bits(if k.is_multiple_of(2) { pair << 16 } else { pair & 0xffff_0000 })
+            }
+        }
+    }
+
+    pub(crate) fn steps(&self) -> usize {
+        steps(self.k, self.precision)
+    }
+
+    pub(crate) fn panel_words(&self) -> usize {
+        self.steps() * PANEL
+    }
+
+    pub(crate) fn word_kind(&self) -> Words {
+        match self.precision {
+            Precision::F32 => Words::Float,
+            Precision::Bf16 => Words::Bf16Pair,
+        }
+    }
+
+    pub(crate) fn words(&self) -> &AlignedWords {
+        &self.words
+    }
+}
+
+/// Steps of a product over `k`: one k each, or two.
+pub(crate) fn steps(k: usize, precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => k,
+        Precision::Bf16 => k.div_ceil(2),
+    }
+}
+
+/// Two numbers rounded to bf16, the first in the low half.
+#[inline(always)]
+pub(crate) fn bf16_pair(low: f32, high: f32) -> u32 {
+    u32::from(bf16::from_f32(low).to_bits()) | u32::from(bf16::from_f32(high).to_bits()) << 16
+}
+
+/// Packs one panel's columns. The k are taken in runs, so that the panel is written from a block that stays in cache.
+fn pack_panel(
+    k: usize,
+    columns: &[(&WeightSource<'_>, usize, usize)],
+    precision: Precision,
+    out: &mut [u32],
+) {
+    const RUN: usize = 64;
+    let mut block = vec![0.0_f32; RUN * PANEL];
+    for start in (0..k).step_by(RUN) {
+        let run = RUN.min(k - start);
+        if run < RUN {
+            block.fill(0.0);
+        }
+        for (lane, (source, column, width)) in columns.iter().enumerate() {
+            match source.layout {
+                WeightLayout::OutputMajor => {
+                    let mut numbers = [0.0; RUN];
+                    source.numbers(column * k + start, &mut numbers[..run]);
+                    for (t, number) in numbers[..run].iter().enumerate() {
+                        block[t * PANEL + lane] = *number;
+                    }
+                }
+                WeightLayout::InputMajor => {
+                    for t in 0..run {
+                        block[t * PANEL + lane] = source.number((start + t) * width + column);
+                    }
+                }
+            }
+        }
+        match precision {
+            Precision::F32 => {
+                let out = &mut out[start * PANEL..(start + run) * PANEL];
+                for (word, number) in out.iter_mut().zip(&block) {
+                    *word = number.to_bits();
+                }
+            }
+            Precision::Bf16 => {
+                let out = &mut out[start / 2 * PANEL..(start + run).div_ceil(2) * PANEL];
+                for (pair, out) in out.chunks_exact_mut(PANEL).enumerate() {
+                    for (lane, word) in out.iter_mut().enumerate() {
+                        *word =
+                            bf16_pair(block[2 * pair * PANEL + lane], block[(2 * pair + 1) * PANEL + lane]);
+                    }
+                }
+            }
+        }
+    }
+}

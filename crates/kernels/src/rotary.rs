@@ -1,0 +1,96 @@
+//! Rotary position embedding.
+
+use crate::attention::HeadsViewMut;
+
+/// Which components form the pairs that are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RotaryStyle {
+    /// Component i with i + half, as in GPT-NeoX and in transformers' Llama.
+    Half,
+    /// Component 2i with 2i + 1, as in GPT-J.
+    Interleaved,
+}
+
+/// Cosines and sines for a run of tokens: `[tokens, pairs]` each.
+#[derive(Clone, Debug)]
+pub struct RotaryTable {
+    pairs: usize,
+    cosines: Vec<f32>,
+    sines: Vec<f32>,
+}
+
+impl RotaryTable {
+    /// A table of `scale · cos(position · frequency)` and the sines. The angle is an `f32` product, as in transformers;
+    /// its cosine and sine are correct to the last bit or so. `scale` is 1 but for YaRN-like scalings.
+    pub fn new(positions: &[usize], inverse_frequencies: &[f32], scale: f32) -> Self {
+        let angles = || {
+            positions.iter().flat_map(move |position| {
+                inverse_frequencies.iter().map(move |frequency| f64::from(*position as f32 * frequency))
+            })
+        };
+        Self {
+            pairs: inverse_frequencies.len(),
+            cosines: angles().map(|angle| angle.cos() as f32 * scale).collect(),
+            sines: angles().map(|angle| angle.sin() as f32 * scale).collect(),
+        }
+    }
+
+    /// Tokens.
+    pub fn tokens(&self) -> usize {
+        self.cosines.len().checked_div(self.pairs).unwrap_or(0)
+    }
+
+    /// Pairs of components that are rotated: half the rotary dimensions.
+    pub fn pairs(&self) -> usize {
+        self.pairs
+    }
+
+    /// The cosines `[tokens, pairs]`.
+    pub fn cosines(&self) -> &[f32] {
+        &self.cosines
+    }
+
+    /// The sines `[tokens, pairs]`.
+    pub fn sines(&self) -> &[f32] {
+        &self.sines
+    }
+}
+
+/// Rotates the first `2 * pairs` components of every head of every token, in place; the others stay.
+///
+/// A pair (a, b) becomes (a cos − b sin, b cos + a sin), each product rounded, as written.
+///
+/// # Panics
+/// If the table is not for as many tokens, or has more pairs than a head has.
+pub fn rotary(x: HeadsViewMut<'_>, table: &RotaryTable, style: RotaryStyle) {
+    let pairs = table.pairs;
+    x.check("rotary's x");
+    if pairs == 0 {
+        return;
+    }
+    assert_eq!(x.tokens, table.tokens(), "rotary's tokens and its table's");
+    assert!(2 * pairs <= x.size, "{pairs} rotary pairs in heads of {}", x.size);
+    for token in 0..x.tokens {
+        let cosines = &table.cosines[token * pairs..][..pairs];
+        let sines = &table.sines[token * pairs..][..pairs];
+        for head in 0..x.heads {
+            let row = &mut x.data[token * x.token_stride + head * x.head_stride..][..2 * pairs];
+            match style {
+                RotaryStyle::Half => {
+                    let (first, second) = row.split_at_mut(pairs);
+                    for (((a, b), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+                        (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
+                    }
+                }
+                RotaryStyle::Interleaved => {
+                    for ((pair, cosine), sine) in
+                        row.as_chunks_mut::<2>().0.iter_mut().zip(cosines).zip(sines)
+                    {
+                        let [a, b] = *pair;
+                        *pair = [a * cosine - b * sine, b * cosine + a * sine];
+                    }
+                }
+            }
+        }
+    }
+}
