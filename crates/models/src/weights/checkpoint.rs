@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::near::near_names;
-use super::safetensors_files;
 use super::tensor::RawTensor;
+use super::{gguf, safetensors_files};
 use crate::{Error, Result};
 
 /// The nearest names that a message about a missing tensor offers.
@@ -59,6 +59,19 @@ impl Checkpoint {
         let folder = folder.as_ref();
         let entries = safetensors_files::open_folder(folder)?;
         Ok(Self { origin: folder.display().to_string(), entries })
+    }
+
+    /// Opens a GGUF file. Names, shapes and values are Hugging Face's: see [`gguf::GgufModel`], which also gives the
+    /// configuration and the tokenizer that the file holds.
+    ///
+    /// # Errors
+    /// When the file is damaged or cut short, or of an architecture whose layout is not known.
+    pub fn open_gguf(path: impl AsRef<Path>) -> Result<Self> {
+        gguf::GgufModel::open(path)?.checkpoint()
+    }
+
+    pub(super) fn new(origin: String, entries: BTreeMap<String, Entry>) -> Self {
+        Self { origin, entries }
     }
 
     /// Where the weights come from, for messages.

@@ -146,3 +146,29 @@ fn q6_k(block: &[u8; 210], values: &mut [f32; 256]) {
         *value = d * (f32::from(low | high << 4) - 32.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use safetensors::SafeTensors;
+
+    use super::*;
+
+    #[test]
+    fn every_type_agrees_with_the_gguf_package_bit_for_bit() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/gguf/blocks.safetensors");
+        let file = std::fs::read(path).unwrap();
+        let golden = SafeTensors::deserialize(&file).unwrap();
+        use TensorType::{BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+        for dtype in [F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K] {
+            let bytes = golden.tensor(&format!("{dtype}.bytes")).unwrap();
+            let values = golden.tensor(&format!("{dtype}.values")).unwrap();
+            let mut ours = vec![f32::NAN; values.data().len() / 4];
+            assert_eq!(dtype.bytes_for(ours.len()), Some(bytes.data().len()), "{dtype}");
+            to_f32(dtype, bytes.data(), &mut ours);
+            for (index, (ours, theirs)) in ours.iter().zip(values.data().as_chunks::<4>().0).enumerate() {
+                let theirs = f32::from_le_bytes(*theirs);
+                assert_eq!(ours.to_bits(), theirs.to_bits(), "{dtype} {index}: {ours} for {theirs}");
+            }
+        }
+    }
+}

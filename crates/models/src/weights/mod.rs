@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod dequantize;
+pub mod gguf;
 pub(crate) mod near;
 pub(crate) mod safetensors_files;
 mod tensor;

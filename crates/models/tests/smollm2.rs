@@ -1,0 +1,93 @@
+//! The real file: SmolLM2-135M-Instruct in Q4_1, as the environment variable `PELLUCID_SMOLLM2` names it. It is held to
+//! what `golden/gguf_to_folder.py` wrote with `gguf` and `transformers`. Without the variable, these tests say that they
+//! were skipped.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+
+use pellucid_models::weights::gguf::GgufModel;
+use serde_json::{Value, json};
+
+fn file() -> Option<PathBuf> {
+    let path = std::env::var_os("PELLUCID_SMOLLM2").map(PathBuf::from);
+    if path.is_none() {
+        eprintln!("skipped: PELLUCID_SMOLLM2 does not name the GGUF file of SmolLM2-135M-Instruct");
+    }
+    path
+}
+
+fn reference() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/gguf/smollm2-135m-instruct.json");
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn checksum(values: &[f32]) -> u64 {
+    values.iter().zip(0u64..).fold(0, |sum, (value, place)| {
+        sum.wrapping_add(u64::from(value.to_bits()).wrapping_mul(2 * place + 1))
+    })
+}
+
+#[test]
+fn every_tensor_is_bit_for_bit_that_of_the_gguf_package() {
+    let Some(path) = file() else { return };
+    let checkpoint = GgufModel::open(path).unwrap().checkpoint().unwrap();
+    let reference = reference();
+    let tensors = reference["tensors"].as_object().unwrap();
+    assert_eq!(checkpoint.names().count(), tensors.len());
+    for (name, expected) in tensors {
+        let shape: Vec<usize> = serde_json::from_value(expected["shape"].clone()).unwrap();
+        let tensor = checkpoint.expect(name, &shape).unwrap();
+        assert_eq!(checksum(&tensor.to_f32()), expected["checksum"].as_u64().unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn the_configuration_is_the_models() {
+    let Some(path) = file() else { return };
+    let model = GgufModel::open(path).unwrap();
+    let expected = json!({
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "head_dim": 64,
+        "hidden_act": "silu",
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 100_000.0,
+        "attention_bias": false,
+        "mlp_bias": false,
+        "vocab_size": 49152,
+        "tie_word_embeddings": true,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+    });
+    assert_eq!(model.config().unwrap(), expected);
+    assert_eq!(model.generation_config().unwrap()["eos_token_id"], json!([2]));
+}
+
+#[test]
+fn the_tokenizer_gives_the_reference_ids() {
+    let Some(path) = file() else { return };
+    let tokenizer = GgufModel::open(path).unwrap().tokenizer().unwrap().unwrap();
+    assert_eq!((tokenizer.vocab_size(), tokenizer.bos_id(), tokenizer.eos_id()), (49152, Some(1), Some(2)));
+    for prompt in reference()["prompts"].as_array().unwrap() {
+        let text = prompt["text"].as_str().unwrap();
+        let ids: Vec<u32> = serde_json::from_value(prompt["ids"].clone()).unwrap();
+        assert_eq!(tokenizer.encode(text, true).unwrap(), ids);
+        assert_eq!(tokenizer.decode(&ids, false).unwrap(), text);
+        let greedy: Vec<u32> = serde_json::from_value(prompt["greedy"].clone()).unwrap();
+        let mut stream = tokenizer.stream(&ids, true);
+        let mut continued = String::new();
+        for id in greedy {
+            continued.extend(stream.push(id).unwrap());
+        }
+        continued.extend(stream.finish().unwrap());
+        assert_eq!(continued, prompt["greedy_text"].as_str().unwrap());
+    }
+}
