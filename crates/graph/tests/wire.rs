@@ -1,8 +1,11 @@
 //! What the wire promises: programs come through unchanged, hand-written forms mean what they say, and every fault is
 //! reported with its place.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may panic as tests do")]
+
 use pellucid_graph::{
     Argument, DType, IndexItem, NodeKind, Program, Prompts, Scalar, Size, StepSelection, Value,
+    program::Constant,
 };
 
 const TOUR: &str = include_str!("programs/tour.json");
@@ -200,4 +203,33 @@ fn an_earlier_trace_s_values_can_be_named_by_a_later_one() {
         {"op": "trace", "invokes": [{"prompt": "a"}], "body": [{"op": "get", "name": "h", "hook": "x"}]},
         {"op": "trace", "invokes": [{"prompt": "a"}], "body": [{"op": "save", "value": "h"}]}]}"#;
     assert!(Program::from_json(text.as_bytes()).is_ok());
+}
+
+#[test]
+fn constants_travel_in_safetensors() {
+    let text =
+        with_body(r#"{"op": "constant", "name": "v", "key": "steer/α"}, {"op": "constant", "key": "mask"}"#);
+    assert!(faults(&text).contains("no constant `steer/α` travels with the program"));
+    let json = text.replace("steer/α", "x").replace("mask", "x");
+    let json = json.replace(r#""op": "constant", "name": "v", "key": "x""#, r#""op": "relu", "input": "h""#);
+    let json = json.replace(r#""op": "constant", "key": "x""#, r#""op": "relu", "input": "h""#);
+    let mut program = Program::from_json(json.as_bytes()).unwrap();
+    for dtype in DType::ALL {
+        let bytes = vec![1; 6 * dtype.size() as usize];
+        program.constants.insert(dtype.name().into(), Constant { dtype, shape: vec![2, 3], bytes });
+    }
+    let scalar = Constant { dtype: DType::F32, shape: vec![], bytes: 1.5_f32.to_le_bytes().to_vec() };
+    program.constants.insert("steer/α".into(), scalar);
+    program
+        .constants
+        .insert("nothing".into(), Constant { dtype: DType::I64, shape: vec![4, 0], bytes: vec![] });
+    let last = program.nodes.len() - 1;
+    program.nodes[last].kind = NodeKind::Constant("steer/α".into());
+    let bytes = program.to_safetensors().unwrap();
+    assert_eq!(Program::from_safetensors(&bytes).unwrap(), program);
+    assert_eq!(Program::from_bytes(&bytes).unwrap(), program);
+    assert_eq!(program.to_bytes().unwrap(), bytes);
+    program.constants.clear();
+    program.nodes[last].kind = NodeKind::Tokens(0);
+    assert_eq!(Program::from_bytes(&program.to_bytes().unwrap()).unwrap(), program);
 }

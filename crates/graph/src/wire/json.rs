@@ -9,7 +9,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::scan::scan;
-use crate::fault::Fault;
+use crate::fault::{Fault, Faults};
 use crate::limits;
 
 /// A JSON value.
@@ -117,19 +117,19 @@ impl<'t> Item<'t> {
 }
 
 /// Reads a JSON text whose values stand in one another at most `depth` deep.
-pub(super) fn parse(bytes: &[u8], depth: usize) -> Result<Json<'_>, Fault> {
+pub(super) fn parse(bytes: &[u8], depth: usize) -> Result<Json<'_>, Faults> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| Fault::new(format!("not UTF-8 from byte {} on", error.valid_up_to())))?;
     if text.starts_with('\u{feff}') {
-        return Err(
-            Fault::new("the text begins with a byte order mark").with_hint("save it as UTF-8 without one")
-        );
+        return Err(Fault::new("the text begins with a byte order mark")
+            .with_hint("save it as UTF-8 without one")
+            .into());
     }
     scan(text, depth)?;
     let count = Cell::new(0);
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let json = Seed(&count).deserialize(&mut deserializer).and_then(|json| deserializer.end().map(|()| json));
-    json.map_err(|error| Fault::new(format!("not JSON: {error}")))
+    json.map_err(|error| Fault::new(format!("not JSON: {error}")).into())
 }
 
 /// Counts the values read so far.

@@ -23,6 +23,7 @@
 //! # Ok::<(), pellucid_graph::Faults>(())
 //! ```
 
+mod container;
 mod form;
 mod json;
 mod layout;
@@ -37,11 +38,14 @@ mod write;
 
 use std::collections::BTreeMap;
 
-use crate::fault::Faults;
+use crate::fault::{Fault, Faults};
 use crate::program::Program;
 
 /// The version of the wire format: the field `pellucid` of a program.
 pub const VERSION: i64 = 1;
+
+/// The key of a safetensors file's metadata under which the program's JSON stands.
+pub const PROGRAM_KEY: &str = "pellucid.program";
 
 impl Program {
     /// Reads a program from its JSON.
@@ -62,5 +66,45 @@ impl Program {
     /// The same, laid out for people.
     pub fn to_json_pretty(&self) -> String {
         layout::pretty(&write::program(self))
+    }
+
+    /// Reads a program from a safetensors file: its JSON stands in the metadata under [`PROGRAM_KEY`], its constants are
+    /// the file's tensors.
+    ///
+    /// # Errors
+    /// Every fault that is found, of the file or else of the program.
+    pub fn from_safetensors(bytes: &[u8]) -> Result<Program, Faults> {
+        container::read(bytes)
+    }
+
+    /// The program as a safetensors file, constants included.
+    ///
+    /// # Errors
+    /// A constant whose bytes do not fill its shape, or a name or header that the format cannot hold.
+    pub fn to_safetensors(&self) -> Result<Vec<u8>, Faults> {
+        container::write(self)
+    }
+
+    /// Reads a program from either form, whichever the bytes are.
+    ///
+    /// # Errors
+    /// Every fault that is found.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Program, Faults> {
+        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+        // A safetensors file begins with its header's length in eight bytes, of which the last is 0 in any that fits
+        // into memory; the header's own `{` follows.
+        match (first, bytes.get(7), bytes.get(8)) {
+            (Some(b'{'), last, _) if last != Some(&0) => Program::from_json(bytes),
+            (_, _, Some(b'{')) => Program::from_safetensors(bytes),
+            _ => Err(Fault::new("neither JSON nor a safetensors file").into()),
+        }
+    }
+
+    /// The program in the form that holds all of it: a safetensors file if it has constants, else JSON.
+    ///
+    /// # Errors
+    /// Those of [`Program::to_safetensors`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Faults> {
+        if self.constants.is_empty() { Ok(self.to_json().into_bytes()) } else { self.to_safetensors() }
     }
 }

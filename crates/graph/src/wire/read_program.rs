@@ -64,24 +64,26 @@ pub(super) fn read(bytes: &[u8], constants: BTreeMap<String, Constant>) -> Resul
 }
 
 /// A program of another version is refused for that alone: nothing else of it can be judged.
-fn check_version(item: Item<'_>) -> Result<(), Fault> {
+fn check_version(item: Item<'_>) -> Result<(), Faults> {
     let Some(entries) = item.entries() else {
-        return Err(Fault::new(format!("expected a program, found {}", item.kind())).at_place(""));
+        return Err(Fault::new(format!("expected a program, found {}", item.kind())).at_place("").into());
     };
-    match entries.iter().find(|(key, _)| key == "pellucid").map(|(_, version)| version) {
-        Some(Json::Integer(VERSION)) => Ok(()),
+    let version = entries.iter().find(|(key, _)| key == "pellucid").map(|(_, version)| version);
+    let fault = match version {
+        Some(Json::Integer(VERSION)) => return Ok(()),
         Some(Json::Integer(version)) => {
-            Err(Fault::new(format!("a program of version {version}; this build reads version {VERSION}"))
-                .at_place("/pellucid"))
+            Fault::new(format!("a program of version {version}; this build reads version {VERSION}"))
+                .at_place("/pellucid")
         }
         Some(other) => {
             let message = format!("expected the version, {VERSION}, found {}", Item::from(other).kind());
-            Err(Fault::new(message).at_place("/pellucid"))
+            Fault::new(message).at_place("/pellucid")
         }
-        None => Err(Fault::new("a program needs the field `pellucid`, its version")
+        None => Fault::new("a program needs the field `pellucid`, its version")
             .at_place("")
-            .with_hint(format!(r#"write "pellucid": {VERSION}"#))),
-    }
+            .with_hint(format!(r#"write "pellucid": {VERSION}"#)),
+    };
+    Err(fault.into())
 }
 
 impl<'t> Reader<'t> {

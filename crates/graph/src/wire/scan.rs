@@ -1,12 +1,12 @@
 //! A first look at the bytes of a JSON text, before anything is allocated: nesting, and numbers that JSON readers
 //! would quietly round.
 
-use crate::fault::Fault;
+use crate::fault::{Fault, Faults};
 
 /// Whether the text stays within `depth` and writes no whole number that 64 bits cannot hold and no `NaN` or
 /// `Infinity`. Says nothing about whether it is JSON: that is the parser's work, which this makes safe (its recursion
 /// is bounded by the nesting) and exact.
-pub(super) fn scan(text: &str, depth: usize) -> Result<(), Fault> {
+pub(super) fn scan(text: &str, depth: usize) -> Result<(), Faults> {
     let bytes = text.as_bytes();
     let mut open = 0_usize;
     let mut at = 0;
@@ -20,7 +20,7 @@ pub(super) fn scan(text: &str, depth: usize) -> Result<(), Fault> {
                         "values stand in one another deeper than {depth} levels at {}",
                         place(text, at)
                     );
-                    return Err(Fault::new(message));
+                    return Err(Fault::new(message).into());
                 }
             }
             b'}' | b']' => open = open.saturating_sub(1),
@@ -29,9 +29,9 @@ pub(super) fn scan(text: &str, depth: usize) -> Result<(), Fault> {
                 let token = text.get(at..at + length).unwrap_or_default();
                 if length > 18 && is_unrepresentable(token) {
                     let message = format!("a whole number that 64 bits cannot hold at {}", place(text, at));
-                    return Err(Fault::new(message).with_hint(
-                        "for a floating-point number write a fraction or an exponent, as in 1e20",
-                    ));
+                    return Err(Fault::new(message)
+                        .with_hint("for a floating-point number write a fraction or an exponent, as in 1e20")
+                        .into());
                 }
                 // `-Infinity`: the letter is looked at next.
                 at += length.max(1) - 1;
@@ -39,7 +39,8 @@ pub(super) fn scan(text: &str, depth: usize) -> Result<(), Fault> {
             b'N' | b'I' => {
                 let message = format!("`NaN` and `Infinity` are not JSON, at {}", place(text, at));
                 return Err(Fault::new(message)
-                    .with_hint(r#"write {"float": "nan"}, {"float": "inf"} or {"float": "-inf"}"#));
+                    .with_hint(r#"write {"float": "nan"}, {"float": "inf"} or {"float": "-inf"}"#)
+                    .into());
             }
             _ => {}
         }
@@ -89,7 +90,7 @@ mod tests {
     fn nesting_is_counted_outside_strings() {
         assert!(scan(r#"[["[[[[", "\"[[["]]"#, 2).is_ok());
         assert_eq!(
-            scan("{\n [[1]]}", 2).unwrap_err().message,
+            scan("{\n [[1]]}", 2).unwrap_err().0[0].message,
             "values stand in one another deeper than 2 levels at line 2 column 3"
         );
     }
@@ -107,7 +108,7 @@ mod tests {
     #[test]
     fn python_s_nan_is_refused_with_its_exact_form() {
         for text in ["[NaN]", "[Infinity]", "[-Infinity]"] {
-            assert!(scan(text, 1).unwrap_err().hint.unwrap().contains("float"), "{text}");
+            assert!(scan(text, 1).unwrap_err().0[0].hint.as_ref().unwrap().contains("float"), "{text}");
         }
         assert!(scan(r#"["NaN"]"#, 1).is_ok());
     }
