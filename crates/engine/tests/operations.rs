@@ -1,5 +1,7 @@
 //! Every operation against PyTorch: the cases of `golden/operations`.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 

@@ -4,7 +4,7 @@ use pellucid_graph::{DType, OperationKind, Scalar};
 
 use super::Result;
 use super::arguments::Call;
-use super::number::{literal_type, store};
+use super::number::store;
 use crate::tensor::{Tensor, element_count, stored_scalar, with_stored};
 
 fn filled(scalar: Scalar, shape: &[usize], dtype: DType) -> Result<Tensor> {
@@ -19,7 +19,7 @@ pub(super) fn zeros_or_ones(call: &Call<'_>) -> Result<Tensor> {
 
 pub(super) fn full(call: &Call<'_>) -> Result<Tensor> {
     let value = call.number(1)?;
-    filled(value, &call.shape(0)?, call.optional_dtype(2)?.unwrap_or(literal_type(value)))
+    filled(value, &call.shape(0)?, call.optional_dtype(2)?.unwrap_or(value.dtype()))
 }
 
 pub(super) fn arange(call: &Call<'_>) -> Result<Tensor> {

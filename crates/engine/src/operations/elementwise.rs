@@ -2,6 +2,7 @@
 
 use candle_core::cpu::erf::{erf_f32, erf_f64};
 use pellucid_graph::{DType, OperationKind, Scalar};
+use pellucid_kernels::{Activation, activation, elementwise as kernels};
 
 use super::Result;
 use super::arguments::{Call, Operand};
@@ -28,12 +29,15 @@ fn elements<N: Number>(operand: &Operand, common: DType) -> Result<Elements<'_, 
     }
 }
 
-/// As [`elements`], but beside 16-bit floats a lone second operand keeps its own precision, as in PyTorch's `add`,
-/// `sub`, `mul` and `div`.
+/// As [`elements`], but beside 16-bit floats a lone number keeps its own precision, as PyTorch's `mul` and `div` have it
+/// for their second operand.
 fn precise_elements<N: Number>(operand: &Operand, common: DType) -> Result<Elements<'_, N>> {
     match operand {
         Operand::Scalar(scalar) if matches!(common, DType::Bf16 | DType::F16) => {
             Ok(Elements::Owned(vec![number(*scalar)]))
+        }
+        Operand::Tensor(tensor) if matches!(common, DType::Bf16 | DType::F16) && tensor.elements() == 1 => {
+            N::elements(tensor)
         }
         operand => elements(operand, common),
     }
@@ -73,9 +77,15 @@ fn compute<N: Number>(
     shape: &[usize],
 ) -> Result<Tensor> {
     use OperationKind::*;
-    let precise = matches!(call.kind(), Add | Sub | Mul);
-    let read = if precise { precise_elements::<N> } else { elements::<N> };
-    let (a, b) = (read(left, common)?, read(right, common)?);
+    let a = match left {
+        Operand::Scalar(_) if call.kind() == Mul => precise_elements::<N>(left, common)?,
+        _ => elements::<N>(left, common)?,
+    };
+    let b = if call.kind() == Mul {
+        precise_elements::<N>(right, common)?
+    } else {
+        elements::<N>(right, common)?
+    };
     let (a, b) = ((&a[..], left.shape()), (&b[..], right.shape()));
     let result = match call.kind() {
         Add => broadcast(shape, a, b, N::plus),
@@ -127,7 +137,7 @@ pub(super) fn true_division(call: &Call<'_>) -> Result<Tensor> {
             common,
         );
     }
-    let (a, b) = (precise_elements::<f32>(&left, common)?, precise_elements::<f32>(&right, common)?);
+    let (a, b) = (elements::<f32>(&left, common)?, precise_elements::<f32>(&right, common)?);
     store(broadcast(&shape, (&a, left.shape()), (&b, right.shape()), |a, b| a / b), &shape, common)
 }
 
@@ -333,7 +343,31 @@ pub(super) fn float_function(call: &Call<'_>) -> Result<Tensor> {
         let result = function_of_doubles(call.kind(), tanh_gelu, &input.doubles()?);
         return store(result, input.shape(), dtype);
     }
-    store(function_of_singles(call.kind(), tanh_gelu, &input.singles()?), input.shape(), dtype)
+    let singles = input.singles()?;
+    let result = match vectorised(call.kind(), tanh_gelu) {
+        Some(kernel) => {
+            let mut elements = singles.into_vec();
+            kernel(&mut elements);
+            elements
+        }
+        None => function_of_singles(call.kind(), tanh_gelu, &singles),
+    };
+    store(result, input.shape(), dtype)
+}
+
+/// The functions for which there is a vectorised kernel, in place.
+fn vectorised(kind: OperationKind, tanh_gelu: bool) -> Option<fn(&mut [f32])> {
+    Some(match kind {
+        OperationKind::Exp => kernels::exp,
+        OperationKind::Log => kernels::log,
+        OperationKind::Tanh => kernels::tanh,
+        OperationKind::Erf => kernels::erf,
+        OperationKind::Sigmoid => |elements| activation::apply(Activation::Sigmoid, elements),
+        OperationKind::Gelu if tanh_gelu => |elements| activation::apply(Activation::GeluTanh, elements),
+        OperationKind::Gelu => |elements| activation::apply(Activation::Gelu, elements),
+        OperationKind::Silu => |elements| activation::apply(Activation::Silu, elements),
+        _ => return None,
+    })
 }
 
 pub(super) fn choose(call: &Call<'_>) -> Result<Tensor> {

@@ -29,3 +29,10 @@ impl From<candle_core::Error> for OperationError {
         OperationError::new(error.to_string())
     }
 }
+
+/// A rule of the language, asked again when all sizes are known.
+impl From<pellucid_graph::rules::RuleError> for OperationError {
+    fn from(error: pellucid_graph::rules::RuleError) -> Self {
+        OperationError { message: error.message, hint: error.hint }
+    }
+}

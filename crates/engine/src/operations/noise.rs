@@ -17,6 +17,8 @@
 //!
 //! `golden/philox.py` is such an elsewhere, and the tests hold this module to it.
 
+use pellucid_kernels::philox::philox4x32;
+
 /// What keys the generator for one evaluation of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Noise {
@@ -42,7 +44,7 @@ impl Noise {
         let (stream, key) = (self.stream(), words(self.seed));
         (0..count as u64).map(move |element| {
             let ([e0, e1], [s0, s1]) = (words(element), words(stream));
-            let [w0, w1, w2, w3] = philox([e0, e1, s0, s1], key);
+            let [w0, w1, w2, w3] = philox4x32([e0, e1, s0, s1], key);
             (u64::from(w0) | u64::from(w1) << 32, u64::from(w2) | u64::from(w3) << 32)
         })
     }
@@ -50,16 +52,4 @@ impl Noise {
 
 fn words(bits: u64) -> [u32; 2] {
     [bits as u32, (bits >> 32) as u32]
-}
-
-/// One block of Philox 4×32 with ten rounds.
-fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
-    for _ in 0..10 {
-        let left = 0xD251_1F53u64 * u64::from(counter[0]);
-        let right = 0xCD9E_8D57u64 * u64::from(counter[2]);
-        let ([left_low, left_high], [right_low, right_high]) = (words(left), words(right));
-        counter = [right_high ^ counter[1] ^ key[0], right_low, left_high ^ counter[3] ^ key[1], left_low];
-        key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
-    }
-    counter
 }

@@ -1,6 +1,7 @@
 //! Softmax and the norms: each row by itself.
 
-use pellucid_graph::{DType, OperationKind};
+use pellucid_graph::{DType, OperationKind, Scalar};
+use pellucid_kernels::{norm, reduce};
 
 use super::Result;
 use super::arguments::Call;
@@ -20,22 +21,13 @@ pub(super) fn softmax(call: &Call<'_>) -> Result<Tensor> {
             return store(elements, data.shape(), dtype);
         }
         let mut elements = data.singles()?.into_vec();
-        elements.chunks_exact_mut(length).for_each(|row| softmax_of_singles(row, logarithm));
+        if logarithm {
+            reduce::log_softmax(&mut elements, length)
+        } else {
+            reduce::softmax(&mut elements, length)
+        }
         store(elements, data.shape(), dtype)
     })
-}
-
-fn softmax_of_singles(row: &mut [f32], logarithm: bool) {
-    let largest = row.iter().fold(f32::NEG_INFINITY, |largest, &x| largest.max(x));
-    if logarithm {
-        let sum = lanes(row, |x| f64::from((x - largest).exp()));
-        let shift = sum.ln() as f32;
-        row.iter_mut().for_each(|x| *x = (*x - largest) - shift);
-        return;
-    }
-    row.iter_mut().for_each(|x| *x = (*x - largest).exp());
-    let sum = lanes(row, f64::from) as f32;
-    row.iter_mut().for_each(|x| *x /= sum);
 }
 
 fn softmax_of_doubles(row: &mut [f64], logarithm: bool) {
@@ -60,10 +52,10 @@ fn row_length(call: &Call<'_>, input: &Tensor, shape: &[i64]) -> Result<usize> {
 }
 
 /// A scale or a shift, which must have as many elements as a row.
-fn parameter(call: &Call<'_>, place: usize, length: usize) -> Result<Option<Vec<f64>>> {
+fn parameter(call: &Call<'_>, place: usize, length: usize) -> Result<Option<Tensor>> {
     match call.optional_tensor(place)? {
         None => Ok(None),
-        Some(tensor) if tensor.elements() == length => Ok(Some(tensor.to_vec_f64()?)),
+        Some(tensor) if tensor.elements() == length => Ok(Some(tensor)),
         Some(tensor) => Err(call.error(format!(
             "a scale or shift of shape {:?} does not fit rows of {length} elements",
             tensor.shape()
@@ -76,10 +68,16 @@ pub(super) fn layer_norm(call: &Call<'_>) -> Result<Tensor> {
     let length = row_length(call, &input, &call.integers(1)?)?;
     let (weight, bias) = (parameter(call, 2, length)?, parameter(call, 3, length)?);
     let epsilon = call.number(4)?.as_f64();
-    normalise(&input, length, weight.as_deref(), bias.as_deref(), |row| {
-        let mean = mean(row);
-        let variance = lanes(row, |x| (x - mean) * (x - mean)) / row.len() as f64;
-        (mean, 1.0 / (variance + epsilon).sqrt())
+    if Computation::of(input.dtype()) == Computation::Double {
+        return normalise_doubles(&input, length, weight, bias, |row| {
+            let mean = mean(row);
+            (mean, 1.0 / (lanes(row, |x| (x - mean) * (x - mean)) / row.len() as f64 + epsilon).sqrt())
+        });
+    }
+    let weight = weight.map_or_else(|| Ok(vec![1.0; length]), |weight| weight.to_vec_f32())?;
+    let bias = bias.map(|bias| bias.to_vec_f32()).transpose()?;
+    normalise_singles(&input, length, |rows, out| {
+        norm::layer_norm(rows, epsilon as f32, &weight, bias.as_deref(), None, out);
     })
 }
 
@@ -87,36 +85,53 @@ pub(super) fn rms_norm(call: &Call<'_>) -> Result<Tensor> {
     let input = call.tensor(0)?;
     let length = row_length(call, &input, &call.integers(1)?)?;
     let weight = parameter(call, 2, length)?;
-    // PyTorch's own default: the number type's distance from 1 to the next number, as it computes in.
-    let epsilon = match (call.optional_number(3)?, Computation::of(input.dtype())) {
-        (Some(epsilon), _) => epsilon.as_f64(),
-        (None, Computation::Double) => f64::EPSILON,
-        (None, _) => f64::from(f32::EPSILON),
-    };
-    normalise(&input, length, weight.as_deref(), None, |row| {
-        let mean_square = lanes(row, |x| x * x) / row.len() as f64;
-        (0.0, 1.0 / (mean_square + epsilon).sqrt())
-    })
+    let epsilon = call.optional_number(3)?.map(Scalar::as_f64);
+    // PyTorch's own default: from 1 to the next number of the type in which it computes.
+    if Computation::of(input.dtype()) == Computation::Double {
+        let epsilon = epsilon.unwrap_or(f64::EPSILON);
+        return normalise_doubles(&input, length, weight, None, |row| {
+            (0.0, 1.0 / (lanes(row, |x| x * x) / row.len() as f64 + epsilon).sqrt())
+        });
+    }
+    let epsilon = epsilon.map_or(f32::EPSILON, |epsilon| epsilon as f32);
+    let weight = weight.map_or_else(|| Ok(vec![1.0; length]), |weight| weight.to_vec_f32())?;
+    normalise_singles(&input, length, |rows, out| norm::rms_norm(rows, epsilon, &weight, 0.0, None, out))
+}
+
+/// Runs a kernel from rows to rows of `f32`.
+fn normalise_singles(
+    input: &Tensor,
+    length: usize,
+    kernel: impl FnOnce(&[f32], &mut [f32]),
+) -> Result<Tensor> {
+    let rows = input.singles()?;
+    let mut out = vec![0.0; rows.len()];
+    if length > 0 && !rows.is_empty() {
+        kernel(&rows, &mut out);
+    }
+    store(out, input.shape(), float_type(input.dtype()))
 }
 
 /// `(row - shift) * scale * weight + bias` for each row, the shift and scale found from the row.
-fn normalise(
+fn normalise_doubles(
     input: &Tensor,
     length: usize,
-    weight: Option<&[f64]>,
-    bias: Option<&[f64]>,
+    weight: Option<Tensor>,
+    bias: Option<Tensor>,
     statistics: impl Fn(&[f64]) -> (f64, f64),
 ) -> Result<Tensor> {
+    let weight = weight.map(|weight| weight.to_vec_f64()).transpose()?;
+    let bias = bias.map(|bias| bias.to_vec_f64()).transpose()?;
     let mut elements = input.doubles()?.into_vec();
     for row in elements.chunks_exact_mut(length.max(1)) {
         let (shift, scale) = statistics(row);
         row.iter_mut().for_each(|x| *x = (*x - shift) * scale);
-        if let Some(weight) = weight {
+        if let Some(weight) = &weight {
             row.iter_mut().zip(weight).for_each(|(x, weight)| *x *= weight);
         }
-        if let Some(bias) = bias {
+        if let Some(bias) = &bias {
             row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
         }
     }
-    store(elements, input.shape(), float_type(input.dtype()))
+    store(elements, input.shape(), input.dtype())
 }

@@ -3,10 +3,12 @@
 //! `f64` computes in `f64`; `f32`, `bf16` and `f16` in `f32`; whole numbers and truth values in `i64`. Results are
 //! rounded (or wrapped) once, when they are stored.
 
+use pellucid_graph::rules::promotion::{self, Strength};
 use pellucid_graph::{DType, Scalar};
 
 use super::Result;
 use super::arguments::Operand;
+use super::product::{Layout, multiply, multiply_singles};
 use super::reduction::lanes;
 use crate::tensor::{Elements, Stored, Tensor, stored_scalar, with_stored};
 
@@ -45,10 +47,12 @@ pub(crate) trait Number: Stored + Default {
     fn is_nan(self) -> bool;
     /// The sum; of floats, accumulated in `f64` in an order that depends on nothing but their number.
     fn total(elements: &[Self]) -> Self;
+    /// `out [rows, columns] = left [rows, inner] · right`, the sizes in that order; `out` must hold zeros.
+    fn multiply(left: &[Self], right: &[Self], layout: Layout, out: &mut [Self], sizes: [usize; 3]);
 }
 
 macro_rules! float_number {
-    ($type:ty, $elements:ident, $from:ident) => {
+    ($type:ty, $elements:ident, $from:ident, $multiply:path) => {
         impl Number for $type {
             fn elements(tensor: &Tensor) -> Result<Elements<'_, Self>> {
                 tensor.$elements()
@@ -98,12 +102,15 @@ macro_rules! float_number {
             fn total(elements: &[Self]) -> Self {
                 lanes(elements, |element| f64::from(element)) as $type
             }
+            fn multiply(left: &[Self], right: &[Self], layout: Layout, out: &mut [Self], sizes: [usize; 3]) {
+                $multiply(left, right, layout, out, sizes);
+            }
         }
     };
 }
 
-float_number!(f32, singles, from_single);
-float_number!(f64, doubles, from_double);
+float_number!(f32, singles, from_single, multiply_singles);
+float_number!(f64, doubles, from_double, multiply);
 
 impl Number for i64 {
     fn elements(tensor: &Tensor) -> Result<Elements<'_, Self>> {
@@ -160,6 +167,9 @@ impl Number for i64 {
     fn total(elements: &[Self]) -> Self {
         elements.iter().fold(0, |sum, &element| sum.wrapping_add(element))
     }
+    fn multiply(left: &[Self], right: &[Self], layout: Layout, out: &mut [Self], sizes: [usize; 3]) {
+        multiply(left, right, layout, out, sizes);
+    }
 }
 
 /// A tensor of computed elements, rounded or wrapped to the number type.
@@ -197,36 +207,13 @@ pub(crate) fn rounded<N: Number>(scalar: Scalar, dtype: DType) -> N {
     })
 }
 
-/// The number type of several operands together (`torch.result_type`): tensors with dimensions decide; tensors without,
-/// and then literals, only where they are of a higher category (bool, integer, float).
+/// The number type of several operands together (`torch.result_type`).
 pub(crate) fn result_type(operands: &[&Operand]) -> DType {
-    let (mut tensors, mut points, mut literals) = (None, None, None);
-    for operand in operands {
-        let (level, dtype) = match operand {
-            Operand::Tensor(tensor) if tensor.rank() > 0 => (&mut tensors, tensor.dtype()),
-            Operand::Tensor(tensor) => (&mut points, tensor.dtype()),
-            Operand::Scalar(scalar) => (&mut literals, literal_type(*scalar)),
-        };
-        *level = Some(level.map_or(dtype, |so_far: DType| so_far.promote(dtype)));
-    }
-    combine(tensors, combine(points, literals)).unwrap_or(DType::F32)
-}
-
-/// A literal's own number type.
-pub(crate) fn literal_type(scalar: Scalar) -> DType {
-    match scalar {
-        Scalar::Bool(_) => DType::Bool,
-        Scalar::Int(_) => DType::I64,
-        Scalar::Float(_) => DType::F32,
-    }
-}
-
-fn combine(higher: Option<DType>, lower: Option<DType>) -> Option<DType> {
-    match (higher, lower) {
-        (Some(higher), Some(lower)) if lower.category() > higher.category() => Some(higher.promote(lower)),
-        (None, lower) => lower,
-        (higher, _) => higher,
-    }
+    promotion::result_type(operands.iter().map(|operand| match operand {
+        Operand::Tensor(tensor) if tensor.rank() > 0 => (tensor.dtype(), Strength::Tensor),
+        Operand::Tensor(tensor) => (tensor.dtype(), Strength::ZeroDimensional),
+        Operand::Scalar(scalar) => (scalar.dtype(), Strength::Literal),
+    }))
 }
 
 /// The number type in which a function with a real result computes: floats stay, all else becomes `f32`.

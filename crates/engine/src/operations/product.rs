@@ -2,21 +2,65 @@
 //!
 //! An element's sum runs over the contracted dimension in order, whatever the number of rows or matrices.
 
+use pellucid_kernels::WeightLayout;
+
 use super::Result;
 use super::arguments::{Call, Operand};
 use super::number::{Computation, Number, result_type, store};
 use super::walk::{broadcast_shape, broadcast_strides, walk};
 use crate::tensor::{Tensor, element_count};
 
-/// `left [rows, inner]` times `right [inner, columns]`, added to `out [rows, columns]`.
-pub(super) fn multiply<N: Number>(left: &[N], right: &[N], out: &mut [N], inner: usize, columns: usize) {
+/// How the right matrix of a product lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// `[inner, columns]`.
+    InnerFirst,
+    /// `[columns, inner]`.
+    ColumnsFirst,
+}
+
+/// Elements of a right matrix below which the packed kernel does not pay. The choice may depend on that matrix alone:
+/// the two sum in different ways, and a row must not depend on how many others there are.
+const PACKED_FROM: usize = 4_096;
+
+/// `out [rows, columns] = left [rows, inner] · right`, of `f32`.
+pub(super) fn multiply_singles(
+    left: &[f32],
+    right: &[f32],
+    layout: Layout,
+    out: &mut [f32],
+    sizes: [usize; 3],
+) {
+    let [rows, inner, columns] = sizes;
+    if inner * columns < PACKED_FROM || rows == 0 {
+        return multiply(left, right, layout, out, sizes);
+    }
+    let layout = match layout {
+        Layout::InnerFirst => WeightLayout::InputMajor,
+        Layout::ColumnsFirst => WeightLayout::OutputMajor,
+    };
+    pellucid_kernels::matmul_f32(left, right, layout, rows, inner, columns, out);
+}
+
+/// `out [rows, columns] = left [rows, inner] · right`, in plain loops. `out` must hold zeros.
+pub(super) fn multiply<N: Number>(left: &[N], right: &[N], layout: Layout, out: &mut [N], sizes: [usize; 3]) {
+    let [_, inner, columns] = sizes;
     if inner == 0 || columns == 0 {
         return;
     }
     for (row, sums) in left.chunks_exact(inner).zip(out.chunks_exact_mut(columns)) {
-        for (&factor, line) in row.iter().zip(right.chunks_exact(columns)) {
-            for (sum, &element) in sums.iter_mut().zip(line) {
-                *sum = sum.plus(factor.times(element));
+        match layout {
+            Layout::InnerFirst => {
+                for (&factor, line) in row.iter().zip(right.chunks_exact(columns)) {
+                    for (sum, &element) in sums.iter_mut().zip(line) {
+                        *sum = sum.plus(factor.times(element));
+                    }
+                }
+            }
+            Layout::ColumnsFirst => {
+                for (sum, line) in sums.iter_mut().zip(right.chunks_exact(inner)) {
+                    *sum = row.iter().zip(line).fold(*sum, |sum, (&a, &b)| sum.plus(a.times(b)));
+                }
             }
         }
     }
@@ -49,8 +93,8 @@ pub(super) fn matmul(call: &Call<'_>) -> Result<Tensor> {
     Ok(product.view(data))
 }
 
-/// The product of matrices in the last two dimensions; those before are broadcast.
-pub(super) fn batched(call: &Call<'_>, left: &Tensor, right: &Tensor) -> Result<Tensor> {
+/// The product of matrices in the last two dimensions; those before are broadcast. Both of one number type.
+fn batched(call: &Call<'_>, left: &Tensor, right: &Tensor) -> Result<Tensor> {
     match Computation::of(left.dtype()) {
         Computation::Double => batched_as::<f64>(call, left, right),
         Computation::Single => batched_as::<f32>(call, left, right),
@@ -73,7 +117,18 @@ fn batched_as<N: Number>(call: &Call<'_>, left: &Tensor, right: &Tensor) -> Resu
     let batch = broadcast_shape(&[left_batch, right_batch]).ok_or_else(fault)?;
     let shape: Vec<usize> = batch.iter().copied().chain([*rows, *columns]).collect();
     let mut out = vec![N::default(); element_count(&shape)?];
+    // A transposed view of a matrix that lies in row-major order is read as it lies.
+    let turned = right.view(right.data().transpose(right.rank() - 2, right.rank() - 1)?);
+    let is_turned = !right.data().is_contiguous() && turned.data().is_contiguous();
+    let (layout, right) =
+        if is_turned { (Layout::ColumnsFirst, &turned) } else { (Layout::InnerFirst, right) };
     let (a, b) = (N::elements(left)?, N::elements(right)?);
+    if right_batch.iter().all(|&size| size == 1) {
+        // One right matrix for all: every row of the batch is a row of one product.
+        let all_rows = left_batch.iter().product::<usize>() * rows;
+        N::multiply(&a, &b, layout, &mut out, [all_rows, *inner, *columns]);
+        return store(out, &shape, left.dtype());
+    }
     let (left_size, right_size, size) = (rows * inner, inner * columns, rows * columns);
     let strides = [&broadcast_strides(left_batch, &batch)[..], &broadcast_strides(right_batch, &batch)[..]];
     let mut matrix = 0;
@@ -81,12 +136,12 @@ fn batched_as<N: Number>(call: &Call<'_>, left: &Tensor, right: &Tensor) -> Resu
         for step in 0..count as isize {
             let left_at = (at_left + step * left_step) as usize * left_size;
             let right_at = (at_right + step * right_step) as usize * right_size;
-            multiply(
+            N::multiply(
                 &a[left_at..left_at + left_size],
                 &b[right_at..right_at + right_size],
+                layout,
                 &mut out[matrix * size..(matrix + 1) * size],
-                *inner,
-                *columns,
+                [*rows, *inner, *columns],
             );
             matrix += 1;
         }

@@ -260,7 +260,9 @@ pub(super) fn truth(call: &Call<'_>) -> Result<Tensor> {
     let truths = Tensor::from_bool(&input.truths()?, input.shape())?;
     let rows = Rows::new(call, &truths, call.optional_integers(1)?, call.boolean(2)?)?;
     let holds = |row: &[i64]| if all { !row.contains(&0) } else { row.contains(&1) };
-    Tensor::from_bool(&rows.map(holds)?, &rows.shape)
+    let result = Tensor::from_bool(&rows.map(holds)?, &rows.shape)?;
+    // PyTorch keeps u8, its truth values of old.
+    if input.dtype() == DType::U8 { result.cast(DType::U8) } else { Ok(result) }
 }
 
 pub(super) fn cumulative(call: &Call<'_>) -> Result<Tensor> {
