@@ -32,7 +32,6 @@ pub(super) enum FieldKind {
     Elements,
 }
 
-#[allow(dead_code, reason = "the schema is generated from them")]
 /// One field of a form.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field {
@@ -42,7 +41,6 @@ pub(super) struct Field {
     pub(super) summary: &'static str,
 }
 
-#[allow(dead_code, reason = "the schema is generated from them")]
 /// One form.
 #[derive(Debug)]
 pub(super) struct Form {

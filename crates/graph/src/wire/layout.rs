@@ -5,8 +5,9 @@ use serde_json::Value as Json;
 /// How long a line gets before its value is broken over several.
 const WIDTH: usize = 110;
 
-/// The value as text, indented by two spaces, with a line break at the end.
-pub(super) fn pretty(json: &Json) -> String {
+/// JSON laid out for people: what fits into a line stands on one, the rest is indented by two spaces; with a line break
+/// at the end.
+pub fn pretty(json: &Json) -> String {
     let mut text = String::new();
     write(json, 0, 0, &mut text);
     text.push('\n');

@@ -33,6 +33,7 @@ mod read_program;
 mod read_trace;
 mod reader;
 mod scan;
+mod schema;
 mod text;
 mod write;
 
@@ -40,6 +41,9 @@ use std::collections::BTreeMap;
 
 use crate::fault::{Fault, Faults};
 use crate::program::Program;
+
+pub use layout::pretty;
+pub use schema::schema;
 
 /// The version of the wire format: the field `pellucid` of a program.
 pub const VERSION: i64 = 1;

@@ -35,6 +35,10 @@ pub(super) fn read(bytes: &[u8], constants: BTreeMap<String, Constant>) -> Resul
     check_version(item)?;
     let mut reader = Reader::new(Faults::default(), Outline::default());
     let Some(fields) = reader.fields(item, "a program", &PROGRAM_FIELDS) else { return Err(reader.faults) };
+    // For editors, which find the schema by it; it says nothing about the program.
+    let _ = reader.optional(fields, "$schema", |reader, item| {
+        reader.text(item, "the schema's address", limits::TEXT_BYTES)
+    });
     let model = reader.optional(fields, "model", |reader, item| {
         reader.text(item, "a model's name", limits::TEXT_BYTES).map(str::to_owned)
     });

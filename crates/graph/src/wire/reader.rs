@@ -313,8 +313,10 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// Digits with at most a minus before them.
+/// A whole number as it is usually written: no zeros before it, no `+`.
 fn is_plain_integer(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
-    !digits.is_empty() && digits.len() < 24 && digits.bytes().all(|byte| byte.is_ascii_digit())
+    let is_digits =
+        !digits.is_empty() && digits.len() <= 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    text == "0" || (is_digits && !digits.starts_with('0'))
 }

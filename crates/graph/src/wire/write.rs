@@ -156,6 +156,11 @@ impl Writer<'_> {
     }
 }
 
+/// A parameter's default, which refers to no node.
+pub(super) fn default(argument: &Argument) -> Json {
+    Writer { program: &Program::default() }.argument(argument)
+}
+
 fn op(kind: &NodeKind) -> &'static str {
     match kind {
         NodeKind::Trace(_) => "trace",
