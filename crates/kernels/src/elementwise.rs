@@ -1,7 +1,7 @@
 //! Element-wise functions over contiguous `f32`, and transposing copies.
 //!
-//! Bounds against the exact functions, held by tests: `exp` 1.5 ulp, `log`, `tanh`, `erf` 2.5 ulp (portable path: 3 and
-//! 4), subnormal results to their last bit or two.
+//! Bounds against the exact functions, held by tests: `exp`, `log`, `tanh` 1.5 ulp, `erf` 2.5 ulp, subnormal results
+//! included.
 
 use crate::activation::{CHUNK, for_parts};
 use crate::isa::Isa;

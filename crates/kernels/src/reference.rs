@@ -31,8 +31,21 @@ pub fn activation(activation: Activation, x: f64) -> f64 {
             x / (1.0 + (-2.0 * u).exp())
         }
         Activation::Silu => x / (1.0 + (-x).exp()),
-        Activation::Relu => x.max(0.0),
-        Activation::ReluSquared => x.max(0.0).powi(2),
+        // Not `max`, which would drop a NaN.
+        Activation::Relu => {
+            if x < 0.0 {
+                0.0
+            } else {
+                x
+            }
+        }
+        Activation::ReluSquared => {
+            if x < 0.0 {
+                0.0
+            } else {
+                x * x
+            }
+        }
         Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Activation::Tanh => x.tanh(),
     }
