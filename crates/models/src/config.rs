@@ -254,6 +254,24 @@ impl DecoderConfig {
         })
     }
 
+    /// Sets the heads of keys and values, and the width of all heads.
+    ///
+    /// # Errors
+    /// Where query heads cannot be shared out among them.
+    pub fn set_heads(&mut self, key_value_heads: usize, head_size: usize) -> Result<(), ConfigError> {
+        if !self.heads.is_multiple_of(key_value_heads) {
+            return Err(ConfigError::Invalid {
+                key: "num_key_value_heads".into(),
+                found: key_value_heads.to_string(),
+                needed: format!("a divisor of the {} query heads", self.heads),
+            });
+        }
+        (self.key_value_heads, self.head_size) = (key_value_heads, head_size);
+        let scale = (head_size as f64).powf(-0.5) as f32;
+        self.attention.iter_mut().for_each(|layer| layer.scale = scale);
+        Ok(())
+    }
+
     /// Gives every linear layer but the unembedding a bias.
     pub fn bias_everywhere(&mut self) {
         self.biases = Biases { query_key_value: true, attention_output: true, mlp: true };
@@ -329,6 +347,48 @@ impl<'a> Reader<'a> {
         Ok(self.optional_size(key)?.unwrap_or(default))
     }
 
+    /// Whether a key is written, and is null.
+    #[must_use]
+    pub fn is_null(&self, key: &str) -> bool {
+        self.value.get(key).is_some_and(Value::is_null)
+    }
+
+    /// A size from 1 on; none where the key is null, the default where it is not there.
+    ///
+    /// # Errors
+    /// Where it is no such number.
+    pub fn nullable_size(&self, key: &str, default: Option<usize>) -> Result<Option<usize>, ConfigError> {
+        Ok(self.optional_size(key)?.or(default.filter(|_| !self.is_null(key))))
+    }
+
+    /// A number above 0; none where the key is null, the default where it is not there.
+    ///
+    /// # Errors
+    /// Where it is no such number.
+    pub fn nullable_positive(&self, key: &str, default: Option<f32>) -> Result<Option<f32>, ConfigError> {
+        match self.optional_float(key)? {
+            Some(number) if number > 0.0 => Ok(Some(number as f32)),
+            Some(_) => Err(self.invalid(key, "a number above 0")),
+            None => Ok(default.filter(|_| !self.is_null(key))),
+        }
+    }
+
+    /// A whole number from 0 on.
+    ///
+    /// # Errors
+    /// Where it is no such number.
+    pub fn whole_or(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        let whole = value.as_u64().filter(|whole| *whole <= LARGEST_SIZE);
+        whole.map(|whole| whole as usize).ok_or_else(|| invalid(key, value, "a whole number from 0 on"))
+    }
+
+    /// The error that a key's value is not what it must be.
+    #[must_use]
+    pub fn invalid(&self, key: &str, needed: &str) -> ConfigError {
+        invalid(key, self.value.get(key).unwrap_or(&Value::Null), needed)
+    }
+
     /// A finite number, if it is there.
     ///
     /// # Errors
@@ -398,7 +458,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-pub(crate) fn invalid(key: &str, value: &Value, needed: &str) -> ConfigError {
+fn invalid(key: &str, value: &Value, needed: &str) -> ConfigError {
     let mut found = value.to_string();
     if found.len() > 100 {
         found = format!("{}…", found.chars().take(100).collect::<String>());

@@ -8,10 +8,25 @@
 use crate::config::{ConfigError, DecoderConfig, Reader};
 use crate::stage::HookLayout;
 
+mod gemma;
 mod gpt2;
+mod gpt_neox;
+mod llama;
+mod opt;
+mod qwen;
 
 /// All families.
-pub const FAMILIES: &[&Family] = &[&gpt2::GPT2];
+pub const FAMILIES: &[&Family] = &[
+    &gpt2::GPT2,
+    &llama::LLAMA,
+    &llama::MISTRAL,
+    &gpt_neox::GPT_NEOX,
+    &opt::OPT,
+    &qwen::QWEN2,
+    &qwen::QWEN3,
+    &gemma::GEMMA2,
+    &gemma::GEMMA3,
+];
 
 /// One family.
 #[derive(Debug)]

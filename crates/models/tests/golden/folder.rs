@@ -50,6 +50,11 @@ impl Tensor {
 }
 
 impl Folder {
+    /// Whether it holds more than logits, which is all of one whose weights are another folder's in other files.
+    pub(crate) fn has_values(&self) -> bool {
+        self.golden["interventions"].is_object()
+    }
+
     pub(crate) fn blueprint(&self, config: &str) -> Blueprint {
         blueprint(&self.name, &read_json(&self.path.join(config)), None)
             .unwrap_or_else(|error| panic!("{}: {error}", self.name))

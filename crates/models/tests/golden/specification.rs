@@ -24,8 +24,8 @@ fn sizes(value: &serde_json::Value) -> Option<Vec<u64>> {
 
 #[test]
 fn module_trees_parameters_and_shapes_are_those_of_transformers() {
-    for folder in folders() {
-        check_tree(&folder);
+    for folder in folders().iter().filter(|folder| folder.has_values()) {
+        check_tree(folder);
     }
 }
 
