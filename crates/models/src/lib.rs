@@ -11,9 +11,11 @@
 //! | [`rotary`] | tables of rotary positions |
 //! | [`weights`] | checkpoints: named tensors in mapped files |
 //! | [`tokenizer`] | text to token ids and back |
+//! | [`chat_template`] | conversations as the text a model was trained on |
 //!
 //! **Invariant:** this crate knows nothing of programs or users, and no family has a forward function.
 
+pub mod chat_template;
 pub mod config;
 pub mod decoder;
 pub mod error;

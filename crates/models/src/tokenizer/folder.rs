@@ -21,7 +21,7 @@ pub(super) fn open(folder: &Path) -> Result<Option<Tokenizer>> {
     let error =
         |error: tokenizers::Error| Error::Tokenizer { origin: origin.clone(), reason: error.to_string() };
 
-    let mut inner = if let Some(json) = read(&folder.join("tokenizer.json"))? {
+    let mut inner = if let Some(json) = read_if_there(&folder.join("tokenizer.json"))? {
         Inner::from_bytes(json).map_err(error)?
     } else if folder.join("vocab.json").is_file() && folder.join("merges.txt").is_file() {
         let mut inner = byte_level_bpe(folder).map_err(error)?;
@@ -71,13 +71,13 @@ fn special_tokens(config: &Value, map: &Value) -> SpecialTokens {
 
 /// A file's JSON; `None` where there is no such file.
 pub(crate) fn read_json(path: &Path) -> Result<Option<Value>> {
-    let Some(text) = read(path)? else { return Ok(None) };
+    let Some(text) = read_if_there(path)? else { return Ok(None) };
     let value = serde_json::from_slice(&text).map_err(|error| Error::malformed(path, "JSON", error))?;
     Ok(Some(value))
 }
 
 /// A file's bytes; `None` where there is no such file.
-pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     if !path.exists() {
         return Ok(None);
     }

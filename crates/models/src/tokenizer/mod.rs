@@ -9,6 +9,7 @@ use std::path::Path;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
+pub(crate) use self::folder::{read_if_there, read_json};
 pub use self::streaming::StreamingDecoder;
 use crate::{Error, Result};
 
