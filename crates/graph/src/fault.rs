@@ -53,23 +53,52 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(node) = &self.node {
-            write!(formatter, "`{node}`: ")?;
+            write!(formatter, "{}: ", quote(node))?;
         }
-        formatter.write_str(&self.message)?;
+        escape(&self.message, true, formatter)?;
         if let Some(source) = &self.source {
-            write!(formatter, "\n  --> {}:{}", source.file, source.line)?;
+            formatter.write_str("\n  --> ")?;
+            escape(&source.file, false, formatter)?;
+            write!(formatter, ":{}", source.line)?;
             if let Some(text) = &source.text {
-                write!(formatter, "\n    | {}", text.trim())?;
+                formatter.write_str("\n    | ")?;
+                escape(text.trim(), false, formatter)?;
             }
         }
         if let Some(place) = &self.place {
-            write!(formatter, "\n  at {}", if place.is_empty() { "the top" } else { place })?;
+            formatter.write_str("\n  at ")?;
+            escape(if place.is_empty() { "the top" } else { place }, false, formatter)?;
         }
         if let Some(hint) = &self.hint {
-            write!(formatter, "\n  hint: {hint}")?;
+            formatter.write_str("\n  hint: ")?;
+            escape(hint, true, formatter)?;
         }
         Ok(())
     }
+}
+
+/// A stranger's text as it may stand in a message: between backticks, shortened, with control characters escaped.
+pub fn quote(text: &str) -> String {
+    const SHOWN: usize = 60;
+    let mut quoted = String::from("`");
+    // Writing to a string cannot fail.
+    let _ = escape(&text.chars().take(SHOWN).collect::<String>(), false, &mut quoted);
+    quoted.push_str(if text.chars().nth(SHOWN).is_some() { "…`" } else { "`" });
+    quoted
+}
+
+/// Writes a text that may hold a stranger's words, and may go to a terminal: control characters and those that turn the
+/// direction of writing are escaped.
+fn escape(text: &str, line_breaks: bool, to: &mut impl fmt::Write) -> fmt::Result {
+    for character in text.chars() {
+        let turns = matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if (character.is_control() && !(line_breaks && character == '\n')) || turns {
+            write!(to, "{}", character.escape_unicode())?;
+        } else {
+            to.write_char(character)?;
+        }
+    }
+    Ok(())
 }
 
 /// Everything that is wrong with a program, in the order in which it was found: at most [`limits::FAULTS`].
@@ -148,6 +177,16 @@ mod tests {
 
         no traces
         ");
+    }
+
+    #[test]
+    fn what_a_stranger_wrote_cannot_speak_to_the_terminal() {
+        assert_eq!(quote("a\u{1b}[2Jb"), "`a\\u{1b}[2Jb`");
+        assert_eq!(quote("\u{202e}evil"), "`\\u{202e}evil`");
+        assert_eq!(quote(&"x".repeat(1000)).chars().count(), 63);
+        let source = SourceLocation { file: "\u{1b}c".into(), line: 1, text: Some("\u{7}\u{8}".into()) };
+        let fault = Fault::new("\u{1b}]0;").at_node("\n", Some(source)).at_place("/\r").with_hint("\u{9b}");
+        assert!(!fault.to_string().chars().any(|character| character.is_control() && character != '\n'));
     }
 
     #[test]

@@ -10,15 +10,12 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::json::{self, Item, Json};
-use super::text::quote;
 use super::{PROGRAM_KEY, read_program};
 use crate::dtype::DType;
-use crate::fault::{Fault, Faults};
+use crate::fault::{Fault, Faults, quote};
 use crate::limits;
 use crate::program::{Constant, Program};
 
-/// How deep a header's values stand in one another: the header, a tensor, its shape.
-const HEADER_DEPTH: usize = 3;
 /// The header's entry that is no tensor.
 const METADATA: &str = "__metadata__";
 /// Bytes of the header's length.
@@ -32,7 +29,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Program, Faults> {
             format!("{data} bytes of constants, where a program has at most {}", limits::CONSTANT_BYTES);
         return Err(Fault::new(message).into());
     }
-    let json = json::parse(header, HEADER_DEPTH).map_err(in_header)?;
+    let json = json::parse(header, limits::JSON_DEPTH).map_err(in_header)?;
     let program = look_over(Item::from(&json), data as u64)?;
     let file = SafeTensors::deserialize(bytes)
         .map_err(|error| Fault::new(format!("a safetensors file with {error}")))?;

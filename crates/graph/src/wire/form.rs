@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use crate::limits;
 use crate::operation::{self, OperationKind, ParameterKind};
 
 /// Fields that every node may have beside those of its form.
@@ -217,6 +218,13 @@ pub(super) fn parameter_field(name: &'static str) -> &'static str {
         "source" => "source_",
         name => name,
     }
+}
+
+/// Whether it can be a name: ASCII letters, digits and `_`, at least one, at most [`limits::TEXT_BYTES`].
+pub(super) fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= limits::TEXT_BYTES
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 #[cfg(test)]

@@ -34,7 +34,6 @@ mod read_trace;
 mod reader;
 mod scan;
 mod schema;
-mod text;
 mod write;
 
 use std::collections::BTreeMap;

@@ -6,8 +6,7 @@ use std::collections::HashMap;
 
 use super::form::{self, Op};
 use super::json::{Item, Items, Json};
-use super::text::quote;
-use crate::fault::{Fault, Faults};
+use crate::fault::{Fault, Faults, quote};
 use crate::limits;
 use crate::program::NodeId;
 

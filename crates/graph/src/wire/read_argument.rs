@@ -1,9 +1,9 @@
 //! Reads an operation's arguments, each by the kind of its parameter.
 
-use super::form::parameter_field;
+use super::form::{is_name, parameter_field};
 use super::json::Item;
 use super::reader::{Fields, Reader};
-use super::text::quote;
+use crate::fault::quote;
 use crate::limits;
 use crate::operation::{Argument, IndexItem, Operation, OperationKind, Parameter, ParameterKind, Size};
 use crate::scalar::Scalar;
@@ -99,7 +99,7 @@ impl<'t> Reader<'t> {
             return match text {
                 "..." => Some(IndexItem::Ellipsis),
                 text => slice(text).or_else(|| {
-                    let hint = match text.contains(':') {
+                    let hint = match !text.split('.').all(is_name) {
                         true => "a slice is `start:stop:step`, each a whole number or left out; the step is at least 1".into(),
                         false => format!(r#"an index tensor is written {{"tensor": "{}"}}"#, quote(text).trim_matches('`')),
                     };

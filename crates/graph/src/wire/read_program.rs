@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::form::is_name;
 use super::form::{self, COMMON, Form, Op};
 use super::json::{Item, Items, Json};
 use super::outline::{Outline, Reference};
 use super::reader::{Fields, Invokes, Reader, Segment};
-use super::text::{is_name, quote};
 use super::{VERSION, json};
 use crate::dtype::DType;
-use crate::fault::{Fault, Faults};
+use crate::fault::{Fault, Faults, quote};
 use crate::limits;
 use crate::operation::OperationKind;
 use crate::program::{

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::json::{Item, Items};
 use super::reader::{Fields, Invokes, Reader, Segment};
-use super::text::quote;
+use crate::fault::quote;
 use crate::limits;
 use crate::program::{Generation, Invoke, NodeId, Prompts, Sampling, Trace};
 

@@ -4,10 +4,10 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+use super::form::is_name;
 use super::json::{Item, Items, Json};
 use super::outline::Outline;
-use super::text::{is_name, quote};
-use crate::fault::{Fault, Faults};
+use crate::fault::{Fault, Faults, quote};
 use crate::limits;
 use crate::program::{NodeId, SourceLocation};
 use crate::scalar::Scalar;
