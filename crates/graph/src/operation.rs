@@ -34,9 +34,9 @@ pub enum Argument {
     Value(Value),
     /// A list of values.
     Values(Vec<Value>),
-    /// A literal number; also `integer`, `number` and `boolean` parameters.
+    /// A literal number; also `integer` and `boolean` parameters, and a lone number of an `integers` parameter.
     Scalar(Scalar),
-    /// A list of whole numbers.
+    /// A list of whole numbers; of one, the same as that number.
     Integers(Vec<i64>),
     /// A shape.
     Sizes(Vec<Size>),

@@ -81,7 +81,7 @@ impl RuleContext<'_> {
     fn all(&self, outputs: Vec<TensorType>, flops: u64) -> RuleResult {
         if outputs.len() > limits::LIST_ARGUMENTS {
             return Err(self.error(format!(
-                "would have {} results, and {} is the most",
+                "makes {} results, and {} is the most",
                 outputs.len(),
                 limits::LIST_ARGUMENTS
             )));
@@ -98,7 +98,7 @@ impl RuleContext<'_> {
             let dimensions = tensor.shape.len();
             return Err(self
                 .error(format!(
-                    "its {what} would have {dimensions} dimensions, and {} is the most",
+                    "makes a {what} of {dimensions} dimensions, and {} is the most",
                     limits::DIMENSIONS
                 ))
                 .hint("merge dimensions with `reshape` or `flatten` first"));
@@ -112,7 +112,7 @@ impl RuleContext<'_> {
         let elements = tensor.shape.iter().fold(1u64, |product, next| product.saturating_mul(size(next)));
         if elements > limits::TENSOR_ELEMENTS {
             return Err(self.error(format!(
-                "its {what} {tensor} would have more elements than the {} that are allowed",
+                "makes a {what} {tensor}, of more elements than the {} that are allowed",
                 limits::TENSOR_ELEMENTS
             )));
         }

@@ -135,9 +135,13 @@ impl<'a> Call<'a> {
         self.optional_integers(place)?.ok_or_else(|| self.mismatch(place, "a list of whole numbers"))
     }
 
-    /// Whether a list argument was written as one number.
+    /// Whether a list argument is one number, or a list of one, which means the same.
     pub(crate) fn is_single(&self, place: usize) -> bool {
-        matches!(self.argument(place), Argument::Scalar(_))
+        match self.argument(place) {
+            Argument::Scalar(_) => true,
+            Argument::Integers(list) => list.len() == 1,
+            _ => false,
+        }
     }
 
     /// A shape whose items may be −1.

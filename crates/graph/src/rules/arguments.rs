@@ -127,11 +127,6 @@ impl<'a> RuleContext<'a> {
         }
     }
 
-    /// Whether the argument is one number rather than a list.
-    pub(super) fn is_one_number(&self, name: &str) -> bool {
-        matches!(self.argument(name), Argument::Scalar(_))
-    }
-
     /// A truth value.
     pub(super) fn boolean(&self, name: &str) -> Result<bool, RuleError> {
         match self.argument(name) {
@@ -268,7 +263,7 @@ impl<'a> RuleContext<'a> {
         }
         Err(self
             .error(format!("writes {number}, which is out of range for {dtype}"))
-            .hint("cast the tensor to a wider number type first"))
+            .hint("use a wider number type"))
     }
 
     /// Refuses what is not a float.

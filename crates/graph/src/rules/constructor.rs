@@ -84,9 +84,9 @@ pub(crate) fn arange(context: &mut RuleContext<'_>) -> RuleResult {
             }
         }
         _ => {
-            let count = ((end.as_f64() - start.as_f64()) / step.as_f64()).ceil();
+            let distance = end.as_f64() - start.as_f64();
             // Casts of floats saturate.
-            if count < 0.0 { None } else { Some(count as u64) }
+            (distance * step.as_f64().signum() >= 0.0).then(|| (distance / step.as_f64()).ceil() as u64)
         }
     };
     let count = count.ok_or_else(|| {

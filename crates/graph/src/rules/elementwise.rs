@@ -29,9 +29,12 @@ pub(crate) fn arithmetic(context: &mut RuleContext<'_>) -> RuleResult {
             .error(format!("takes no truth values: {a} minus {b}"))
             .hint("invert a mask with `logical_not`, tell two apart with `ne`, or cast with `to`"));
     }
-    // PyTorch takes `mask ** true`, a copy; nobody means it.
-    let numbers_only =
-        matches!(kind, OperationKind::FloorDivide | OperationKind::Remainder | OperationKind::Pow);
+    let numbers_only = match kind {
+        OperationKind::FloorDivide | OperationKind::Remainder => true,
+        // PyTorch takes a literal exponent of true: a copy.
+        OperationKind::Pow => !matches!(b, Operand::Number(_)),
+        _ => false,
+    };
     if numbers_only && result.dtype == DType::Bool {
         return Err(context
             .error(format!("takes no truth values: {a} and {b}"))

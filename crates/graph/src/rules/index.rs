@@ -55,7 +55,8 @@ pub enum Part {
         /// The index tensor.
         value: Value,
     },
-    /// The places where a mask holds; the mask's dimensions are the input's from `dimension` on.
+    /// The places where a mask holds, in row-major order: an index tensor of one dimension, whose size depends on data.
+    /// The mask's dimensions are the input's from `dimension` on.
     Masked {
         /// The first of the input.
         dimension: usize,
@@ -71,24 +72,10 @@ pub enum Part {
 pub struct Plan {
     /// What is taken of each dimension, in order, with new dimensions between.
     pub parts: Vec<Part>,
-    /// The shape of the index tensors together, and the place of its first dimension in `shape`.
+    /// The shape of the index tensors and masks together, and the place of its first dimension in `shape`.
     pub picked: Option<(Vec<Dimension>, usize)>,
-    /// The shape of what is read, and of what is written but for a mask: its dimensions stand here whole.
+    /// The shape of what is read, or of what a written value expands to.
     pub shape: Vec<Dimension>,
-    /// The place of the mask's first dimension in `shape`, and how many dimensions it has. A value written through it has
-    /// at that place one dimension of size 1, or none and none before it: it is the same at every place that is chosen.
-    pub masked: Option<(usize, usize)>,
-}
-
-impl Plan {
-    /// The shape that a value to be written expands to: `shape`, with one dimension of size 1 for all those of a mask.
-    pub fn written(&self) -> Vec<Dimension> {
-        let mut shape = self.shape.clone();
-        if let Some((place, count)) = self.masked {
-            shape.splice(place..place + count, [Dimension::known(1)]);
-        }
-        shape
-    }
 }
 
 /// Where a slice starts, and how long it is. Exact where that is linear whatever the lengths; else not known yet.
@@ -108,7 +95,8 @@ pub fn slice(
     let known = |dimension: Option<Dimension>, fresh: &mut dyn FnMut() -> Symbol| {
         dimension.unwrap_or_else(|| Dimension::symbol(fresh()))
     };
-    (known(start, fresh), known(length, fresh))
+    let length = known(length, fresh);
+    (known(start, fresh), length)
 }
 
 /// A bound of a slice, as Python clamps it, where that is certain.
@@ -199,7 +187,7 @@ pub fn plan(
     while builder.next < shape.len() {
         builder.whole();
     }
-    finish(builder.parts, type_of, fresh)
+    finish(builder.parts, shape, type_of, fresh)
 }
 
 struct Builder<'a> {
@@ -276,53 +264,59 @@ impl Builder<'_> {
 /// Puts the result's shape together.
 fn finish(
     parts: Vec<Part>,
+    input: &[Dimension],
     type_of: &dyn Fn(Value) -> TensorType,
     fresh: &mut dyn FnMut() -> Symbol,
 ) -> Result<Plan, RuleError> {
     let mut together: Option<Vec<Dimension>> = None;
-    let mut masked = None;
     let mut shape = Vec::new();
     // Where the index tensors stand among the dimensions that stay, and whether something stands between them.
     let (mut first, mut last, mut apart) = (0, 0, false);
     for part in &parts {
-        match part {
-            Part::Place { .. } | Part::PlaceOf { .. } => {}
-            Part::New => shape.push(Dimension::known(1)),
-            Part::Range { length, .. } => shape.push(length.clone()),
-            Part::Picked { value, .. } => {
-                let tensor = type_of(*value);
-                together = Some(match together {
-                    None => {
-                        first = shape.len();
-                        tensor.shape
-                    }
-                    Some(before) => {
-                        apart |= last != shape.len();
-                        broadcast::shapes(&before, &tensor.shape, fresh).map_err(|_| {
-                            RuleError::new(format!(
-                                "index tensors of shapes {} and {} do not broadcast together",
-                                shape_text(&before),
-                                shape_text(&tensor.shape)
-                            ))
-                        })?
-                    }
-                });
-                last = shape.len();
+        let pointing = match part {
+            Part::Place { .. } | Part::PlaceOf { .. } => continue,
+            Part::New => {
+                shape.push(Dimension::known(1));
+                continue;
             }
-            Part::Masked { value, count, .. } => {
-                if masked.is_some() {
-                    return Err(
-                        RuleError::new("an index takes one mask").hint("join masks with `logical_and`")
-                    );
-                }
-                masked = Some((shape.len(), *count));
-                shape.extend(type_of(*value).shape);
+            Part::Range { length, .. } => {
+                shape.push(length.clone());
+                continue;
             }
-        }
+            Part::Picked { value, .. } => type_of(*value).shape,
+            Part::Masked { .. } => vec![Dimension::symbol(fresh())],
+        };
+        together = Some(match together {
+            None => {
+                first = shape.len();
+                pointing
+            }
+            Some(before) => {
+                apart |= last != shape.len();
+                broadcast::shapes(&before, &pointing, fresh).map_err(|_| {
+                    RuleError::new(format!(
+                        "index tensors of shapes {} and {} do not broadcast together",
+                        shape_text(&before),
+                        shape_text(&pointing)
+                    ))
+                })?
+            }
+        });
+        last = shape.len();
     }
-    if together.is_some() && masked.is_some() {
-        return Err(RuleError::new("an index takes a mask or index tensors, not both")
-            .hint("write with `where` and `scatter`, or make index tensors of both"));
+    let nothing_picked = together.iter().flatten().any(|size| size.minimum() == 0);
+    for part in &parts {
+        let dimension = match part {
+            Part::PlaceOf { dimension, .. } => *dimension,
+            Part::Picked { dimension, .. } if !nothing_picked => *dimension,
+            _ => continue,
+        };
+        if input[dimension].value() == Some(0) {
+            return Err(RuleError::new(format!(
+                "an index tensor points into dimension {dimension} of {}, which has no places",
+                shape_text(input)
+            )));
+        }
     }
     let picked = together.map(|together| (together, if apart { 0 } else { first }));
     if let Some((together, place)) = &picked {
@@ -335,5 +329,5 @@ fn finish(
             limits::DIMENSIONS
         )));
     }
-    Ok(Plan { parts, picked, shape, masked })
+    Ok(Plan { parts, picked, shape })
 }

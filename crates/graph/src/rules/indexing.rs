@@ -32,25 +32,22 @@ pub(crate) fn index_put(context: &mut RuleContext<'_>) -> RuleResult {
     let values = context.operand("values")?;
     context.boolean("accumulate")?;
     let plan = planned(context, &input, Access::Write)?;
-    let written = plan.written();
     if let Operand::Number(number) = values {
         context.fits(number, input.dtype)?;
     }
     // As in PyTorch, leading sizes of 1 too many do no harm.
     let mut given = values.shape();
-    while given.len() > written.len() && given[0].could_be(1) {
+    while given.len() > plan.shape.len() && given[0].could_be(1) {
         given = &given[1..];
     }
-    if !broadcast::expands(given, &written) {
-        let error =
-            context.error(format!("writes {values} where the places are {}", shape_text(&plan.shape)));
-        return Err(match plan.masked {
-            Some(_) => error.hint("through a mask the same is written at every place; else use `where`"),
-            None => error.hint("sizes must be equal, or 1 in the value, from the last dimension on"),
-        });
+    if !broadcast::expands(given, &plan.shape) {
+        return Err(context
+            .error(format!("writes {values} where the places are {}", shape_text(&plan.shape)))
+            .hint("sizes must be equal, or 1 in the value, from the last dimension on"));
     }
-    let flops =
-        cost(&input, 1).saturating_add(cost(&TensorType { dtype: input.dtype, shape: plan.shape }, 1));
+    let places = TensorType { dtype: input.dtype, shape: plan.shape };
+    context.within_limits(&places, "written part")?;
+    let flops = cost(&input, 1).saturating_add(cost(&places, 1));
     context.one(input.dtype, input.shape, flops)
 }
 
@@ -59,12 +56,27 @@ fn along(context: &RuleContext<'_>, name: &str) -> Result<(TensorType, usize, Te
     let (input, index) = (context.tensor("input")?, context.tensor(name)?);
     let place = context.axis(&input, context.integer("dim")?)?;
     context.indices(&index)?;
-    if input.shape.len().max(1) != index.shape.len().max(1) {
+    if input.shape.len().max(1) != index.shape.len().max(1) && !is_empty(&index) {
         return Err(context
             .error(format!("takes an index of as many dimensions as {input}, not {index}"))
             .hint("`unsqueeze` and `expand` it, or pick whole slices with `index_select`"));
     }
     Ok((input, place, index))
+}
+
+/// Refuses an index that is known to point somewhere where there are no places.
+fn reaches(
+    context: &RuleContext<'_>,
+    index: &TensorType,
+    input: &TensorType,
+    place: usize,
+) -> Result<(), RuleError> {
+    let nowhere = input.shape.get(place).is_some_and(|size| size.value() == Some(0));
+    if nowhere && index.shape.iter().all(|size| size.minimum() > 0) {
+        return Err(context
+            .error(format!("points with {index} into dimension {place} of {input}, which has no places")));
+    }
+    Ok(())
 }
 
 /// Whether an index fits inside a tensor apart from one dimension.
@@ -81,6 +93,7 @@ fn is_empty(index: &TensorType) -> bool {
 /// The index's shape, the input's numbers.
 pub(crate) fn gather(context: &mut RuleContext<'_>) -> RuleResult {
     let (input, place, index) = along(context, "index")?;
+    reaches(context, &index, &input, place)?;
     if !is_empty(&index) && !inside(&index, &input, Some(place)) {
         return Err(context
             .error(format!("takes an index no larger than {input} apart from dimension {place}, not {index}"))
@@ -93,6 +106,7 @@ pub(crate) fn gather(context: &mut RuleContext<'_>) -> RuleResult {
 /// The input with places overwritten or added to.
 pub(crate) fn scatter(context: &mut RuleContext<'_>) -> RuleResult {
     let (input, place, index) = along(context, "index")?;
+    reaches(context, &index, &input, place)?;
     let source = context.operand("src")?;
     if !is_empty(&index) && !inside(&index, &input, Some(place)) {
         return Err(context.error(format!(
@@ -111,7 +125,8 @@ pub(crate) fn scatter(context: &mut RuleContext<'_>) -> RuleResult {
                     .hint(format!("cast it first: `to(…, {})`", input.dtype)));
             }
             let dimensions = source.shape.len().max(1) == index.shape.len().max(1);
-            if !is_empty(&index) && !(dimensions && inside(&index, source, None)) {
+            let fits = dimensions && inside(&index, source, None);
+            if !is_empty(&index) && !fits {
                 return Err(
                     context.error(format!("takes an index no larger than `src` {source}, not {index}"))
                 );
@@ -132,6 +147,7 @@ pub(crate) fn index_select(context: &mut RuleContext<'_>) -> RuleResult {
             .error(format!("takes an index of one dimension, not {index}"))
             .hint("read with an index tensor: `x[index]`"));
     }
+    reaches(context, &index, &input, place)?;
     let count = index.shape.first().cloned().unwrap_or_else(|| Dimension::known(1));
     match input.shape.get_mut(place) {
         Some(size) => *size = count,
@@ -152,6 +168,9 @@ pub(crate) fn take_along_dim(context: &mut RuleContext<'_>) -> RuleResult {
             .error(format!("takes indices of i64, not {index}"))
             .hint("cast it first: `to(…, i64)`"));
     }
+    if input.shape.len() != index.shape.len() {
+        return Err(context.error(format!("takes an index of as many dimensions as {input}, not {index}")));
+    }
     let (mut ours, mut theirs) = (input.shape.clone(), index.shape.clone());
     let mut count = None;
     if let (Some(size), Some(places)) = (ours.get_mut(place), theirs.get_mut(place)) {
@@ -163,6 +182,7 @@ pub(crate) fn take_along_dim(context: &mut RuleContext<'_>) -> RuleResult {
         *size = count;
     }
     let result = TensorType { dtype: input.dtype, shape };
+    reaches(context, &result, &input, place)?;
     let flops = cost(&result, 1);
     context.one(result.dtype, result.shape, flops)
 }

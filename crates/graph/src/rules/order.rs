@@ -49,7 +49,7 @@ pub(crate) fn top_k(context: &mut RuleContext<'_>) -> RuleResult {
             .upper()
             .is_some_and(|most| Dimension::known(k).exceeds(&Dimension::known(most.unsigned_abs())))
     {
-        return Err(context.error(format!("takes the {k} first of {available}: {input} has no more")));
+        return Err(context.error(format!("asks for {k} of the {available} along a dimension of {input}")));
     }
     let flops = cost(&input, logarithm(k));
     if let Some(place) = place {

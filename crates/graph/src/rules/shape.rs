@@ -22,7 +22,14 @@ fn solved(
     let result = solve::solve(from, to, &mut || context.fresh());
     result.map_err(|reason| match reason {
         Unsolvable::Elements => {
-            context.error(format!("cannot make {} of {what}: the numbers of elements differ", asked(to)))
+            let count: Option<Vec<u64>> = from.iter().map(Dimension::value).collect();
+            let count = count.map_or("the numbers of elements differ".to_owned(), |sizes| {
+                format!(
+                    "it has {} elements",
+                    sizes.iter().fold(1u64, |count, &size| count.saturating_mul(size))
+                )
+            });
+            context.error(format!("cannot make {} of {what}: {count}", asked(to)))
         }
         Unsolvable::Ambiguous => {
             context.error(format!("cannot infer the -1 in {} from {what}, which has no elements", asked(to)))
@@ -230,7 +237,7 @@ pub(crate) fn cat(context: &mut RuleContext<'_>) -> RuleResult {
     for tensor in tensors.iter().filter(|tensor| !nothing(tensor)) {
         let fault = || {
             context
-                .error(format!("along dimension {place} cannot join {tensor} to {first}"))
+                .error(format!("cannot join {tensor} to {first} along dimension {place}"))
                 .hint("all sizes but that dimension's are equal")
         };
         if tensor.shape.len() != shape.len() {
@@ -329,8 +336,9 @@ pub(crate) fn split(context: &mut RuleContext<'_>) -> RuleResult {
     if let Some(negative) = sizes.iter().find(|&&size| size < 0) {
         return Err(context.error(format!("takes sizes from 0 on, not {negative}")));
     }
-    if context.is_one_number("split_size") {
-        let size = sizes[0].unsigned_abs();
+    // A list of one is as good as a number: where PyTorch takes the list, both make that one piece.
+    if let [size] = sizes[..] {
+        let size = size.unsigned_abs();
         return match total.value() {
             None => Err(unknown_count(context, &input, place)),
             Some(total) if size == 0 && total > 0 => Err(context
