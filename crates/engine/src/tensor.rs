@@ -170,15 +170,14 @@ fn cpu_slice<T: WithDType>(storage: &Storage, range: Range<usize>) -> Option<&[T
     }
 }
 
-/// The number of elements of a shape; an error where it is more than a machine can count.
+/// The number of elements of a shape; an error where it is more than an operation may make.
 pub(crate) fn element_count(shape: &[usize]) -> Result<usize, OperationError> {
-    // Zeros first: [2^63, 0] has no elements.
-    if shape.contains(&0) {
-        return Ok(0);
-    }
-    let count = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+    // Sizes of 0 count as 1, so that the strides of an empty tensor cannot overflow either.
+    let count = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size.max(1)));
     match count {
-        Some(count) if count <= crate::operations::MAXIMUM_ELEMENTS => Ok(count),
+        Some(count) if count <= crate::operations::MAXIMUM_ELEMENTS => {
+            Ok(if shape.contains(&0) { 0 } else { count })
+        }
         _ => Err(OperationError::new(format!("a tensor of shape {shape:?} is too large"))),
     }
 }
@@ -319,6 +318,9 @@ impl Tensor {
         };
         let all = T::cpu_storage_as_slice(cpu)?;
         let start = layout.start_offset();
+        if self.elements() == 0 {
+            return Ok(Elements::Owned(Vec::new()));
+        }
         if layout.is_contiguous() {
             let range = start..start + self.elements();
             return match all.get(range.clone()) {

@@ -51,8 +51,15 @@ impl<'a> Call<'a> {
         self.operation.kind
     }
 
+    /// An argument; the default of one that was left out.
     fn argument(&self, place: usize) -> &'a Argument {
-        self.operation.arguments.get(place).unwrap_or(&Argument::Absent)
+        match self.operation.arguments.get(place) {
+            None | Some(Argument::Absent) => {
+                let parameter = self.operation.kind.definition().parameters.get(place);
+                parameter.and_then(|parameter| parameter.default.as_ref()).unwrap_or(&Argument::Absent)
+            }
+            Some(argument) => argument,
+        }
     }
 
     fn mismatch(&self, place: usize, wanted: &str) -> OperationError {

@@ -7,7 +7,8 @@ use super::arguments::Call;
 use super::number::store;
 use crate::tensor::{Tensor, element_count, stored_scalar, with_stored};
 
-fn filled(scalar: Scalar, shape: &[usize], dtype: DType) -> Result<Tensor> {
+/// A tensor of one number.
+pub(super) fn filled(scalar: Scalar, shape: &[usize], dtype: DType) -> Result<Tensor> {
     let count = element_count(shape)?;
     with_stored!(dtype, T => Tensor::from_stored(vec![stored_scalar::<T>(scalar, dtype); count], shape, dtype))
 }

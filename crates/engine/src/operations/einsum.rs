@@ -160,5 +160,8 @@ fn sum_of_products<N: Number>(
     }
     let product = product.ok_or_else(|| call.error("there are no operands"))?;
     let result = product.summed(|label| bound.output.contains(&label)).ordered(&bound.output);
+    // A lone operand is summed as `sum` does it, which widens integers.
+    let sums = bound.sizes.len() > bound.output.len();
+    let dtype = if tensors.len() == 1 && sums && dtype.is_integer() { DType::I64 } else { dtype };
     store(result.elements, &result.shape, dtype)
 }

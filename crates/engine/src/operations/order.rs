@@ -72,7 +72,8 @@ pub(super) fn top_k(call: &Call<'_>) -> Result<Vec<Tensor>> {
     let length = input.shape().get(place).copied().unwrap_or(1);
     let asked = call.integer(1)?;
     let count = match usize::try_from(asked) {
-        Ok(count) if count <= length => count,
+        // A tensor without dimensions has one element, and no shape for none.
+        Ok(count) if count <= length && (input.rank() > 0 || count == 1) => count,
         _ => return Err(call.error(format!("there are no {asked} among {length}"))),
     };
     chosen(&input, place, count, |length, compare| {

@@ -32,6 +32,8 @@ impl Rows {
         let rank = input.rank();
         let mut reduced = vec![false; rank];
         match dimensions.as_deref() {
+            // Of an empty list PyTorch makes "over all", but for the reductions to truth values, where it means none.
+            Some([]) if matches!(call.kind(), OperationKind::Any | OperationKind::All) => {}
             None | Some([]) => reduced.fill(true),
             Some(dimensions) => {
                 for place in call.dimensions(dimensions, rank)? {

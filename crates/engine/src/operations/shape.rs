@@ -4,6 +4,7 @@ use pellucid_graph::OperationKind;
 
 use super::Result;
 use super::arguments::{Call, Operand};
+use super::constructor::filled;
 use super::number::result_type;
 use super::walk::{contiguous_strides, gather, walk};
 use crate::tensor::{Stored, Tensor, element_count, stored_scalar, with_stored};
@@ -241,6 +242,9 @@ pub(super) fn cat(call: &Call<'_>) -> Result<Tensor> {
         tensors.retain(|tensor| tensor.shape() != [0]);
     }
     let rank = tensors.first().map_or(0, Tensor::rank);
+    if let Some(first) = tensors.first().filter(|first| first.shape() == [0]) {
+        return Ok(first.clone());
+    }
     if rank == 0 {
         return Err(call.error("tensors without dimensions cannot be joined").hint("use stack"));
     }
@@ -348,6 +352,9 @@ pub(super) fn pad(call: &Call<'_>) -> Result<Tensor> {
         kept[place] = own[place].saturating_sub(from[place]).saturating_sub(cut_end);
     }
     let count = element_count(&shape)?;
+    if kept.contains(&0) {
+        return filled(value, &shape, input.dtype());
+    }
     with_stored!(input.dtype(), T => {
         let mut elements: Vec<T> = vec![stored_scalar(value, input.dtype()); count];
         let strides = contiguous_strides(&shape);
@@ -405,20 +412,27 @@ pub(super) fn flip(call: &Call<'_>) -> Result<Tensor> {
 pub(super) fn roll(call: &Call<'_>) -> Result<Tensor> {
     let mut input = call.tensor(0)?;
     let (shifts, dimensions) = (call.integers(1)?, call.integers(2)?);
+    // Without dimensions: all elements, in row-major order.
+    if let ([shift], []) = (shifts.as_slice(), dimensions.as_slice()) {
+        let shape = input.shape().to_vec();
+        let flat = reshaped(call, &input, &[input.elements()])?;
+        return reshaped(call, &rolled(call, &flat, 0, *shift)?, &shape);
+    }
     if shifts.len() != dimensions.len() {
         return Err(call.error("there must be a shift for each dimension"));
     }
     for (&shift, &dimension) in shifts.iter().zip(&dimensions) {
         let place = call.dimension(dimension, input.rank())?;
-        let Some(&length) = input.shape().get(place) else { continue };
-        if length == 0 {
-            continue;
-        }
-        let by = shift.rem_euclid(length as i64) as usize;
-        let ends = pieces(&input, place, &[length - by, by])?;
-        input = joined(call, &[ends[1].clone(), ends[0].clone()], place)?;
+        input = rolled(call, &input, place, shift)?;
     }
     Ok(input)
+}
+
+fn rolled(call: &Call<'_>, input: &Tensor, place: usize, shift: i64) -> Result<Tensor> {
+    let Some(length @ 1..) = input.shape().get(place).copied() else { return Ok(input.clone()) };
+    let by = shift.rem_euclid(length as i64) as usize;
+    let ends = pieces(input, place, &[length - by, by])?;
+    joined(call, &[ends[1].clone(), ends[0].clone()], place)
 }
 
 pub(super) fn triangle(call: &Call<'_>) -> Result<Tensor> {

@@ -82,6 +82,9 @@ pub(crate) fn walk<const N: usize>(
 
 /// Copies a strided operand into row-major order.
 pub(crate) fn gather<T: Copy>(source: &[T], start: usize, shape: &[usize], strides: &[isize]) -> Vec<T> {
+    if shape.contains(&0) {
+        return Vec::new();
+    }
     let mut elements = Vec::with_capacity(shape.iter().product());
     walk(shape, [strides], [start as isize], |[at], length, [step]| match step {
         1 => elements.extend_from_slice(&source[at as usize..at as usize + length]),
