@@ -1,35 +1,46 @@
-//! What developers run: `cargo xtask COMMAND`.
+//! What developers run. `cargo xtask help` lists it.
 
-use std::process::{Command, ExitCode};
+mod fuzz;
+mod generate;
+mod golden;
+mod python;
+mod shell;
+mod test;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-/// What developers run.
+/// What developers of Pellucid run.
 #[derive(Parser)]
-#[command(bin_name = "cargo xtask")]
-enum Task {
-    /// Write docs/program.schema.json anew, from the types.
-    Schema,
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
 }
 
-fn main() -> ExitCode {
-    let succeeded = match Task::parse() {
-        Task::Schema => schema(),
+#[derive(Subcommand)]
+enum Command {
+    /// Set up what is needed and run every check and test.
+    Test(test::Arguments),
+    /// Print the table of agreements with transformers, family by family, hook point by hook point.
+    Golden(golden::Arguments),
+    /// Write the files that are generated from the code: the program schema and the references in docs/.
+    Generate(generate::Arguments),
+    /// Fuzz the program decoder and checker.
+    Fuzz(fuzz::Arguments),
+}
+
+fn main() -> std::process::ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Golden(arguments) => golden::run(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
     };
-    if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// The test that holds the file to the types also writes it.
-fn schema() -> bool {
-    let mut command = Command::new(env!("CARGO"));
-    command
-        .args(["test", "--quiet", "--package", "pellucid-graph", "--test", "schema"])
-        .env("PELLUCID_BLESS", "1");
-    match command.status() {
-        Ok(status) => status.success(),
+    match outcome {
+        Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cannot run cargo: {error}");
-            false
+            eprintln!("error: {error}");
+            std::process::ExitCode::FAILURE
         }
     }
 }
