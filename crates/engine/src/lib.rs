@@ -1,4 +1,43 @@
-//! Runs checked programs on models.
+//! Runs checked programs on models: planned, packed, interleaved, within budgets.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`engine`] | [`Engine`]: one model and programs that run on it |
+//! | `interleave` | which invokes share a pass, where each waits for another |
+//! | `job` | one program's run: which values are there, which nodes may run |
+//! | `pass` | packed sequences walking a model's list of stages |
+//! | `slots` | what the slots of a pass hold |
+//! | `compute` | the seam between stages and kernels; a GPU's would stand beside it |
+//! | `view` | an invoke's view of a hook point, padding included |
+//! | `nodes` | nodes that touch no hook point: operations, literals, applied modules |
+//! | [`operations`] | the kernels of the language's operations |
+//! | `sampling` | choosing the next token |
+//! | `naive` | the judge: a second, simple interpreter |
+//! | [`explain`] | the plan, to be read |
+//! | [`results`], [`tensor`], [`error`] | what comes back |
+//!
+//! **Invariant:** this crate knows nothing of HTTP or users; a program's result is the same bit for bit alone, beside
+//! any others, and by the naive interpreter.
 
+mod compute;
+pub mod engine;
+pub mod error;
+pub mod explain;
+mod interleave;
+pub mod job;
+mod naive;
+mod nodes;
 pub mod operations;
+mod pass;
+pub mod results;
+mod sampling;
+mod slots;
 pub mod tensor;
+mod view;
+
+pub use engine::Engine;
+pub use error::EngineError;
+pub use explain::Explanation;
+pub use job::{GeneratedToken, Progress, RunOptions};
+pub use results::{LogEntry, Provenance, Report, Results};
+pub use tensor::Tensor;

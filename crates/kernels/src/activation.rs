@@ -7,7 +7,7 @@
 use crate::isa::Isa;
 use crate::math;
 use crate::pool;
-use crate::simd::{LANES, kernel, map_lanes};
+use crate::simd::{LANES, Simd, kernel, map_lanes};
 
 /// An element-wise function between layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,19 +46,49 @@ pub(crate) fn for_parts(values: &mut [f32], body: impl Fn(&mut [f32]) + Sync) {
     }
 }
 
+/// One activation over a slice. The slice's place does not matter to an element's bits.
+#[inline(always)]
+fn activate<S: Simd>(s: S, activation: Activation, values: &mut [f32]) {
+    match activation {
+        Activation::Gelu => map_lanes!(s, values, |x| math::gelu(s, x)),
+        Activation::GeluTanh => map_lanes!(s, values, |x| math::gelu_tanh(s, x)),
+        Activation::Silu => map_lanes!(s, values, |x| math::silu(s, x)),
+        Activation::Relu => map_lanes!(s, values, |x| math::relu(s, x)),
+        Activation::ReluSquared => map_lanes!(s, values, |x| {
+            let y = math::relu(s, x);
+            s.mul(y, y)
+        }),
+        Activation::Sigmoid => map_lanes!(s, values, |x| math::sigmoid(s, x)),
+        Activation::Tanh => map_lanes!(s, values, |x| math::tanh(s, x)),
+    }
+}
+
 kernel! {
     fn apply_kernel[s: S](activation: Activation, values: &mut [f32]) {
-        match activation {
-            Activation::Gelu => map_lanes!(s, values, |x| math::gelu(s, x)),
-            Activation::GeluTanh => map_lanes!(s, values, |x| math::gelu_tanh(s, x)),
-            Activation::Silu => map_lanes!(s, values, |x| math::silu(s, x)),
-            Activation::Relu => map_lanes!(s, values, |x| math::relu(s, x)),
-            Activation::ReluSquared => map_lanes!(s, values, |x| {
-                let y = math::relu(s, x);
-                s.mul(y, y)
-            }),
-            Activation::Sigmoid => map_lanes!(s, values, |x| math::sigmoid(s, x)),
-            Activation::Tanh => map_lanes!(s, values, |x| math::tanh(s, x)),
+        activate(s, activation, values);
+    }
+}
+
+kernel! {
+    /// `values = activation(values + bias) + residual`, on this thread alone.
+    pub(crate) fn finish_on[s: S](
+        bias: Option<&[f32]>,
+        activation: Option<Activation>,
+        residual: Option<&[f32]>,
+        values: &mut [f32],
+    ) {
+        if let Some(bias) = bias {
+            for (value, bias) in values.iter_mut().zip(bias) {
+                *value += bias;
+            }
+        }
+        if let Some(activation) = activation {
+            activate(s, activation, values);
+        }
+        if let Some(residual) = residual {
+            for (value, residual) in values.iter_mut().zip(residual) {
+                *value += residual;
+            }
         }
     }
 }

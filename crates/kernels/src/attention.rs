@@ -11,12 +11,12 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::buffer::AlignedWords;
-use crate::elementwise::softcap_on;
 use crate::isa::Isa;
 use crate::key_value::KeyValueStore;
+use crate::math;
 use crate::pool::{self, Shared};
-use crate::reduce::{ROUND, softmax_row_on};
-use crate::simd::LANES;
+use crate::reduce::{ROUND, all_finite_on, softmax_row_on};
+use crate::simd::{LANES, kernel, map_lanes};
 use crate::tile::{self, PANEL, PANEL_VECTORS, Tile, Words};
 
 /// `[tokens, heads, size]` numbers with strides between tokens and heads.
@@ -204,7 +204,7 @@ impl<'a> Layer<'a> {
         left: &mut Rows,
     ) {
         let size = self.store.head_size();
-        left.reset(block.rows, size);
+        left.resize(block.rows, size);
         for row in 0..block.rows {
             let (query, head) = self.place(block, row);
             left.row_mut(row)[..size].copy_from_slice(queries.row(query, head));
@@ -246,36 +246,50 @@ impl<'a> Layer<'a> {
         let seen = seen.start - first..seen.end - first;
         row[..seen.start].fill(f32::NEG_INFINITY);
         row[seen.end..].fill(f32::NEG_INFINITY);
-        let scores = &mut row[seen];
-        let scale = self.options.scale;
-        scores.iter_mut().for_each(|score| *score *= scale);
-        if let Some(cap) = self.options.soft_cap {
-            softcap_on(self.isa, scores, cap);
-        }
+        scale_and_cap(self.isa, &mut row[seen], self.options.scale, self.options.soft_cap);
     }
 
     /// Mixes values: rows of `pattern` (at their own positions) times the values of the keys each row sees.
-    fn mix(&self, block: Block, pattern: &Rows, seen: impl Fn(usize) -> Range<usize>, mixed: &mut Rows) {
-        mixed.reset(block.rows, self.store.value_width());
-        // Keys that all rows see are taken together; before and after them each row goes on by itself. The order of
-        // the keys is the same for every row either way.
-        let common_start = (0..block.rows).map(|row| seen(row).start).max().unwrap_or(0);
-        let common_end = (0..block.rows).map(|row| seen(row).end).min().unwrap_or(0);
-        for row in 0..block.rows {
-            let seen = seen(row);
-            let end = if common_start < common_end { common_start } else { seen.end };
-            self.mix_run(block, row..row + 1, pattern, seen.start..end, mixed);
-        }
-        if common_start < common_end {
+    fn mix(&self, block: Block, pattern: &mut Rows, seen: impl Fn(usize) -> Range<usize>, mixed: &mut Rows) {
+        mixed.resize(block.rows, self.store.value_width());
+        mixed.words.words_mut().fill(0);
+        let starts = || (0..block.rows).map(|row| seen(row).start);
+        let ends = || (0..block.rows).map(|row| seen(row).end);
+        let (first, common_start) = (starts().min().unwrap_or(0), starts().max().unwrap_or(0));
+        let (common_end, last) = (ends().min().unwrap_or(0), ends().max().unwrap_or(0));
+        if common_start >= common_end {
+            for row in 0..block.rows {
+                self.mix_run(block, row..row + 1, pattern, seen(row), mixed);
+            }
+        } else if self.finite(block, first..common_start) && self.finite(block, common_end..last) {
+            // A key that some rows do not see has weight zero in those, and zero times a finite value changes nothing.
+            for row in 0..block.rows {
+                let seen = seen(row);
+                let weights = pattern.row_mut(row);
+                weights[first..seen.start].fill(0.0);
+                weights[seen.end..last].fill(0.0);
+            }
+            self.mix_run(block, 0..block.rows, pattern, first..last, mixed);
+        } else {
+            // Keys that all rows see are taken together; before and after them each row goes on by itself. The order
+            // of the keys is the same for every row.
+            for row in 0..block.rows {
+                self.mix_run(block, row..row + 1, pattern, seen(row).start..common_start, mixed);
+            }
             self.mix_run(block, 0..block.rows, pattern, common_start..common_end, mixed);
             for row in 0..block.rows {
                 self.mix_run(block, row..row + 1, pattern, common_end..seen(row).end, mixed);
             }
         }
-        // An underflow can leave −0, which a masked key's +0 would turn to +0: one sign for both ways.
-        for value in mixed.words.floats_mut() {
-            *value += 0.0;
-        }
+        // An underflow can leave −0, which a masked key's +0 would turn to +0: one sign for all ways.
+        add_zero(self.isa, mixed.words.floats_mut());
+    }
+
+    /// Whether the values of a run of keys are all finite.
+    fn finite(&self, block: Block, keys: Range<usize>) -> bool {
+        let width = self.store.value_width();
+        let values = &self.store.values(block.key_head).floats()[keys.start * width..keys.end * width];
+        all_finite_on(self.isa, values)
     }
 
     /// Goes on with the mix of some rows over a run of keys.
@@ -304,7 +318,7 @@ impl<'a> Layer<'a> {
         tile::for_vector_groups(self.isa, tile_rows, 0..width / LANES, |vector, count| {
             let column = vector * LANES;
             // SAFETY: the pattern's rows reach `keys.end`; the store holds `width` numbers for each of its positions;
-            // the mixed rows are at least `width` wide (asserted above, and by `reset` in `mix`).
+            // the mixed rows are at least `width` wide (asserted above, and by `resize` in `mix`).
             unsafe {
                 tiles.run(
                     (rows.len(), count),
@@ -317,6 +331,25 @@ impl<'a> Layer<'a> {
                 );
             }
         });
+    }
+}
+
+kernel! {
+    /// `scores * scale`, then `cap * tanh(scores / cap)`.
+    fn scale_and_cap[s: S](scores: &mut [f32], scale: f32, soft_cap: Option<f32>) {
+        let scale = s.splat(scale);
+        if let Some(cap) = soft_cap {
+            let cap = s.splat(cap);
+            map_lanes!(s, scores, |x| math::softcap(s, s.mul(x, scale), cap));
+        } else {
+            map_lanes!(s, scores, |x| s.mul(x, scale));
+        }
+    }
+}
+
+kernel! {
+    fn add_zero[s: S](values: &mut [f32]) {
+        map_lanes!(s, values, |x| s.add(x, s.splat(0.0)));
     }
 }
 
@@ -370,13 +403,8 @@ struct Rows {
 }
 
 impl Rows {
-    /// Zero rows of at least `width` numbers, a whole number of panels and one cache line apart.
-    fn reset(&mut self, count: usize, width: usize) {
-        self.resize(count, width);
-        self.words.words_mut().fill(0);
-    }
-
-    /// As `reset`, with whatever numbers there were.
+    /// Rows of at least `width` numbers, a whole number of panels and one cache line apart, with whatever numbers there
+    /// were.
     fn resize(&mut self, count: usize, width: usize) {
         // The extra line keeps rows of a power of two from sharing cache sets.
         self.stride = width.next_multiple_of(2 * PANEL) + LANES;
@@ -490,7 +518,7 @@ pub fn attention_mixed(pattern: &[f32], store: &KeyValueStore, start: usize, out
                 scratch.scores.row_mut(row)[..context]
                     .copy_from_slice(&pattern[(head * layer.queries + query) * context..][..context]);
             }
-            layer.mix(block, &scratch.scores, |_| 0..context, &mut scratch.mixed);
+            layer.mix(block, &mut scratch.scores, |_| 0..context, &mut scratch.mixed);
             target.write(&layer, block, &scratch.mixed);
         });
     });
@@ -532,7 +560,7 @@ pub fn attention_fused(
                 layer.finish_scores(position(row), first, scores);
                 softmax_row_on(layer.isa, scores);
             }
-            layer.mix(block, &scratch.scores, |row| options.seen(position(row)), &mut scratch.mixed);
+            layer.mix(block, &mut scratch.scores, |row| options.seen(position(row)), &mut scratch.mixed);
             target.write(&layer, block, &scratch.mixed);
         });
     });

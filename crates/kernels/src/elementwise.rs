@@ -31,7 +31,7 @@ kernel! {
 kernel! {
     fn softcap_kernel[s: S](values: &mut [f32], cap: f32) {
         let cap = s.splat(cap);
-        map_lanes!(s, values, |x| s.mul(cap, math::tanh(s, s.div(x, cap))));
+        map_lanes!(s, values, |x| math::softcap(s, x, cap));
     }
 }
 
@@ -63,12 +63,7 @@ pub fn erf(values: &mut [f32]) {
 /// `cap * tanh(x / cap)`, in place.
 pub fn softcap(values: &mut [f32], cap: f32) {
     let isa = Isa::current();
-    for_parts(values, |part| softcap_on(isa, part, cap));
-}
-
-/// [`softcap`] on this thread alone.
-pub(crate) fn softcap_on(isa: Isa, values: &mut [f32], cap: f32) {
-    softcap_kernel(isa, values, cap);
+    for_parts(values, |part| softcap_kernel(isa, part, cap));
 }
 
 kernel! {

@@ -154,6 +154,12 @@ pub(crate) fn tanh<S: Simd>(s: S, x: S::Float) -> S::Float {
     s.select(s.less(size, s.splat(0.625)), near, s.copy_sign(far, x))
 }
 
+/// c tanh(x / c).
+#[inline(always)]
+pub(crate) fn softcap<S: Simd>(s: S, x: S::Float, cap: S::Float) -> S::Float {
+    s.mul(cap, tanh(s, s.div(x, cap)))
+}
+
 /// The error function.
 #[inline(always)]
 pub(crate) fn erf<S: Simd>(s: S, x: S::Float) -> S::Float {

@@ -8,7 +8,7 @@ use crate::buffer::AlignedWords;
 use crate::isa::Isa;
 use crate::packed::{PackedMatrix, Precision, WeightLayout, bf16_pair};
 use crate::pool::{self, Shared};
-use crate::simd::LANES;
+use crate::simd::{LANES, kernel};
 use crate::tile::{self, PANEL, PANEL_VECTORS, Tile};
 
 /// Steps taken at once: a panel's block of so many stays in the second-level cache, the left rows' in the first.
@@ -29,6 +29,12 @@ pub struct Epilogue<'a> {
     pub activation: Option<Activation>,
     /// Added last.
     pub residual: Option<Residual<'a>>,
+}
+
+impl Epilogue<'_> {
+    fn is_empty(&self) -> bool {
+        self.bias.is_none() && self.activation.is_none() && self.residual.is_none()
+    }
 }
 
 /// Rows that are added to a product's rows.
@@ -127,7 +133,15 @@ struct Left<'a> {
 
 impl Left<'_> {
     /// Copies the steps `from..to` of all rows to `block`, `LEFT_STRIDE` apart, in the weights' own number format.
-    fn copy_steps(&self, precision: Precision, k: usize, from: usize, to: usize, block: &mut [u32]) {
+    fn copy_steps(
+        &self,
+        isa: Isa,
+        precision: Precision,
+        k: usize,
+        from: usize,
+        to: usize,
+        block: &mut [u32],
+    ) {
         for (row, block) in block.chunks_mut(LEFT_STRIDE).take(self.rows).enumerate() {
             let x = &self.x[(self.first_row + row) * self.stride..][..k];
             match precision {
@@ -136,17 +150,21 @@ impl Left<'_> {
                         *word = number.to_bits();
                     }
                 }
-                Precision::Bf16 => {
-                    let x = &x[2 * from..k.min(2 * to)];
-                    let (pairs, odd) = x.as_chunks::<2>();
-                    for (word, [low, high]) in block.iter_mut().zip(pairs) {
-                        *word = bf16_pair(*low, *high);
-                    }
-                    if let [last] = odd {
-                        block[pairs.len()] = bf16_pair(*last, 0.0);
-                    }
-                }
+                Precision::Bf16 => round_pairs(isa, &x[2 * from..k.min(2 * to)], block),
             }
+        }
+    }
+}
+
+kernel! {
+    /// Pairs of numbers rounded to bf16, one word a pair; a last number alone is paired with zero.
+    fn round_pairs[s: S](numbers: &[f32], words: &mut [u32]) {
+        let (pairs, odd) = numbers.as_chunks::<2>();
+        for (word, [low, high]) in words.iter_mut().zip(pairs) {
+            *word = bf16_pair(*low, *high);
+        }
+        if let [last] = odd {
+            words[pairs.len()] = bf16_pair(*last, 0.0);
         }
     }
 }
@@ -177,7 +195,7 @@ unsafe fn product_block(
         let mut from = 0;
         loop {
             let to = (from + STEP_BLOCK).min(steps);
-            left.copy_steps(weights.precision(), weights.k(), from, to, block.words_mut());
+            left.copy_steps(isa, weights.precision(), weights.k(), from, to, block.words_mut());
             // One group of vectors after the other, all row tiles for each: its panel block is read from memory once.
             let group_rows = left.rows.div_ceil(left.rows.div_ceil(tile::max_rows(isa)));
             tile::for_vector_groups(isa, group_rows, vectors.clone(), |vector, count| {
@@ -215,14 +233,10 @@ unsafe fn product_block(
                             copy_rows(tile_out, tile_stride, target, out_stride, rows, width);
                         }
                     }
-                    if to == steps {
-                        for r in row..row + rows {
-                            // SAFETY: a row of this rectangle, as above.
-                            let out = unsafe {
-                                std::slice::from_raw_parts_mut(target.add((r - row) * out_stride), width)
-                            };
-                            finish_row(isa, epilogue, left.first_row + r, column, out);
-                        }
+                    if to == steps && !epilogue.is_empty() {
+                        let place = Place { row: left.first_row + row, rows, column, width };
+                        // SAFETY: the rows and columns of this rectangle are ours, as above.
+                        unsafe { finish(isa, epilogue, place, target, out_stride) };
                     }
                 });
             });
@@ -255,20 +269,34 @@ unsafe fn copy_rows(
     }
 }
 
-/// Bias, activation and residual, for one row's columns from `column` on.
-fn finish_row(isa: Isa, epilogue: &Epilogue<'_>, row: usize, column: usize, out: &mut [f32]) {
-    if let Some(bias) = epilogue.bias {
-        for (out, bias) in out.iter_mut().zip(&bias[column..]) {
-            *out += bias;
-        }
-    }
-    if let Some(activation) = epilogue.activation {
-        activation::apply_on(isa, activation, out);
-    }
-    if let Some(residual) = epilogue.residual {
-        for (out, residual) in out.iter_mut().zip(&residual.values[row * residual.row_stride + column..]) {
-            *out += residual;
-        }
+/// Rows and columns of a product that a tile made.
+#[derive(Clone, Copy)]
+struct Place {
+    row: usize,
+    rows: usize,
+    column: usize,
+    width: usize,
+}
+
+/// Bias, activation and residual.
+///
+/// # Safety
+/// `out` must be writable for the place's rows, `stride` apart, which nobody else touches meanwhile.
+unsafe fn finish(isa: Isa, epilogue: &Epilogue<'_>, place: Place, out: *mut f32, stride: usize) {
+    for row in 0..place.rows {
+        // SAFETY: the caller's contract.
+        let out = unsafe { std::slice::from_raw_parts_mut(out.add(row * stride), place.width) };
+        let columns = place.column..place.column + place.width;
+        let residual = epilogue
+            .residual
+            .map(|residual| &residual.values[(place.row + row) * residual.row_stride..][columns.clone()]);
+        activation::finish_on(
+            isa,
+            epilogue.bias.map(|bias| &bias[columns]),
+            epilogue.activation,
+            residual,
+            out,
+        );
     }
 }
 

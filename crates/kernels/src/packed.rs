@@ -70,25 +70,6 @@ impl<'a> WeightSource<'a> {
         Self { bytes, format: NumberFormat::F32, layout }
     }
 
-    /// Number `index` of the source.
-    #[inline(always)]
-    fn number(&self, index: usize) -> f32 {
-        match self.format {
-            NumberFormat::F32 => {
-                let bytes = &self.bytes[4 * index..4 * index + 4];
-                f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-            }
-            NumberFormat::F16 => {
-                let bytes = &self.bytes[2 * index..2 * index + 2];
-                f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
-            }
-            NumberFormat::Bf16 => {
-                let bytes = &self.bytes[2 * index..2 * index + 2];
-                bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
-            }
-        }
-    }
-
     /// Writes `out.len()` numbers from `start` on.
     fn numbers(&self, start: usize, out: &mut [f32]) {
         let size = self.format.size();
@@ -246,10 +227,19 @@ pub(crate) fn steps(k: usize, precision: Precision) -> usize {
     }
 }
 
+/// A number's bits rounded to bf16: to nearest, ties to even; a NaN stays one. Without branches, so that loops over it
+/// are vectorised.
+#[inline(always)]
+pub(crate) fn bf16_bits(number: f32) -> u32 {
+    let bits = number.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    if number.is_nan() { bits >> 16 | 0x40 } else { rounded }
+}
+
 /// Two numbers rounded to bf16, the first in the low half.
 #[inline(always)]
 pub(crate) fn bf16_pair(low: f32, high: f32) -> u32 {
-    u32::from(bf16::from_f32(low).to_bits()) | u32::from(bf16::from_f32(high).to_bits()) << 16
+    bf16_bits(low) | bf16_bits(high) << 16
 }
 
 /// Packs one panel's columns. The k are taken in runs, so that the panel is written from a block that stays in cache.
@@ -266,21 +256,27 @@ fn pack_panel(
         if run < RUN {
             block.fill(0.0);
         }
-        for (lane, (source, column, width)) in columns.iter().enumerate() {
+        let mut lane = 0;
+        for part in columns.chunk_by(|a, b| std::ptr::eq(a.0, b.0)) {
+            let (source, first_column, width) = part[0];
             match source.layout {
                 WeightLayout::OutputMajor => {
                     let mut numbers = [0.0; RUN];
-                    source.numbers(column * k + start, &mut numbers[..run]);
-                    for (t, number) in numbers[..run].iter().enumerate() {
-                        block[t * PANEL + lane] = *number;
+                    for column in 0..part.len() {
+                        source.numbers((first_column + column) * k + start, &mut numbers[..run]);
+                        for (t, number) in numbers[..run].iter().enumerate() {
+                            block[t * PANEL + lane + column] = *number;
+                        }
                     }
                 }
                 WeightLayout::InputMajor => {
                     for t in 0..run {
-                        block[t * PANEL + lane] = source.number((start + t) * width + column);
+                        let out = &mut block[t * PANEL + lane..][..part.len()];
+                        source.numbers((start + t) * width + first_column, out);
                     }
                 }
             }
+            lane += part.len();
         }
         match precision {
             Precision::F32 => {

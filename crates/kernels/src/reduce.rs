@@ -71,10 +71,11 @@ fn sum_exp_row<S: Simd>(s: S, values: &[f32], shift: f32) -> f32 {
 }
 
 kernel! {
-    fn softmax_row_kernel[s: S](values: &mut [f32]) {
+    /// The softmax of one row, in place, on this thread.
+    pub(crate) fn softmax_row_on[s: S](values: &mut [f32]) {
         let greatest = max_row(s, values);
-        let sum = s.splat(exp_row(s, values, greatest));
-        map_lanes!(s, values, |x| s.div(x, sum));
+        let factor = s.splat(1.0 / exp_row(s, values, greatest));
+        map_lanes!(s, values, |x| s.mul(x, factor));
     }
 }
 
@@ -99,14 +100,18 @@ kernel! {
 }
 
 kernel! {
-    fn sum_row_kernel[s: S](values: &[f32]) -> f32 {
-        sum_row(s, values)
+    /// Whether no number is infinite or NaN.
+    pub(crate) fn all_finite_on[s: S](values: &[f32]) -> bool {
+        // Zero times a finite number is a zero; times another it is NaN, and stays it in a sum.
+        let zero = s.splat(0.0);
+        total(s, fold_lanes!(s, values, fill: 0.0, start: 0.0, |sum, x| s.mul_add(x, zero, sum))) == 0.0
     }
 }
 
-/// The softmax of one row, in place, on this thread.
-pub(crate) fn softmax_row_on(isa: Isa, values: &mut [f32]) {
-    softmax_row_kernel(isa, values);
+kernel! {
+    fn sum_row_kernel[s: S](values: &[f32]) -> f32 {
+        sum_row(s, values)
+    }
 }
 
 fn check_rows(length: usize, width: usize) {
@@ -147,7 +152,7 @@ fn reduce_rows(values: &[f32], width: usize, out: &mut [f32], body: impl Fn(&[f3
 /// If the length is not a multiple of `width`.
 pub fn softmax(values: &mut [f32], width: usize) {
     let isa = Isa::current();
-    for_rows(values, width, |row| softmax_row_kernel(isa, row));
+    for_rows(values, width, |row| softmax_row_on(isa, row));
 }
 
 /// The logarithm of the softmax of each row, in place.

@@ -1,6 +1,10 @@
 //! Rotary position embedding.
+#![allow(unsafe_code)]
 
 use crate::attention::HeadsViewMut;
+use crate::isa::Isa;
+use crate::pool::{self, Shared};
+use crate::simd::kernel;
 
 /// Which components form the pairs that are rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,27 +74,44 @@ pub fn rotary(x: HeadsViewMut<'_>, table: &RotaryTable, style: RotaryStyle) {
     }
     assert_eq!(x.tokens, table.tokens(), "rotary's tokens and its table's");
     assert!(2 * pairs <= x.size, "{pairs} rotary pairs in heads of {}", x.size);
-    for token in 0..x.tokens {
-        let cosines = &table.cosines[token * pairs..][..pairs];
-        let sines = &table.sines[token * pairs..][..pairs];
-        for head in 0..x.heads {
-            let row = &mut x.data[token * x.token_stride + head * x.head_stride..][..2 * pairs];
-            match style {
-                RotaryStyle::Half => {
-                    let (first, second) = row.split_at_mut(pairs);
-                    for (((a, b), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
-                        (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
+    let isa = Isa::current();
+    let (heads, size) = (x.heads, x.size);
+    let (token_stride, head_stride) = (x.token_stride, x.head_stride);
+    let data = Shared(x.data.as_mut_ptr());
+    // Some thousand numbers a chunk.
+    let tokens_per_chunk = (8192 / (heads * size).max(1)).max(1);
+    pool::parallel(x.tokens.div_ceil(tokens_per_chunk), |chunk| {
+        for token in chunk * tokens_per_chunk..((chunk + 1) * tokens_per_chunk).min(x.tokens) {
+            let range = token * pairs..(token + 1) * pairs;
+            let (cosines, sines) = (&table.cosines[range.clone()], &table.sines[range]);
+            for head in 0..heads {
+                let place = token * token_stride + head * head_stride;
+                // SAFETY: the view was checked: this head's components lie within its data and overlap no other's;
+                // each token is in one chunk; the data is exclusively borrowed until the loop ends.
+                let row = unsafe { std::slice::from_raw_parts_mut(data.get().add(place), 2 * pairs) };
+                match style {
+                    RotaryStyle::Half => {
+                        let (first, second) = row.split_at_mut(pairs);
+                        turn_halves(isa, first, second, cosines, sines);
                     }
-                }
-                RotaryStyle::Interleaved => {
-                    for ((pair, cosine), sine) in
-                        row.as_chunks_mut::<2>().0.iter_mut().zip(cosines).zip(sines)
-                    {
-                        let [a, b] = *pair;
-                        *pair = [a * cosine - b * sine, b * cosine + a * sine];
-                    }
+                    RotaryStyle::Interleaved => turn_neighbours(row, cosines, sines),
                 }
             }
         }
+    });
+}
+
+kernel! {
+    fn turn_halves[s: S](first: &mut [f32], second: &mut [f32], cosines: &[f32], sines: &[f32]) {
+        for (((a, b), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+            (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
+        }
+    }
+}
+
+fn turn_neighbours(row: &mut [f32], cosines: &[f32], sines: &[f32]) {
+    for ((pair, cosine), sine) in row.as_chunks_mut::<2>().0.iter_mut().zip(cosines).zip(sines) {
+        let [a, b] = *pair;
+        *pair = [a * cosine - b * sine, b * cosine + a * sine];
     }
 }

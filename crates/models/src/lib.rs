@@ -9,6 +9,7 @@
 //! | [`inner`] | the one table of inner hook points |
 //! | [`stage`] | the types of a list of stages: the seam to an engine |
 //! | [`rotary`] | tables of rotary positions |
+//! | [`Model`] | a loaded model: blueprint, packed weights, tokenizer |
 //! | [`weights`] | checkpoints: named tensors in mapped files |
 //! | [`tokenizer`] | text to token ids and back |
 //! | [`chat_template`] | conversations as the text a model was trained on |
@@ -20,7 +21,10 @@ pub mod config;
 pub mod decoder;
 pub mod error;
 pub mod family;
+mod files;
 pub mod inner;
+mod model;
+mod parameter;
 pub mod rotary;
 pub mod spec;
 pub mod stage;
@@ -29,4 +33,9 @@ pub mod weights;
 
 pub use config::ConfigError;
 pub use error::{Error, Result};
+pub use files::ModelFiles;
+pub use model::{Model, ModelOptions, Progress, ProgressListener};
+pub use parameter::Parameter;
+/// How weights are packed.
+pub use pellucid_kernels::Precision;
 pub use spec::{Blueprint, blueprint};

@@ -36,3 +36,15 @@ impl From<pellucid_graph::rules::RuleError> for OperationError {
         OperationError { message: error.message, hint: error.hint }
     }
 }
+
+impl OperationError {
+    /// The same as a fault of the node that met it.
+    pub(crate) fn at(&self, node: &pellucid_graph::Node) -> pellucid_graph::fault::Fault {
+        let fault =
+            pellucid_graph::fault::Fault::new(&self.message).at_node(node.name.clone(), node.source.clone());
+        match &self.hint {
+            Some(hint) => fault.with_hint(hint),
+            None => fault,
+        }
+    }
+}

@@ -39,6 +39,11 @@ impl Noise {
         })
     }
 
+    /// One number from 0 up to and without 1, of 53 bits.
+    pub(crate) fn uniform(&self) -> f64 {
+        self.bits(1).next().map_or(0.0, |(a, _)| (a >> 11) as f64 / (1u64 << 53) as f64)
+    }
+
     /// Two times 64 random bits for each of the first `count` elements.
     pub(super) fn bits(&self, count: usize) -> impl Iterator<Item = (u64, u64)> {
         let (stream, key) = (self.stream(), words(self.seed));

@@ -1,0 +1,477 @@
+//! One program's run: which values are there, which nodes may run now.
+//!
+//! Nodes run as soon as what they read is there, in program order; a value is freed after its last use. A node inside
+//! `steps` has an instance for each step. In a dry run nothing is computed: values are there without tensors.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use pellucid_graph::check::CheckedProgram;
+use pellucid_graph::{Argument, IndexItem, NodeId, NodeKind, Operation, OperationKind, Value};
+
+use crate::error::EngineError;
+use crate::nodes::Evaluator;
+use crate::operations::OperationError;
+use crate::results::{LogEntry, Results};
+use crate::slots::BufferPool;
+use crate::tensor::Tensor;
+
+/// Called with each logged value while a program runs.
+pub type OnLog = Arc<dyn Fn(&LogEntry) + Send + Sync>;
+
+/// How a program runs: what it may take, and who watches.
+#[derive(Clone, Default)]
+pub struct RunOptions {
+    /// Bytes that the program's own values may hold at once; none: no bound.
+    pub memory_bytes: Option<u64>,
+    /// Wall time that it may take; none: no bound.
+    pub seconds: Option<f64>,
+    /// Set from another thread to cancel: honoured between modules.
+    pub cancel: Option<Arc<AtomicBool>>,
+    /// Called with each logged value.
+    pub on_log: Option<OnLog>,
+    /// Called with each generated token.
+    pub on_token: Option<OnToken>,
+    /// Called between stages.
+    pub on_progress: Option<OnProgress>,
+}
+
+/// Called with each generated token.
+pub type OnToken = Arc<dyn Fn(&GeneratedToken) + Send + Sync>;
+
+/// Called while a program runs.
+pub type OnProgress = Arc<dyn Fn(&Progress) + Send + Sync>;
+
+/// A token that a generation has just made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GeneratedToken {
+    /// The invoke.
+    pub invoke: usize,
+    /// The prompt within the invoke.
+    pub prompt: usize,
+    /// The step.
+    pub step: u64,
+    /// The token.
+    pub token: u32,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Passes that have begun.
+    pub passes: usize,
+    /// The part of the current pass that is done, 0 to 1.
+    pub part: f64,
+}
+
+/// The step of nodes outside `steps`.
+pub(crate) const OUTSIDE: u64 = u64::MAX;
+
+/// A node at a step.
+pub(crate) type Instance = (u64, NodeId);
+
+pub(crate) struct Job<'a> {
+    pub program: &'a CheckedProgram,
+    pub options: &'a RunOptions,
+    pub failed: Option<EngineError>,
+    pub results: Results,
+    /// Getters whose value has only some columns of the rectangle: which.
+    pub narrowed: HashMap<Instance, Vec<usize>>,
+    values: HashMap<Instance, Vec<Tensor>>,
+    /// Of each instance that has not run: how many values that it reads are not there.
+    pending: HashMap<Instance, usize>,
+    /// Of each value that is there: how many readers have not run.
+    unread: HashMap<Instance, usize>,
+    users: Vec<Vec<NodeId>>,
+    live_steps: HashMap<NodeId, BTreeSet<u64>>,
+    done: HashSet<Instance>,
+    held_bytes: u64,
+    started: Instant,
+    dry: bool,
+}
+
+impl<'a> Job<'a> {
+    pub fn new(program: &'a CheckedProgram, options: &'a RunOptions, dry: bool) -> Job<'a> {
+        let mut users = vec![Vec::new(); program.nodes.len()];
+        for (position, checked) in program.nodes.iter().enumerate() {
+            if checked.needed {
+                for value in program.program.nodes[position].kind.values() {
+                    users[value.node.index()].push(NodeId(position as u32));
+                }
+            }
+        }
+        Job {
+            program,
+            options,
+            failed: None,
+            results: Results::default(),
+            narrowed: HashMap::new(),
+            values: HashMap::new(),
+            pending: HashMap::new(),
+            unread: HashMap::new(),
+            users,
+            live_steps: HashMap::new(),
+            done: HashSet::new(),
+            held_bytes: 0,
+            started: Instant::now(),
+            dry,
+        }
+    }
+
+    fn kind(&self, id: NodeId) -> &'a NodeKind {
+        &self.program.program.node(id).kind
+    }
+
+    /// The node's instance at a step: nodes outside `steps` have only one.
+    fn at(&self, id: NodeId, step: u64) -> Instance {
+        (if self.program.nodes[id.index()].steps.is_some() { step } else { OUTSIDE }, id)
+    }
+
+    /// Makes the nodes of a trace known; those that read nothing run.
+    pub fn begin_trace(&mut self, body: &[NodeId], evaluator: &Evaluator<'_>, pool: &mut BufferPool) {
+        self.begin(body, OUTSIDE, evaluator, pool);
+    }
+
+    /// Makes the nodes of a `steps` body known at a step, once.
+    pub fn begin_step(
+        &mut self,
+        owner: NodeId,
+        body: &[NodeId],
+        step: u64,
+        evaluator: &Evaluator<'_>,
+        pool: &mut BufferPool,
+    ) {
+        if self.live_steps.entry(owner).or_default().insert(step) {
+            self.begin(body, step, evaluator, pool);
+        }
+    }
+
+    fn begin(&mut self, body: &[NodeId], step: u64, evaluator: &Evaluator<'_>, pool: &mut BufferPool) {
+        let mut ready = BTreeSet::new();
+        for &id in body.iter().filter(|id| self.program.nodes[id.index()].needed) {
+            let kind = self.kind(id);
+            if matches!(kind, NodeKind::Steps { .. }) {
+                continue;
+            }
+            let instance = (step, id);
+            let missing =
+                kind.values().iter().filter(|value| !self.done.contains(&self.at(value.node, step))).count();
+            self.pending.insert(instance, missing);
+            if missing == 0 && runs_by_itself(kind) {
+                ready.insert(instance);
+            }
+        }
+        self.run_ready(ready, evaluator, pool);
+    }
+
+    /// Whether everything that a node reads is there.
+    pub fn is_ready(&self, instance: Instance) -> bool {
+        self.pending.get(&instance).is_some_and(|&missing| missing == 0)
+    }
+
+    /// A value that is there.
+    pub fn value(&self, value: Value, step: u64) -> Option<Tensor> {
+        self.values.get(&self.at(value.node, step))?.get(value.output as usize).cloned()
+    }
+
+    /// Files a node's outputs, and runs whatever can run now.
+    pub fn deliver(
+        &mut self,
+        instance: Instance,
+        outputs: Vec<Tensor>,
+        evaluator: &Evaluator<'_>,
+        pool: &mut BufferPool,
+    ) {
+        let mut ready = BTreeSet::new();
+        self.file(instance, outputs, &mut ready);
+        self.run_ready(ready, evaluator, pool);
+    }
+
+    /// A setter has been applied: its value has one reader less.
+    pub fn applied(&mut self, instance: Instance) {
+        self.done.insert(instance);
+        self.pending.remove(&instance);
+        self.release(instance);
+    }
+
+    fn file(&mut self, instance: Instance, outputs: Vec<Tensor>, ready: &mut BTreeSet<Instance>) {
+        let (step, id) = instance;
+        self.done.insert(instance);
+        self.pending.remove(&instance);
+        self.hold(outputs.iter().map(Tensor::bytes_len).sum());
+        let users = std::mem::take(&mut self.users[id.index()]);
+        let mut unread = 0usize;
+        for &user in &users {
+            let steps = self.program.nodes[user.index()].steps;
+            let same = step != OUTSIDE || steps.is_none();
+            if same {
+                unread += 1;
+                self.count_down((step, user), ready);
+            } else {
+                // Read at every step of a body: kept to the end.
+                unread = usize::MAX / 2;
+                let live: Vec<u64> = steps
+                    .and_then(|owner| self.live_steps.get(&owner))
+                    .into_iter()
+                    .flatten()
+                    .copied()
+                    .collect();
+                for step in live {
+                    self.count_down((step, user), ready);
+                }
+            }
+        }
+        self.users[id.index()] = users;
+        if unread > 0 {
+            self.unread.insert(instance, unread);
+            self.values.insert(instance, outputs);
+        } else {
+            self.held_bytes -= outputs.iter().map(Tensor::bytes_len).sum::<u64>();
+        }
+    }
+
+    fn count_down(&mut self, user: Instance, ready: &mut BTreeSet<Instance>) {
+        if let Some(missing) = self.pending.get_mut(&user) {
+            *missing -= 1;
+            if *missing == 0 && runs_by_itself(self.kind(user.1)) {
+                ready.insert(user);
+            }
+        }
+    }
+
+    /// The values that an instance has read are free if nobody else reads them.
+    fn release(&mut self, instance: Instance) {
+        for value in self.kind(instance.1).values() {
+            let read = self.at(value.node, instance.0);
+            let Some(unread) = self.unread.get_mut(&read) else { continue };
+            *unread -= 1;
+            if *unread == 0 {
+                self.unread.remove(&read);
+                self.narrowed.remove(&read);
+                if let Some(values) = self.values.remove(&read) {
+                    self.held_bytes -= values.iter().map(Tensor::bytes_len).sum::<u64>();
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, bytes: u64) {
+        self.held_bytes += bytes;
+        self.results.report.peak_value_bytes = self.results.report.peak_value_bytes.max(self.held_bytes);
+        if let Some(allowed) = self.options.memory_bytes
+            && self.held_bytes > allowed
+            && self.failed.is_none()
+        {
+            self.failed = Some(EngineError::MemoryExceeded { needed: self.held_bytes, allowed });
+        }
+    }
+
+    /// Runs nodes that can run, in program order, and those that can run then.
+    fn run_ready(&mut self, mut ready: BTreeSet<Instance>, evaluator: &Evaluator<'_>, pool: &mut BufferPool) {
+        while let Some(instance) = ready.pop_first() {
+            if self.failed.is_some() {
+                return;
+            }
+            let (step, id) = instance;
+            match self.kind(id) {
+                NodeKind::Save(value) => {
+                    if let Some(tensor) = self.value(*value, step) {
+                        self.save(instance, tensor);
+                    }
+                    self.applied(instance);
+                }
+                NodeKind::Log(value) => {
+                    if let Some(value) = self.value(*value, step) {
+                        let name = self.program.program.node(id).name.clone();
+                        let entry = LogEntry { name, step: (step != OUTSIDE).then_some(step), value };
+                        if let Some(on_log) = &self.options.on_log {
+                            on_log(&entry);
+                        }
+                        self.results.logs.push(entry);
+                    }
+                    self.applied(instance);
+                }
+                _ => match self.compute(instance, evaluator, pool) {
+                    Ok(outputs) => {
+                        self.release(instance);
+                        self.file(instance, outputs, &mut ready);
+                    }
+                    Err(error) => self.fail(id, &error),
+                },
+            }
+            self.check_budget();
+        }
+    }
+
+    fn compute(
+        &self,
+        instance: Instance,
+        evaluator: &Evaluator<'_>,
+        pool: &mut BufferPool,
+    ) -> Result<Vec<Tensor>, OperationError> {
+        let (step, id) = instance;
+        if self.dry {
+            return Ok(Vec::new());
+        }
+        let mut read: HashMap<Value, Tensor> = HashMap::new();
+        for value in self.kind(id).values() {
+            // Every value is there, or the node would not run; the check keeps a mistake from becoming a panic.
+            let tensor = self.value(value, step).ok_or_else(|| {
+                OperationError::new(format!(
+                    "the value of `{}` is not there",
+                    self.program.program.node(value.node).name
+                ))
+            })?;
+            read.insert(value, tensor);
+        }
+        let lookup = |value: Value| read[&value].clone();
+        let coordinates: Vec<u64> = if step == OUTSIDE { Vec::new() } else { vec![step] };
+        let narrowed = self.in_narrowed_columns(instance);
+        evaluator.evaluate(id, narrowed.as_ref(), &coordinates, &lookup, pool)
+    }
+
+    /// The `getitem` of a getter whose value has only some columns, with its column's place among those.
+    fn in_narrowed_columns(&self, (step, id): Instance) -> Option<Operation> {
+        let NodeKind::Operation(operation) = self.kind(id) else { return None };
+        if operation.kind != OperationKind::GetItem || self.narrowed.is_empty() {
+            return None;
+        }
+        let Some(Argument::Value(input)) = operation.arguments.first() else { return None };
+        let columns = self.narrowed.get(&self.at(input.node, step))?;
+        let mut operation = operation.clone();
+        if let Some(Argument::Index(items)) = operation.arguments.get_mut(1)
+            && let Some(IndexItem::Integer(column)) = items.get_mut(1)
+        {
+            let width = self.narrow_width((step, input.node))?;
+            let wanted = if *column < 0 { width as i64 + *column } else { *column };
+            *column = columns.iter().position(|&kept| kept as i64 == wanted)? as i64;
+        }
+        Some(operation)
+    }
+
+    /// The full width of the rectangle that a getter reads.
+    fn narrow_width(&self, (_, id): Instance) -> Option<usize> {
+        let NodeKind::Get(address) = self.kind(id) else { return None };
+        let prompts = crate::nodes::prompts_of(self.program, id, address.invoke);
+        prompts.iter().map(Vec::len).max()
+    }
+
+    fn save(&mut self, (step, id): Instance, tensor: Tensor) {
+        let name = &self.program.program.node(id).name;
+        let name = if step == OUTSIDE { name.clone() } else { format!("{name}/{step}") };
+        match tensor.contiguous() {
+            Ok(tensor) => {
+                self.results.tensors.insert(name, tensor);
+            }
+            Err(error) => self.fail(id, &error),
+        }
+    }
+
+    /// The program ends here, with the node at fault.
+    pub fn fail(&mut self, id: NodeId, error: &OperationError) {
+        if self.failed.is_none() {
+            self.failed = Some(EngineError::Node(Box::new(error.at(self.program.program.node(id)))));
+        }
+    }
+
+    /// Whether cancellation or the deadline ends the program.
+    pub fn check_budget(&mut self) {
+        if self.failed.is_some() || self.dry {
+            return;
+        }
+        if self.options.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
+            self.failed = Some(EngineError::Cancelled);
+        } else if let Some(seconds) = self.options.seconds
+            && self.started.elapsed().as_secs_f64() > seconds
+        {
+            self.failed = Some(EngineError::DeadlineExceeded { seconds });
+        }
+    }
+
+    /// The saves of a trace that never ran: their steps were lost to stopping.
+    pub fn note_absent(&mut self, body: &[NodeId], total: u64) {
+        let mut absent = Vec::new();
+        for &id in body {
+            match self.kind(id) {
+                NodeKind::Save(_) if !self.done.contains(&(OUTSIDE, id)) => {
+                    absent.push(self.program.program.node(id).name.clone());
+                }
+                NodeKind::Steps { steps, body } => {
+                    let chosen = (steps.from..steps.to.unwrap_or(total).min(total))
+                        .step_by(steps.every.max(1) as usize);
+                    for step in chosen {
+                        for &inner in body {
+                            if matches!(self.kind(inner), NodeKind::Save(_))
+                                && !self.done.contains(&(step, inner))
+                            {
+                                absent.push(format!("{}/{step}", self.program.program.node(inner).name));
+                            }
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.results.absent.extend(absent);
+    }
+
+    /// Seconds since the program began.
+    pub fn elapsed(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
+    /// Nodes that are marked as needed, by the hook point they touch: (step, place, node) of an invoke outside `steps`.
+    pub fn touches(&self, body: &[NodeId], invoke: usize) -> BTreeMap<u64, Vec<(usize, NodeId)>> {
+        let mut touches: BTreeMap<u64, Vec<(usize, NodeId)>> = BTreeMap::new();
+        for &id in body.iter().filter(|id| self.program.nodes[id.index()].needed) {
+            let (NodeKind::Get(address) | NodeKind::Set { address, .. }) = self.kind(id) else { continue };
+            if let Some(place) = self.program.nodes[id.index()].place
+                && address.invoke == invoke
+            {
+                touches.entry(address.step.unwrap_or(0)).or_default().push((place, id));
+            }
+        }
+        touches
+    }
+
+    /// The columns of a rectangle of `width` that are read of a getter, when all its readers take single columns.
+    pub fn columns_read(&self, id: NodeId, width: usize) -> Option<Vec<usize>> {
+        let mut columns = Vec::new();
+        for &user in &self.users[id.index()] {
+            let NodeKind::Operation(operation) = self.kind(user) else { return None };
+            if operation.kind != OperationKind::GetItem {
+                return None;
+            }
+            let Some(Argument::Index(items)) = operation.arguments.get(1) else { return None };
+            let [IndexItem::Slice { .. } | IndexItem::Integer(_), IndexItem::Integer(column), rest @ ..] =
+                items.as_slice()
+            else {
+                return None;
+            };
+            // The getter must be what is indexed, not an index.
+            let reads_elsewhere = rest.iter().any(|item| matches!(item, IndexItem::Tensor(_)));
+            if reads_elsewhere
+                || operation.arguments.first() != Some(&Argument::Value(Value { node: id, output: 0 }))
+            {
+                return None;
+            }
+            let column = if *column < 0 { width as i64 + column } else { *column };
+            columns.push(usize::try_from(column).ok().filter(|&column| column < width)?);
+        }
+        Some(columns)
+    }
+}
+
+/// Whether a node runs as soon as its values are there; the others wait for their hook point.
+fn runs_by_itself(kind: &NodeKind) -> bool {
+    !matches!(
+        kind,
+        NodeKind::Get(_)
+            | NodeKind::Set { .. }
+            | NodeKind::Generated(_)
+            | NodeKind::Trace(_)
+            | NodeKind::Steps { .. }
+    )
+}

@@ -1,0 +1,180 @@
+//! Evaluating the nodes that touch no hook point: operations, literals, applied modules.
+
+use std::sync::Arc;
+
+use pellucid_graph::check::CheckedProgram;
+use pellucid_graph::spec::Application;
+use pellucid_graph::{NodeId, NodeKind, Operation, Prompts, Value};
+use pellucid_models::Model;
+use pellucid_models::stage::{POSITIONS, TOKENS};
+
+use crate::error::Interruption;
+use crate::operations::{self, Noise, OperationError};
+use crate::pass::{NoVisitor, PassState, Schedule, Sequence, walk};
+use crate::slots::{BufferPool, Rows, SlotValue};
+use crate::tensor::Tensor;
+
+/// What nodes are evaluated with.
+pub(crate) struct Evaluator<'a> {
+    pub model: &'a Model,
+    pub schedule: &'a Schedule,
+    pub program: &'a CheckedProgram,
+}
+
+impl Evaluator<'_> {
+    /// The outputs of a node from the values that it reads. `operation` stands for the node's own, if given.
+    pub fn evaluate(
+        &self,
+        id: NodeId,
+        operation: Option<&Operation>,
+        coordinates: &[u64],
+        lookup: &dyn Fn(Value) -> Tensor,
+        pool: &mut BufferPool,
+    ) -> Result<Vec<Tensor>, OperationError> {
+        let node = self.program.program.node(id);
+        match &node.kind {
+            NodeKind::Operation(own) => {
+                let noise = Noise {
+                    seed: self.program.program.seed,
+                    label: node.name.clone(),
+                    coordinates: coordinates.to_vec(),
+                };
+                operations::evaluate(operation.unwrap_or(own), lookup, &noise)
+            }
+            NodeKind::Apply { input, .. } => {
+                let module = self.program.nodes[id.index()].module;
+                let module = module.ok_or_else(|| OperationError::new("its module was not found"))?;
+                Ok(vec![apply(self.model, self.schedule, module, &lookup(*input), pool)?])
+            }
+            NodeKind::Literal { dtype, shape, elements } => {
+                let shape: Vec<usize> = shape.iter().map(|&size| size as usize).collect();
+                Ok(vec![Tensor::from_scalars(elements, &shape, *dtype)?])
+            }
+            NodeKind::Constant(key) => {
+                let constant = self.program.program.constants.get(key);
+                let constant = constant.ok_or_else(|| OperationError::new("its constant is not there"))?;
+                Ok(vec![Tensor::from_constant(constant)?])
+            }
+            NodeKind::Tokens(invoke) => self.rectangle(id, *invoke, |tokens, padding, out| {
+                for (cell, &token) in out[padding..].iter_mut().zip(tokens) {
+                    *cell = i64::from(token);
+                }
+            }),
+            NodeKind::Mask(invoke) => {
+                let filled = self.rectangle(id, *invoke, |_, padding, out| out[padding..].fill(1))?;
+                filled.into_iter().map(|tensor| tensor.cast(pellucid_graph::DType::Bool)).collect()
+            }
+            NodeKind::Lengths(invoke) => {
+                let prompts = prompts_of(self.program, id, *invoke);
+                let lengths: Vec<i64> = prompts.iter().map(|tokens| tokens.len() as i64).collect();
+                let count = lengths.len();
+                Ok(vec![Tensor::from_i64(lengths, &[count])?])
+            }
+            _ => Err(OperationError::new("the node has no value of its own")),
+        }
+    }
+
+    fn rectangle(
+        &self,
+        id: NodeId,
+        invoke: usize,
+        fill: impl Fn(&[u32], usize, &mut [i64]),
+    ) -> Result<Vec<Tensor>, OperationError> {
+        let prompts = prompts_of(self.program, id, invoke);
+        let length = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let mut out = vec![0i64; prompts.len() * length];
+        for (tokens, out) in prompts.iter().zip(out.chunks_exact_mut(length.max(1))) {
+            fill(tokens, length - tokens.len(), out);
+        }
+        Ok(vec![Tensor::from_i64(out, &[prompts.len(), length])?])
+    }
+}
+
+/// The token ids of an invoke of the trace in which a node stands.
+pub(crate) fn prompts_of(program: &CheckedProgram, id: NodeId, invoke: usize) -> &[Vec<u32>] {
+    let trace = program.nodes[id.index()].trace.map(|trace| &program.program.node(trace).kind);
+    match trace {
+        Some(NodeKind::Trace(trace)) => match trace.invokes.get(invoke).map(|invoke| &invoke.prompts) {
+            Some(Prompts::Tokens(prompts)) => prompts,
+            _ => &[],
+        },
+        _ => &[],
+    }
+}
+
+/// Applies a module to a value by walking just its stages. It fires no hook point.
+pub(crate) fn apply(
+    model: &Model,
+    schedule: &Schedule,
+    module: usize,
+    input: &Tensor,
+    pool: &mut BufferPool,
+) -> Result<Tensor, OperationError> {
+    let spec = &model.spec().modules[module];
+    let list = model.stages();
+    let stages = &list.modules[module];
+    let (Some(from), Some(to)) = (stages.input, stages.output) else {
+        return Err(OperationError::new(format!("`{}` cannot be applied by itself", spec.path)));
+    };
+    let hook = model.spec().hook_points.iter().find(|hook| hook.module == spec.path && hook.name == "input");
+    let takes: Vec<usize> = hook.map_or(Vec::new(), |hook| {
+        hook.shape
+            .iter()
+            .filter_map(|axis| {
+                if let pellucid_graph::spec::Axis::Size(size) = axis { Some(*size as usize) } else { None }
+            })
+            .collect()
+    });
+    let shape = input.shape().to_vec();
+    let leading = shape.len().checked_sub(takes.len()).filter(|&leading| shape[leading..] == takes[..]);
+    let leading = leading.ok_or_else(|| {
+        OperationError::new(format!("`{}` takes […, {takes:?}], but it is applied to {shape:?}", spec.path))
+    })?;
+    let (prompts, length) = match spec.applied {
+        Application::Sequence if leading == 2 => (shape[0], shape[1]),
+        Application::TokenWise => (1, shape[..leading].iter().product()),
+        _ => return Err(OperationError::new(format!("`{}` cannot be applied to {shape:?}", spec.path))),
+    };
+    let sequence = || Sequence {
+        tokens: vec![0; length],
+        start: 0,
+        caches: Vec::new(),
+        keep_caches: false,
+        narrow: None,
+    };
+    let mut state = PassState::begin(list, (0..prompts).map(|_| sequence()).collect());
+    let ids = from == TOKENS || from == POSITIONS;
+    if ids {
+        let vocabulary = model.spec().sizes.vocabulary as i64;
+        let values = input.to_vec_i64()?;
+        if let Some(id) = values.iter().find(|&&id| id < 0 || (from == TOKENS && id >= vocabulary)) {
+            return Err(OperationError::new(format!(
+                "`{}` is applied to {id}, but ids go from 0 to {}",
+                spec.path,
+                vocabulary - 1
+            )));
+        }
+        state.put(from, SlotValue::Ids(Arc::new(values)));
+    } else {
+        state.put(from, SlotValue::Rows(Rows::contiguous(input.to_vec_f32()?, &takes)));
+    }
+    // Applied modules treat all their tokens: nothing is narrowed.
+    state.narrowed = true;
+    if prompts * length > 0 {
+        walk(model, schedule, stages.range.clone(), &mut state, pool, &mut NoVisitor).map_err(
+            |interruption| match interruption {
+                Interruption::Internal(message) => OperationError::new(message),
+                Interruption::AllFailed => OperationError::new("interrupted"),
+            },
+        )?;
+    }
+    let tokens = prompts * length;
+    let mut result = shape[..leading].to_vec();
+    match state.slot(to) {
+        Some(SlotValue::Rows(rows)) => {
+            result.extend(rows.inner.iter().map(|dimension| dimension.0));
+            Tensor::from_f32(rows.packed(tokens), &result)
+        }
+        _ => Err(OperationError::new(format!("`{}` gave no value", spec.path))),
+    }
+}

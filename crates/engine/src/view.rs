@@ -1,0 +1,223 @@
+//! An invoke's view of a hook point: `[prompts, length, …]`, its own rows only, padded on the left.
+//!
+//! Padding exists only here. Prompts of unequal length are a rectangle whose rows end together: pad cells read 0, writes
+//! to them are dropped.
+
+use std::sync::Arc;
+
+use pellucid_models::stage::{HookLayout, Slot};
+
+use crate::operations::OperationError;
+use crate::pass::PassState;
+use crate::slots::SlotValue;
+use crate::tensor::Tensor;
+
+/// Where one prompt of an invoke stands in a pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member {
+    /// Its sequence's place in the pass; none: it has finished, and reads 0.
+    pub sequence: Option<usize>,
+    /// Cells before its first token in the invoke's rectangle.
+    pub padding: usize,
+}
+
+/// The rectangle of an invoke at a step.
+#[derive(Clone, Debug)]
+pub(crate) struct Rectangle {
+    /// The invoke's prompts.
+    pub members: Vec<Member>,
+    /// The rectangle's width at this step; 1 after the prompt's step.
+    pub length: usize,
+    /// All tokens attended to, of the longest prompt.
+    pub context: usize,
+    /// Where only some columns of the rectangle are computed: which, in order.
+    pub columns: Option<Vec<usize>>,
+}
+
+type Result<T> = std::result::Result<T, OperationError>;
+
+fn missing() -> OperationError {
+    OperationError::new("the hook point's value is not there")
+}
+
+/// Copies an invoke's view of a hook point out.
+pub(crate) fn read(
+    state: &PassState,
+    slot: Slot,
+    layout: HookLayout,
+    rectangle: &Rectangle,
+) -> Result<Tensor> {
+    let value = state.slot(slot).ok_or_else(missing)?;
+    let prompts = rectangle.members.len();
+    match (value, layout) {
+        (SlotValue::Ids(ids), _) => {
+            let mut out = vec![0i64; prompts * rectangle.length];
+            for (member, out) in rectangle.members.iter().zip(out.chunks_exact_mut(rectangle.length.max(1))) {
+                let Some(sequence) = member.sequence else { continue };
+                out[member.padding..].copy_from_slice(&ids[state.rows[sequence].clone()]);
+            }
+            Tensor::from_i64(out, &[prompts, rectangle.length])
+        }
+        (SlotValue::Rows(rows), HookLayout::HeadsFirst) => {
+            let inner: Vec<usize> = rows.inner.iter().map(|dimension| dimension.0).collect();
+            let (heads, rest) =
+                (inner.first().copied().unwrap_or(1), inner.iter().skip(1).product::<usize>());
+            let mut out = vec![0.0; prompts * heads * rectangle.length * rest];
+            let mut row = vec![0.0; heads * rest];
+            for (prompt, member) in rectangle.members.iter().enumerate() {
+                let Some(sequence) = member.sequence else { continue };
+                for (place, token) in state.rows[sequence].clone().enumerate() {
+                    rows.copy_row(token, &mut row);
+                    for head in 0..heads {
+                        let at = ((prompt * heads + head) * rectangle.length + member.padding + place) * rest;
+                        out[at..at + rest].copy_from_slice(&row[head * rest..(head + 1) * rest]);
+                    }
+                }
+            }
+            let mut shape = vec![prompts, heads, rectangle.length];
+            shape.extend(inner.iter().skip(1));
+            Tensor::from_f32(out, &shape)
+        }
+        (SlotValue::Rows(rows), _) => {
+            let width = rows.width();
+            let columns = rectangle.columns.as_ref().map_or(rectangle.length, Vec::len);
+            let whole = match rectangle.members.as_slice() {
+                [Member { sequence: Some(sequence), .. }] => Some(state.rows[*sequence].clone()),
+                _ => None,
+            };
+            let out = match whole {
+                // One prompt that fills its rectangle: nothing to clear first.
+                Some(range)
+                    if range.len() == columns && rows.is_row_contiguous() && rows.token_stride == width =>
+                {
+                    let start = rows.offset + range.start * width;
+                    rows.buffer[start..start + columns * width].to_vec()
+                }
+                _ => {
+                    let mut out = vec![0.0; prompts * columns * width];
+                    for (prompt, member) in rectangle.members.iter().enumerate() {
+                        let Some(sequence) = member.sequence else { continue };
+                        let range = state.rows[sequence].clone();
+                        let place = match &rectangle.columns {
+                            // Only the columns that are real for this prompt were computed; they end the list.
+                            Some(columns) => columns.len() - range.len(),
+                            None => member.padding,
+                        };
+                        let at = (prompt * columns + place) * width;
+                        rows.copy_rows(range.start, range.len(), &mut out[at..at + range.len() * width]);
+                    }
+                    out
+                }
+            };
+            let mut shape = vec![prompts, columns];
+            shape.extend(rows.inner.iter().map(|dimension| dimension.0));
+            Tensor::from_f32(out, &shape)
+        }
+        (SlotValue::Ragged(all), _) => {
+            let heads = rectangle.members.iter().find_map(|member| {
+                let sequence = member.sequence?;
+                let tokens = state.sequences[sequence].tokens.len();
+                let context = state.sequences[sequence].start + tokens;
+                all[sequence].as_ref().map(|values| values.len() / (tokens * context).max(1))
+            });
+            let heads = heads.ok_or_else(missing)?;
+            let (length, context) = (rectangle.length, rectangle.context);
+            let mut out = vec![0.0; prompts * heads * length * context];
+            for (prompt, member) in rectangle.members.iter().enumerate() {
+                let Some(sequence) = member.sequence else { continue };
+                let values = all[sequence].as_ref().ok_or_else(missing)?;
+                let tokens = state.sequences[sequence].tokens.len();
+                let own = state.sequences[sequence].start + tokens;
+                for (line, from) in values.chunks_exact(own).enumerate() {
+                    let (head, query) = (line / tokens, line % tokens);
+                    let at = ((prompt * heads + head) * length + length - tokens + query) * context + context
+                        - own;
+                    out[at..at + own].copy_from_slice(from);
+                }
+            }
+            Tensor::from_f32(out, &[prompts, heads, length, context])
+        }
+    }
+}
+
+/// Writes a value, already of the view's shape, to an invoke's rows of a hook point.
+pub(crate) fn write(
+    state: &mut PassState,
+    slot: Slot,
+    layout: HookLayout,
+    rectangle: &Rectangle,
+    value: &Tensor,
+    vocabulary: u64,
+) -> Result<()> {
+    let tokens = state.tokens();
+    let ranges = state.rows.clone();
+    let lengths: Vec<(usize, usize)> =
+        state.sequences.iter().map(|sequence| (sequence.tokens.len(), sequence.start)).collect();
+    let length = rectangle.length;
+    match state.slot_mut(slot).ok_or_else(missing)? {
+        SlotValue::Ids(ids) => {
+            let values = value.to_vec_i64()?;
+            let ids = Arc::make_mut(ids);
+            for (member, values) in rectangle.members.iter().zip(values.chunks_exact(length.max(1))) {
+                let Some(sequence) = member.sequence else { continue };
+                for (place, &id) in ranges[sequence].clone().zip(&values[member.padding..]) {
+                    if id < 0 || id as u64 >= vocabulary {
+                        return Err(OperationError::new(format!(
+                            "{id} is set where ids go from 0 to {}",
+                            vocabulary.saturating_sub(1)
+                        )));
+                    }
+                    ids[place] = id;
+                }
+            }
+            Ok(())
+        }
+        SlotValue::Rows(rows) => {
+            let inner: Vec<usize> = rows.inner.iter().map(|dimension| dimension.0).collect();
+            let width = rows.width();
+            value.with_f32(|values| {
+                if layout == HookLayout::HeadsFirst {
+                    let heads = inner.first().copied().unwrap_or(1);
+                    let rest = width / heads.max(1);
+                    let mut row = vec![0.0; width];
+                    for (prompt, member) in rectangle.members.iter().enumerate() {
+                        let Some(sequence) = member.sequence else { continue };
+                        for (place, token) in ranges[sequence].clone().enumerate() {
+                            for head in 0..heads {
+                                let at = ((prompt * heads + head) * length + member.padding + place) * rest;
+                                row[head * rest..(head + 1) * rest].copy_from_slice(&values[at..at + rest]);
+                            }
+                            rows.write_row(tokens, token, &row);
+                        }
+                    }
+                    return;
+                }
+                for (prompt, member) in rectangle.members.iter().enumerate() {
+                    let Some(sequence) = member.sequence else { continue };
+                    for (place, token) in ranges[sequence].clone().enumerate() {
+                        let at = (prompt * length + member.padding + place) * width;
+                        rows.write_row(tokens, token, &values[at..at + width]);
+                    }
+                }
+            })
+        }
+        SlotValue::Ragged(all) => value.with_f32(|values| {
+            let prompts = rectangle.members.len();
+            let heads = values.len() / (prompts * length * rectangle.context).max(1);
+            for (prompt, member) in rectangle.members.iter().enumerate() {
+                let Some(sequence) = member.sequence else { continue };
+                let (tokens, start) = lengths[sequence];
+                let own = start + tokens;
+                let Some(target) = &mut all[sequence] else { continue };
+                let target = Arc::make_mut(target);
+                for (line, to) in target.chunks_exact_mut(own).enumerate() {
+                    let (head, query) = (line / tokens, line % tokens);
+                    let at = ((prompt * heads + head) * length + length - tokens + query) * rectangle.context
+                        + rectangle.context
+                        - own;
+                    to.copy_from_slice(&values[at..at + own]);
+                }
+            }
+        }),
+    }
+}

@@ -1,0 +1,106 @@
+//! The files of a model, opened and not yet loaded.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::chat_template::ChatTemplate;
+use crate::tokenizer::{SpecialTokens, Tokenizer, read_json};
+use crate::weights::Checkpoint;
+use crate::weights::gguf::GgufModel;
+use crate::{Error, Result};
+
+/// What a model is made of, wherever it was found.
+#[derive(Debug)]
+pub struct ModelFiles {
+    /// The model's name.
+    pub name: String,
+    /// The revision of the weights, if their publisher has one.
+    pub revision: Option<String>,
+    /// `config.json`.
+    pub config: Value,
+    /// `generation_config.json`.
+    pub generation_config: Option<Value>,
+    /// The weights.
+    pub checkpoint: Checkpoint,
+    /// The tokenizer, if there is one.
+    pub tokenizer: Option<Tokenizer>,
+    /// The chat template, if there is one.
+    pub chat_template: Option<ChatTemplate>,
+}
+
+impl ModelFiles {
+    /// Opens a folder in Hugging Face's layout, under the folder's name.
+    ///
+    /// # Errors
+    /// Where a file is missing or damaged.
+    pub fn open_folder(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let config = read_json(&folder.join("config.json"))?.ok_or_else(|| Error::NoSuchModel {
+            given: folder.display().to_string(),
+            reason: "the folder has no config.json".into(),
+        })?;
+        let tokenizer = Tokenizer::from_folder(folder)?;
+        let none = SpecialTokens::default();
+        let special = tokenizer.as_ref().map_or(&none, Tokenizer::special_tokens);
+        Ok(Self {
+            name: name_of(folder),
+            revision: None,
+            config,
+            generation_config: read_json(&folder.join("generation_config.json"))?,
+            checkpoint: Checkpoint::open_folder(folder)?,
+            chat_template: ChatTemplate::from_folder(folder, special)?,
+            tokenizer,
+        })
+    }
+
+    /// Opens a GGUF file, under the file's name.
+    ///
+    /// # Errors
+    /// Where the file is damaged, or holds what is not known.
+    pub fn open_gguf(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = GgufModel::open(path)?;
+        let tokenizer = file.tokenizer()?;
+        let none = SpecialTokens::default();
+        let special = tokenizer.as_ref().map_or(&none, Tokenizer::special_tokens);
+        let template = file.chat_template().map(|source| ChatTemplate::new(source, special));
+        Ok(Self {
+            name: name_of(path),
+            revision: None,
+            config: file.config()?,
+            generation_config: file.generation_config(),
+            checkpoint: file.checkpoint()?,
+            chat_template: template.transpose()?,
+            tokenizer,
+        })
+    }
+
+    /// Opens a folder or a file. A folder without `config.json` that holds one GGUF file is that file.
+    ///
+    /// # Errors
+    /// Those of [`ModelFiles::open_folder`] and [`ModelFiles::open_gguf`].
+    pub fn open_path(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        if path.is_file() {
+            return Self::open_gguf(path);
+        }
+        if !path.join("config.json").exists() && path.is_dir() {
+            let entries = std::fs::read_dir(path).map_err(Error::io("read", path))?;
+            let files = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+            let mut files =
+                files.filter(|file| file.extension().is_some_and(|extension| extension == "gguf"));
+            if let (Some(file), None) = (files.next(), files.next()) {
+                return Self::open_gguf(file);
+            }
+        }
+        Self::open_folder(path)
+    }
+}
+
+/// The last part of a path, made absolute where that is needed to have one.
+fn name_of(path: &Path) -> String {
+    let absolute: PathBuf = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let last = absolute.components().next_back();
+    last.map_or_else(|| path.display().to_string(), |last| last.as_os_str().to_string_lossy().into_owned())
+}

@@ -1,0 +1,327 @@
+//! A loaded model: its blueprint, with weights.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use pellucid_graph::ModelSpec;
+use pellucid_kernels::philox::Stream;
+use pellucid_kernels::{PackedMatrix, Precision, WeightLayout};
+use serde_json::Value;
+
+use crate::chat_template::ChatTemplate;
+use crate::config::{DecoderConfig, Reader};
+use crate::files::ModelFiles;
+use crate::parameter::{Numbers, Parameter};
+use crate::spec::{Blueprint, blueprint};
+use crate::stage::{Kernel, LinearLayout, StageList, WeightId, WeightSpec};
+use crate::tokenizer::Tokenizer;
+use crate::weights::Checkpoint;
+use crate::{Error, Result};
+
+/// How to load a model.
+#[derive(Clone)]
+pub struct ModelOptions {
+    /// The number type of the linear layers' weights in memory; `f32` by default. With `bf16` weights are half the
+    /// size, and products round their inputs to bf16; sums are f32 either way.
+    pub precision: Precision,
+    /// The revision of a model on a hub: a branch, a tag or a commit.
+    pub revision: Option<String>,
+    /// Told of progress, often.
+    pub progress: Option<ProgressListener>,
+}
+
+/// Who is told of progress.
+pub type ProgressListener = Arc<dyn Fn(Progress<'_>) + Send + Sync>;
+
+impl Default for ModelOptions {
+    fn default() -> Self {
+        Self { precision: Precision::F32, revision: None, progress: None }
+    }
+}
+
+impl std::fmt::Debug for ModelOptions {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("ModelOptions")
+            .field("precision", &self.precision)
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far something that takes long has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress<'a> {
+    /// What is being done: `loading weights`, or the file that is downloaded.
+    pub what: &'a str,
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes in all, where known.
+    pub total: Option<u64>,
+}
+
+/// A model with its weights, ready for an engine.
+#[derive(Debug)]
+pub struct Model {
+    blueprint: Blueprint,
+    config: Value,
+    precision: Precision,
+    weights: Vec<Weight>,
+    leftover: Vec<String>,
+    tokenizer: Option<Tokenizer>,
+    chat_template: Option<ChatTemplate>,
+}
+
+/// One weight in the forms that kernels take.
+#[derive(Debug)]
+struct Weight {
+    shape: Vec<usize>,
+    numbers: Numbers,
+    /// How linear layers read it, if any does.
+    layout: Option<WeightLayout>,
+    packed: Option<PackedMatrix>,
+    /// Made when a gradient first flows through it.
+    transposed: OnceLock<PackedMatrix>,
+    /// A norm's weight, a bias.
+    vector: Option<Vec<f32>>,
+}
+
+impl Weight {
+    fn parameter(&self) -> Parameter<'_> {
+        Parameter { shape: &self.shape, numbers: &self.numbers }
+    }
+}
+
+impl Model {
+    /// Opens a folder in Hugging Face's layout or a GGUF file.
+    ///
+    /// # Errors
+    /// Where there is no such model, its family is not supported, or a weight is missing or of another shape.
+    pub fn open(source: &str, options: &ModelOptions) -> Result<Self> {
+        if !Path::new(source).exists() {
+            return Err(Error::NoSuchModel {
+                given: source.to_owned(),
+                reason: "there is no such folder or file".into(),
+            });
+        }
+        Self::from_files(ModelFiles::open_path(source)?, options)
+    }
+
+    /// Loads a model from its files.
+    ///
+    /// # Errors
+    /// Where its family is not supported, or a weight is missing or of another shape.
+    pub fn from_files(files: ModelFiles, options: &ModelOptions) -> Result<Self> {
+        let mut blueprint = blueprint(&files.name, &files.config, files.generation_config.as_ref())?;
+        blueprint.spec.revision = files.revision;
+        let mut used = std::collections::BTreeSet::new();
+        let mut numbers = Vec::with_capacity(blueprint.stages.weights.len());
+        for weight in &blueprint.stages.weights {
+            let name = stored_name(&files.checkpoint, &blueprint, weight);
+            numbers.push(Numbers::Stored(files.checkpoint.expect(&name, &weight.shape)?));
+            used.insert(name);
+        }
+        let unused = files.checkpoint.names().filter(|name| !used.contains(*name));
+        let leftover = unused.map(str::to_owned).collect();
+        let weights = load(&blueprint.stages, numbers, options);
+        Ok(Self {
+            blueprint,
+            config: files.config,
+            precision: options.precision,
+            weights,
+            leftover,
+            tokenizer: files.tokenizer,
+            chat_template: files.chat_template,
+        })
+    }
+
+    /// A model of this configuration (the contents of a `config.json`) with random weights, the same for the same
+    /// seed: for tests and benchmarks. Weights and biases are uniform with the configuration's `initializer_range` as
+    /// standard deviation, norms' weights the same about 1.
+    ///
+    /// # Errors
+    /// Where the family or an option is not supported.
+    pub fn random(config: Value, seed: u64, options: &ModelOptions) -> Result<Self> {
+        let blueprint = blueprint("random", &config, None)?;
+        let deviation = Reader::new(&config).float_or("initializer_range", 0.02)?;
+        let one = 1.0 - blueprint.config.norm.weight_offset;
+        let numbers = blueprint.stages.weights.iter().enumerate().map(|(index, weight)| {
+            let norm = weight.shape.len() == 1 && weight.name.ends_with(".weight");
+            let mean = if norm { one } else { 0.0 };
+            Numbers::Random { stream: Stream { key: seed, stream: index as u64 }, mean, deviation }
+        });
+        let weights = load(&blueprint.stages, numbers.collect(), options);
+        Ok(Self {
+            blueprint,
+            config,
+            precision: options.precision,
+            weights,
+            leftover: Vec::new(),
+            tokenizer: None,
+            chat_template: None,
+        })
+    }
+
+    /// What the model publishes of itself.
+    #[must_use]
+    pub fn spec(&self) -> &ModelSpec {
+        &self.blueprint.spec
+    }
+
+    /// The model as a list.
+    #[must_use]
+    pub fn stages(&self) -> &StageList {
+        &self.blueprint.stages
+    }
+
+    /// The decoder's configuration.
+    #[must_use]
+    pub fn decoder_config(&self) -> &DecoderConfig {
+        &self.blueprint.config
+    }
+
+    /// The contents of `config.json`.
+    #[must_use]
+    pub fn config(&self) -> &Value {
+        &self.config
+    }
+
+    /// The number type of the linear layers' weights: `f32` or `bf16`.
+    #[must_use]
+    pub fn precision(&self) -> &'static str {
+        match self.precision {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
+    /// A linear layer's weight, packed; `None` for a weight that no linear layer has.
+    #[must_use]
+    pub fn packed(&self, weight: WeightId) -> Option<&PackedMatrix> {
+        self.weight(weight)?.packed.as_ref()
+    }
+
+    /// A linear layer's weight for the way back, from outputs to inputs; packed when it is first asked for.
+    #[must_use]
+    pub fn packed_transposed(&self, weight: WeightId) -> Option<&PackedMatrix> {
+        let weight = self.weight(weight)?;
+        let layout = match weight.layout? {
+            WeightLayout::OutputMajor => WeightLayout::InputMajor,
+            WeightLayout::InputMajor => WeightLayout::OutputMajor,
+        };
+        Some(weight.transposed.get_or_init(|| weight.parameter().pack(layout, self.precision)))
+    }
+
+    /// A weight of one dimension: a bias, a norm's weight.
+    #[must_use]
+    pub fn vector(&self, weight: WeightId) -> Option<&[f32]> {
+        self.weight(weight)?.vector.as_deref()
+    }
+
+    /// Rows and width of an embedding.
+    #[must_use]
+    pub fn table_shape(&self, weight: WeightId) -> Option<(usize, usize)> {
+        match self.weight(weight)?.shape.as_slice() {
+            [rows, width] => Some((*rows, *width)),
+            _ => None,
+        }
+    }
+
+    /// Copies a row of an embedding out of the mapped file.
+    ///
+    /// # Panics
+    /// Where there is no such weight or row, or `values` is not as long as a row.
+    pub fn table_row(&self, weight: WeightId, row: usize, values: &mut [f32]) {
+        let parameter = self.weights[weight.0 as usize].parameter();
+        values.copy_from_slice(&parameter.rows_to_f32(row..row + 1));
+    }
+
+    /// A weight under transformers' name, as it is stored. The name of a tied unembedding's is the embedding's too.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<Parameter<'_>> {
+        let named = |name: &str| self.stages().weights.iter().position(|weight| weight.name == name);
+        let index = named(name).or_else(|| {
+            let alias = |name: &str| self.spec().aliases.iter().find(|alias| alias.alias == name);
+            let tied =
+                self.blueprint.config.tied && name.strip_suffix(".weight")? == alias("unembed")?.target;
+            tied.then(|| named(&format!("{}.weight", alias("embed")?.target)))?
+        })?;
+        Some(self.weights[index].parameter())
+    }
+
+    /// Tensors of the checkpoint that the model does not use: buffers of old checkpoints, say.
+    #[must_use]
+    pub fn leftover(&self) -> &[String] {
+        &self.leftover
+    }
+
+    /// The tokenizer, if the model came with one.
+    #[must_use]
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_ref()
+    }
+
+    /// The chat template, if the model came with one.
+    #[must_use]
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.chat_template.as_ref()
+    }
+
+    /// The bytes that packed weights and vectors take in memory.
+    #[must_use]
+    pub fn weight_bytes(&self) -> usize {
+        let bytes = |weight: &Weight| {
+            let packed = weight.packed.as_ref().map_or(0, PackedMatrix::size_in_bytes);
+            let transposed = weight.transposed.get().map_or(0, PackedMatrix::size_in_bytes);
+            packed + transposed + weight.vector.as_ref().map_or(0, |vector| 4 * vector.len())
+        };
+        self.weights.iter().map(bytes).sum()
+    }
+
+    fn weight(&self, weight: WeightId) -> Option<&Weight> {
+        self.weights.get(weight.0 as usize)
+    }
+}
+
+/// The name under which a checkpoint has a weight: transformers' own, that without the base model's prefix, or that
+/// of before a renaming. Where it has none of them, transformers' own, for the message.
+fn stored_name(checkpoint: &Checkpoint, blueprint: &Blueprint, weight: &WeightSpec) -> String {
+    let family = blueprint.family;
+    let renamed = family.renamed.iter().find(|(_, ours)| *ours == weight.name).map(|(theirs, _)| *theirs);
+    let short = weight.name.strip_prefix(family.prefix);
+    let names = [Some(weight.name.as_str()), short, renamed];
+    let stored = names.into_iter().flatten().find(|name| checkpoint.contains(name));
+    stored.unwrap_or(&weight.name).to_owned()
+}
+
+/// Packs what linear layers read, and reads what is small.
+fn load(stages: &StageList, numbers: Vec<Numbers>, options: &ModelOptions) -> Vec<Weight> {
+    let mut layouts = vec![None; numbers.len()];
+    for stage in &stages.stages {
+        if let Kernel::Linear { weight, layout, .. } = &stage.kernel {
+            layouts[weight.0 as usize] = Some(match layout {
+                LinearLayout::OutputInput => WeightLayout::OutputMajor,
+                LinearLayout::InputOutput => WeightLayout::InputMajor,
+            });
+        }
+    }
+    let bytes = |weight: &WeightSpec| 4 * weight.shape.iter().product::<usize>() as u64;
+    let total = stages.weights.iter().map(bytes).sum();
+    let mut done = 0;
+    let mut report = |bytes: u64| {
+        done += bytes;
+        if let Some(progress) = &options.progress {
+            progress(Progress { what: "loading weights", done, total: Some(total) });
+        }
+    };
+    report(0);
+    let weights = stages.weights.iter().zip(numbers).zip(layouts).map(|((spec, numbers), layout)| {
+        let parameter = Parameter { shape: &spec.shape, numbers: &numbers };
+        let packed = layout.map(|layout| parameter.pack(layout, options.precision));
+        let vector = (spec.shape.len() == 1).then(|| parameter.to_f32());
+        report(bytes(spec));
+        let transposed = OnceLock::new();
+        Weight { shape: spec.shape.clone(), numbers, layout, packed, transposed, vector }
+    });
+    weights.collect()
+}
