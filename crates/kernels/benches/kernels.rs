@@ -135,6 +135,9 @@ fn attentions(wanted: &dyn Fn(&str) -> bool) {
             4.0 * (seen * heads * size) as f64 / seconds / 1e9,
             (2 * context * key_heads * size * 4) as f64 / seconds / 1e9,
         );
+        if !wanted("append") {
+            continue;
+        }
         let append = best(|| {
             store.truncate(context - queries);
             store.append(

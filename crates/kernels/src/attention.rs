@@ -556,7 +556,8 @@ pub fn attention_fused(
                 let seen = options.seen(position(row));
                 // The softmax's lanes are counted from the sequence's first token: begin where a round of them does.
                 let first = seen.start / ROUND * ROUND;
-                let scores = &mut scratch.scores.row_mut(row)[first..seen.end];
+                // And end with a whole vector: the keys in between are masked, and get weight zero.
+                let scores = &mut scratch.scores.row_mut(row)[first..seen.end.next_multiple_of(LANES)];
                 layer.finish_scores(position(row), first, scores);
                 softmax_row_on(layer.isa, scores);
             }

@@ -2,6 +2,7 @@
 
 use crate::attention::HeadsView;
 use crate::buffer::AlignedWords;
+use crate::pool;
 use crate::simd::LANES;
 use crate::tile::PANEL;
 
@@ -16,11 +17,30 @@ pub struct KeyValueStore {
     head_size: usize,
     value_head_size: usize,
     length: usize,
-    /// One for each head.
-    keys: Vec<AlignedWords>,
-    /// One for each head.
-    values: Vec<AlignedWords>,
+    stored: Vec<Head>,
 }
+
+/// What is held of one head.
+#[derive(Clone, Default)]
+struct Head {
+    keys: AlignedWords,
+    values: AlignedWords,
+}
+
+impl Head {
+    /// Writes the key and value of a position.
+    fn write(&mut self, position: usize, key: &[f32], value: &[f32], value_width: usize) {
+        let start = position / PANEL * PANEL * key.len() + position % PANEL;
+        let keys = self.keys.floats_mut()[start..].iter_mut().step_by(PANEL);
+        for (slot, number) in keys.zip(key) {
+            *slot = *number;
+        }
+        self.values.floats_mut()[position * value_width..][..value.len()].copy_from_slice(value);
+    }
+}
+
+/// Numbers of a head's keys from which appending is worth several threads.
+const PARALLEL_APPEND: usize = 4096;
 
 impl std::fmt::Debug for KeyValueStore {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -37,14 +57,7 @@ impl std::fmt::Debug for KeyValueStore {
 impl KeyValueStore {
     /// An empty store for `heads` key and value heads, keys of `head_size` components, values of `value_head_size`.
     pub fn new(heads: usize, head_size: usize, value_head_size: usize) -> Self {
-        Self {
-            heads,
-            head_size,
-            value_head_size,
-            length: 0,
-            keys: vec![AlignedWords::default(); heads],
-            values: vec![AlignedWords::default(); heads],
-        }
+        Self { heads, head_size, value_head_size, length: 0, stored: vec![Head::default(); heads] }
     }
 
     /// Key and value heads.
@@ -74,17 +87,15 @@ impl KeyValueStore {
 
     /// Memory held, in bytes.
     pub fn size_in_bytes(&self) -> usize {
-        self.keys.iter().chain(&self.values).map(AlignedWords::capacity_bytes).sum()
+        self.stored.iter().map(|head| head.keys.capacity_bytes() + head.values.capacity_bytes()).sum()
     }
 
     /// Makes room for `positions` in all, so that appending up to there allocates nothing.
     pub fn reserve(&mut self, positions: usize) {
-        for keys in &mut self.keys {
-            keys.reserve(positions.next_multiple_of(PANEL) * self.head_size);
-        }
-        let width = self.value_width();
-        for values in &mut self.values {
-            values.reserve(positions * width);
+        let (rounded, width) = (positions.next_multiple_of(PANEL), self.value_width());
+        for head in &mut self.stored {
+            head.keys.reserve(rounded * self.head_size);
+            head.values.reserve(positions * width);
         }
     }
 
@@ -102,33 +113,26 @@ impl KeyValueStore {
         );
         self.set_length(self.length + keys.tokens);
         let first = self.length - keys.tokens;
-        for token in 0..keys.tokens {
-            for head in 0..self.heads {
-                self.write(first + token, head, keys.row(token, head), values.row(token, head));
+        let width = self.value_width();
+        let append = |index: usize, head: &mut Head| {
+            for token in 0..keys.tokens {
+                head.write(first + token, keys.row(token, index), values.row(token, index), width);
             }
+        };
+        if keys.tokens * self.head_size < PARALLEL_APPEND {
+            self.stored.iter_mut().enumerate().for_each(|(index, head)| append(index, head));
+        } else {
+            pool::parallel_chunks(&mut self.stored, 1, |index, heads| append(index, &mut heads[0]));
         }
     }
 
     fn set_length(&mut self, length: usize) {
         self.length = length;
-        let rounded = length.next_multiple_of(PANEL);
-        for keys in &mut self.keys {
-            keys.resize(rounded * self.head_size);
+        let (rounded, width) = (length.next_multiple_of(PANEL), self.value_width());
+        for head in &mut self.stored {
+            head.keys.resize(rounded * self.head_size);
+            head.values.resize(length * width);
         }
-        let width = self.value_width();
-        for values in &mut self.values {
-            values.resize(length * width);
-        }
-    }
-
-    fn write(&mut self, position: usize, head: usize, key: &[f32], value: &[f32]) {
-        let start = position / PANEL * PANEL * self.head_size + position % PANEL;
-        let keys = self.keys[head].floats_mut();
-        for (component, number) in key.iter().enumerate() {
-            keys[start + component * PANEL] = *number;
-        }
-        let width = self.value_width();
-        self.values[head].floats_mut()[position * width..][..value.len()].copy_from_slice(value);
     }
 
     /// Forgets every position from `length` on.
@@ -148,7 +152,7 @@ impl KeyValueStore {
         self.check(position, head);
         assert_eq!(out.len(), self.head_size, "a key's components");
         let start = position / PANEL * PANEL * self.head_size + position % PANEL;
-        let keys = self.keys[head].floats();
+        let keys = self.stored[head].keys.floats();
         for (component, slot) in out.iter_mut().enumerate() {
             *slot = keys[start + component * PANEL];
         }
@@ -161,7 +165,7 @@ impl KeyValueStore {
     pub fn value(&self, position: usize, head: usize, out: &mut [f32]) {
         self.check(position, head);
         assert_eq!(out.len(), self.value_head_size, "a value's components");
-        out.copy_from_slice(&self.values[head].floats()[position * self.value_width()..][..out.len()]);
+        out.copy_from_slice(&self.stored[head].values.floats()[position * self.value_width()..][..out.len()]);
     }
 
     fn check(&self, position: usize, head: usize) {
@@ -179,17 +183,18 @@ impl KeyValueStore {
             (self.head_size, self.value_head_size),
             "a key's and a value's components"
         );
-        self.write(position, head, key, value);
+        let width = self.value_width();
+        self.stored[head].write(position, key, value, width);
     }
 
     /// The keys of a head, panel after panel (`head_size * 32` words each).
     pub(crate) fn key_panels(&self, head: usize) -> &AlignedWords {
-        &self.keys[head]
+        &self.stored[head].keys
     }
 
     /// The values of a head: [`value_width`](Self::value_width) words a position.
     pub(crate) fn values(&self, head: usize) -> &AlignedWords {
-        &self.values[head]
+        &self.stored[head].values
     }
 
     /// Words from one value of a head to the next: the components, padded to whole vectors.

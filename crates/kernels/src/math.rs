@@ -26,35 +26,38 @@ fn polynomial<S: Simd, const N: usize>(s: S, x: S::Float, coefficients: [f32; N]
     sum
 }
 
-/// e^(x + tail) for a tail much smaller than one: at most 1.0 ulp of error (2 in the portable path), gradual underflow.
+/// n and r with x = n ln 2 + r, |r| below 0.347. Arguments beyond the clamps give 0 or infinity whatever the rest says;
+/// the clamps' order keeps a NaN.
 #[inline(always)]
-pub(crate) fn exp_with_tail<S: Simd>(s: S, x: S::Float, tail: S::Float) -> S::Float {
-    // Beyond these the result is 0 or infinity whatever the rest says. The order of arguments keeps a NaN.
+fn reduce_exponent<S: Simd>(s: S, x: S::Float) -> (S::Float, S::Float) {
     let x = s.min(s.splat(89.0), s.max(s.splat(-105.0), x));
     let shifted = s.mul_add(x, s.splat(std::f32::consts::LOG2_E), s.splat(ROUNDER));
     let n = s.sub(shifted, s.splat(ROUNDER));
     let r = s.mul_add(n, s.splat(-LN_2_HIGH), x);
-    let r = s.add(s.mul_add(n, s.splat(-LN_2_LOW), r), tail);
-    // e^r = 1 + r + r² P(r) for |r| below 0.347: relative error 2^-28.3.
-    let p =
-        polynomial(s, r, [4.999999404e-1, 1.666651964e-1, 4.166839644e-2, 8.368796669e-3, 1.381443231e-3]);
-    let e = s.add(s.splat(1.0), s.mul_add(s.mul(r, r), p, r));
-    // Times 2^n in two factors, so that neither overflows and a subnormal result is rounded once.
-    let n = s.sub_int(s.float_to_bits(shifted), s.splat_int(ROUNDER.to_bits() as i32));
-    let half = s.shift_right::<1>(n);
-    s.mul(s.mul(e, power_of_two(s, half)), power_of_two(s, s.sub_int(n, half)))
+    (n, s.mul_add(n, s.splat(-LN_2_LOW), r))
 }
 
-/// 2^n for n from −126 to 127.
+/// 2^n e^r, rounded once where it is subnormal.
 #[inline(always)]
-fn power_of_two<S: Simd>(s: S, n: S::Int) -> S::Float {
-    s.bits_to_float(s.shift_left::<23>(s.add_int(n, s.splat_int(127))))
+fn raise<S: Simd>(s: S, n: S::Float, r: S::Float) -> S::Float {
+    // e^r = 1 + r + r² P(r): relative error 2^-28.3.
+    let p =
+        polynomial(s, r, [4.999999404e-1, 1.666651964e-1, 4.166839644e-2, 8.368796669e-3, 1.381443231e-3]);
+    s.scale_by_power(s.add(s.splat(1.0), s.mul_add(s.mul(r, r), p, r)), n)
 }
 
 /// e^x.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::Float) -> S::Float {
-    exp_with_tail(s, x, s.splat(0.0))
+    let (n, r) = reduce_exponent(s, x);
+    raise(s, n, r)
+}
+
+/// e^(x + tail) for a tail much smaller than one.
+#[inline(always)]
+fn exp_with_tail<S: Simd>(s: S, x: S::Float, tail: S::Float) -> S::Float {
+    let (n, r) = reduce_exponent(s, x);
+    raise(s, n, s.add(r, tail))
 }
 
 /// e^(-x²/2) with full relative accuracy: the square's own rounding error would be multiplied by its size.

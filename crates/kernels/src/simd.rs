@@ -54,6 +54,24 @@ pub(crate) trait Simd: Copy {
     fn shift_left<const N: u32>(self, a: Self::Int) -> Self::Int;
     /// Arithmetic: the sign is kept.
     fn shift_right<const N: u32>(self, a: Self::Int) -> Self::Int;
+    /// `a * 2^n` for an integer `n` from −252 to 254 held as a float, rounded once.
+    #[inline(always)]
+    fn scale_by_power(self, a: Self::Float, n: Self::Float) -> Self::Float {
+        // In two factors, so that neither overflows; the first product is exact for an `a` near one.
+        let rounder = 12_582_912.0_f32;
+        let bits = self.float_to_bits(self.add(n, self.splat(rounder)));
+        let n = self.sub_int(bits, self.splat_int(rounder.to_bits() as i32));
+        let half = self.shift_right::<1>(n);
+        let scaled = self.mul(a, self.power_of_two(half));
+        self.mul(scaled, self.power_of_two(self.sub_int(n, half)))
+    }
+
+    /// 2^n for n from −126 to 127.
+    #[inline(always)]
+    fn power_of_two(self, n: Self::Int) -> Self::Float {
+        self.bits_to_float(self.shift_left::<23>(self.add_int(n, self.splat_int(127))))
+    }
+
     /// The integers as floats, to nearest.
     fn int_to_float(self, a: Self::Int) -> Self::Float;
 
@@ -89,7 +107,7 @@ pub(crate) trait Simd: Copy {
         self.store(value, unsafe { &mut *to.cast() });
     }
 
-    /// The first `from.len()` (at most sixteen) floats; `fill` in the other lanes.
+    /// The first `from.len()` (below sixteen) floats; `fill` in the other lanes.
     #[inline(always)]
     fn load_part(self, from: &[f32], fill: f32) -> Self::Float {
         let mut lanes = [fill; LANES];
@@ -97,7 +115,7 @@ pub(crate) trait Simd: Copy {
         self.load(&lanes)
     }
 
-    /// Stores the first `to.len()` (at most sixteen) lanes.
+    /// Stores the first `to.len()` (below sixteen) lanes.
     #[inline(always)]
     fn store_part(self, value: Self::Float, to: &mut [f32]) {
         let lanes = self.to_array(value);
@@ -302,6 +320,24 @@ mod x86 {
         }
     }
 
+    /// The sum of eight lanes, by halves.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn sum_eight(lanes: __m256) -> f32 {
+        let four = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+    }
+
+    /// The greatest of eight lanes; NaN lanes may be passed over.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn max_eight(lanes: __m256) -> f32 {
+        let four = _mm_max_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
+        let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+    }
+
     /// One AVX2 operation on both halves.
     macro_rules! halves {
         ($operation:ident($($argument:ident),*)) => {
@@ -429,6 +465,16 @@ mod x86 {
         fn int_to_float(self, a: Self::Int) -> Self::Float {
             halves!(_mm256_cvtepi32_ps(a))
         }
+        #[inline(always)]
+        fn sum_lanes(self, value: Self::Float) -> f32 {
+            // SAFETY: the token was made where AVX2 is present.
+            unsafe { sum_eight(_mm256_add_ps(value[0], value[1])) }
+        }
+        #[inline(always)]
+        fn max_lanes(self, value: Self::Float) -> f32 {
+            // SAFETY: the token was made where AVX2 is present.
+            unsafe { max_eight(_mm256_max_ps(value[0], value[1])) }
+        }
     }
 
     /// One AVX-512 operation.
@@ -544,6 +590,43 @@ mod x86 {
         #[inline(always)]
         fn int_to_float(self, a: Self::Int) -> Self::Float {
             whole!(_mm512_cvtepi32_ps(a))
+        }
+
+        #[inline(always)]
+        fn load_part(self, from: &[f32], fill: f32) -> Self::Float {
+            assert!(from.len() < LANES);
+            // SAFETY: AVX-512 by the token; the mask lets only the slice's own floats be read.
+            unsafe {
+                let mask = (1 << from.len()) - 1;
+                _mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask, from.as_ptr())
+            }
+        }
+        #[inline(always)]
+        fn store_part(self, value: Self::Float, to: &mut [f32]) {
+            assert!(to.len() < LANES);
+            // SAFETY: AVX-512 by the token; the mask lets only the slice's own floats be written.
+            unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), (1 << to.len()) - 1, value) }
+        }
+        #[inline(always)]
+        fn sum_lanes(self, value: Self::Float) -> f32 {
+            // SAFETY: the token was made where AVX-512 is present, and AVX2 with it.
+            unsafe {
+                let high = _mm512_extractf32x8_ps::<1>(value);
+                sum_eight(_mm256_add_ps(_mm512_castps512_ps256(value), high))
+            }
+        }
+        #[inline(always)]
+        fn max_lanes(self, value: Self::Float) -> f32 {
+            // SAFETY: the token was made where AVX-512 is present, and AVX2 with it.
+            unsafe {
+                let high = _mm512_extractf32x8_ps::<1>(value);
+                max_eight(_mm256_max_ps(_mm512_castps512_ps256(value), high))
+            }
+        }
+
+        #[inline(always)]
+        fn scale_by_power(self, a: Self::Float, n: Self::Float) -> Self::Float {
+            whole!(_mm512_scalef_ps(a, n))
         }
 
         #[inline(always)]
