@@ -26,6 +26,7 @@ pub mod fault;
 pub mod limits;
 pub mod operation;
 pub mod program;
+mod reference;
 pub mod rules;
 pub mod scalar;
 pub mod shape;

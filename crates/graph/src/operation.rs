@@ -11,6 +11,8 @@
 
 use std::sync::LazyLock;
 
+pub use crate::reference::reference_markdown;
+
 use crate::dtype::DType;
 use crate::program::Value;
 use crate::rules;
@@ -133,6 +135,8 @@ pub struct OperationDefinition {
     pub parameters: Vec<Parameter>,
     /// Its shapes, number types and cost.
     pub rule: rules::Rule,
+    /// The rule's name in [`rules`]: operations of one rule treat number types alike.
+    pub rule_name: &'static str,
     /// Whether a gradient flows through it.
     pub differentiable: bool,
     /// One line for the reference.
@@ -155,7 +159,7 @@ macro_rules! operations {
         pub enum OperationKind { $(#[doc = $summary] $kind,)* }
 
         static TABLE: LazyLock<Vec<OperationDefinition>> = LazyLock::new(|| vec![
-            $(define(OperationKind::$kind, $signature, $rule, stringify!($gradient) == "gradient", $summary),)*
+            $(define(OperationKind::$kind, $signature, ($rule, stringify!($rule)), stringify!($gradient) == "gradient", $summary),)*
         ]);
     };
 }
@@ -345,14 +349,15 @@ impl Operation {
 fn define(
     kind: OperationKind,
     signature: &'static str,
-    rule: rules::Rule,
+    (rule, rule_path): (rules::Rule, &'static str),
     differentiable: bool,
     summary: &'static str,
 ) -> OperationDefinition {
     let (name, rest) = signature.split_once('(').unwrap_or((signature, ""));
     let list = rest.trim_end_matches(')');
     let parameters = list.split(", ").filter(|text| !text.is_empty()).map(parameter).collect();
-    OperationDefinition { kind, name, parameters, rule, differentiable, summary, signature }
+    let rule_name = rule_path.rsplit("::").next().unwrap_or(rule_path).trim();
+    OperationDefinition { kind, name, parameters, rule, rule_name, differentiable, summary, signature }
 }
 
 fn parameter(text: &'static str) -> Parameter {

@@ -180,3 +180,15 @@ fn shape_text(shape: &[Dimension]) -> String {
     let sizes: Vec<_> = shape.iter().map(Dimension::to_string).collect();
     format!("[{}]", sizes.join(", "))
 }
+
+/// A list of whole numbers as it is printed; of a long one the beginning.
+fn listed(numbers: &[i64]) -> String {
+    const PRINTED: usize = 10;
+    match numbers.get(..PRINTED) {
+        Some(first) if numbers.len() > PRINTED => {
+            let first: Vec<_> = first.iter().map(i64::to_string).collect();
+            format!("[{}, … {} in all]", first.join(", "), numbers.len())
+        }
+        _ => format!("{numbers:?}"),
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::dtype::DType;
 use crate::operation::OperationKind;
-use crate::rules::{RuleContext, RuleError, RuleResult, TRANSCENDENTAL, cost, shape_text};
+use crate::rules::{RuleContext, RuleError, RuleResult, TRANSCENDENTAL, cost, listed, shape_text};
 use crate::shape::{Dimension, TensorType};
 
 /// What is reduced, and the shape that is left.
@@ -29,7 +29,7 @@ fn reduction(context: &RuleContext<'_>) -> Result<Reduction, RuleError> {
         matches!(context.operation.kind, OperationKind::Prod | OperationKind::Argmax | OperationKind::Argmin);
     if let Some(named) = named.as_ref().filter(|named| one_only && named.len() > 1) {
         return Err(context
-            .error(format!("reduces one dimension or all of them, not several: {named:?}"))
+            .error(format!("reduces one dimension or all of them, not several: {}", listed(&named)))
             .hint("`flatten` the dimensions first"));
     }
     let mut reduced = match &named {
@@ -153,11 +153,10 @@ pub(crate) fn normalise(context: &mut RuleContext<'_>) -> RuleResult {
         return Err(context.error("needs at least one size in `normalized_shape`"));
     }
     let size = |&size: &i64| u64::try_from(size).ok().map(Dimension::known);
-    let normalized: Vec<Dimension> = named
-        .iter()
-        .map(size)
-        .collect::<Option<_>>()
-        .ok_or_else(|| context.error(format!("takes sizes in `normalized_shape`, not {named:?}")))?;
+    let normalized: Vec<Dimension> =
+        named.iter().map(size).collect::<Option<_>>().ok_or_else(|| {
+            context.error(format!("takes sizes in `normalized_shape`, not {}", listed(&named)))
+        })?;
     let leading = input.shape.len().checked_sub(normalized.len());
     let last = leading.and_then(|leading| input.shape.get(leading..));
     let fits = last.is_some_and(|last| last.iter().zip(&normalized).all(|(a, b)| a.could_equal(b)));

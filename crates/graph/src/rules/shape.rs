@@ -3,7 +3,7 @@
 use crate::limits;
 use crate::rules::promotion::{Operand, result_type};
 use crate::rules::solve::{self, Unsolvable};
-use crate::rules::{RuleContext, RuleError, RuleResult, cost};
+use crate::rules::{RuleContext, RuleError, RuleResult, cost, listed};
 use crate::shape::{Dimension, TensorType};
 
 /// What is asked for, as it is printed.
@@ -92,7 +92,7 @@ pub(crate) fn permute(context: &mut RuleContext<'_>) -> RuleResult {
     let (input, dimensions) = (context.tensor("input")?, context.integers("dims")?);
     if dimensions.len() != input.shape.len() {
         return Err(context
-            .error(format!("names every dimension of {input} once, not {dimensions:?}"))
+            .error(format!("names every dimension of {input} once, not {}", listed(&dimensions)))
             .hint("to move a few, use `transpose` or `movedim`"));
     }
     let places = context.axes(&input, &dimensions)?;
@@ -198,7 +198,7 @@ pub(crate) fn repeat(context: &mut RuleContext<'_>) -> RuleResult {
     let (input, repeats) = (context.tensor("input")?, context.integers("repeats")?);
     let Some(new) = repeats.len().checked_sub(input.shape.len()) else {
         return Err(context
-            .error(format!("takes a number for each dimension of {input}, not {repeats:?}"))
+            .error(format!("takes a number for each dimension of {input}, not {}", listed(&repeats)))
             .hint("1 leaves a dimension as it is"));
     };
     if repeats.len() > limits::DIMENSIONS {
@@ -350,7 +350,8 @@ pub(crate) fn split(context: &mut RuleContext<'_>) -> RuleResult {
     let sum = sizes.iter().fold(0u64, |sum, size| sum.saturating_add(size.unsigned_abs()));
     if !total.could_be(sum) {
         return Err(context.error(format!(
-            "into {sizes:?}, {sum} together, does not make up dimension {place}, of size {total}, of {input}"
+            "into {}, {sum} together, does not make up dimension {place}, of size {total}, of {input}",
+            listed(&sizes)
         )));
     }
     pieces(context, &input, place, sizes.iter().map(|size| Dimension::known(size.unsigned_abs())))
@@ -382,7 +383,8 @@ pub(crate) fn pad(context: &mut RuleContext<'_>) -> RuleResult {
     if !amounts.len().is_multiple_of(2) || amounts.len() > input.shape.len() * 2 {
         return Err(context
             .error(format!(
-                "takes a pair of numbers for each of the last dimensions of {input}, not {amounts:?}"
+                "takes a pair of numbers for each of the last dimensions of {input}, not {}",
+                listed(&amounts)
             ))
             .hint("[before, after] of the last dimension, then of the one before it"));
     }
@@ -417,7 +419,11 @@ pub(crate) fn roll(context: &mut RuleContext<'_>) -> RuleResult {
         (context.tensor("input")?, context.integers("shifts")?, context.integers("dims")?);
     let flat = dimensions.is_empty() && shifts.len() == 1;
     if shifts.is_empty() || (shifts.len() != dimensions.len() && !flat) {
-        return Err(context.error(format!("takes a shift for each dimension: {shifts:?} for {dimensions:?}")));
+        return Err(context.error(format!(
+            "takes a shift for each dimension: {} for {}",
+            listed(&shifts),
+            listed(&dimensions)
+        )));
     }
     for &dimension in &dimensions {
         context.axis(&input, dimension)?;
