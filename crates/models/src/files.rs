@@ -15,6 +15,8 @@ use crate::{Error, Result};
 pub struct ModelFiles {
     /// The model's name.
     pub name: String,
+    /// Where it comes from, for people: a path, or the hub's name and what there is to say of it.
+    pub origin: String,
     /// The revision of the weights, if their publisher has one.
     pub revision: Option<String>,
     /// `config.json`.
@@ -36,15 +38,13 @@ impl ModelFiles {
     /// Where a file is missing or damaged.
     pub fn open_folder(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        let config = read_json(&folder.join("config.json"))?.ok_or_else(|| Error::NoSuchModel {
-            given: folder.display().to_string(),
-            reason: "the folder has no config.json".into(),
-        })?;
+        let config = read_config(folder)?;
         let tokenizer = Tokenizer::from_folder(folder)?;
         let none = SpecialTokens::default();
         let special = tokenizer.as_ref().map_or(&none, Tokenizer::special_tokens);
         Ok(Self {
             name: name_of(folder),
+            origin: folder.display().to_string(),
             revision: None,
             config,
             generation_config: read_json(&folder.join("generation_config.json"))?,
@@ -67,35 +67,24 @@ impl ModelFiles {
         let template = file.chat_template().map(|source| ChatTemplate::new(source, special));
         Ok(Self {
             name: name_of(path),
+            origin: path.display().to_string(),
             revision: None,
             config: file.config()?,
             generation_config: file.generation_config(),
             checkpoint: file.checkpoint()?,
-            chat_template: template.transpose()?,
+            chat_template: template,
             tokenizer,
         })
     }
+}
 
-    /// Opens a folder or a file. A folder without `config.json` that holds one GGUF file is that file.
-    ///
-    /// # Errors
-    /// Those of [`ModelFiles::open_folder`] and [`ModelFiles::open_gguf`].
-    pub fn open_path(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        if path.is_file() {
-            return Self::open_gguf(path);
-        }
-        if !path.join("config.json").exists() && path.is_dir() {
-            let entries = std::fs::read_dir(path).map_err(Error::io("read", path))?;
-            let files = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-            let mut files =
-                files.filter(|file| file.extension().is_some_and(|extension| extension == "gguf"));
-            if let (Some(file), None) = (files.next(), files.next()) {
-                return Self::open_gguf(file);
-            }
-        }
-        Self::open_folder(path)
-    }
+/// The configuration of a folder.
+pub(crate) fn read_config(folder: &Path) -> Result<Value> {
+    let path = folder.join("config.json");
+    read_json(&path)?.ok_or_else(|| Error::NoSuchModel {
+        given: folder.display().to_string(),
+        reason: "the folder has no `config.json`".to_owned(),
+    })
 }
 
 /// The last part of a path, made absolute where that is needed to have one.

@@ -11,6 +11,7 @@
 //! | [`rotary`] | tables of rotary positions |
 //! | [`Model`] | a loaded model: blueprint, packed weights, tokenizer |
 //! | [`weights`] | checkpoints: named tensors in mapped files |
+//! | [`hub`] | models by name: the hub's cache, and downloads into it |
 //! | [`tokenizer`] | text to token ids and back |
 //! | [`chat_template`] | conversations as the text a model was trained on |
 //!
@@ -22,6 +23,7 @@ pub mod decoder;
 pub mod error;
 pub mod family;
 mod files;
+pub mod hub;
 pub mod inner;
 mod model;
 mod parameter;

@@ -1,6 +1,5 @@
 //! A loaded model: its blueprint, with weights.
 
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use pellucid_graph::ModelSpec;
@@ -8,6 +7,7 @@ use pellucid_kernels::philox::Stream;
 use pellucid_kernels::{PackedMatrix, Precision, WeightLayout};
 use serde_json::Value;
 
+use crate::Result;
 use crate::chat_template::ChatTemplate;
 use crate::config::{DecoderConfig, Reader};
 use crate::files::ModelFiles;
@@ -16,7 +16,7 @@ use crate::spec::{Blueprint, blueprint};
 use crate::stage::{Kernel, LinearLayout, StageList, WeightId, WeightSpec};
 use crate::tokenizer::Tokenizer;
 use crate::weights::Checkpoint;
-use crate::{Error, Result};
+use crate::weights::Source;
 
 /// How to load a model.
 #[derive(Clone)]
@@ -93,18 +93,13 @@ impl Weight {
 }
 
 impl Model {
-    /// Opens a folder in Hugging Face's layout or a GGUF file.
+    /// Opens a folder in Hugging Face's layout, a GGUF file, or a model of a hub by its name, as [`Source::parse`] tells
+    /// them apart.
     ///
     /// # Errors
     /// Where there is no such model, its family is not supported, or a weight is missing or of another shape.
     pub fn open(source: &str, options: &ModelOptions) -> Result<Self> {
-        if !Path::new(source).exists() {
-            return Err(Error::NoSuchModel {
-                given: source.to_owned(),
-                reason: "there is no such folder or file".into(),
-            });
-        }
-        Self::from_files(ModelFiles::open_path(source)?, options)
+        Self::from_files(Source::resolve(source)?, options)
     }
 
     /// Loads a model from its files.

@@ -25,7 +25,7 @@ fn conversations_are_written_as_transformers_writes_them() {
     for case in golden["cases"].as_array().unwrap() {
         let source = golden["templates"][case["template"].as_str().unwrap()].as_str().unwrap();
         let conversation = &golden["conversations"][case["conversation"].as_str().unwrap()];
-        let template = ChatTemplate::new(source, &special()).unwrap();
+        let template = ChatTemplate::new(source, &special());
         let prompt = case["add_generation_prompt"].as_bool().unwrap();
         let ours = template.apply_with(&conversation["messages"], prompt, &conversation["variables"]);
         match case["text"].as_str() {
@@ -48,7 +48,7 @@ fn conversations_are_written_as_transformers_writes_them() {
 fn smollm2_is_written_as_transformers_writes_it() {
     // The template of the GGUF file and of the model's own repository.
     let source = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
-    let template = ChatTemplate::new(source, &SpecialTokens::default()).unwrap();
+    let template = ChatTemplate::new(source, &SpecialTokens::default());
     let reference = golden("gguf/smollm2-135m-instruct.json");
     for chat in reference["chats"].as_array().unwrap() {
         let messages: Vec<Message> = serde_json::from_value(chat["messages"].clone()).unwrap();
@@ -74,19 +74,19 @@ fn a_folder_gives_its_template() {
 
 #[test]
 fn the_date_can_be_fixed() {
-    let template = ChatTemplate::new("{{ strftime_now('%d %b %Y') }}", &special()).unwrap();
+    let template = ChatTemplate::new("{{ strftime_now('%d %b %Y') }}", &special());
     let at = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(951_827_696);
     assert_eq!(template.at(at).apply(&[], false).unwrap(), "29 Feb 2000");
 }
 
 #[test]
 fn what_cannot_be_a_template_or_does_not_end_is_an_error() {
-    let error = ChatTemplate::new("{% for %}", &special()).unwrap_err();
+    let error = ChatTemplate::new("{% for %}", &special()).apply(&[], false).unwrap_err();
     assert!(matches!(error, Error::ChatTemplate { .. }));
-    assert!(ChatTemplate::new(&" ".repeat(1 << 21), &special()).is_err());
+    assert!(ChatTemplate::new(&" ".repeat(1 << 21), &special()).apply(&[], false).is_err());
     let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}x\
                    {% endfor %}{% endfor %}{% endfor %}";
-    let message = ChatTemplate::new(endless, &special()).unwrap().apply(&[], false).unwrap_err().to_string();
+    let message = ChatTemplate::new(endless, &special()).apply(&[], false).unwrap_err().to_string();
     assert!(message.contains("steps"), "{message}");
     for hostile in [
         "{{ 'x' * 99999999999 }}",
@@ -94,6 +94,6 @@ fn what_cannot_be_a_template_or_does_not_end_is_an_error() {
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{{ messages.missing.attribute }}",
     ] {
-        assert!(ChatTemplate::new(hostile, &special()).unwrap().apply(&[], false).is_err(), "{hostile}");
+        assert!(ChatTemplate::new(hostile, &special()).apply(&[], false).is_err(), "{hostile}");
     }
 }

@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use pellucid_models::chat_template::Message;
+use pellucid_models::weights::Source;
 use pellucid_models::weights::gguf::GgufModel;
 use serde_json::{Value, json};
 
@@ -89,5 +91,18 @@ fn the_tokenizer_gives_the_reference_ids() {
         }
         continued.extend(stream.finish().unwrap());
         assert_eq!(continued, prompt["greedy_text"].as_str().unwrap());
+    }
+}
+
+#[test]
+fn conversations_are_written_by_the_files_own_template() {
+    let Some(path) = file() else { return };
+    let files = Source::resolve(path.to_str().unwrap()).unwrap();
+    assert_eq!(files.origin, path.to_str().unwrap());
+    let template = files.chat_template.unwrap();
+    for chat in reference()["chats"].as_array().unwrap() {
+        let messages: Vec<Message> = serde_json::from_value(chat["messages"].clone()).unwrap();
+        let prompt = chat["add_generation_prompt"].as_bool().unwrap();
+        assert_eq!(template.apply(&messages, prompt).unwrap(), chat["text"].as_str().unwrap());
     }
 }

@@ -44,13 +44,12 @@ impl Message {
 ///
 /// let source = "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}\
 ///               {% if add_generation_prompt %}[assistant] {% endif %}";
-/// let template = ChatTemplate::new(source, &SpecialTokens::default())?;
+/// let template = ChatTemplate::new(source, &SpecialTokens::default());
 /// assert_eq!(template.apply(&[Message::user("Hello")], true)?, "[user] Hello\n[assistant] ");
 /// # Ok::<(), pellucid_models::Error>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
     source: String,
     special: SpecialTokens,
     now: Option<SystemTime>,
@@ -60,45 +59,27 @@ pub struct ChatTemplate {
 const NAME: &str = "chat template";
 
 impl ChatTemplate {
-    /// A template from its Jinja text. Special tokens are there for it as `bos_token`, `eos_token`, …
-    ///
-    /// # Errors
-    /// [`Error::ChatTemplate`] when the text is not a template.
-    pub fn new(source: &str, special: &SpecialTokens) -> Result<Self> {
-        if source.len() > MAXIMUM_TEMPLATE_BYTES {
-            let reason = format!("it is longer than {MAXIMUM_TEMPLATE_BYTES} bytes");
-            return Err(Error::ChatTemplate { reason });
-        }
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(template_error)?);
-        environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_filter("tojson", python::tojson);
-        environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_template_owned(NAME, without_generation_marks(source)).map_err(template_error)?;
-        Ok(Self { environment, source: source.to_owned(), special: special.clone(), now: None })
+    /// A template from its Jinja text, which is read when it is first applied: a model whose template cannot be read is
+    /// still a model. Special tokens are there for it as `bos_token`, `eos_token`, …
+    #[must_use]
+    pub fn new(source: &str, special: &SpecialTokens) -> Self {
+        Self { source: source.to_owned(), special: special.clone(), now: None }
     }
 
     /// The template of a Hugging Face folder, from `chat_template.jinja` or else `tokenizer_config.json`; `None` where
     /// there is none.
     ///
     /// # Errors
-    /// When a file cannot be read, or holds no template.
+    /// When a file cannot be read.
     pub fn from_folder(folder: impl AsRef<Path>, special: &SpecialTokens) -> Result<Option<Self>> {
         let folder = folder.as_ref();
         let path = folder.join("chat_template.jinja");
         if let Some(source) = read_if_there(&path)? {
             let source = String::from_utf8(source).map_err(|error| Error::malformed(path, "Jinja", error))?;
-            return Self::new(&source, special).map(Some);
+            return Ok(Some(Self::new(&source, special)));
         }
         let config = read_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
-        match template_of(&config) {
-            Some(source) => Self::new(source, special).map(Some),
-            None => Ok(None),
-        }
+        Ok(template_of(&config).map(|source| Self::new(source, special)))
     }
 
     /// The template's Jinja text.
@@ -119,7 +100,7 @@ impl ChatTemplate {
     /// tokens are in the text: it is to be encoded without adding any.
     ///
     /// # Errors
-    /// [`Error::ChatTemplate`] when the template refuses the conversation, with what it says.
+    /// [`Error::ChatTemplate`] when the text is not a template, or refuses the conversation, with what it says.
     pub fn apply(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         let messages = serde_json::to_value(messages)
             .map_err(|error| Error::ChatTemplate { reason: error.to_string() })?;
@@ -150,8 +131,28 @@ impl ChatTemplate {
         all.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
         let now = self.now.unwrap_or_else(SystemTime::now);
         let strftime_now = Jinja::from_function(move |format: String| python::strftime(&format, now));
-        let template = self.environment.get_template(NAME).map_err(template_error)?;
+        let environment = self.environment()?;
+        let template = environment.get_template(NAME).map_err(template_error)?;
         template.render(context! { strftime_now, ..Jinja::from(Serde(&all)) }).map_err(template_error)
+    }
+
+    fn environment(&self) -> Result<Environment<'static>> {
+        if self.source.len() > MAXIMUM_TEMPLATE_BYTES {
+            let reason = format!("it is longer than {MAXIMUM_TEMPLATE_BYTES} bytes");
+            return Err(Error::ChatTemplate { reason });
+        }
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(template_error)?);
+        environment.set_fuel(Some(FUEL));
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_filter("tojson", python::tojson);
+        environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        });
+        let source = without_generation_marks(&self.source);
+        environment.add_template_owned(NAME, source).map_err(template_error)?;
+        Ok(environment)
     }
 }
 

@@ -43,7 +43,9 @@ impl SpecialTokens {
 ///
 /// ```no_run
 /// # fn main() -> pellucid_models::Result<()> {
-/// let tokenizer = pellucid_models::tokenizer::Tokenizer::from_folder("path/to/model")?;
+/// use pellucid_models::tokenizer::Tokenizer;
+///
+/// let Some(tokenizer) = Tokenizer::from_folder("path/to/model")? else { return Ok(()) };
 /// let ids = tokenizer.encode("The Eiffel Tower is in", true)?;
 /// assert_eq!(tokenizer.decode(&ids, true)?, "The Eiffel Tower is in");
 /// # Ok(())

@@ -1,5 +1,6 @@
 //! A model's weights: named tensors in files that are mapped, not read.
 //!
+//! [`Source::resolve`] gives everything there is of a model named by a folder, a GGUF file or a hub's name.
 //! [`Checkpoint`] opens a folder of safetensors or a GGUF file and gives [`RawTensor`]s under Hugging Face's names, with
 //! Hugging Face's shapes and values. No header, however it was made, makes it panic or take memory out of proportion.
 
@@ -8,7 +9,9 @@ mod dequantize;
 pub mod gguf;
 pub(crate) mod near;
 pub(crate) mod safetensors_files;
+mod source;
 mod tensor;
 
 pub use checkpoint::Checkpoint;
+pub use source::Source;
 pub use tensor::{RawTensor, Restoration, TensorType};
