@@ -29,7 +29,7 @@ fn reduction(context: &RuleContext<'_>) -> Result<Reduction, RuleError> {
         matches!(context.operation.kind, OperationKind::Prod | OperationKind::Argmax | OperationKind::Argmin);
     if let Some(named) = named.as_ref().filter(|named| one_only && named.len() > 1) {
         return Err(context
-            .error(format!("reduces one dimension or all of them, not several: {}", listed(&named)))
+            .error(format!("reduces one dimension or all of them, not several: {}", listed(named)))
             .hint("`flatten` the dimensions first"));
     }
     let mut reduced = match &named {
