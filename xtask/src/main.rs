@@ -1,5 +1,6 @@
 //! What developers run. `cargo xtask help` lists it.
 
+mod bench;
 mod fuzz;
 mod generate;
 mod golden;
@@ -25,6 +26,8 @@ enum Command {
     Golden(golden::Arguments),
     /// Write the files that are generated from the code: the program schema and the references in docs/.
     Generate(generate::Arguments),
+    /// Measure Pellucid beside its peers, and write docs/benchmarks.md.
+    Bench(bench::Arguments),
     /// Fuzz the program decoder and checker.
     Fuzz(fuzz::Arguments),
 }
@@ -34,6 +37,7 @@ fn main() -> std::process::ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::Golden(arguments) => golden::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
     };
     match outcome {
