@@ -5,7 +5,12 @@
 //! cargo run --release -p pellucid-engine --example bench_server -- MODEL_FOLDER [f32|bf16]
 //! ```
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark stops where something is wrong")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a benchmark stops where something is wrong"
+)]
 
 use std::io::{BufRead, Write};
 use std::sync::{Arc, Mutex};
@@ -55,7 +60,8 @@ fn answer(line: &str) {
 
 /// The same tokens that the peers are given.
 fn tokens(prompts: usize, length: usize, vocabulary: u64) -> Vec<Vec<u32>> {
-    let at = |prompt: usize, place: usize| ((prompt * 7919 + place * 104_729 + 13) as u64 % vocabulary) as u32;
+    let at =
+        |prompt: usize, place: usize| ((prompt * 7919 + place * 104_729 + 13) as u64 % vocabulary) as u32;
     (0..prompts).map(|prompt| (0..length).map(|place| at(prompt, place)).collect()).collect()
 }
 
@@ -85,10 +91,18 @@ fn forward(engine: &Engine, prompts: usize, length: usize, which: &str) {
 fn decode(engine: &Engine, context: usize, count: usize) {
     let prompts = tokens(1, context, engine.model().spec().sizes.vocabulary);
     let generate = format!(r#","generate":{{"max_new_tokens":{count},"stop_tokens":[]}}"#);
-    let program = checked(engine, &prompts, &generate, r#"{"op":"generated","name":"g"},{"op":"save","name":"s","value":"g"}"#);
+    let program = checked(
+        engine,
+        &prompts,
+        &generate,
+        r#"{"op":"generated","name":"g"},{"op":"save","name":"s","value":"g"}"#,
+    );
     let times = Arc::new(Mutex::new(Vec::new()));
     let seen = times.clone();
-    let options = RunOptions { on_token: Some(Arc::new(move |_| seen.lock().unwrap().push(Instant::now()))), ..RunOptions::default() };
+    let options = RunOptions {
+        on_token: Some(Arc::new(move |_| seen.lock().unwrap().push(Instant::now()))),
+        ..RunOptions::default()
+    };
     engine.run(&program, &options).unwrap();
     let times = times.lock().unwrap();
     let seconds = (times[times.len() - 1] - times[0]).as_secs_f64() / (times.len() - 1) as f64;
@@ -119,7 +133,11 @@ fn overhead(engine: &Engine) {
     let plain = least(&checked(engine, &prompts, "", LAST));
     let nodes = |node: &dyn Fn(usize) -> String| (0..layers).map(node).collect::<Vec<_>>().join(",");
     // A getter whose value is not kept: a reader that takes one number of it.
-    let getters = nodes(&|layer| format!(r#"{{"op":"get","name":"g{layer}","hook":"layers.{layer}.output"}},{{"op":"save","name":"s{layer}","value":"g{layer}"}}"#));
+    let getters = nodes(&|layer| {
+        format!(
+            r#"{{"op":"get","name":"g{layer}","hook":"layers.{layer}.output"}},{{"op":"save","name":"s{layer}","value":"g{layer}"}}"#
+        )
+    });
     let getters = least(&checked(engine, &prompts, "", &format!("{getters},{LAST}")));
     let setters = nodes(&|layer| format!(r#"{{"op":"set","hook":"layers.{layer}.output","value":"z"}}"#));
     let zero = r#"{"op":"zeros","name":"z","size":[1]}"#;
@@ -136,7 +154,10 @@ fn memory() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name));
-        line.and_then(|line| line.split_whitespace().nth(1)).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1024
+        line.and_then(|line| line.split_whitespace().nth(1))
+            .and_then(|number| number.parse::<u64>().ok())
+            .unwrap_or(0)
+            * 1024
     };
     answer(&format!(r#"{{"peak": {}, "anonymous": {}}}"#, field("VmHWM"), field("RssAnon")));
 }

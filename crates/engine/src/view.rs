@@ -40,6 +40,40 @@ fn missing() -> OperationError {
     OperationError::new("the hook point's value is not there")
 }
 
+/// An invoke's view of a hook point that nothing reads after it: where the view is the whole buffer, the buffer itself
+/// moves out, so that the logits of a long prompt are not copied.
+pub(crate) fn take(
+    state: &mut PassState,
+    slot: Slot,
+    layout: HookLayout,
+    rectangle: &Rectangle,
+) -> Result<Tensor> {
+    let tokens = state.tokens();
+    let everyone = rectangle.members.len() == state.sequences.len()
+        && rectangle
+            .members
+            .iter()
+            .enumerate()
+            .all(|(at, member)| member.sequence == Some(at) && member.padding == 0);
+    let cells = rectangle.members.len() * rectangle.columns.as_ref().map_or(rectangle.length, Vec::len);
+    if everyone
+        && cells == tokens
+        && layout == HookLayout::Tokens
+        && let Some(SlotValue::Rows(rows)) = state.slot_mut(slot)
+        && rows.is_row_contiguous()
+        && rows.token_stride == rows.width()
+        && rows.offset == 0
+        && rows.buffer.len() == tokens * rows.width()
+        && let Some(buffer) = Arc::get_mut(&mut rows.buffer)
+    {
+        let values = std::mem::take(buffer);
+        let mut shape = vec![rectangle.members.len(), cells / rectangle.members.len().max(1)];
+        shape.extend(rows.inner.iter().map(|dimension| dimension.0));
+        return Tensor::from_f32(values, &shape);
+    }
+    read(state, slot, layout, rectangle)
+}
+
 /// Copies an invoke's view of a hook point out.
 pub(crate) fn read(
     state: &PassState,
