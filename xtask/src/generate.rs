@@ -37,7 +37,11 @@ pub(crate) fn check() -> Outcome {
 
 fn files() -> Outcome<Vec<(&'static str, String)>> {
     let schema = pellucid_graph::wire::pretty(&pellucid_graph::wire::schema());
-    Ok(vec![("docs/program.schema.json", schema), ("docs/hook-points.md", hook_points()?)])
+    Ok(vec![
+        ("docs/program.schema.json", schema),
+        ("docs/operations.md", pellucid_graph::operation::reference_markdown()),
+        ("docs/hook-points.md", hook_points()?),
+    ])
 }
 
 fn hook_points() -> Outcome<String> {
