@@ -121,6 +121,12 @@ impl AttentionOptions {
     }
 }
 
+/// Multiply-adds below which a call is not worth waking the pool.
+const SERIAL_WORK: usize = 1 << 16;
+/// Keys from which a block takes this many tiles of rows.
+const LONG_CONTEXT: usize = 1024;
+const LONG_TILES: usize = 3;
+
 /// What one call works on; the same for every block of it.
 struct Layer<'a> {
     isa: Isa,
@@ -177,18 +183,23 @@ impl<'a> Layer<'a> {
     /// Runs `body` on every block, on the pool where there is work enough.
     fn for_blocks(&self, body: impl Fn(Block) + Sync) {
         let rows = self.queries * self.group;
+        let work = self.queries * self.heads * self.context() * self.store.head_size();
+        let threads = if work < SERIAL_WORK { 1 } else { pool::threads() };
+        let key_heads = self.store.heads();
+        // Over a long context several tiles of rows share a block, which reads keys and values from far once for all
+        // of them; as long as there are blocks enough. A few rows over few key heads are split among the threads.
         let tile = tile::max_rows(self.isa);
-        let blocks = rows.div_ceil(tile).max(1);
-        let items = self.store.heads() * blocks;
-        let work = rows * self.heads * self.context() * self.store.head_size();
-        let threads = if work < 1 << 16 { 1 } else { pool::threads() };
+        let long = self.context() >= LONG_CONTEXT && rows * key_heads >= 16 * LONG_TILES * tile * threads;
+        let blocks = rows
+            .div_ceil(if long { LONG_TILES * tile } else { tile })
+            .max(threads.div_ceil(key_heads))
+            .min(rows);
+        let items = key_heads * blocks;
         pool::with_threads(threads, || {
             pool::parallel(items, |item| {
                 let block = item % blocks;
                 let (first, end) = (block * rows / blocks, (block + 1) * rows / blocks);
-                if first < end {
-                    body(Block { key_head: item / blocks, first, rows: end - first });
-                }
+                body(Block { key_head: item / blocks, first, rows: end - first });
             });
         });
     }

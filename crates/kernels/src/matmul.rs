@@ -2,14 +2,15 @@
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use crate::activation::{self, Activation};
 use crate::buffer::AlignedWords;
 use crate::isa::Isa;
-use crate::packed::{PackedMatrix, Precision, WeightLayout, bf16_pair};
+use crate::packed::{self, PackedMatrix, Precision, WeightLayout, bf16_pair};
 use crate::pool::{self, Shared};
 use crate::simd::{LANES, kernel};
-use crate::tile::{self, PANEL, PANEL_VECTORS, Tile};
+use crate::tile::{self, PANEL, PANEL_VECTORS, Tile, Words};
 
 /// Steps taken at once: a panel's block of so many stays in the second-level cache, the left rows' in the first.
 const STEP_BLOCK: usize = 768;
@@ -17,6 +18,8 @@ const STEP_BLOCK: usize = 768;
 const LEFT_STRIDE: usize = STEP_BLOCK + 16;
 /// Rows of one work item at most: their block (300 KB) shares the second-level cache with a panel's.
 const ROW_BLOCK: usize = 104;
+/// Rows up to which a user's `[k, n]` array is read where it lies: packing costs about as much as so many rows.
+const PLAIN_ROWS: usize = 26;
 /// Multiply-adds below which a product is not worth waking the pool.
 const SERIAL_WORK: usize = 1 << 16;
 
@@ -75,7 +78,20 @@ pub fn matmul(
     out: &mut [f32],
     out_row_stride: usize,
 ) {
-    let (k, n) = (weights.k(), weights.n());
+    product(x, x_row_stride, rows, &Right::packed(weights), epilogue, out, out_row_stride);
+}
+
+/// [`matmul`] for any right side.
+fn product(
+    x: &[f32],
+    x_row_stride: usize,
+    rows: usize,
+    right: &Right<'_>,
+    epilogue: &Epilogue<'_>,
+    out: &mut [f32],
+    out_row_stride: usize,
+) {
+    let (k, n) = (right.k, right.n);
     check_strided("matmul's x", x.len(), rows, x_row_stride, k);
     check_strided("matmul's out", out.len(), rows, out_row_stride, n);
     if let Some(bias) = epilogue.bias {
@@ -111,7 +127,7 @@ pub fn matmul(
                 product_block(
                     isa,
                     Left { x, stride: x_row_stride, first_row, rows: end_row - first_row },
-                    weights,
+                    right,
                     first_panel..end_panel,
                     epilogue,
                     out.get().add(first_row * out_row_stride + first_panel * PANEL),
@@ -120,6 +136,59 @@ pub fn matmul(
             }
         });
     });
+}
+
+/// The right side of a product: packed weights, or a plain `[k, n]` array whose columns fill whole vectors.
+struct Right<'a> {
+    k: usize,
+    n: usize,
+    precision: Precision,
+    words: &'a [u32],
+    /// Words from one step to the next, within a panel.
+    step_stride: usize,
+    /// Words from one panel to the next.
+    panel_stride: usize,
+}
+
+impl<'a> Right<'a> {
+    fn packed(weights: &'a PackedMatrix) -> Self {
+        Self {
+            k: weights.k(),
+            n: weights.n(),
+            precision: weights.precision(),
+            words: weights.words().words(),
+            step_stride: PANEL,
+            panel_stride: weights.panel_words(),
+        }
+    }
+
+    /// The first columns of a `[k, width]` array, as many as fill whole vectors.
+    fn plain(values: &'a [f32], k: usize, width: usize) -> Self {
+        assert_eq!(values.len(), k * width, "a [{k}, {width}] array");
+        // SAFETY: u32 has the size and alignment of f32, and every bit pattern is one.
+        let words = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) };
+        let n = width / LANES * LANES;
+        Self { k, n, precision: Precision::F32, words, step_stride: width, panel_stride: PANEL }
+    }
+
+    fn steps(&self) -> usize {
+        packed::steps(self.k, self.precision)
+    }
+
+    fn word_kind(&self) -> Words {
+        match self.precision {
+            Precision::F32 => Words::Float,
+            Precision::Bf16 => Words::Bf16Pair,
+        }
+    }
+
+    /// Where a vector's run of steps begins. The run's last word is checked to be there.
+    fn start(&self, vector: usize, vectors: usize, steps: Range<usize>) -> *const u32 {
+        let of = |vector: usize| vector / PANEL_VECTORS * self.panel_stride + vector % PANEL_VECTORS * LANES;
+        let last = of(vector + vectors - 1) + (steps.end.max(1) - 1) * self.step_stride + LANES;
+        assert!(last <= self.words.len() || steps.is_empty(), "a right side's vectors lie within it");
+        self.words.as_ptr().wrapping_add(of(vector) + steps.start * self.step_stride)
+    }
 }
 
 /// The rows of the left side that a work item takes.
@@ -173,21 +242,23 @@ thread_local! {
     static LEFT_BLOCK: RefCell<AlignedWords> = RefCell::default();
 }
 
+/// One work item of a product.
+///
 /// # Safety
 /// `out` must be writable for `left.rows` rows, `out_stride` apart, of the columns of `panels` (those below n; the first
-/// of them stands at `out` itself), which nobody else touches meanwhile. The epilogue's slices must have the lengths `matmul` checks.
+/// of them stands at `out` itself), which nobody else touches meanwhile.
 unsafe fn product_block(
     isa: Isa,
     left: Left<'_>,
-    weights: &PackedMatrix,
-    panels: std::ops::Range<usize>,
+    weights: &Right<'_>,
+    panels: Range<usize>,
     epilogue: &Epilogue<'_>,
     out: *mut f32,
     out_stride: usize,
 ) {
     LEFT_BLOCK.with_borrow_mut(|block| {
         block.resize(left.rows * LEFT_STRIDE);
-        let (steps, n) = (weights.steps(), weights.n());
+        let (steps, n) = (weights.steps(), weights.n);
         let first_column = panels.start * PANEL;
         // Vectors that hold columns; the last panel may have one of padding only.
         let vectors = panels.start * PANEL_VECTORS..(panels.end * PANEL_VECTORS).min(n.div_ceil(LANES));
@@ -195,7 +266,7 @@ unsafe fn product_block(
         let mut from = 0;
         loop {
             let to = (from + STEP_BLOCK).min(steps);
-            left.copy_steps(isa, weights.precision(), weights.k(), from, to, block.words_mut());
+            left.copy_steps(isa, weights.precision, weights.k, from, to, block.words_mut());
             // One group of vectors after the other, all row tiles for each: its panel block is read from memory once.
             let group_rows = left.rows.div_ceil(left.rows.div_ceil(tile::max_rows(isa)));
             tile::for_vector_groups(isa, group_rows, vectors.clone(), |vector, count| {
@@ -211,9 +282,8 @@ unsafe fn product_block(
                         // SAFETY: as above; `edge` holds the largest tile.
                         unsafe { copy_rows(target, out_stride, tile_out, tile_stride, rows, width) };
                     }
-                    let right = (vector / PANEL_VECTORS) * weights.panel_words() + from * PANEL;
-                    // SAFETY: the panel range is within the matrix, the left block holds `to - from` steps of every
-                    // row, and the output is either ours or the local edge.
+                    // SAFETY: `start` has checked the right side, the left block holds `to - from` steps of every row,
+                    // and the output is either ours or the local edge.
                     unsafe {
                         let tile = Tile {
                             rows,
@@ -221,9 +291,9 @@ unsafe fn product_block(
                             steps: to - from,
                             left: block.as_ptr().add(row * LEFT_STRIDE),
                             left_stride: LEFT_STRIDE,
-                            right: weights.words().as_ptr().add(right + vector % PANEL_VECTORS * LANES),
-                            step_stride: PANEL,
-                            panel_stride: weights.panel_words(),
+                            right: weights.start(vector, count, from..to),
+                            step_stride: weights.step_stride,
+                            panel_stride: weights.panel_stride,
                             out: tile_out,
                             out_stride: tile_stride,
                             resume: from > 0,
@@ -334,6 +404,7 @@ pub fn matmul_columns(
     let mut order: Vec<(usize, usize)> = columns.iter().copied().enumerate().map(|(i, c)| (c, i)).collect();
     order.sort_unstable();
     let groups: Vec<&[(usize, usize)]> = order.chunk_by(|a, b| a.0 / PANEL == b.0 / PANEL).collect();
+    let right = Right::packed(weights);
     let out = Shared(out.as_mut_ptr());
     pool::parallel(groups.len(), |index| {
         let group = groups[index];
@@ -347,7 +418,7 @@ pub fn matmul_columns(
                 product_block(
                     isa,
                     Left { x, stride: x_row_stride, first_row, rows: block_rows },
-                    weights,
+                    &right,
                     panel..panel + 1,
                     &Epilogue::default(),
                     scratch.as_mut_ptr(),
@@ -369,7 +440,7 @@ pub fn matmul_columns(
 }
 
 /// `out = a · b` for user tensors: `a` `[m, k]`, `out` `[m, n]`, and `b` `[k, n]` or (output-major) `[n, k]`; packed on
-/// the fly, with the bits of [`matmul`].
+/// the fly where that pays, with the bits of [`matmul`].
 ///
 /// # Panics
 /// If a slice's length is not its shape's.
@@ -385,6 +456,16 @@ pub fn matmul_f32(
     assert_eq!(a.len(), m * k, "matmul_f32's a is [{m}, {k}]");
     assert_eq!(b.len(), k * n, "matmul_f32's b is of {k} by {n}");
     assert_eq!(out.len(), m * n, "matmul_f32's out is [{m}, {n}]");
-    let packed = PackedMatrix::pack_f32(k, n, b, b_layout);
-    matmul(a, k, m, &packed, &Epilogue::default(), out, n);
+    if b_layout == WeightLayout::InputMajor && m <= PLAIN_ROWS {
+        let right = Right::plain(b, k, n);
+        let whole = right.n;
+        product(a, k, m, &right, &Epilogue::default(), out, n);
+        if whole < n && m > 0 {
+            let rest = PackedMatrix::pack_range(k, n, b, whole..n);
+            product(a, k, m, &Right::packed(&rest), &Epilogue::default(), &mut out[whole..], n);
+        }
+    } else {
+        let packed = PackedMatrix::pack_f32(k, n, b, b_layout);
+        matmul(a, k, m, &packed, &Epilogue::default(), out, n);
+    }
 }

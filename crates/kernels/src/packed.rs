@@ -4,11 +4,13 @@
 //! and so on (bf16: two k at a time, the lower in the low half of a 32-bit word). A product then streams a panel from
 //! front to back, and the same layout serves every instruction set.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use crate::buffer::AlignedWords;
 use crate::pool;
-use crate::tile::{PANEL, Words};
+use crate::tile::PANEL;
 
 /// How a packed weight is stored, and with it how its products are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -145,16 +147,25 @@ impl PackedMatrix {
                 source.format
             );
         }
-        let n = parts.iter().map(|(n, _)| n).sum();
-        let steps = steps(k, precision);
-        let panels = usize::div_ceil(n, PANEL);
-        let mut words = AlignedWords::zeroed(panels * steps * PANEL);
+        let columns: Vec<Column<'_>> = parts
+            .iter()
+            .flat_map(|(n, source)| (0..*n).map(move |index| Column { source, index, width: *n }))
+            .collect();
+        Self::pack_columns(k, &columns, precision)
+    }
+
+    /// Packs `f32` columns `range` of a `[k, n]` array.
+    pub(crate) fn pack_range(k: usize, n: usize, values: &[f32], range: Range<usize>) -> Self {
+        assert_eq!(values.len(), k * n, "a [{k}, {n}] array");
+        let source = WeightSource::from_f32(values, WeightLayout::InputMajor);
+        let columns: Vec<_> = range.map(|index| Column { source: &source, index, width: n }).collect();
+        Self::pack_columns(k, &columns, Precision::F32)
+    }
+
+    fn pack_columns(k: usize, columns: &[Column<'_>], precision: Precision) -> Self {
+        let (n, steps) = (columns.len(), steps(k, precision));
+        let mut words = AlignedWords::zeroed(n.div_ceil(PANEL) * steps * PANEL);
         if steps > 0 {
-            // The panel's columns, found once: (source, column of it, columns in all of that source).
-            let columns: Vec<(&WeightSource<'_>, usize, usize)> = parts
-                .iter()
-                .flat_map(|(n, source)| (0..*n).map(move |column| (source, column, *n)))
-                .collect();
             pool::parallel_chunks(words.words_mut(), steps * PANEL, |panel, out| {
                 let first = panel * PANEL;
                 pack_panel(k, &columns[first..(first + PANEL).min(n)], precision, out);
@@ -199,19 +210,9 @@ impl PackedMatrix {
         }
     }
 
-    pub(crate) fn steps(&self) -> usize {
-        steps(self.k, self.precision)
-    }
-
+    /// Words of a panel.
     pub(crate) fn panel_words(&self) -> usize {
-        self.steps() * PANEL
-    }
-
-    pub(crate) fn word_kind(&self) -> Words {
-        match self.precision {
-            Precision::F32 => Words::Float,
-            Precision::Bf16 => Words::Bf16Pair,
-        }
+        steps(self.k, self.precision) * PANEL
     }
 
     pub(crate) fn words(&self) -> &AlignedWords {
@@ -242,13 +243,17 @@ pub(crate) fn bf16_pair(low: f32, high: f32) -> u32 {
     bf16_bits(low) | bf16_bits(high) << 16
 }
 
+/// Where a packed column comes from.
+#[derive(Clone, Copy)]
+struct Column<'a> {
+    source: &'a WeightSource<'a>,
+    index: usize,
+    /// Columns in all of the source.
+    width: usize,
+}
+
 /// Packs one panel's columns. The k are taken in runs, so that the panel is written from a block that stays in cache.
-fn pack_panel(
-    k: usize,
-    columns: &[(&WeightSource<'_>, usize, usize)],
-    precision: Precision,
-    out: &mut [u32],
-) {
+fn pack_panel(k: usize, columns: &[Column<'_>], precision: Precision, out: &mut [u32]) {
     const RUN: usize = 64;
     let mut block = vec![0.0_f32; RUN * PANEL];
     for start in (0..k).step_by(RUN) {
@@ -257,8 +262,8 @@ fn pack_panel(
             block.fill(0.0);
         }
         let mut lane = 0;
-        for part in columns.chunk_by(|a, b| std::ptr::eq(a.0, b.0)) {
-            let (source, first_column, width) = part[0];
+        for part in columns.chunk_by(|a, b| std::ptr::eq(a.source, b.source)) {
+            let Column { source, index: first_column, width } = part[0];
             match source.layout {
                 WeightLayout::OutputMajor => {
                     let mut numbers = [0.0; RUN];

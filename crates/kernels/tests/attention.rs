@@ -263,3 +263,18 @@ fn the_store_gives_back_what_was_appended_and_forgets_what_was_truncated() {
     check(&store);
     assert_same_bits("after truncation", &case.fused(&store, 0..1), &case.fused(&case.store(), 0..1));
 }
+
+/// Blocks of several tiles, which only a long context gets.
+#[test]
+fn a_long_context_has_the_bits_of_short_pieces() {
+    on_every_isa(|isa| {
+        let case = Case::new([1100, 1100, 1, 1, 8, 8], None, Some(700));
+        let store = case.store();
+        let whole = pool::with_threads(1, || case.fused(&store, 0..1100));
+        for first in (0..1100).step_by(137) {
+            let range = first..(first + 5).min(1100);
+            let piece = case.fused(&store, range.clone());
+            assert_same_bits(isa.name(), &piece, &whole[range.start * 8..range.end * 8]);
+        }
+    });
+}
