@@ -104,7 +104,7 @@ pub struct AttentionOptions {
     pub scale: f32,
     /// c: a score s becomes c tanh(s / c), before the mask.
     pub soft_cap: Option<f32>,
-    /// w: a query at position p sees keys p − w < j ≤ p.
+    /// w, at least 1: a query at position p sees keys p − w < j ≤ p.
     pub window: Option<usize>,
 }
 
@@ -166,6 +166,7 @@ impl<'a> Layer<'a> {
             start + queries,
             store.len()
         );
+        assert!(options.window != Some(0), "a window of no keys: a query sees at least its own");
         let group = heads / store.heads();
         Self { isa: Isa::current(), queries, heads, group, store, start, options }
     }

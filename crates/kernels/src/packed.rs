@@ -17,7 +17,8 @@ use crate::tile::PANEL;
 pub enum Precision {
     /// 32-bit weights and activations.
     F32,
-    /// bf16 weights; activations rounded to bf16 (to nearest, ties to even); sums in f32.
+    /// bf16 weights; activations rounded to bf16 (to nearest, ties to even); sums in f32. The path `avx512-bf16` uses the
+    /// processor's own dot product, which adds two products at a time and takes subnormal numbers for zero.
     Bf16,
 }
 
