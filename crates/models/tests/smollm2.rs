@@ -106,3 +106,28 @@ fn conversations_are_written_by_the_files_own_template() {
         assert_eq!(template.apply(&messages, prompt).unwrap(), chat["text"].as_str().unwrap());
     }
 }
+
+/// The folder is `golden/gguf_to_folder.py`'s, and named by `PELLUCID_SMOLLM2_FOLDER`.
+#[test]
+fn the_folder_of_the_same_weights_is_the_same_model() {
+    let (Some(path), Some(folder)) = (file(), std::env::var_os("PELLUCID_SMOLLM2_FOLDER")) else {
+        eprintln!("skipped: PELLUCID_SMOLLM2_FOLDER does not name the folder that gguf_to_folder.py makes");
+        return;
+    };
+    let gguf = Source::resolve(path.to_str().unwrap()).unwrap();
+    let folder = Source::resolve(folder.to_str().unwrap()).unwrap();
+    assert_eq!(gguf.checkpoint.names().collect::<Vec<_>>(), folder.checkpoint.names().collect::<Vec<_>>());
+    for name in gguf.checkpoint.names() {
+        let theirs = folder.checkpoint.get(name).unwrap();
+        assert!(gguf.checkpoint.expect(name, &theirs.shape).unwrap().to_f32() == theirs.to_f32(), "{name}");
+    }
+    let (ours, theirs) = (gguf.tokenizer.unwrap(), folder.tokenizer.unwrap());
+    assert_eq!(ours.vocab_size(), theirs.vocab_size());
+    for prompt in reference()["prompts"].as_array().unwrap() {
+        let text = prompt["text"].as_str().unwrap();
+        assert_eq!(ours.encode(text, true).unwrap(), theirs.encode(text, true).unwrap());
+    }
+    let (ours, theirs) = (gguf.chat_template.unwrap(), folder.chat_template.unwrap());
+    let chat = [Message::user("What is the capital of France?")];
+    assert_eq!(ours.apply(&chat, true).unwrap(), theirs.apply(&chat, true).unwrap());
+}
