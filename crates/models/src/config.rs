@@ -218,14 +218,8 @@ impl DecoderConfig {
                 needed: format!("at most {MOST_LAYERS}"),
             });
         }
-        if !hidden.is_multiple_of(heads) && reader.optional_size("head_dim")?.is_none() {
-            return Err(ConfigError::Invalid {
-                key: "number of heads".into(),
-                found: heads.to_string(),
-                needed: format!("a divisor of the width {hidden}"),
-            });
-        }
-        let head_size = hidden / heads;
+        // 0 where the heads do not share out the width: a family may say otherwise, and is held to it afterwards.
+        let head_size = if hidden.is_multiple_of(heads) { hidden / heads } else { 0 };
         let attention =
             LayerAttention { scale: (head_size as f64).powf(-0.5) as f32, window: None, rotary: None };
         Ok(Self {
@@ -269,6 +263,18 @@ impl DecoderConfig {
         (self.key_value_heads, self.head_size) = (key_value_heads, head_size);
         let scale = (head_size as f64).powf(-0.5) as f32;
         self.attention.iter_mut().for_each(|layer| layer.scale = scale);
+        self.check()
+    }
+
+    /// Refuses what no list of stages can be made of.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if self.head_size == 0 {
+            return Err(ConfigError::Invalid {
+                key: "number of heads".into(),
+                found: self.heads.to_string(),
+                needed: format!("a divisor of the width {}", self.hidden),
+            });
+        }
         Ok(())
     }
 

@@ -15,6 +15,27 @@
 //! | [`tokenizer`] | text to token ids and back |
 //! | [`chat_template`] | conversations as the text a model was trained on |
 //!
+//! What a model publishes needs no weights, only its configuration:
+//!
+//! ```
+//! let config = serde_json::json!({ "model_type": "gpt2", "n_layer": 2, "n_embd": 64, "n_head": 4 });
+//! let model = pellucid_models::blueprint("small", &config, None)?;
+//! let pattern = model.spec.hook_points.iter().find(|point| point.name == "pattern").unwrap();
+//! assert_eq!(pattern.path(), "transformer.h.0.attn.pattern");
+//! # Ok::<(), pellucid_models::ConfigError>(())
+//! ```
+//!
+//! A loaded model is its blueprint with weights:
+//!
+//! ```
+//! use pellucid_models::{Model, ModelOptions};
+//!
+//! let model = Model::open("../../models/tiny-gpt2/model", &ModelOptions::default())?;
+//! let embedding = model.parameter("transformer.wte.weight").unwrap();
+//! assert_eq!(embedding.shape(), [2048, 128]);
+//! # Ok::<(), pellucid_models::Error>(())
+//! ```
+//!
 //! **Invariant:** this crate knows nothing of programs or users, and no family has a forward function.
 
 pub mod chat_template;

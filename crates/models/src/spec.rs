@@ -37,6 +37,7 @@ pub fn blueprint(name: &str, config: &Value, generation: Option<&Value>) -> Resu
         known: FAMILIES.iter().map(|family| family.model_type).collect(),
     })?;
     let mut config = (family.read)(&reader)?;
+    config.check()?;
     if let Some(generation) = generation {
         let end_tokens = Reader::new(generation).token_ids("eos_token_id")?;
         if !end_tokens.is_empty() {

@@ -122,7 +122,8 @@ fn bf16_weights_take_half_the_memory() {
         (bytes, model.precision())
     };
     let ((whole, f32), (half, bf16)) = (bytes(Precision::F32), bytes(Precision::Bf16));
-    assert_eq!(whole, 2 * half);
+    // But for what alignment takes.
+    assert!((whole as f64 / half as f64 - 2.0).abs() < 0.1, "{whole} and {half} bytes");
     assert_eq!((f32, bf16), ("f32", "bf16"));
 }
 
@@ -228,6 +229,7 @@ fn what_a_configuration_must_not_say_is_refused_by_name() {
         ("hidden_size", json!(1u64 << 60), "`hidden_size`"),
         ("num_hidden_layers", json!(1_000_000), "number of layers"),
         ("num_attention_heads", json!(0), "`num_attention_heads` is 0"),
+        ("num_attention_heads", json!(6), "a divisor of the width 32"),
         ("num_key_value_heads", json!(3), "a divisor of the 4 query heads"),
         ("eos_token_id", json!("end"), "`eos_token_id`"),
         ("rope_scaling", json!({"rope_type": "yarn", "factor": 4.0}), "`yarn`"),

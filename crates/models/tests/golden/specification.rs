@@ -168,3 +168,56 @@ fn standard_names_stand_for_what_is_there() {
         assert_eq!(names, standard.iter().map(String::as_str).collect(), "{}", folder.name);
     }
 }
+
+#[test]
+fn inner_hook_points_are_as_the_table_says() {
+    use pellucid_models::inner::{INNER_HOOK_POINTS, InnerAxis, Under};
+    for folder in folders() {
+        let spec = folder.blueprint("config.json").spec;
+        let sizes = &spec.sizes;
+        let mut seen = BTreeSet::new();
+        for point in &spec.hook_points {
+            let Some(line) = INNER_HOOK_POINTS.iter().find(|line| line.name == point.name) else {
+                assert!(point.name == "input" || point.name == "output", "{}", point.path());
+                continue;
+            };
+            seen.insert(line.name);
+            let class = &spec.modules.iter().find(|module| module.path == point.module).unwrap().class;
+            let under = match line.under {
+                Under::Attention => class.ends_with("Attention"),
+                Under::Mlp => class.ends_with("MLP"),
+                Under::Norm => class.contains("Norm"),
+            };
+            assert!(under, "{} under {class}", point.path());
+            // A norm of heads has its heads where its input has them.
+            if point.path().contains("q_norm") || point.path().contains("k_norm") {
+                continue;
+            }
+            let shape: Vec<Axis> = line
+                .shape
+                .iter()
+                .map(|axis| match axis {
+                    InnerAxis::Prompts => Axis::Prompts,
+                    InnerAxis::Length => Axis::Length,
+                    InnerAxis::Context => Axis::Context,
+                    InnerAxis::Heads => Axis::Size(sizes.heads),
+                    InnerAxis::KeyValueHeads => Axis::Size(sizes.key_value_heads),
+                    InnerAxis::HeadSize => Axis::Size(sizes.head_size),
+                    InnerAxis::Inner => Axis::Size(sizes.inner),
+                    InnerAxis::One => Axis::Size(1),
+                })
+                .collect();
+            assert_eq!(point.shape, shape, "{}: {}", folder.name, point.path());
+        }
+        // A line that is not on every family says where it is; OPT's MLP has no module.
+        let missing = INNER_HOOK_POINTS.iter().filter(|line| !seen.contains(line.name));
+        for line in missing {
+            assert!(
+                line.only.is_some() || (spec.family == "opt" && line.under == Under::Mlp),
+                "{}: no `{}`",
+                folder.name,
+                line.name
+            );
+        }
+    }
+}
