@@ -11,6 +11,7 @@ use crate::Result;
 use crate::chat_template::ChatTemplate;
 use crate::config::{DecoderConfig, Reader};
 use crate::files::ModelFiles;
+use crate::hub::Settings;
 use crate::parameter::{Numbers, Parameter};
 use crate::spec::{Blueprint, blueprint};
 use crate::stage::{Kernel, LinearLayout, StageList, WeightId, WeightSpec};
@@ -24,7 +25,7 @@ pub struct ModelOptions {
     /// The number type of the linear layers' weights in memory; `f32` by default. With `bf16` weights are half the
     /// size, and products round their inputs to bf16; sums are f32 either way.
     pub precision: Precision,
-    /// The revision of a model on a hub: a branch, a tag or a commit.
+    /// The revision of a model on a hub: a branch, a tag or a commit. A revision in the model's name goes before it.
     pub revision: Option<String>,
     /// Told of progress, often.
     pub progress: Option<ProgressListener>,
@@ -99,7 +100,13 @@ impl Model {
     /// # Errors
     /// Where there is no such model, its family is not supported, or a weight is missing or of another shape.
     pub fn open(source: &str, options: &ModelOptions) -> Result<Self> {
-        Self::from_files(Source::resolve(source)?, options)
+        let mut parsed = Source::parse(source)?;
+        if let (Source::Hub(_), Some(revision)) = (&parsed, &options.revision)
+            && !source.contains('@')
+        {
+            parsed = Source::parse(&format!("{source}@{revision}"))?;
+        }
+        Self::from_files(parsed.open(&Settings::from_environment())?, options)
     }
 
     /// Loads a model from its files.
