@@ -32,6 +32,8 @@ pub const CONSTANTS: usize = 4_096;
 pub const CONSTANT_BYTES: usize = 1 << 30;
 /// Dimensions of a tensor.
 pub const DIMENSIONS: usize = 8;
+/// Different unknown lengths in one size; a sum of more is a size that cannot be known yet.
+pub const DIMENSION_TERMS: usize = 16;
 /// Elements of one tensor.
 pub const TENSOR_ELEMENTS: u64 = 1 << 40;
 /// Tensors in one list argument (`cat`, `stack`, `einsum`).

@@ -234,6 +234,7 @@ pub(crate) fn cat(context: &mut RuleContext<'_>) -> RuleResult {
     let place = context.axis(first, dimension)?;
     let mut shape = first.shape.clone();
     shape[place] = Dimension::known(0);
+    let mut terms = 0;
     for tensor in tensors.iter().filter(|tensor| !nothing(tensor)) {
         let fault = || {
             context
@@ -244,16 +245,21 @@ pub(crate) fn cat(context: &mut RuleContext<'_>) -> RuleResult {
             return Err(fault());
         }
         for (axis, size) in tensor.shape.iter().enumerate() {
-            shape[axis] = if axis == place {
-                shape[axis].plus(size)
-            } else {
-                context.same_size(&shape[axis], size).ok_or_else(fault)?
-            };
+            if axis != place {
+                shape[axis] = context.same_size(&shape[axis], size).ok_or_else(fault)?;
+                continue;
+            }
+            terms = terms.max(shape[axis].terms().len());
+            if terms <= limits::DIMENSION_TERMS {
+                shape[axis] = shape[axis].plus(size);
+            }
         }
     }
-    let result = TensorType { dtype, shape };
-    let flops = cost(&result, 1);
-    context.one(result.dtype, result.shape, flops)
+    if terms.max(shape[place].terms().len()) > limits::DIMENSION_TERMS {
+        shape[place] = context.fresh_dimension();
+    }
+    let flops = tensors.iter().fold(0u64, |sum, tensor| sum.saturating_add(cost(tensor, 1)));
+    context.one(dtype, shape, flops)
 }
 
 /// Joined along a new dimension; all are equal in shape.

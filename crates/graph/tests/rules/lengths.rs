@@ -118,6 +118,16 @@ fn lengths_pass_through_every_family() {
 }
 
 #[test]
+fn sums_of_many_lengths_do_not_grow_without_end() {
+    let many = |count: usize| {
+        let tensors: Vec<_> = (0..count).map(|number| format!("f32[L{number}]")).collect();
+        outputs("cat", json!({"tensors": tensors}))
+    };
+    assert_eq!(many(3), "f32[L0 + L1 + L2]");
+    assert_eq!(many(1000), "f32[?100]");
+}
+
+#[test]
 fn forms_print_as_they_are_read() {
     for text in ["f32[]", "i64[2, L0]", "bool[?3, 2]"] {
         assert_eq!(tensor_type(text).map(|read| read.to_string()).as_deref(), Some(text));
