@@ -1,5 +1,7 @@
 //! Every family on the engine, held to golden values made with transformers.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may panic as tests do")]
+
 mod support;
 
 use pellucid_engine::{Engine, RunOptions};

@@ -1,5 +1,6 @@
 //! Golden values made with transformers, and how far we are from them.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may panic as tests do")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

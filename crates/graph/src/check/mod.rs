@@ -3,11 +3,11 @@
 //! All faults are reported together, each with its node, its author's line if given, and a hint. The pass is linear in
 //! nodes and edges:
 //!
-//! 1. [`names`]: every hook point and module is found in the specification ("did you mean");
-//! 2. [`types`]: shapes and number types of every node, lengths of untokenised prompts as symbols;
-//! 3. [`order`]: soundness in time: what must be acyclic is the graph of events (invoke, step, place, version);
-//! 4. [`use_of`]: setters that nobody sees, results that nobody saves;
-//! 5. [`price`]: floating-point operations, peak bytes, result bytes.
+//! 1. `names`: every hook point and module is found in the specification ("did you mean");
+//! 2. `types`: shapes and number types of every node, lengths of untokenised prompts as symbols;
+//! 3. `order`: soundness in time: what must be acyclic is the graph of events (invoke, step, place, version);
+//! 4. `use_of`: setters that nobody sees, results that nobody saves;
+//! 5. `price`: floating-point operations, peak bytes, result bytes.
 
 mod names;
 mod order;
