@@ -87,3 +87,15 @@ impl std::fmt::Display for Scalar {
         }
     }
 }
+
+macro_rules! scalar_from {
+    ($($type:ty => $variant:ident),*) => {
+        $(impl From<$type> for Scalar {
+            fn from(number: $type) -> Self {
+                Scalar::$variant(number.into())
+            }
+        })*
+    };
+}
+
+scalar_from!(f64 => Float, f32 => Float, i64 => Int, i32 => Int, u32 => Int, u8 => Int, bool => Bool);

@@ -1,1 +1,91 @@
-//! Pellucid: pellucid.
+//! Look into neural networks, and intervene in them: open a model, trace a prompt, read and change any value inside.
+//!
+//! ```
+//! use pellucid::{Model, s};
+//!
+//! # fn main() -> pellucid::Result<()> {
+//! let model = Model::bundled()?;
+//! let (mary, john) = (i64::from(model.token(" Mary")?), i64::from(model.token(" John")?));
+//!
+//! // Two prompts that differ in one word, and the residual stream of the first put into the second.
+//! let trace = model.trace();
+//! let clean = trace.invoke("When Mary and John went to the store, John gave a drink to");
+//! let corrupted = trace.invoke("When Mary and John went to the store, Mary gave a drink to");
+//! let source = clean.layer(0).output(); // [prompts, length, hidden]
+//! corrupted.layer(0).edit_output(|output| output.index_put(s![.., 9], source.index(s![.., 9])));
+//!
+//! let logits = corrupted.logits().index(s![0, -1]); // [vocabulary]
+//! (logits.index(s![mary]) - logits.index(s![john])).save("difference");
+//!
+//! let results = trace.run()?;
+//! assert!(results["difference"].to_vec_f32()?[0] > 5.0); // it says Mary now
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | type | is |
+//! | --- | --- |
+//! | [`Model`] | a model in this process: a folder, a GGUF file, a hub id, or the bundled one |
+//! | [`Trace`] | one or more inputs, and one graph over them; with [`Trace::generate`] a generation |
+//! | [`Invoke`], [`Module`] | one input of a trace; its hook points by path, read and set |
+//! | [`Value`] | what will have been computed: operators and methods with PyTorch's names and semantics |
+//! | [`Session`] | traces in sequence, whose values flow from one to the next |
+//! | [`Results`], [`Tensor`] | what comes back |
+//! | [`Program`] | an experiment as data: written down, sent, run elsewhere |
+//!
+//! A trace only writes a program down. Before anything runs, all of it is checked against the model: hook points, shapes,
+//! number types, whether what is set could be known by then. What is wrong is reported together, each with the line of
+//! your source in which it was written:
+//!
+//! ```
+//! # fn main() -> pellucid::Result<()> {
+//! # let model = pellucid::Model::bundled()?;
+//! let trace = model.trace();
+//! let prompt = trace.invoke("The capital of France is");
+//! prompt.get("layers.1.attention.patern").save("pattern");
+//! let error = trace.run().unwrap_err().to_string();
+//! assert!(error.contains("hint: did you mean `layers.1.attention.pattern`?"), "{error}");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **Invariant:** this crate writes programs and hands them to an engine; it computes nothing itself.
+
+mod builder;
+mod bundled;
+mod error;
+mod generation;
+mod invoke;
+mod model;
+mod module;
+mod prompts;
+mod results;
+mod session;
+pub mod spec;
+mod steps;
+mod trace;
+mod value;
+
+pub use error::{Error, Result};
+pub use generation::Generation;
+pub use invoke::Invoke;
+pub use model::Model;
+pub use module::Module;
+pub use prompts::IntoPrompts;
+pub use results::Results;
+pub use session::Session;
+pub use steps::Steps;
+pub use trace::Trace;
+pub use value::{
+    Dimension, Dimensions, Ellipsis, Index, Item, NewAxis, Operand, Pieces, Shape, Size, Value, step,
+};
+
+pub use pellucid_engine::operations::OperationError;
+pub use pellucid_engine::{
+    EngineError, Explanation, GeneratedToken, LogEntry, Progress, Provenance, Report, RunOptions, Tensor,
+};
+pub use pellucid_graph::check::{CheckedProgram, Price};
+pub use pellucid_graph::fault::{Fault, Faults};
+pub use pellucid_graph::{DType, ModelSpec, Program, Prompts, Scalar, SourceLocation};
+pub use pellucid_models::tokenizer::Tokenizer;
+pub use pellucid_models::{ModelOptions, Precision};

@@ -1,0 +1,164 @@
+//! Traces: inputs, and one graph over them.
+
+use std::ops::{Bound, RangeBounds};
+use std::panic::Location;
+
+use pellucid_engine::{Explanation, RunOptions};
+use pellucid_graph::fault::Fault;
+use pellucid_graph::program::Invoke as InvokeDefinition;
+use pellucid_graph::{NodeId, NodeKind, Program, Prompts, StepSelection};
+
+use crate::builder::{Scope, source};
+use crate::error::Result;
+use crate::generation::Generation;
+use crate::invoke::Invoke;
+use crate::prompts::IntoPrompts;
+use crate::results::Results;
+use crate::session::Session;
+use crate::steps::Steps;
+use crate::value::Writer;
+
+/// One or more invokes and one graph over them. Values of its invokes can be used in one another freely, in either
+/// direction: what runs first is the planner's affair.
+///
+/// Nothing is computed while a trace is written; [`Trace::run`] runs it.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    session: Session,
+    id: NodeId,
+}
+
+impl Trace {
+    pub(crate) fn new(session: Session, id: NodeId) -> Trace {
+        Trace { session, id }
+    }
+
+    fn scope(&self) -> Scope {
+        Scope { trace: self.id, steps: None }
+    }
+
+    #[track_caller]
+    pub(crate) fn writer(&self) -> Writer<'_> {
+        Writer { builder: &self.session.builder, scope: self.scope(), location: Location::caller() }
+    }
+
+    /// Adds an input: a prompt, or several (`["one", "two"]`), which share the invoke's part of the graph. Several
+    /// prompts of unequal length are seen as a rectangle, padded on the left.
+    ///
+    /// The tokenizer adds its own default special tokens; for exact tokens see [`Trace::invoke_tokens`].
+    pub fn invoke(&self, prompts: impl IntoPrompts) -> Invoke {
+        self.add(prompts.into_prompts())
+    }
+
+    /// Adds an input of token ids, a list for each prompt: `trace.invoke_tokens([[464, 3139]])`.
+    pub fn invoke_tokens<T: AsRef<[u32]>>(&self, prompts: impl IntoIterator<Item = T>) -> Invoke {
+        self.add(Prompts::Tokens(prompts.into_iter().map(|tokens| tokens.as_ref().to_vec()).collect()))
+    }
+
+    fn add(&self, prompts: Prompts) -> Invoke {
+        let builder = &self.session.builder;
+        let index = builder.with_trace(self.id, |trace| {
+            let index = trace.invokes.len();
+            trace.invokes.push(InvokeDefinition { name: format!("invoke_{index}"), prompts });
+            index
+        });
+        Invoke::new(builder.clone(), self.scope(), index.unwrap_or(0))
+    }
+
+    /// Makes the trace a generation: every invoke goes on for at most so many new tokens. `trace.generate(20)` is greedy;
+    /// see [`Generation`] for more.
+    pub fn generate(&self, generation: impl Into<Generation>) {
+        let generation = generation.into().0;
+        self.session.builder.with_trace(self.id, |trace| trace.generation = Some(generation));
+    }
+
+    /// The part of the graph that runs at each of the chosen steps of a generation: `trace.steps(1.., |step| …)`. Step 0
+    /// is the prompt's; N new tokens take steps 0 to N−1. Inside, [`Steps::at`] gives an invoke at the current step.
+    #[track_caller]
+    pub fn steps<R>(&self, range: impl RangeBounds<u64>, body: impl FnOnce(&Steps) -> R) -> R {
+        self.write_steps(range, 1, Location::caller(), body)
+    }
+
+    /// [`Trace::steps`], at every so manieth step of the range.
+    #[track_caller]
+    pub fn steps_every<R>(
+        &self,
+        range: impl RangeBounds<u64>,
+        every: u64,
+        body: impl FnOnce(&Steps) -> R,
+    ) -> R {
+        self.write_steps(range, every, Location::caller(), body)
+    }
+
+    fn write_steps<R>(
+        &self,
+        range: impl RangeBounds<u64>,
+        every: u64,
+        location: &'static Location<'static>,
+        body: impl FnOnce(&Steps) -> R,
+    ) -> R {
+        let from = match range.start_bound() {
+            Bound::Included(&from) => from,
+            Bound::Excluded(&before) => before.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(&last) => Some(last.saturating_add(1)),
+            Bound::Excluded(&to) => Some(to),
+            Bound::Unbounded => None,
+        };
+        let builder = &self.session.builder;
+        let kind = NodeKind::Steps { steps: StepSelection { from, to, every }, body: Vec::new() };
+        let id = builder.node(self.scope(), String::new(), kind, location);
+        let steps = Steps::new(builder.clone(), Scope { trace: self.id, steps: Some(id) });
+        if builder.set_open_steps(Some(id)) {
+            let fault = Fault::new("`steps` cannot stand inside `steps`");
+            builder.fault(Fault { source: Some(source(location)), ..fault });
+        }
+        let result = body(&steps);
+        builder.set_open_steps(None);
+        result
+    }
+
+    /// The session that it stands in: its own, unless it was opened in one.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Sets the seed of everything random: see [`Session::seed`].
+    pub fn seed(&self, seed: u64) {
+        self.session.seed(seed);
+    }
+
+    /// The trace's session as a program: see [`Session::program`].
+    ///
+    /// # Errors
+    /// Those of [`Session::program`].
+    pub fn program(&self) -> Result<Program> {
+        self.session.program()
+    }
+
+    /// What would be computed where, and at what price: see [`Session::explain`].
+    ///
+    /// # Errors
+    /// Those of [`Session::check`].
+    pub fn explain(&self) -> Result<Explanation> {
+        self.session.explain()
+    }
+
+    /// Runs the trace and gives back what it saves. A trace of a session runs with the whole session.
+    ///
+    /// # Errors
+    /// Those of [`Session::run`].
+    pub fn run(&self) -> Result<Results> {
+        self.session.run()
+    }
+
+    /// [`Trace::run`], with bounds, cancellation, or a listener for logs and tokens.
+    ///
+    /// # Errors
+    /// Those of [`Session::run_with`].
+    pub fn run_with(&self, options: &RunOptions) -> Result<Results> {
+        self.session.run_with(options)
+    }
+}

@@ -1,0 +1,87 @@
+//! Activation patching: which places carry what tells a clean prompt from a corrupted one?
+//!
+//! Each place of the clean run (residual stream, attention outputs, MLP outputs, single heads) is put into the corrupted
+//! run, one at a time, and the share of the answer that comes back is measured. All of it is one trace.
+
+use pellucid::{Invoke, Model, Result, Results, Trace, Value, s};
+
+/// Saves `residual`, `attention` and `mlp` as `[layers, positions]`, `heads` as `[layers, heads]`, and both runs' logits.
+pub fn activation_patching(
+    model: &Model,
+    clean: &str,
+    corrupted: &str,
+    answer: u32,
+    wrong: u32,
+) -> Result<Results> {
+    let trace = model.trace();
+    let clean_run = trace.invoke(clean);
+    let corrupted_run = trace.invoke(corrupted);
+    let difference = |invoke: &Invoke| {
+        let logits = invoke.logits().index(s![0, -1]);
+        logits.index(s![i64::from(answer)]) - logits.index(s![i64::from(wrong)])
+    };
+    let (best, worst) = (difference(&clean_run), difference(&corrupted_run));
+    let share = |invoke: &Invoke| (difference(invoke) - &worst) / (&best - &worst);
+
+    let positions = model.encode(clean)?.len();
+    let parts = [("residual", "input"), ("attention", "attention.output"), ("mlp", "mlp.output")];
+    for (name, hook) in parts {
+        let mut shares = Vec::new();
+        for layer in 0..model.layers() {
+            let source = clean_run.layer(layer).get(hook); // [prompts, length, hidden]
+            for position in 0..positions {
+                let patched = trace.invoke(corrupted);
+                let place = s![.., position];
+                patched.layer(layer).edit(hook, |value| value.index_put(place.clone(), source.index(place)));
+                shares.push(share(&patched));
+            }
+        }
+        save_grid(&trace, &shares, [model.layers(), positions], name);
+    }
+
+    let mut shares = Vec::new();
+    for layer in 0..model.layers() {
+        let source = clean_run.layer(layer).get("attention.mixed"); // [prompts, length, heads, head size]
+        for head in 0..model.heads() {
+            let patched = trace.invoke(corrupted);
+            let place = s![.., -1, head];
+            patched
+                .layer(layer)
+                .edit("attention.mixed", |value| value.index_put(place.clone(), source.index(place)));
+            shares.push(share(&patched));
+        }
+    }
+    save_grid(&trace, &shares, [model.layers(), model.heads()], "heads");
+
+    best.save("clean_difference");
+    worst.save("corrupted_difference");
+    clean_run.logits().index(s![0, -1]).save("clean_logits");
+    corrupted_run.logits().index(s![0, -1]).save("corrupted_logits");
+    trace.run()
+}
+
+fn save_grid(trace: &Trace, values: &[Value], shape: [usize; 2], name: &str) {
+    trace.stack(values, 0).reshape(shape).save(name);
+}
+
+#[allow(dead_code, reason = "the tests use this file as a module")]
+fn main() -> Result<()> {
+    let model = Model::bundled()?;
+    let clean = "When Mary and John went to the store, John gave a drink to";
+    let corrupted = "When Mary and John went to the store, Mary gave a drink to";
+    let results =
+        activation_patching(&model, clean, corrupted, model.token(" Mary")?, model.token(" John")?)?;
+
+    for name in ["residual", "attention", "mlp"] {
+        println!("{name}: the share of the answer that comes back, by position and layer");
+        let shares = results[name].to_vec_f32()?;
+        for (position, token) in model.encode(clean)?.into_iter().enumerate() {
+            print!("{:>10}", model.decode(&[token])?);
+            let columns = shares.iter().skip(position).step_by(results[name].shape()[1]);
+            columns.for_each(|share| print!(" {share:6.2}"));
+            println!();
+        }
+    }
+    println!("heads, at the last position, by layer: {:.2?}", results["heads"].to_vec_f32()?);
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! The logit lens: what would the model say if it stopped at this layer?
+//!
+//! The final norm and the unembedding are applied, out of their order, to the residual stream at every depth.
+
+use pellucid::{Model, Result, Results, s};
+
+/// Saves, by depth and position, `answer_probability`, `top_ids` and `top_probabilities` (five each) and `kl_to_final`,
+/// and `last_logits` by depth.
+pub fn logit_lens(model: &Model, prompt: &str, answer: u32) -> Result<Results> {
+    let trace = model.trace();
+    let invoke = trace.invoke(prompt);
+    let mut residual = vec![invoke.layer(0).input()];
+    residual.extend((0..model.layers()).map(|layer| invoke.layer(layer).output()));
+
+    let residual = trace.stack(&residual, 0).index(s![.., 0]); // [depths, positions, hidden]
+    let logits = residual.apply("final_norm").apply("unembed"); // [depths, positions, vocabulary]
+    let (probabilities, logarithms) = (logits.softmax(-1), logits.log_softmax(-1));
+    let (top_probabilities, top_ids) = probabilities.topk(5, -1);
+    let surprise = probabilities.index(s![-1]) * (logarithms.index(s![-1]) - &logarithms);
+
+    probabilities.index(s![.., .., i64::from(answer)]).save("answer_probability");
+    top_ids.save("top_ids");
+    top_probabilities.save("top_probabilities");
+    logits.index(s![.., -1]).save("last_logits");
+    surprise.sum(-1).save("kl_to_final");
+    trace.run()
+}
+
+#[allow(dead_code, reason = "the tests use this file as a module")]
+fn main() -> Result<()> {
+    let model = Model::bundled()?;
+    let prompt = "The Eiffel Tower is in the city of";
+    let results = logit_lens(&model, prompt, model.token(" Paris")?)?;
+    let [depths, positions] = results["answer_probability"].shape() else { return Ok(()) };
+    let (ids, probabilities) = (results["top_ids"].to_vec_i64()?, results["top_probabilities"].to_vec_f32()?);
+    println!("after {prompt:?}, the most probable token at each depth:");
+    for depth in 0..*depths {
+        let last = (depth * positions + positions - 1) * 5;
+        println!("  {depth}: {:?} ({:.3})", model.decode(&[ids[last] as u32])?, probabilities[last]);
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! Attention knock-out: does the answer need this edge?
+//!
+//! Scores from one position to another are set to −∞ before the softmax, in every head of a window of layers.
+
+use pellucid::{Model, Result, Results, s};
+
+/// Cuts each edge (query position, key position) in each window of layers. Saves `answer_probability` and `difference`
+/// (the answer's logit less the wrong one's), `[windows, edges]`, and `baseline_logits`.
+pub fn attention_knockout(
+    model: &Model,
+    prompt: &str,
+    (answer, wrong): (u32, u32),
+    windows: &[Vec<usize>],
+    edges: &[(usize, usize)],
+) -> Result<Results> {
+    let trace = model.trace();
+    trace.invoke(prompt).logits().index(s![0, -1]).save("baseline_logits");
+    let (mut probabilities, mut differences) = (Vec::new(), Vec::new());
+    for window in windows {
+        for &(query, key) in edges {
+            let cut = trace.invoke(prompt);
+            for &layer in window {
+                // [prompts, heads, length, context]
+                cut.layer(layer)
+                    .attention()
+                    .edit("scores", |scores| scores.index_put(s![.., .., query, key], f64::NEG_INFINITY));
+            }
+            let logits = cut.logits().index(s![0, -1]);
+            probabilities.push(logits.softmax(-1).index(s![i64::from(answer)]));
+            differences.push(logits.index(s![i64::from(answer)]) - logits.index(s![i64::from(wrong)]));
+        }
+    }
+    let shape = [windows.len(), edges.len()];
+    trace.stack(&probabilities, 0).reshape(shape).save("answer_probability");
+    trace.stack(&differences, 0).reshape(shape).save("difference");
+    trace.run()
+}
+
+#[allow(dead_code, reason = "the tests use this file as a module")]
+fn main() -> Result<()> {
+    let model = Model::bundled()?;
+    let prompt = "The Eiffel Tower is in the city of";
+    let tokens = model.encode(prompt)?;
+    let last = tokens.len() - 1;
+    let windows = [vec![0], vec![1], vec![2], vec![3], vec![0, 1, 2, 3]];
+    let edges: Vec<(usize, usize)> = (0..last).map(|key| (last, key)).collect();
+    let answers = (model.token(" Paris")?, model.token(" Rome")?);
+    let results = attention_knockout(&model, prompt, answers, &windows, &edges)?;
+
+    println!("the probability of Paris when the last position cannot look at …, in layers {windows:?}");
+    let probabilities = results["answer_probability"].to_vec_f32()?;
+    for (edge, (_, key)) in edges.iter().enumerate() {
+        print!("{:>8}", model.decode(&tokens[*key..=*key])?);
+        probabilities
+            .iter()
+            .skip(edge)
+            .step_by(edges.len())
+            .for_each(|probability| print!(" {probability:7.4}"));
+        println!();
+    }
+    Ok(())
+}

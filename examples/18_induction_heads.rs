@@ -1,0 +1,48 @@
+//! Induction heads: which heads look for what came after the last time?
+//!
+//! On random tokens that are repeated, such a head attends from a token to the one after its first occurrence. How much
+//! is the mean of the pattern along a diagonal.
+
+use pellucid::{Model, Result, Results, s};
+
+/// Prompts of `2 * half` tokens, the second half a repetition of the first. Saves `induction`, `previous_token` and
+/// `duplicate_token`, `[layers, heads]`, and `accuracy`: how often the second half is predicted.
+pub fn induction_heads(model: &Model, prompts: &[Vec<u32>], half: i64) -> Result<Results> {
+    let trace = model.trace();
+    let invoke = trace.invoke_tokens(prompts);
+    let offsets = [("induction", 1 - half), ("previous_token", -1), ("duplicate_token", -half)];
+    for (name, offset) in offsets {
+        let scores: Vec<_> = (0..model.layers())
+            .map(|layer| {
+                let pattern = invoke.layer(layer).attention().get("pattern"); // [prompts, heads, length, context]
+                pattern.diagonal(offset, -2, -1).mean([0, -1]) //                [heads]
+            })
+            .collect();
+        trace.stack(&scores, 0).save(name);
+    }
+    let predicted = invoke.logits().index(s![.., half..-1]).argmax(-1);
+    let right = predicted.eq(invoke.tokens().index(s![.., half + 1..]));
+    right.to(pellucid::DType::F32).mean(..).save("accuracy");
+    trace.run()
+}
+
+#[allow(dead_code, reason = "the tests use this file as a module")]
+fn main() -> Result<()> {
+    let model = Model::bundled()?;
+    // A small generator of its own, so that the same prompts come out everywhere.
+    let mut state = 7u64;
+    let mut random_token = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        1 + (state >> 33) as u32 % 2047
+    };
+    let half = 20;
+    let prompts: Vec<Vec<u32>> =
+        (0..6).map(|_| (0..half).map(|_| random_token()).collect::<Vec<u32>>().repeat(2)).collect();
+    let results = induction_heads(&model, &prompts, half)?;
+    for name in ["induction", "previous_token", "duplicate_token"] {
+        println!("{name}, by layer and head:");
+        results[name].to_vec_f32()?.chunks(model.heads()).for_each(|heads| println!("  {heads:.2?}"));
+    }
+    println!("accuracy on the second half: {:.3}", results["accuracy"].to_vec_f32()?[0]);
+    Ok(())
+}
