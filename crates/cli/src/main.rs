@@ -1,2 +1,51 @@
-//! The command `pellucid`.
-fn main() {}
+//! The command `pellucid`: experiments on neural networks from the shell.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`arguments`] | the command line, which is also its help |
+//! | [`commands`] | one module for each command |
+//! | [`demo`] | the demonstration's experiment, and its pictures |
+//! | [`models`] | opening the model that was asked for |
+//! | [`interrupt`] | Ctrl-C |
+//! | [`failure`] | errors and exit codes |
+//! | [`text`] | numbers and tokens laid out for a terminal |
+//!
+//! **Invariant:** every number that is shown was computed by the run that shows it.
+
+mod arguments;
+mod commands;
+mod demo;
+mod failure;
+mod interrupt;
+mod models;
+mod text;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command, ModelsCommand};
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut out = std::io::stdout().lock();
+    let outcome = dispatch(&arguments, &mut out).and_then(|()| Ok(out.flush()?));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Failure> {
+    match &arguments.command {
+        Command::Demo(demo) => commands::demo::demo(demo, out),
+        Command::Run(run) => commands::run::run(run, out),
+        Command::Explain(explain) => commands::explain::explain(explain, out),
+        Command::Models { command: ModelsCommand::Show(show) } => commands::models::show(show, out),
+        Command::Lens(lens) => commands::lens::lens(lens, out),
+        Command::Generate(generate) => commands::generate::generate(generate, out),
+        Command::Completions { shell } => commands::completions::completions(*shell, out),
+    }
+}

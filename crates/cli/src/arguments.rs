@@ -1,0 +1,264 @@
+//! The command line. Its doc comments are its help.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const AFTER_HELP: &str = "\
+Examples:
+  pellucid demo
+  pellucid lens bundled \"The Eiffel Tower is in the city of\"
+  pellucid generate HuggingFaceTB/SmolLM2-135M-Instruct \"What is gravity?\" --chat
+  pellucid run experiment.json --model gpt2.gguf -o results.safetensors
+
+A model is `bundled` (the small one inside this program), a Hugging Face folder, a .gguf file, or a hub
+id (`owner/name` or `owner/name@revision`), which is downloaded once.
+
+Exit codes: 0 done; 1 failed; 2 the command line was not understood; 3 the program is wrong and was not run;
+130 interrupted.";
+
+/// Look into neural networks, and intervene in them
+#[derive(Debug, Parser)]
+#[command(name = "pellucid", version, styles = STYLES, after_help = AFTER_HELP, max_term_width = 110)]
+pub(crate) struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// See where a model keeps a fact: activation patching on the bundled model, as a picture
+    ///
+    /// Two prompts differ in one word. Each part of the clean prompt's residual stream is put into the corrupted
+    /// prompt's run, for every layer and position, and the picture shows how much of the right answer each one brings
+    /// back. It is drawn in the terminal and written as a web page that needs no network.
+    #[command(
+        after_help = "Examples:\n  pellucid demo\n  pellucid demo --html /tmp/demo.html\n  pellucid demo --json | jq .restored"
+    )]
+    Demo(Demo),
+
+    /// Run a program, and summarise what it saves
+    ///
+    /// A program is an experiment as JSON (or the same inside a safetensors file, when it carries constants).
+    #[command(
+        after_help = "Examples:\n  pellucid run experiment.json\n  pellucid run experiment.json --model ./gpt2 -o results.safetensors\n  pellucid run - < experiment.json"
+    )]
+    Run(Run),
+
+    /// Show what a program would compute, where, and at what price; nothing runs
+    #[command(after_help = "Example:\n  pellucid explain experiment.json --model gpt2.gguf")]
+    Explain(Explain),
+
+    /// Look at models
+    Models {
+        /// What to do.
+        #[command(subcommand)]
+        command: ModelsCommand,
+    },
+
+    /// The logit lens: what the model would say if it stopped at each layer
+    ///
+    /// The final norm and the unembedding are applied to the residual stream after every layer, at every position.
+    #[command(
+        after_help = "Examples:\n  pellucid lens bundled \"The Eiffel Tower is in the city of\"\n  pellucid lens ./gpt2 \"The capital of France is\" --top 3"
+    )]
+    Lens(Lens),
+
+    /// Continue a prompt, token by token
+    #[command(
+        after_help = "Examples:\n  pellucid generate bundled \"The movie was awful. I\"\n  pellucid generate smollm2.gguf \"Why is the sky blue?\" --chat --temperature 0.7 --seed 1"
+    )]
+    Generate(Generate),
+
+    /// Completions for a shell, on standard output
+    #[command(
+        after_help = "Example:\n  pellucid completions bash > ~/.local/share/bash-completion/completions/pellucid"
+    )]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// Show a model's modules with their hook points, shapes and parameter counts
+    ///
+    /// Blocks that are alike are shown once, unless all are asked for.
+    #[command(
+        after_help = "Examples:\n  pellucid models show bundled\n  pellucid models show ./gpt2 --all\n  pellucid models show gpt2.gguf --json"
+    )]
+    Show(Show),
+}
+
+/// How a model is opened.
+#[derive(Debug, Args)]
+pub(crate) struct ModelChoices {
+    /// Number type of the weights: f32 for exactness, bf16 for speed and size
+    #[arg(long, value_enum, default_value_t = NumberType::F32, env = "PELLUCID_DTYPE")]
+    pub(crate) dtype: NumberType,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NumberType {
+    /// 32-bit IEEE 754.
+    F32,
+    /// The upper half of an f32.
+    Bf16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Where to write the page
+    #[arg(long, value_name = "PATH", default_value = "pellucid-demo.html")]
+    pub(crate) html: PathBuf,
+
+    /// Write the numbers as JSON to standard output, and neither picture
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A program, and the model that it is for.
+#[derive(Debug, Args)]
+pub(crate) struct ProgramChoice {
+    /// The program's file; `-` for standard input
+    pub(crate) program: String,
+
+    /// The model [default: the one that the program names, else the bundled one]
+    #[arg(long, short, value_name = "MODEL", env = "PELLUCID_MODEL")]
+    pub(crate) model: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) choices: ModelChoices,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) program: ProgramChoice,
+
+    /// Write the saved values to a safetensors file
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// How to run it: as planned, or by the simple interpreter that judges the plan
+    #[arg(long, value_enum, default_value_t = Plan::Planned)]
+    pub(crate) plan: Plan,
+
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) seconds: Option<f64>,
+
+    /// Summarise as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Plan {
+    /// Shared passes, early exit, values freed after their last use.
+    Planned,
+    /// One invoke at a time, nothing clever: the same results, bit for bit.
+    Naive,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    pub(crate) program: ProgramChoice,
+
+    /// The plan as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// The model: `bundled`, a folder, a .gguf file or a hub id
+    #[arg(default_value = "bundled")]
+    pub(crate) model: String,
+
+    /// Show every block, alike or not
+    #[arg(long)]
+    pub(crate) all: bool,
+
+    /// The model's whole specification as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Lens {
+    /// The model: `bundled`, a folder, a .gguf file or a hub id
+    pub(crate) model: String,
+
+    /// The prompt
+    pub(crate) prompt: String,
+
+    /// How many tokens to show at each place
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) top: u32,
+
+    /// The table as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) choices: ModelChoices,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Generate {
+    /// The model: `bundled`, a folder, a .gguf file or a hub id
+    pub(crate) model: String,
+
+    /// The prompt; `-` for standard input
+    pub(crate) prompt: String,
+
+    /// How many tokens to make at most
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    pub(crate) max_new_tokens: u64,
+
+    /// 0: always the most probable token; above: drawn, the more evenly the higher
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub(crate) temperature: f64,
+
+    /// Draw only from the K most probable tokens
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<u64>,
+
+    /// Draw only from the most probable tokens that together reach this probability
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f64>,
+
+    /// Make tokens that are already there less probable; 1: do not
+    #[arg(long, value_name = "PENALTY", default_value_t = 1.0)]
+    pub(crate) repetition_penalty: f64,
+
+    /// Stop at this text too; can be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+
+    /// The seed of what is drawn
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+
+    /// Put the prompt into the model's chat template, as the user's turn
+    #[arg(long)]
+    pub(crate) chat: bool,
+
+    /// Text and tokens as JSON, when done
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) choices: ModelChoices,
+}

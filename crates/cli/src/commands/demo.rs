@@ -1,0 +1,26 @@
+//! `pellucid demo`.
+
+use std::io::Write;
+
+use pellucid::Model;
+
+use crate::arguments::Demo;
+use crate::demo::{experiment, page, terminal};
+use crate::failure::Failure;
+use crate::interrupt;
+
+/// Runs the experiment and draws it.
+pub(crate) fn demo(demo: &Demo, out: &mut dyn Write) -> Result<(), Failure> {
+    let cancel = interrupt::cancellation()?;
+    let model = Model::bundled()?;
+    let findings = experiment::run(&model, Some(cancel))?;
+    if demo.json {
+        return crate::commands::write_json(&findings, out);
+    }
+    terminal::draw(&findings, terminal::Paint::for_stdout(), out)?;
+    let file = |error| Failure::File { name: demo.html.display().to_string(), error };
+    std::fs::write(&demo.html, page::page(&findings)).map_err(file)?;
+    let path = std::path::absolute(&demo.html).unwrap_or_else(|_| demo.html.clone());
+    writeln!(out, "\nThe same picture, with every number: {}", path.display())?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! Numbers and tokens laid out for a terminal.
+
+/// A token as it can be shown in a line: spaces at its beginning as `·`, control characters escaped.
+pub(crate) fn token(text: &str) -> String {
+    let body = text.trim_start_matches(' ');
+    let mut shown = "·".repeat(text.len() - body.len());
+    for character in body.chars() {
+        if character.is_control() { shown.extend(character.escape_default()) } else { shown.push(character) }
+    }
+    shown
+}
+
+/// A text of just so many columns: cut (with `…`) or filled with spaces. Wide characters count as one.
+pub(crate) fn fit(text: &str, columns: usize) -> String {
+    let count = text.chars().count();
+    if count <= columns {
+        return format!("{text}{}", " ".repeat(columns - count));
+    }
+    let cut: String = text.chars().take(columns.saturating_sub(1)).collect();
+    format!("{cut}…")
+}
+
+/// A whole number with separators: 1,071,872.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+/// A number in at most about eight characters.
+pub(crate) fn number(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() || value.fract() == 0.0 && value.abs() < 1e7 {
+        return format!("{value}");
+    }
+    if (1e-3..1e6).contains(&value.abs()) { format!("{value:.4}") } else { format!("{value:.3e}") }
+}
+
+/// The columns of the terminal; 100 where there is none, or it does not say.
+pub(crate) fn terminal_columns() -> usize {
+    terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0).max(40))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_show_their_spaces_and_control_characters() {
+        assert_eq!(token(" John"), "·John");
+        assert_eq!(token("\n"), "\\n");
+        assert_eq!(token(""), "");
+    }
+
+    #[test]
+    fn texts_fit_their_columns() {
+        assert_eq!(fit("abc", 5), "abc  ");
+        assert_eq!(fit("abcdef", 4), "abc…");
+    }
+
+    #[test]
+    fn whole_numbers_are_grouped() {
+        assert_eq!([0, 999, 1000, 1_071_872].map(grouped), ["0", "999", "1,000", "1,071,872"]);
+    }
+
+    #[test]
+    fn numbers_stay_short() {
+        assert_eq!(
+            [0.0, 3.0, 0.12345, 123456.0, 1.5e-7, 2.5e9].map(number),
+            ["0", "3", "0.1235", "123456", "1.500e-7", "2.500e9"]
+        );
+        assert_eq!(number(f64::NEG_INFINITY), "-inf");
+    }
+}
