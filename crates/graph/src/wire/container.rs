@@ -1,7 +1,8 @@
 //! A program inside a safetensors file: its JSON in the metadata, its constants as the tensors.
 //!
 //! The `safetensors` crate reads the file. Before it does, the header is looked over here: the crate keeps the last of
-//! two tensors of one name, counts neither tensors nor dimensions, and adds up offsets that may wrap.
+//! two tensors of one name, counts neither tensors nor dimensions, and adds up offsets that may wrap. Its own refusals
+//! also name whichever tensor a hash map gives first; these are the same every time.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -35,7 +36,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Program, Faults> {
         .map_err(|error| Fault::new(format!("a safetensors file with {error}")))?;
     let mut constants = BTreeMap::new();
     let mut faults = Faults::default();
-    for (name, tensor) in file.iter() {
+    // In the order of their names, so that faults have one order.
+    let mut tensors: Vec<_> = file.iter().collect();
+    tensors.sort_by_key(|(name, _)| *name);
+    for (name, tensor) in tensors {
         let Some(dtype) = dtype(tensor.dtype()) else { continue };
         if dtype == DType::Bool && tensor.data().iter().any(|byte| *byte > 1) {
             faults.push(Fault::new(format!(
@@ -81,14 +85,21 @@ fn look_over<'t>(header: Item<'t>, data: u64) -> Result<Cow<'t, str>, Faults> {
     let mut faults = Faults::default();
     let mut program = None;
     let mut names = HashSet::new();
+    let mut places = Vec::new();
     for (name, json) in entries {
         if !names.insert(name) {
             faults.push(Fault::new(format!("the safetensors file holds {} twice", quote(name))));
         } else if name == METADATA {
             program = metadata(json.into(), &mut faults);
-        } else if let Err(why) = tensor(name, json.into(), data) {
-            faults.push(Fault::new(format!("the constant {}: {why}", quote(name))));
+        } else {
+            match tensor(name, json.into(), data) {
+                Ok(place) => places.push((place, name.as_ref())),
+                Err(why) => faults.push(Fault::new(format!("the constant {}: {why}", quote(name)))),
+            }
         }
+    }
+    if faults.is_empty() {
+        stand_end_to_end(places, data, &mut faults);
     }
     if program.is_none() && faults.is_empty() {
         faults.push(
@@ -126,8 +137,28 @@ fn metadata<'t>(metadata: Item<'t>, faults: &mut Faults) -> Option<Cow<'t, str>>
     program
 }
 
-/// Whether the tensor is one that a program can hold and lies inside the file; else why not.
-fn tensor(name: &str, item: Item<'_>, data: u64) -> Result<(), String> {
+/// Checks that the constants cover the file's data, each byte once.
+fn stand_end_to_end(mut places: Vec<((u64, u64), &str)>, data: u64, faults: &mut Faults) {
+    places.sort_unstable();
+    let mut covered = 0;
+    let mut last = "";
+    for ((begin, end), name) in places {
+        if begin < covered {
+            let message = format!("the constants {} and {} lie on the same bytes", quote(last), quote(name));
+            return faults.push(Fault::new(message));
+        }
+        if begin > covered {
+            return faults.push(Fault::new(format!("bytes {covered} to {begin} belong to no constant")));
+        }
+        (covered, last) = (end, name);
+    }
+    if covered < data {
+        faults.push(Fault::new(format!("bytes {covered} to {data} belong to no constant")));
+    }
+}
+
+/// Where the tensor lies, if it is one that a program can hold and inside the file; else why not.
+fn tensor(name: &str, item: Item<'_>, data: u64) -> Result<(u64, u64), String> {
     if name.len() > limits::TEXT_BYTES {
         return Err(format!("a name of {} bytes where at most {} may stand", name.len(), limits::TEXT_BYTES));
     }
@@ -163,7 +194,7 @@ fn tensor(name: &str, item: Item<'_>, data: u64) -> Result<(), String> {
     if needed != Some(end - begin) {
         return Err(format!("{} bytes do not fill {dtype} {shape:?}", end - begin));
     }
-    Ok(())
+    Ok((begin, end))
 }
 
 fn naturals(item: Item<'_>) -> Option<Vec<u64>> {
