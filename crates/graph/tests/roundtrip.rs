@@ -4,6 +4,7 @@
 
 mod support;
 
+use pellucid_graph::check::{SpecIndex, check};
 use pellucid_graph::{NodeKind, Program, wire};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -105,6 +106,15 @@ proptest! {
                 prop_assert_eq!(Program::from_json(other.to_json().as_bytes()), Ok(other));
             }
             Err(faults) => prop_assert!(!faults.is_empty()),
+        }
+    }
+
+    #[test]
+    fn the_checker_takes_any_program(program in programs(true)) {
+        let spec = support::tiny_gpt2();
+        if let Err(faults) = check(program, &SpecIndex::new(&spec)) {
+            prop_assert!(!faults.is_empty());
+            prop_assert!(!faults.to_string().is_empty());
         }
     }
 
