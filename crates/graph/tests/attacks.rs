@@ -178,3 +178,14 @@ fn names_that_mean_something_elsewhere_mean_nothing_here() {
     let program = Program::from_json(text.as_bytes()).unwrap();
     assert_eq!(Program::from_json(program.to_json().as_bytes()).unwrap(), program);
 }
+
+/// Found by fuzzing: the step after the first was computed beyond 64 bits.
+#[test]
+fn a_distance_between_steps_of_all_bits_is_taken() {
+    let text = r#"{"pellucid": 1, "body": [{"op": "trace", "invokes": [{"tokens": [[1, 2]]}], "generate": {"max_new_tokens": 2},
+        "body": [{"op": "steps", "every": 18446744073709551615, "body": [
+            {"op": "get", "name": "h", "hook": "logits"}, {"op": "save", "name": "s", "value": "h"}]}]}]}"#;
+    let spec = support::tiny_gpt2();
+    let checked = check(Program::from_json(text.as_bytes()).unwrap(), &SpecIndex::new(&spec));
+    assert!(checked.is_ok(), "{}", checked.unwrap_err());
+}

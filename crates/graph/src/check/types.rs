@@ -58,9 +58,7 @@ impl Checker<'_> {
             let total =
                 self.trace_of(id).and_then(|trace| trace.generation.as_ref()).map_or(1, |g| g.max_new_tokens);
             let (steps, body) = (*steps, body.clone());
-            let after_first = (steps.from.saturating_add(steps.every)..)
-                .next()
-                .is_some_and(|next| steps.contains(next, total));
+            let after_first = steps.contains(steps.from.saturating_add(steps.every), total);
             let known = (!after_first).then_some(steps.from);
             if steps.from > 0 {
                 self.body_types(&body, lengths, Phase::Later(known));
