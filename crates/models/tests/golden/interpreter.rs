@@ -21,14 +21,17 @@ pub(crate) enum Value {
 /// A hook point's value as its view for one prompt, row-major.
 pub(crate) type Views = HashMap<String, Value>;
 
+/// A setter: a hook point's path, and what becomes of its packed value `[length, inner…]`.
+pub(crate) type Edit<'a> = (&'a str, &'a dyn Fn(&mut [f32]));
+
 pub(crate) struct Interpreter<'a> {
     pub(crate) blueprint: &'a Blueprint,
     pub(crate) weights: &'a dyn Fn(WeightId) -> RawTensor,
 }
 
 impl Interpreter<'_> {
-    /// Every hook point's value for these tokens.
-    pub(crate) fn run(&self, tokens: &[i64]) -> Views {
+    /// Every hook point's value for these tokens, under these edits.
+    pub(crate) fn run(&self, tokens: &[i64], edits: &[Edit<'_>]) -> Views {
         let length = tokens.len();
         let list = &self.blueprint.stages;
         let mut slots: Vec<Option<Value>> = vec![None; list.slots as usize];
@@ -57,14 +60,21 @@ impl Interpreter<'_> {
             let value = match &stage.kernel {
                 Kernel::Hook { point, layout } => {
                     let path = self.blueprint.spec.hook_points[*point].path();
-                    let view = match (input(0), layout) {
+                    let mut value = input(0).clone();
+                    for (_, edit) in edits.iter().filter(|(edited, _)| *edited == path) {
+                        match &mut value {
+                            Value::Numbers(numbers) => edit(numbers),
+                            Value::Ids(_) => panic!("{path} holds ids"),
+                        }
+                    }
+                    let view = match (&value, layout) {
                         (Value::Numbers(numbers), HookLayout::HeadsFirst) => {
                             Value::Numbers(heads_first(numbers, shape(0)))
                         }
                         (value, _) => value.clone(),
                     };
                     assert!(views.insert(path, view).is_none());
-                    input(0).clone()
+                    value
                 }
                 Kernel::Embed { table, offset, scale } => {
                     let table = (self.weights)(*table);
