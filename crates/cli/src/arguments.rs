@@ -16,13 +16,13 @@ Examples:
   pellucid demo
   pellucid lens bundled \"The Eiffel Tower is in the city of\"
   pellucid generate HuggingFaceTB/SmolLM2-135M-Instruct \"What is gravity?\" --chat
-  pellucid run experiment.json --model gpt2.gguf -o results.safetensors
+  pellucid run examples/patching.json -o results.safetensors
 
-A model is `bundled` (the small one inside this program), a Hugging Face folder, a .gguf file, or a hub
-id (`owner/name` or `owner/name@revision`), which is downloaded once.
+A model is `bundled` (the small one inside this program), a Hugging Face folder, a .gguf file,
+or a hub id (`owner/name`, `owner/name@revision`), which is downloaded once.
 
-Exit codes: 0 done; 1 failed; 2 the command line was not understood; 3 the program is wrong and was not run;
-130 interrupted.";
+Exit codes: 0 done; 1 failed; 2 the command line was not understood; 3 the program is wrong and
+was not run; 130 interrupted.";
 
 /// Look into neural networks, and intervene in them
 #[derive(Debug, Parser)]
@@ -49,17 +49,17 @@ pub(crate) enum Command {
     ///
     /// A program is an experiment as JSON (or the same inside a safetensors file, when it carries constants).
     #[command(
-        after_help = "Examples:\n  pellucid run experiment.json\n  pellucid run experiment.json --model ./gpt2 -o results.safetensors\n  pellucid run - < experiment.json"
+        after_help = "Examples:\n  pellucid run examples/patching.json\n  pellucid run experiment.json --model ./gpt2 -o results.safetensors\n  pellucid run - < experiment.json"
     )]
     Run(Run),
 
     /// Show what a program would compute, where, and at what price; nothing runs
-    #[command(after_help = "Example:\n  pellucid explain experiment.json --model gpt2.gguf")]
+    #[command(after_help = "Example:\n  pellucid explain examples/patching.json")]
     Explain(Explain),
 
     /// Look at models
     Models {
-        /// What to do.
+        /// What to do
         #[command(subcommand)]
         command: ModelsCommand,
     },
@@ -83,7 +83,7 @@ pub(crate) enum Command {
         after_help = "Example:\n  pellucid completions bash > ~/.local/share/bash-completion/completions/pellucid"
     )]
     Completions {
-        /// The shell.
+        /// The shell
         shell: clap_complete::Shell,
     },
 }
@@ -103,15 +103,15 @@ pub(crate) enum ModelsCommand {
 #[derive(Debug, Args)]
 pub(crate) struct ModelChoices {
     /// Number type of the weights: f32 for exactness, bf16 for speed and size
-    #[arg(long, value_enum, default_value_t = NumberType::F32, env = "PELLUCID_DTYPE")]
+    #[arg(long, value_enum, default_value_t = NumberType::F32, env = "PELLUCID_DTYPE", hide_env_values = true)]
     pub(crate) dtype: NumberType,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum NumberType {
-    /// 32-bit IEEE 754.
+    /// 32-bit IEEE 754
     F32,
-    /// The upper half of an f32.
+    /// The upper half of an f32
     Bf16,
 }
 
@@ -133,7 +133,7 @@ pub(crate) struct ProgramChoice {
     pub(crate) program: String,
 
     /// The model [default: the one that the program names, else the bundled one]
-    #[arg(long, short, value_name = "MODEL", env = "PELLUCID_MODEL")]
+    #[arg(long, short, value_name = "MODEL", env = "PELLUCID_MODEL", hide_env_values = true)]
     pub(crate) model: Option<String>,
 
     #[command(flatten)]
@@ -164,9 +164,9 @@ pub(crate) struct Run {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Plan {
-    /// Shared passes, early exit, values freed after their last use.
+    /// Shared passes, early exit, values freed after their last use
     Planned,
-    /// One invoke at a time, nothing clever: the same results, bit for bit.
+    /// One invoke at a time, nothing clever: the same results, bit for bit
     Naive,
 }
 

@@ -20,6 +20,25 @@ pub(crate) fn fit(text: &str, columns: usize) -> String {
     format!("{cut}…")
 }
 
+/// Words in lines of at most so many columns.
+pub(crate) fn wrap(text: &str, columns: usize) -> String {
+    let mut wrapped = String::with_capacity(text.len());
+    let mut used = 0;
+    for word in text.split_whitespace() {
+        let width = word.chars().count();
+        if used > 0 && used + 1 + width > columns {
+            wrapped.push('\n');
+            used = 0;
+        } else if used > 0 {
+            wrapped.push(' ');
+            used += 1;
+        }
+        wrapped.push_str(word);
+        used += width;
+    }
+    wrapped
+}
+
 /// A whole number with separators: 1,071,872.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -61,6 +80,11 @@ mod tests {
     fn texts_fit_their_columns() {
         assert_eq!(fit("abc", 5), "abc  ");
         assert_eq!(fit("abcdef", 4), "abc…");
+    }
+
+    #[test]
+    fn words_are_wrapped() {
+        assert_eq!(wrap("aa bb  cc dddddd", 5), "aa bb\ncc\ndddddd");
     }
 
     #[test]

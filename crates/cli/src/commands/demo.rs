@@ -7,13 +7,13 @@ use pellucid::Model;
 use crate::arguments::Demo;
 use crate::demo::{experiment, page, terminal};
 use crate::failure::Failure;
-use crate::interrupt;
+use crate::interrupt::Interrupt;
 
 /// Runs the experiment and draws it.
 pub(crate) fn demo(demo: &Demo, out: &mut dyn Write) -> Result<(), Failure> {
-    let cancel = interrupt::cancellation()?;
+    let interrupt = Interrupt::listen()?;
     let model = Model::bundled()?;
-    let findings = experiment::run(&model, Some(cancel))?;
+    let findings = experiment::run(&model, Some(interrupt.run()))?;
     if demo.json {
         return crate::commands::write_json(&findings, out);
     }

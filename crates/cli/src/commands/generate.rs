@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::arguments::Generate;
 use crate::failure::Failure;
-use crate::{interrupt, models};
+use crate::interrupt::Interrupt;
+use crate::models;
 
 /// A generation that is done.
 #[derive(Serialize)]
@@ -24,7 +25,7 @@ struct Generated {
 
 /// Continues a prompt; the text is written as it comes.
 pub(crate) fn generate(generate: &Generate, out: &mut dyn Write) -> Result<(), Failure> {
-    let cancel = interrupt::cancellation()?;
+    let interrupt = Interrupt::listen()?;
     let prompt = match generate.prompt.as_str() {
         "-" => String::from_utf8_lossy(&super::read_input("-")?).into_owned(),
         prompt => prompt.to_owned(),
@@ -37,7 +38,13 @@ pub(crate) fn generate(generate: &Generate, out: &mut dyn Write) -> Result<(), F
     trace.generate(generation(generate));
     trace.invoke_tokens([&tokens]).generated().save("generated");
 
+    let mut program = trace.program()?;
+    // What is wrong is in the command's arguments, not in a line of ours.
+    program.nodes.iter_mut().for_each(|node| node.source = None);
+    let program = model.check(program)?;
+
     let (sender, receiver) = mpsc::channel();
+    let cancel = interrupt.run();
     let options = RunOptions {
         cancel: Some(cancel.clone()),
         on_token: Some(Arc::new(move |generated| {
@@ -46,11 +53,11 @@ pub(crate) fn generate(generate: &Generate, out: &mut dyn Write) -> Result<(), F
         })),
         ..RunOptions::default()
     };
-    let trace = &trace;
+    let (model, program) = (&model, &program);
     let results = std::thread::scope(|scope| {
         // The sender goes with the options: the text ends when the run does.
-        let run = scope.spawn(move || trace.run_with(&options));
-        let written = if generate.json { Ok(()) } else { stream(&model, &tokens, receiver, out) };
+        let run = scope.spawn(move || model.run(program, &options));
+        let written = if generate.json { Ok(()) } else { stream(model, &tokens, receiver, out) };
         if written.is_err() {
             cancel.store(true, Ordering::SeqCst);
         }

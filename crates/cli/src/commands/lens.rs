@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::arguments::Lens;
 use crate::failure::Failure;
-use crate::{interrupt, models, text};
+use crate::interrupt::Interrupt;
+use crate::{models, text};
 
 /// Columns of a cell: a token and its probability.
 const CELL: usize = 14;
@@ -39,9 +40,9 @@ struct Guess {
 
 /// Shows the logit lens of a prompt.
 pub(crate) fn lens(lens: &Lens, out: &mut dyn Write) -> Result<(), Failure> {
-    let cancel = interrupt::cancellation()?;
+    let interrupt = Interrupt::listen()?;
     let model = models::open(&lens.model, &lens.choices)?;
-    let options = RunOptions { cancel: Some(cancel), ..RunOptions::default() };
+    let options = RunOptions { cancel: Some(interrupt.run()), ..RunOptions::default() };
     let table = read(&model, &lens.prompt, i64::from(lens.top), &options)?;
     if lens.json { super::write_json(&table, out) } else { draw(&table, text::terminal_columns(), out) }
 }

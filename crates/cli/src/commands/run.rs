@@ -7,19 +7,20 @@ use serde::Serialize;
 
 use crate::arguments::{Plan, ProgramChoice, Run};
 use crate::failure::Failure;
-use crate::{interrupt, models, text};
+use crate::interrupt::Interrupt;
+use crate::{models, text};
 
 /// Elements shown of each value.
 const SHOWN: usize = 6;
 
 /// Runs a program and summarises what it saves.
 pub(crate) fn run(run: &Run, out: &mut dyn Write) -> Result<(), Failure> {
-    let cancel = interrupt::cancellation()?;
+    let interrupt = Interrupt::listen()?;
     let (model, program) = open(&run.program)?;
     let checked = model.check(program)?;
     let quiet = run.json;
     let options = RunOptions {
-        cancel: Some(cancel),
+        cancel: Some(interrupt.run()),
         seconds: run.seconds,
         on_log: Some(std::sync::Arc::new(move |entry| {
             if !quiet {
@@ -119,12 +120,13 @@ fn draw(summary: &Summary, out: &mut dyn Write) -> Result<(), Failure> {
         writeln!(out, "{name}  absent: its generation had stopped before")?;
     }
     let (report, made) = (&summary.report, &summary.provenance);
-    let passes = if report.passes == 1 { "pass" } else { "passes" };
-    writeln!(
-        out,
-        "\n{}: {} {passes}, {} tokens, {:.3} s ({} weights, {})",
-        made.model, report.passes, report.tokens, report.seconds, made.weights, made.instruction_set
-    )?;
+    let how = match report.passes {
+        // The simple interpreter counts nothing.
+        0 => "one invoke at a time".to_owned(),
+        1 => format!("1 pass, {} tokens, {:.3} s", report.tokens, report.seconds),
+        passes => format!("{passes} passes, {} tokens, {:.3} s", report.tokens, report.seconds),
+    };
+    writeln!(out, "\n{}: {how} ({} weights, {})", made.model, made.weights, made.instruction_set)?;
     Ok(())
 }
 

@@ -47,7 +47,7 @@ fn write(findings: &Findings, html: &mut String) -> fmt::Result {
         row(html, findings, position, token)?;
     }
     html.push_str("</tbody>\n</table>\n</div>\n<p class=\"legend\"><span>0</span><span class=\"bar\"></span><span>1</span></p>\n");
-    let explanation = escape(&terminal::explanation(findings).replace('\n', " "));
+    let explanation = escape(&terminal::explanation(findings));
     write!(
         html,
         "<h2>What to see</h2>\n<p>{explanation}</p>\n<footer>Computed by <code>pellucid demo</code> {version} in {seconds:.2} s: \
@@ -113,7 +113,7 @@ fn row(html: &mut String, findings: &Findings, position: usize, token: &str) -> 
     } else {
         ""
     };
-    writeln!(html, "<th class=\"note\">{note}</th></tr>")
+    writeln!(html, "<td class=\"note\">{note}</td></tr>")
 }
 
 /// Text as HTML.

@@ -23,6 +23,9 @@ impl Paint {
     }
 }
 
+/// Columns of the explanation.
+const EXPLANATION: usize = 100;
+
 /// Columns of a cell.
 const CELL: usize = 7;
 
@@ -64,29 +67,39 @@ pub(crate) fn draw(findings: &Findings, paint: Paint, out: &mut dyn Write) -> io
         }
         writeln!(out, "{}", note(findings, position))?;
     }
-    writeln!(out, "\n{}", explanation(findings))
+    writeln!(out, "\n{}", text::wrap(&explanation(findings), EXPLANATION))
 }
 
 /// What is to be seen, in words.
 pub(crate) fn explanation(findings: &Findings) -> String {
-    let last = findings.clean.tokens.len() - 1;
-    let (first_layer, last_layer) = (0, findings.layers() - 1);
-    let subject = findings.differs_at;
-    let name = findings.clean.tokens[subject].trim();
-    let leaves = (0..findings.layers()).find(|&layer| findings.restored[layer][last] > 0.5);
-    let moved = leaves.map_or_else(
-        || "The last position does not take it over before the last layer.".to_owned(),
-        |layer| format!("From layer {layer} on it is at the last position, where the model speaks."),
+    let at = |layer: usize, position: usize| clean_zero(findings.restored[layer][position]);
+    let (subject, last) = (findings.differs_at, findings.clean.tokens.len() - 1);
+    let last_layer = findings.layers() - 1;
+    let over = (0..findings.layers()).find(|&layer| at(layer, last) > at(layer, subject));
+    let moved = over.map_or_else(
+        || "It stays there up to the last layer.".to_owned(),
+        |layer| {
+            format!(
+                "Entering layer {layer} it is the other way round ({:.2} and {:.2}): attention, the only part that carries \
+                 anything from one position to another, has moved it to where the model speaks.",
+                at(layer, subject),
+                at(layer, last)
+            )
+        },
     );
+    let kept = match over {
+        Some(layer) if layer < last_layer => format!(
+            " Entering layer {last_layer}: {:.2} and {:.2}.",
+            at(last_layer, subject),
+            at(last_layer, last)
+        ),
+        _ => String::new(),
+    };
     format!(
-        "The prompts differ only in the second name (→ {name}). Entering layer {first_layer} that position decides\n\
-         everything ({:.2} there, {:.2} at the last position). {moved}\n\
-         Entering layer {last_layer} nothing else matters ({:.2} and {:.2}): on the way, attention has carried\n\
-         the name from the one to the other.",
-        findings.restored[first_layer][subject],
-        findings.restored[first_layer][last],
-        findings.restored[last_layer][subject],
-        findings.restored[last_layer][last],
+        "The prompts differ only in the name at position {subject}. Entering layer 0, that position brings back {:.2} of the \
+         answer and the last position {:.2}. {moved}{kept} Everything else stays near 0: no other position keeps it.",
+        at(0, subject),
+        at(0, last)
     )
 }
 

@@ -140,7 +140,8 @@ impl Value {
     }
 
     /// Streams the value to the caller while the program runs, labelled with that name: letters, digits and `_`, unique
-    /// in the session. For small values; see [`RunOptions::on_log`](crate::RunOptions).
+    /// in the session. For small values; see [`RunOptions::on_log`](crate::RunOptions). A written program calls it
+    /// `print`, because PyTorch's `log` is the logarithm, which is [`Value::ln`] here.
     #[track_caller]
     pub fn log(&self, name: &str) {
         self.writer().node(name, NodeKind::Log(self.reference));

@@ -1,0 +1,275 @@
+//! The command as its users meet it: what it prints, writes and returns.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails its test")]
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const PROGRAM: &str = "examples/patching.json";
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pellucid"));
+    command.args(arguments).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
+    for name in ["PELLUCID_MODEL", "PELLUCID_DTYPE", "COLUMNS"] {
+        command.env_remove(name);
+    }
+    command
+        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
+        .env("HF_HUB_OFFLINE", "1")
+        .stdin(Stdio::null());
+    command
+}
+
+fn pellucid(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+fn with_input(arguments: &[&str], input: &str) -> Output {
+    let mut command = command(arguments);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Standard output of a command that succeeds and says nothing else.
+fn printed(arguments: &[&str]) -> String {
+    let output = pellucid(arguments);
+    assert_eq!((text(&output.stderr), output.status.code()), (String::new(), Some(0)), "{arguments:?}");
+    text(&output.stdout)
+}
+
+/// Standard error and exit code of a command that prints nothing.
+fn refused(output: Output) -> (String, i32) {
+    assert_eq!(text(&output.stdout), "");
+    (text(&output.stderr), output.status.code().unwrap())
+}
+
+fn json(arguments: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&printed(arguments)).unwrap()
+}
+
+fn scratch(name: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    (folder, path)
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let commands = ["", "demo", "run", "explain", "models", "models show", "lens", "generate", "completions"];
+    for command in commands {
+        let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
+        let name = format!("help_{}", command.replace(' ', "_"));
+        insta::assert_snapshot!(name.trim_end_matches('_'), printed(&arguments));
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    let (message, code) = refused(pellucid(&["lens", "bundled"]));
+    assert_eq!(code, 2);
+    assert!(message.contains("<PROMPT>"), "{message}");
+}
+
+#[test]
+fn the_demo_finds_what_the_golden_experiment_holds() {
+    let golden = "../../golden/experiments/activation_patching.safetensors";
+    let bytes = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(golden)).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let elements = file.tensor("residual").unwrap().data().chunks_exact(4);
+    let expected = elements.map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
+    let findings = json(&["demo", "--json"]);
+    let rows = findings["restored"].as_array().unwrap().iter();
+    let found: Vec<f64> =
+        rows.flat_map(|row| row.as_array().unwrap()).map(|share| share.as_f64().unwrap()).collect();
+    assert_eq!(found.len(), 4 * 14);
+    for (place, (found, expected)) in found.into_iter().zip(expected).enumerate() {
+        assert!((found - f64::from(expected)).abs() < 1e-5, "{place}: {found}, in PyTorch {expected}");
+    }
+}
+
+#[test]
+fn the_demo_draws_without_colours_for_a_pipe_and_writes_the_same_numbers_to_the_page() {
+    let (_folder, path) = scratch("demo.html");
+    let drawn = printed(&["demo", "--html", path.to_str().unwrap()]);
+    assert!(!drawn.contains('\x1b'));
+    let (picture, rest) = drawn.split_once("\nThe same picture").unwrap();
+    insta::assert_snapshot!("demo", picture);
+    assert!(rest.contains(path.to_str().unwrap()));
+
+    let is_number = |word: &&str| word.contains('.') && word.parse::<f32>().is_ok();
+    let table = picture.split("layer 3\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let numbers: Vec<&str> = table.split_whitespace().filter(is_number).collect();
+    let page = std::fs::read_to_string(&path).unwrap();
+    let cells: Vec<&str> =
+        page.split("</td>").filter_map(|cell| Some(cell.rsplit_once("comes back\">")?.1)).collect();
+    assert_eq!(cells.len(), 4 * 14);
+    assert_eq!(cells, numbers);
+}
+
+#[test]
+fn a_page_that_cannot_be_written_is_an_error() {
+    let output = pellucid(&["demo", "--html", "/nowhere/at/all.html"]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    assert!(message.starts_with("error: /nowhere/at/all.html: "), "{message}");
+}
+
+#[test]
+fn a_program_runs_and_its_results_are_written() {
+    let (_folder, path) = scratch("results.safetensors");
+    let summary = json(&["run", PROGRAM, "--json", "--output", path.to_str().unwrap()]);
+    assert_eq!(summary["saved"][1]["name"], "token");
+    assert_eq!(summary["saved"][1]["first"][0], 829.0, "the token of ` Mary`");
+    assert_eq!(summary["report"]["passes"], 1);
+    let bytes = std::fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.tensor("logit").unwrap().shape(), [3]);
+
+    let naive = json(&["run", PROGRAM, "--json", "--plan", "naive"]);
+    assert_eq!(naive["saved"], summary["saved"]);
+}
+
+#[test]
+fn a_program_can_come_by_standard_input() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(PROGRAM);
+    let output = with_input(&["run", "-"], &std::fs::read_to_string(path).unwrap());
+    assert!(output.status.success());
+    let shown = text(&output.stdout);
+    let (table, run) = shown.split_once("\n\n").unwrap();
+    insta::assert_snapshot!(table, @r"
+    saved  type  shape  min     mean      max      first
+    logit  f32   [3]    8.3760  11.8429   18.7155  18.7155 8.4373 8.3760
+    token  i64   [3]    829     869.3333  916      829 916 863
+    ");
+    assert!(run.starts_with("tiny-gpt2: 1 pass, 28 tokens, "), "{run}");
+}
+
+#[test]
+fn logs_go_to_standard_error_while_the_program_runs() {
+    let program = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompt": "Mary has" }], "body": [
+        { "op": "lengths", "name": "n" }, { "op": "print", "name": "how_many", "value": "n" } ] }] }"#;
+    let output = with_input(&["run", "-"], program);
+    assert_eq!(text(&output.stderr), "how_many: 2\n");
+}
+
+#[test]
+fn a_plan_is_explained() {
+    insta::assert_snapshot!("explain", printed(&["explain", PROGRAM]));
+    assert_eq!(json(&["explain", PROGRAM, "--json"])["passes"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_is_wrong_with_a_program_is_said_with_hints_and_exit_code_3() {
+    let program = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompt": "Mary has" }], "body": [
+        { "op": "get", "name": "late", "hook": "layers.3.output" },
+        { "op": "set", "name": "early", "hook": "layers.1.input", "value": "late",
+          "source": { "file": "notebook.py", "line": 7, "text": "model.layers[1].input = late" } },
+        { "op": "get", "name": "pattern", "hook": "layers.1.attention.patern" },
+        { "op": "save", "name": "saved", "value": "pattern" } ] }] }"#;
+    let (message, code) = refused(with_input(&["run", "-"], program));
+    assert_eq!(code, 3);
+    insta::assert_snapshot!("faults", message);
+}
+
+#[test]
+fn what_is_no_program_says_where_and_is_exit_code_3() {
+    let (message, code) =
+        refused(with_input(&["explain", "-"], r#"{ "pellucid": 1, "body": [{ "op": "trase" }] }"#));
+    assert_eq!(code, 3);
+    insta::assert_snapshot!(message, @r"
+    error: standard input is not a program
+
+    `n0`: there is no operation `trase`
+      at /body/0/op
+      hint: did you mean `trace`?
+    ");
+}
+
+#[test]
+fn what_is_not_there_is_exit_code_1() {
+    let (message, code) = refused(pellucid(&["run", "nowhere.json"]));
+    assert_eq!(
+        (message.as_str(), code),
+        ("error: nowhere.json: No such file or directory (os error 2)\n", 1)
+    );
+    let (message, code) = refused(pellucid(&["lens", "./nowhere", "x"]));
+    assert_eq!(code, 1);
+    assert!(message.starts_with("error: ") && message.contains("./nowhere"), "{message}");
+}
+
+#[test]
+fn modules_are_shown_folded_or_all() {
+    let folded = printed(&["models", "show"]);
+    assert!(folded.starts_with("tiny-gpt2 (gpt2): 1,071,872 parameters, f32\n"), "{folded}");
+    assert!(folded.contains("0 … 3 (4 alike)") && folded.contains("198,272 each"), "{folded}");
+    assert_eq!(folded.matches(".pattern").count(), 1);
+    let all = printed(&["models", "show", "bundled", "--all"]);
+    assert!(!all.contains("alike"), "{all}");
+    assert_eq!(all.matches(".pattern").count(), 4);
+    let spec = json(&["models", "show", "models/tiny-gpt2/model", "--json"]);
+    assert_eq!(spec["sizes"]["layers"], 4);
+}
+
+#[test]
+fn the_lens_sees_the_answer_before_the_end() {
+    let prompt = "The Eiffel Tower is in the city of";
+    insta::assert_snapshot!("lens", printed(&["lens", "bundled", prompt]));
+    let table = json(&["lens", "bundled", prompt, "--json", "--top", "2"]);
+    let last = &table["layers"][4]["positions"][9];
+    assert_eq!(last.as_array().unwrap().len(), 2);
+    assert_eq!(last[0]["token"], " Paris");
+    assert!(last[0]["probability"].as_f64().unwrap() > 0.99);
+    assert_eq!(printed(&["lens", "bundled", "Mary", "--top", "3"]).lines().count(), 1 + 5 * 3);
+}
+
+#[test]
+fn text_is_generated() {
+    let prompt = "The movie was awful. I";
+    assert_eq!(printed(&["generate", "bundled", prompt, "-n", "3"]), " hated it.\n");
+    assert_eq!(text(&with_input(&["generate", "bundled", "-", "-n", "3"], prompt).stdout), " hated it.\n");
+    let generated = json(&["generate", "bundled", prompt, "-n", "3", "--json"]);
+    assert_eq!(generated["text"], " hated it.");
+    assert_eq!(generated["tokens"].as_array().unwrap().len(), 3);
+    let drawn = |seed| {
+        printed(&["generate", "bundled", "When Mary", "-n", "12", "--temperature", "2", "--seed", seed])
+    };
+    assert_eq!(drawn("1"), drawn("1"));
+    assert_ne!(drawn("1"), drawn("2"));
+}
+
+#[test]
+fn a_generation_that_cannot_be_is_refused_before_it_begins() {
+    let (message, code) = refused(pellucid(&["generate", "bundled", "hi", "--top-p", "2"]));
+    assert_eq!(code, 3);
+    insta::assert_snapshot!(message, @"error: `trace_0`: `top_p` must be above 0 and at most 1");
+    let (message, code) = refused(pellucid(&["generate", "bundled", "hi", "--chat"]));
+    assert_eq!(code, 1);
+    insta::assert_snapshot!(message, @r"
+    error: `tiny-gpt2` came without a chat template
+      hint: give the prompt as plain text
+    ");
+}
+
+#[test]
+fn completions_are_written_for_every_shell() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        assert!(printed(&["completions", shell]).contains("max-new-tokens"), "{shell}");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let mut command = command(&["models", "show", "--all"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut message = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
+    assert_eq!((message.as_str(), child.wait().unwrap().code()), ("", Some(0)));
+}
