@@ -361,7 +361,7 @@ fn mixed(attention: &Attention, stage: &Stage, state: &mut PassState, pool: &mut
             return Err(Interruption::missing("a cache"));
         };
         match &all[number] {
-            Some(pattern) => attention_mixed(pattern, store, sequence.start, own),
+            Some(pattern) => attention_mixed(pattern, store, sequence.start, options(attention), own),
             None => {
                 let query = heads_view(&query, range.start, range.len())?;
                 attention_fused(query, store, sequence.start, options(attention), own);

@@ -506,15 +506,22 @@ pub fn attention_pattern(scores: &mut [f32], context: usize) {
 
 /// Values mixed by a pattern `[heads, queries, context]`, to `out` `[queries, heads, value head size]`.
 ///
-/// Every key of the context takes part, seen by its query or not: a pattern may have been changed. The context is
-/// `start + queries` keys.
+/// A pattern may have been changed: keys that a query does not see take part wherever its row gives one of them a weight
+/// that is not 0. Where it gives none, their values are not touched, as in [`attention_fused`]: 0 times infinity would be
+/// NaN, and looking at a pattern would change what it mixes. The context is `start + queries` keys.
 ///
 /// # Panics
 /// If shapes do not fit.
-pub fn attention_mixed(pattern: &[f32], store: &KeyValueStore, start: usize, out: HeadsViewMut<'_>) {
+pub fn attention_mixed(
+    pattern: &[f32],
+    store: &KeyValueStore,
+    start: usize,
+    options: AttentionOptions,
+    out: HeadsViewMut<'_>,
+) {
     out.check("mixed values");
     assert_eq!(out.size, store.value_head_size(), "the value head size");
-    let layer = Layer::new(out.tokens, out.heads, store, start, AttentionOptions::scaled(1.0));
+    let layer = Layer::new(out.tokens, out.heads, store, start, options);
     let context = layer.context();
     assert_eq!(
         pattern.len(),
@@ -525,12 +532,21 @@ pub fn attention_mixed(pattern: &[f32], store: &KeyValueStore, start: usize, out
     layer.for_blocks(|block| {
         with_scratch(|scratch| {
             scratch.scores.resize(block.rows, context);
-            for row in 0..block.rows {
+            let weights = |row| {
                 let (query, head) = layer.place(block, row);
-                scratch.scores.row_mut(row)[..context]
-                    .copy_from_slice(&pattern[(head * layer.queries + query) * context..][..context]);
+                &pattern[(head * layer.queries + query) * context..][..context]
+            };
+            for row in 0..block.rows {
+                scratch.scores.row_mut(row)[..context].copy_from_slice(weights(row));
             }
-            layer.mix(block, &mut scratch.scores, |_| 0..context, &mut scratch.mixed);
+            let taken = |row| {
+                let seen = options.seen(layer.start + layer.place(block, row).0);
+                let outside = |weight: &f32| *weight != 0.0;
+                let first = weights(row)[..seen.start].iter().position(outside).unwrap_or(seen.start);
+                let last = weights(row)[seen.end..].iter().rposition(outside);
+                first..last.map_or(seen.end, |last| seen.end + last + 1)
+            };
+            layer.mix(block, &mut scratch.scores, taken, &mut scratch.mixed);
             target.write(&layer, block, &scratch.mixed);
         });
     });

@@ -93,7 +93,7 @@ impl Case {
         let width = heads * value_size;
         let mut mixed = vec![f32::NAN; queries * width];
         let view = HeadsViewMut::new(&mut mixed, queries, heads, value_size, width);
-        attention_mixed(&pattern, store, self.start(), view);
+        attention_mixed(&pattern, store, self.start(), self.options, view);
         (scores, pattern, mixed)
     }
 }
@@ -204,9 +204,32 @@ fn a_changed_pattern_mixes_every_key_of_the_context() {
         pattern.chunks_mut(context).for_each(|row| row[context - 1] = 1.0);
         let mut mixed = vec![0.0; queries * heads * value_size];
         let view = HeadsViewMut::new(&mut mixed, queries, heads, value_size, heads * value_size);
-        attention_mixed(&pattern, &case.store(), case.start(), view);
+        attention_mixed(&pattern, &case.store(), case.start(), case.options, view);
         for row in mixed.chunks(value_size) {
             assert_eq!(row, &case.values[(context - 1) * value_size..]);
+        }
+    });
+}
+
+#[test]
+fn what_no_query_sees_changes_nothing_even_where_it_is_not_finite() {
+    on_every_isa(|_| {
+        for window in [None, Some(4)] {
+            let mut case = Case::new([9, 20, 2, 1, 8, 20], None, window);
+            let width = case.shape.value_size * case.shape.key_heads;
+            // The last position, which only the last query sees, and one in the middle.
+            for (position, value) in [(19, f32::INFINITY), (14, f32::NAN)] {
+                case.values[position * width..(position + 1) * width].fill(value);
+            }
+            let store = case.store();
+            let fused = case.fused(&store, 0..9);
+            let explicit = case.explicit(&store).2;
+            let same = |a: &f32, b: &f32| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+            assert!(fused.iter().zip(&explicit).all(|(a, b)| same(a, b)), "window {window:?}");
+            assert!(
+                fused[..2 * 2 * 20].iter().all(|value| value.is_finite()),
+                "the first queries see neither"
+            );
         }
     });
 }
