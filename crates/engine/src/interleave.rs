@@ -83,6 +83,8 @@ pub(crate) struct Interleaver<'r, 'a> {
     pub dry: bool,
     pub passes: Vec<PassRecord>,
     groups: Vec<Group>,
+    /// The traces that were added: the job and the trace.
+    traces: Vec<(usize, NodeId)>,
 }
 
 impl<'r, 'a> Interleaver<'r, 'a> {
@@ -93,7 +95,16 @@ impl<'r, 'a> Interleaver<'r, 'a> {
         pool: &'r mut BufferPool,
         dry: bool,
     ) -> Self {
-        Interleaver { model, schedule, jobs, pool, dry, passes: Vec::new(), groups: Vec::new() }
+        Interleaver {
+            model,
+            schedule,
+            jobs,
+            pool,
+            dry,
+            passes: Vec::new(),
+            groups: Vec::new(),
+            traces: Vec::new(),
+        }
     }
 
     /// Adds a trace of a job.
@@ -101,6 +112,7 @@ impl<'r, 'a> Interleaver<'r, 'a> {
         let program = self.jobs[job].program;
         let NodeKind::Trace(trace) = &program.program.node(trace_id).kind else { return };
         let body = &trace.body;
+        self.traces.push((job, trace_id));
         let evaluator = Evaluator { model: self.model, schedule: self.schedule, program };
         self.jobs[job].begin_trace(body, &evaluator, self.pool);
         let total = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
@@ -244,17 +256,55 @@ impl<'r, 'a> Interleaver<'r, 'a> {
                     group.place = Place::Done;
                 }
             }
-            let Some((stage, riders)) = self.next_pass() else {
-                let stuck = self.groups.iter().find(|group| !matches!(group.place, Place::Done));
-                return match stuck {
-                    None => Ok(()),
-                    Some(group) => Err(EngineError::Internal(format!(
-                        "invoke {} waits for a value that never comes",
-                        group.invoke
-                    ))),
-                };
-            };
-            self.pass(stage, riders)?;
+            match self.next_pass() {
+                Some((stage, riders)) => self.pass(stage, riders)?,
+                None if self.fail_stuck() => {}
+                None => {
+                    self.remaining_steps();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Programs whose invokes wait for one another for ever fail, each by itself. The checker should have refused them.
+    fn fail_stuck(&mut self) -> bool {
+        let mut any = false;
+        for group in &self.groups {
+            if matches!(group.place, Place::Done) {
+                continue;
+            }
+            any = true;
+            if let Some(&(_, (_, id))) = group.touches.get(group.next_touch) {
+                let error = OperationError::new("it waits for a value that waits for this edit itself");
+                self.jobs[group.job].fail(id, &error);
+            }
+            // Whatever it was that it waited for, it does not go on.
+            self.jobs[group.job].failed.get_or_insert_with(|| {
+                EngineError::Internal(format!("invoke {} waits for a value that never comes", group.invoke))
+            });
+        }
+        any
+    }
+
+    /// Steps that no invoke walked to: what their bodies compute from outside is there all the same.
+    fn remaining_steps(&mut self) {
+        for (job, trace_id) in std::mem::take(&mut self.traces) {
+            let program = self.jobs[job].program;
+            let NodeKind::Trace(trace) = &program.program.node(trace_id).kind else { continue };
+            let total = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
+            for &owner in &trace.body {
+                let NodeKind::Steps { steps, body } = &program.program.node(owner).kind else { continue };
+                if self.dry || !body.iter().any(|id| program.nodes[id.index()].needed) {
+                    continue;
+                }
+                let evaluator = Evaluator { model: self.model, schedule: self.schedule, program };
+                for step in (0..total).filter(|&step| steps.contains(step, total)) {
+                    if self.jobs[job].failed.is_none() {
+                        self.jobs[job].begin_step(owner, body, step, &evaluator, self.pool);
+                    }
+                }
+            }
         }
     }
 
@@ -433,10 +483,36 @@ impl<'r, 'a> Interleaver<'r, 'a> {
             self.begin_step(&mut group);
         } else {
             group.place = Place::Done;
+            self.lose_steps(&group);
             self.deliver_generated(&group);
         }
         self.groups[number] = group;
         Ok(())
+    }
+
+    /// What a group would have read at steps that it does not reach never comes.
+    fn lose_steps(&mut self, group: &Group) {
+        let program = self.jobs[group.job].program;
+        let total = group.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
+        for step in group.step + 1..=group.last_step {
+            if self.jobs[group.job].failed.is_some() {
+                return;
+            }
+            for &(_, id) in group.outside.get(&step).into_iter().flatten() {
+                self.jobs[group.job].lose((OUTSIDE, id));
+            }
+            for &owner in &group.body {
+                let NodeKind::Steps { steps, body } = &program.program.node(owner).kind else { continue };
+                if !steps.contains(step, total) {
+                    continue;
+                }
+                let evaluator = Evaluator { model: self.model, schedule: self.schedule, program };
+                self.jobs[group.job].begin_step(owner, body, step, &evaluator, self.pool);
+                for (_, touches) in self.jobs[group.job].touches(body, group.invoke) {
+                    touches.into_iter().for_each(|(_, id)| self.jobs[group.job].lose((step, id)));
+                }
+            }
+        }
     }
 
     /// Chooses the next token of each prompt, and makes its sequence ready for the next step.
@@ -643,6 +719,7 @@ impl Rider<'_, '_, '_> {
                             Some(written) => {
                                 self.write(state, kernel.outputs[0], point, layout, number, &written)
                             }
+                            None if self.run.jobs[job].is_lost(instance) => Ok(()),
                             None => Err(OperationError::new("the value is not there")),
                         };
                         if let Err(error) = outcome {
@@ -670,7 +747,7 @@ impl Rider<'_, '_, '_> {
         let rectangle = self.run.groups[number].rectangle(number, &self.owners, state.narrowed);
         let hook = &self.run.model.spec().hook_points[point];
         let value = fit(value, &hook.shape, hook.dtype, &rectangle)?;
-        view::write(state, slot, layout, &rectangle, &value, self.run.model.spec().sizes.vocabulary)
+        view::write(state, slot, layout, &rectangle, &value, self.run.schedule.id_limit(slot))
     }
 
     /// Parks the groups that must wait, and lets those go that are at their end or whose program has failed.

@@ -87,6 +87,8 @@ pub(crate) struct Job<'a> {
     users: Vec<Vec<NodeId>>,
     live_steps: HashMap<NodeId, BTreeSet<u64>>,
     done: HashSet<Instance>,
+    /// What never comes, because a generation stopped before its step.
+    lost: HashSet<Instance>,
     held_bytes: u64,
     started: Instant,
     dry: bool,
@@ -114,6 +116,7 @@ impl<'a> Job<'a> {
             users,
             live_steps: HashMap::new(),
             done: HashSet::new(),
+            lost: HashSet::new(),
             held_bytes: 0,
             started: Instant::now(),
             dry,
@@ -149,26 +152,57 @@ impl<'a> Job<'a> {
     }
 
     fn begin(&mut self, body: &[NodeId], step: u64, evaluator: &Evaluator<'_>, pool: &mut BufferPool) {
-        let mut ready = BTreeSet::new();
+        let (mut ready, mut lost) = (BTreeSet::new(), Vec::new());
         for &id in body.iter().filter(|id| self.program.nodes[id.index()].needed) {
             let kind = self.kind(id);
             if matches!(kind, NodeKind::Steps { .. }) {
                 continue;
             }
             let instance = (step, id);
-            let missing =
-                kind.values().iter().filter(|value| !self.done.contains(&self.at(value.node, step))).count();
+            let reads: Vec<Instance> = kind.values().iter().map(|value| self.at(value.node, step)).collect();
+            let missing = reads.iter().filter(|read| !self.done.contains(read)).count();
             self.pending.insert(instance, missing);
-            if missing == 0 && runs_by_itself(kind) {
+            if reads.iter().any(|read| self.lost.contains(read)) {
+                lost.push(instance);
+            } else if missing == 0 && runs_by_itself(kind) {
                 ready.insert(instance);
             }
         }
+        lost.into_iter().for_each(|instance| self.lose(instance));
         self.run_ready(ready, evaluator, pool);
     }
 
-    /// Whether everything that a node reads is there.
+    /// Whether a setter may go on: everything that it reads is there, or never comes.
     pub fn is_ready(&self, instance: Instance) -> bool {
-        self.pending.get(&instance).is_some_and(|&missing| missing == 0)
+        self.is_lost(instance) || self.pending.get(&instance).is_some_and(|&missing| missing == 0)
+    }
+
+    /// Whether it never comes, because a generation stopped before its step.
+    pub fn is_lost(&self, instance: Instance) -> bool {
+        self.lost.contains(&instance)
+    }
+
+    /// A value never comes: nor does anything that reads it. A setter of such a value sets nothing.
+    pub fn lose(&mut self, instance: Instance) {
+        let mut open = vec![instance];
+        while let Some(instance) = open.pop() {
+            if self.done.contains(&instance) || !self.lost.insert(instance) {
+                continue;
+            }
+            let (step, id) = instance;
+            self.pending.remove(&instance);
+            self.release(instance);
+            for &user in &self.users[id.index()] {
+                match self.program.nodes[user.index()].steps {
+                    Some(owner) if step == OUTSIDE => {
+                        // Steps that have not begun find it lost when they do.
+                        let live = self.live_steps.get(&owner).into_iter().flatten();
+                        open.extend(live.map(|&step| (step, user)));
+                    }
+                    _ => open.push((step, user)),
+                }
+            }
+        }
     }
 
     /// A value that is there.
@@ -206,7 +240,9 @@ impl<'a> Job<'a> {
         for &user in &users {
             let steps = self.program.nodes[user.index()].steps;
             let same = step != OUTSIDE || steps.is_none();
-            if same {
+            if same && self.lost.contains(&(step, user)) {
+                continue;
+            } else if same {
                 unread += 1;
                 self.count_down((step, user), ready);
             } else {

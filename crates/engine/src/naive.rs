@@ -74,6 +74,8 @@ pub(crate) struct Naive<'a> {
     walkers: Vec<Walker>,
     results: Results,
     pool: BufferPool,
+    /// The getter or setter at work: an error on the way to a later one is its own.
+    touching: Option<NodeId>,
 }
 
 impl<'a> Naive<'a> {
@@ -86,6 +88,7 @@ impl<'a> Naive<'a> {
             walkers: Vec::new(),
             results: Results::default(),
             pool: BufferPool::default(),
+            touching: None,
         }
     }
 
@@ -225,7 +228,10 @@ impl<'a> Naive<'a> {
                 Ok(None) => {
                     open.pop();
                 }
-                Err(error) => return Err(EngineError::Node(Box::new(error.at(node)))),
+                Err(error) => {
+                    let node = self.touching.map_or(node, |id| self.program.program.node(id));
+                    return Err(EngineError::Node(Box::new(error.at(node))));
+                }
             }
         }
         Ok(())
@@ -294,8 +300,10 @@ impl<'a> Naive<'a> {
                     return Ok(Some(read));
                 }
             }
+            self.touching = Some(instance.1);
             let reached = self.advance(invoke, step, stage + 1)?;
             let outputs = if reached { self.touch(invoke, stage, instance)? } else { None };
+            self.touching = None;
             self.values.insert(instance, outputs);
             self.walkers[invoke].next += 1;
         }
@@ -430,7 +438,7 @@ impl<'a> Naive<'a> {
                         layout,
                         &rectangle,
                         &given,
-                        self.model.spec().sizes.vocabulary,
+                        self.schedule.id_limit(slot),
                     )?;
                 }
                 Ok(Some(Vec::new()))

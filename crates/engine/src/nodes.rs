@@ -145,13 +145,13 @@ pub(crate) fn apply(
     let mut state = PassState::begin(list, (0..prompts).map(|_| sequence()).collect());
     let ids = from == TOKENS || from == POSITIONS;
     if ids {
-        let vocabulary = model.spec().sizes.vocabulary as i64;
+        let limit = schedule.id_limit(from);
         let values = input.to_vec_i64()?;
-        if let Some(id) = values.iter().find(|&&id| id < 0 || (from == TOKENS && id >= vocabulary)) {
+        if let Some(id) = values.iter().find(|&&id| id < 0 || id as u64 >= limit) {
             return Err(OperationError::new(format!(
                 "`{}` is applied to {id}, but ids go from 0 to {}",
                 spec.path,
-                vocabulary - 1
+                limit.saturating_sub(1)
             )));
         }
         state.put(from, SlotValue::Ids(Arc::new(values)));

@@ -24,6 +24,8 @@ pub(crate) struct Schedule {
     last_use: Vec<usize>,
     /// For each slot, how many stages read it.
     uses: Vec<usize>,
+    /// For each slot of ids, how many rows the smallest table has that they are looked up in.
+    id_limit: Vec<u64>,
 }
 
 impl Schedule {
@@ -47,8 +49,32 @@ impl Schedule {
         if let Some(logits) = list.logits {
             last_use[logits.0 as usize] = list.stages.len();
         }
-        Schedule { hook_stage, last_use, uses }
+        Schedule { hook_stage, last_use, uses, id_limit: id_limits(list) }
     }
+
+    /// Ids in that slot are below this.
+    pub fn id_limit(&self, slot: Slot) -> u64 {
+        self.id_limit[slot.0 as usize]
+    }
+}
+
+/// Ids reach their tables through hook points alone, so one walk backwards carries each table's bound to where its ids
+/// come from.
+fn id_limits(list: &StageList) -> Vec<u64> {
+    let mut limits = vec![u64::MAX; list.slots as usize];
+    for stage in list.stages.iter().rev() {
+        let limit = match &stage.kernel {
+            Kernel::Embed { table, offset, .. } => {
+                let rows = list.weights[table.0 as usize].shape.first().copied().unwrap_or(0) as i64;
+                u64::try_from(rows - offset).unwrap_or(0)
+            }
+            Kernel::Hook { .. } => limits[stage.outputs[0].0 as usize],
+            _ => continue,
+        };
+        let own = &mut limits[stage.inputs[0].0 as usize];
+        *own = (*own).min(limit);
+    }
+    limits
 }
 
 /// One prompt on its way through the model.

@@ -174,14 +174,14 @@ pub(crate) fn read(
     }
 }
 
-/// Writes a value, already of the view's shape, to an invoke's rows of a hook point.
+/// Writes a value, already of the view's shape, to an invoke's rows of a hook point; ids must be below `id_limit`.
 pub(crate) fn write(
     state: &mut PassState,
     slot: Slot,
     layout: HookLayout,
     rectangle: &Rectangle,
     value: &Tensor,
-    vocabulary: u64,
+    id_limit: u64,
 ) -> Result<()> {
     let tokens = state.tokens();
     let ranges = state.rows.clone();
@@ -195,10 +195,10 @@ pub(crate) fn write(
             for (member, values) in rectangle.members.iter().zip(values.chunks_exact(length.max(1))) {
                 let Some(sequence) = member.sequence else { continue };
                 for (place, &id) in ranges[sequence].clone().zip(&values[member.padding..]) {
-                    if id < 0 || id as u64 >= vocabulary {
+                    if id < 0 || id as u64 >= id_limit {
                         return Err(OperationError::new(format!(
                             "{id} is set where ids go from 0 to {}",
-                            vocabulary.saturating_sub(1)
+                            id_limit.saturating_sub(1)
                         )));
                     }
                     ids[place] = id;
