@@ -1,0 +1,391 @@
+//! Random programs on every family: the promises that hold for all programs, held to a few hundred that nobody chose.
+//!
+//! `PELLUCID_PROGRAMS=N` tries N programs for each model, `PELLUCID_SEED` begins elsewhere, `PELLUCID_MODEL` names one model.
+//! A program that breaks a promise is printed as JSON with its seed.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+#[path = "support/random/mod.rs"]
+mod random;
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use pellucid_engine::{Engine, EngineError, Results, RunOptions, Tensor};
+use pellucid_graph::Program;
+use pellucid_graph::check::{CheckedProgram, SpecIndex};
+use pellucid_models::{Model, ModelOptions};
+
+use random::coverage::{Coverage, operations};
+use random::{Builder, Wishes};
+use support::{Golden, model_names};
+
+/// Programs for each model in the normal test run.
+const PROGRAMS: u64 = 48;
+
+fn number_from(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
+}
+
+/// Every golden model, and variations of some that the golden ones lack.
+fn engines() -> Vec<(String, Engine)> {
+    let only = std::env::var("PELLUCID_MODEL").ok();
+    let mut engines: Vec<(String, Engine)> = Vec::new();
+    for name in model_names() {
+        if only.as_ref().is_none_or(|only| *only == name) {
+            engines.push((name.clone(), Golden::open(&name).engine()));
+        }
+    }
+    for (name, base, changes) in [
+        ("one layer, one head", "gpt2", r#"{"n_layer":1,"n_head":1}"#),
+        ("one key head, window of 2", "mistral", r#"{"num_key_value_heads":1,"sliding_window":2}"#),
+        ("two layers, window of 3", "gemma3", r#"{"num_hidden_layers":2,"sliding_window":3}"#),
+    ] {
+        if only.as_ref().is_some_and(|only| only != name) {
+            continue;
+        }
+        let config = std::fs::read(support::folder().join(base).join("config.json")).unwrap();
+        let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        let changes: serde_json::Value = serde_json::from_str(changes).unwrap();
+        for (key, value) in changes.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        config["initializer_range"] = 0.2.into();
+        let model = Model::random(config, 11, &ModelOptions::default()).unwrap();
+        engines.push((name.to_owned(), Engine::new(Arc::new(model))));
+    }
+    engines
+}
+
+/// Seeds of one model's programs.
+fn seeds(model: usize, programs: u64) -> impl Iterator<Item = u64> {
+    let first = number_from("PELLUCID_SEED", 1);
+    (0..number_from("PELLUCID_PROGRAMS", programs))
+        .map(move |number| first + model as u64 * 1_000_003 + number)
+}
+
+/// The same to the bit; one NaN is as good as another: which of two becomes an operation's result is the processor's choice.
+fn same_bits(one: &Tensor, other: &Tensor) -> bool {
+    one.is_same_bits(other)
+        || (one.dtype() == other.dtype()
+            && one.shape() == other.shape()
+            && one.dtype().is_float()
+            && one
+                .to_vec_f64()
+                .unwrap()
+                .iter()
+                .zip(other.to_vec_f64().unwrap())
+                .all(|(one, other)| one.to_bits() == other.to_bits() || (one.is_nan() && other.is_nan())))
+}
+
+/// Where two tensors differ: the first places, and how many.
+fn places(one: &Tensor, other: &Tensor) -> String {
+    let shapes = format!("{} {:?} against {} {:?}", one.dtype(), one.shape(), other.dtype(), other.shape());
+    if one.shape() != other.shape() {
+        return shapes;
+    }
+    let pairs: Vec<(f64, f64)> =
+        one.to_vec_f64().unwrap().into_iter().zip(other.to_vec_f64().unwrap()).collect();
+    let differ: Vec<usize> = (0..pairs.len())
+        .filter(|&at| {
+            let (one, other) = pairs[at];
+            one.to_bits() != other.to_bits() && !(one.is_nan() && other.is_nan())
+        })
+        .collect();
+    let first: Vec<String> =
+        differ.iter().take(4).map(|&at| format!("[{at}] {:e} {:e}", pairs[at].0, pairs[at].1)).collect();
+    format!("{shapes}, {} elements: {}", differ.len(), first.join(", "))
+}
+
+/// What differs between two outcomes of one program, in words; none: nothing.
+fn difference(one: &Result<Results, EngineError>, other: &Result<Results, EngineError>) -> Option<String> {
+    match (one, other) {
+        (Err(one), Err(other)) => {
+            let same = match (one, other) {
+                (EngineError::Node(one), EngineError::Node(other)) => {
+                    one.node == other.node && one.message == other.message
+                }
+                _ => one == other,
+            };
+            (!same).then(|| format!("fails with\n{one}\nagainst\n{other}"))
+        }
+        (Ok(one), Ok(other)) => {
+            let names = |results: &Results| results.tensors.keys().cloned().collect::<Vec<_>>();
+            if names(one) != names(other) {
+                return Some(format!("saves {:?} against {:?}", names(one), names(other)));
+            }
+            let absent = |results: &Results| {
+                let mut names = results.absent.clone();
+                names.sort();
+                names
+            };
+            if absent(one) != absent(other) {
+                return Some(format!("absent {:?} against {:?}", absent(one), absent(other)));
+            }
+            for (name, tensor) in &one.tensors {
+                if !same_bits(tensor, &other.tensors[name]) {
+                    return Some(format!("`{name}` differs: {}", places(tensor, &other.tensors[name])));
+                }
+            }
+            let logged = |results: &Results| {
+                let mut logs: BTreeMap<(String, Option<u64>), Tensor> = BTreeMap::new();
+                for entry in &results.logs {
+                    logs.insert((entry.name.clone(), entry.step), entry.value.clone());
+                }
+                logs
+            };
+            let (one, other) = (logged(one), logged(other));
+            if one.len() != other.len()
+                || one.iter().zip(&other).any(|(one, other)| one.0 != other.0 || !same_bits(one.1, other.1))
+            {
+                return Some("what is logged differs".into());
+            }
+            None
+        }
+        (Ok(_), Err(error)) => Some(format!("succeeds against\n{error}")),
+        (Err(error), Ok(_)) => Some(format!("fails, against success, with\n{error}")),
+    }
+}
+
+/// Whether a prompt of the program may stop before its last step.
+fn may_stop(program: &Program, end_tokens: &[u32]) -> bool {
+    program.traces().any(|(_, trace)| {
+        trace.generation.as_ref().is_some_and(|generation| match &generation.stop_tokens {
+            Some(tokens) => !tokens.is_empty(),
+            None => !end_tokens.is_empty(),
+        })
+    })
+}
+
+fn report(failures: &mut Vec<String>, model: &str, seed: u64, what: &str, program: &CheckedProgram) {
+    failures.push(format!("{model}, seed {seed}: {what}\n{}", program.program.to_json()));
+}
+
+fn finish(failures: Vec<String>) {
+    let shown: Vec<&str> = failures.iter().take(3).map(String::as_str).collect();
+    assert!(
+        failures.is_empty(),
+        "{} programs break a promise. The first:\n{}",
+        failures.len(),
+        shown.join("\n\n")
+    );
+}
+
+#[test]
+fn planned_naive_together_and_reread_give_the_same_bits() {
+    let mut coverage = Coverage::default();
+    let mut failures = Vec::new();
+    let (mut taken, mut proposed, mut programs, mut failed) = (0, 0, 0, 0);
+    let mut refusals: BTreeMap<String, usize> = BTreeMap::new();
+    for (number, (model, engine)) in engines().into_iter().enumerate() {
+        let spec = engine.model().spec().clone();
+        let index = SpecIndex::new(&spec);
+        let mut alone: Vec<(u64, CheckedProgram, Result<Results, EngineError>)> = Vec::new();
+        for seed in seeds(number, PROGRAMS) {
+            let wishes = Wishes { may_fail: seed % 5 == 0, generation: true };
+            let generated = Builder::generate(&index, seed, wishes);
+            taken += generated.taken;
+            proposed += generated.proposed;
+            programs += 1;
+            for (message, count) in generated.refusals {
+                *refusals.entry(message).or_default() += count;
+            }
+            let checked = generated.checked;
+            coverage.program(&checked, &index);
+
+            let planned = engine.run(&checked, &RunOptions::default());
+            let naive = engine.run_naive(&checked);
+            if let Some(difference) = difference(&planned, &naive) {
+                report(
+                    &mut failures,
+                    &model,
+                    seed,
+                    &format!("planned against naive: {difference}"),
+                    &checked,
+                );
+            }
+            failed += usize::from(planned.is_err());
+            if planned.as_ref().is_ok_and(|results| !results.absent.is_empty()) {
+                coverage.add("construct", "steps lost to stopping");
+            }
+            if let Err(error) = &planned
+                && !matches!(error, EngineError::Node(_))
+            {
+                report(&mut failures, &model, seed, &format!("the engine itself fails: {error}"), &checked);
+            }
+
+            let bytes = checked.program.to_bytes().unwrap();
+            match Program::from_bytes(&bytes) {
+                Ok(reread) if reread == checked.program => {
+                    let again = engine.run(&engine.check(reread).unwrap(), &RunOptions::default());
+                    if let Some(difference) = difference(&planned, &again) {
+                        report(&mut failures, &model, seed, &format!("reread: {difference}"), &checked);
+                    }
+                }
+                Ok(_) => report(&mut failures, &model, seed, "is another program when reread", &checked),
+                Err(faults) => {
+                    report(&mut failures, &model, seed, &format!("cannot be reread: {faults}"), &checked);
+                }
+            }
+
+            match engine.explain(&checked) {
+                Ok(explanation) => {
+                    let told = explanation.to_string();
+                    if explanation.passes.iter().any(|pass| !told.contains(&pass.to))
+                        && explanation.passes.len() < 40
+                    {
+                        report(&mut failures, &model, seed, "the explanation hides a pass", &checked);
+                    }
+                    for pass in &explanation.passes {
+                        if !pass.parked.is_empty() {
+                            coverage.add("construct", "parked invokes");
+                        }
+                        if pass.passengers.iter().any(|passenger| passenger.columns.is_some()) {
+                            coverage.add("construct", "narrowed logits");
+                        }
+                    }
+                    if let Ok(planned) = &planned {
+                        let (told, made) = (explanation.passes.len(), planned.report.passes);
+                        // A generation that stops early takes fewer passes than its plan has.
+                        let fits = if may_stop(&checked.program, &spec.end_tokens) {
+                            made <= told
+                        } else {
+                            made == told
+                        };
+                        if !fits {
+                            let what = format!("{told} passes are explained, {made} were made");
+                            report(&mut failures, &model, seed, &what, &checked);
+                        }
+                    }
+                }
+                Err(error) => {
+                    report(&mut failures, &model, seed, &format!("cannot be explained: {error}"), &checked);
+                }
+            }
+            alone.push((seed, checked, planned));
+        }
+        together(&engine, &model, &alone, &mut failures);
+    }
+    let rate = 1.0 - taken as f64 / proposed as f64;
+    println!(
+        "{programs} programs, of which {failed} fail on their values; {proposed} proposals, {:.0} % refused",
+        100.0 * rate
+    );
+    let mut refusals: Vec<(String, usize)> = refusals.into_iter().collect();
+    refusals.sort_by_key(|refusal| std::cmp::Reverse(refusal.1));
+    for (message, count) in refusals.iter().take(12) {
+        println!("  {count:>6} {message}");
+    }
+    println!("{}", coverage.table());
+    finish(failures);
+    assert!(rate < 0.5, "the checker refuses {rate} of what is proposed: the generator wastes its time");
+    if std::env::var("PELLUCID_MODEL").is_ok() || number_from("PELLUCID_PROGRAMS", PROGRAMS) < PROGRAMS {
+        return;
+    }
+    assert!(failed >= 5, "only {failed} programs fail on their values");
+    let inner = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let hooks = inner(&[
+        "input",
+        "output",
+        "logits",
+        "token ids",
+        "query",
+        "key",
+        "value",
+        "query_pre",
+        "key_pre",
+        "scores",
+        "pattern",
+        "mixed",
+        "pre",
+        "up",
+        "post",
+        "scale",
+    ]);
+    let constructs = inner(&[
+        "1 invokes",
+        "2 invokes",
+        "3 invokes",
+        "1 prompts",
+        "2 prompts",
+        "3 prompts",
+        "prompts of unequal length",
+        "generation",
+        "sampling with a temperature",
+        "stop tokens",
+        "several traces",
+        "nodes inside `steps`",
+        "setters inside `steps`",
+        "values of an earlier trace",
+        "values from outside `steps`",
+        "applied modules",
+        "several versions of a hook point",
+        "tokens",
+        "mask",
+        "lengths",
+        "generated",
+        "literals",
+        "constants",
+        "logs",
+        "parked invokes",
+        "narrowed logits",
+        "steps lost to stopping",
+    ]);
+    let missing = coverage.missing(&[
+        ("getter", hooks.clone(), 20),
+        ("setter", hooks, 10),
+        ("construct", constructs, 10),
+        ("operation", operations(), 2),
+    ]);
+    assert!(missing.is_empty(), "too little was tried:\n{}", missing.join("\n"));
+}
+
+/// Programs beside one another: each as it was alone, whatever becomes of its neighbours.
+fn together(
+    engine: &Engine,
+    model: &str,
+    alone: &[(u64, CheckedProgram, Result<Results, EngineError>)],
+    failures: &mut Vec<String>,
+) {
+    for (round, crowd) in alone.chunks(6).enumerate() {
+        // One of each crowd is cancelled at some point on its way.
+        let victim = round % crowd.len();
+        let countdown = Arc::new(AtomicUsize::new(3 + 7 * round));
+        let cancel = Arc::new(AtomicBool::new(false));
+        let options: Vec<RunOptions> = (0..crowd.len())
+            .map(|place| {
+                if place != victim {
+                    return RunOptions::default();
+                }
+                let (countdown, cancel) = (countdown.clone(), cancel.clone());
+                RunOptions {
+                    cancel: Some(cancel.clone()),
+                    on_progress: Some(Arc::new(move |_| {
+                        let left = countdown.load(Ordering::Relaxed);
+                        countdown.store(left.saturating_sub(1), Ordering::Relaxed);
+                        cancel.store(left == 0, Ordering::Relaxed);
+                    })),
+                    ..RunOptions::default()
+                }
+            })
+            .collect();
+        let programs: Vec<(&CheckedProgram, &RunOptions)> =
+            crowd.iter().zip(&options).map(|((_, checked, _), options)| (checked, options)).collect();
+        let outcomes = engine.run_together(&programs);
+        for (place, ((seed, checked, expected), outcome)) in crowd.iter().zip(&outcomes).enumerate() {
+            if place == victim && matches!(outcome, Err(EngineError::Cancelled)) {
+                continue;
+            }
+            if let Some(difference) = difference(expected, outcome) {
+                let seeds: Vec<u64> = crowd.iter().map(|one| one.0).collect();
+                let what = format!(
+                    "alone against beside {seeds:?} (of which {} is cancelled): {difference}",
+                    seeds[victim]
+                );
+                report(failures, model, *seed, &what, checked);
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What the random programs were made of, counted: a test that claims to try everything must show it.
+
+use std::collections::BTreeMap;
+
+use pellucid_graph::check::{CheckedProgram, SpecIndex};
+use pellucid_graph::operation;
+use pellucid_graph::{NodeKind, Prompts};
+
+/// Counts by heading and name.
+#[derive(Default)]
+pub struct Coverage {
+    counts: BTreeMap<(&'static str, String), usize>,
+}
+
+impl Coverage {
+    pub fn add(&mut self, heading: &'static str, name: impl Into<String>) {
+        *self.counts.entry((heading, name.into())).or_default() += 1;
+    }
+
+    pub fn count(&self, heading: &'static str, name: &str) -> usize {
+        self.counts.get(&(heading, name.to_owned())).copied().unwrap_or(0)
+    }
+
+    /// Counts every node of a program that is computed, and the constructs that it uses.
+    pub fn program(&mut self, checked: &CheckedProgram, index: &SpecIndex<'_>) {
+        let program = &checked.program;
+        let spec = index.spec();
+        self.add("family", spec.family.clone());
+        if program.traces().count() > 1 {
+            self.add("construct", "several traces");
+        }
+        for (_, trace) in program.traces() {
+            self.add("construct", format!("{} invokes", trace.invokes.len()));
+            if let Some(generation) = &trace.generation {
+                self.add("construct", "generation");
+                if generation.sampling.temperature > 0.0 {
+                    self.add("construct", "sampling with a temperature");
+                }
+                if generation.stop_tokens != Some(Vec::new()) {
+                    self.add("construct", "stop tokens");
+                }
+            }
+            for invoke in &trace.invokes {
+                let Prompts::Tokens(prompts) = &invoke.prompts else { continue };
+                self.add("construct", format!("{} prompts", prompts.len()));
+                if prompts.iter().any(|tokens| tokens.len() != prompts[0].len()) {
+                    self.add("construct", "prompts of unequal length");
+                }
+            }
+        }
+        let mut set: BTreeMap<(usize, usize, u64), usize> = BTreeMap::new();
+        for (node, known) in program.nodes.iter().zip(&checked.nodes) {
+            if !known.needed {
+                continue;
+            }
+            let kind_of = |place: Option<usize>| {
+                let hook = &spec.hook_points[place.unwrap()];
+                match (hook.module.is_empty(), hook.name.as_str()) {
+                    (true, "output") => "logits".to_owned(),
+                    _ if hook.dtype == pellucid_graph::DType::I64 => "token ids".to_owned(),
+                    (_, name) => name.to_owned(),
+                }
+            };
+            if known.steps.is_some() {
+                self.add("construct", "nodes inside `steps`");
+            }
+            for value in node.kind.values() {
+                let read = &checked.nodes[value.node.index()];
+                if read.trace != known.trace {
+                    self.add("construct", "values of an earlier trace");
+                }
+                if known.steps.is_some() && read.steps.is_none() {
+                    self.add("construct", "values from outside `steps`");
+                }
+            }
+            match &node.kind {
+                NodeKind::Get(_) => self.add("getter", kind_of(known.place)),
+                NodeKind::Set { address, .. } => {
+                    self.add("setter", kind_of(known.place));
+                    let key = (address.invoke, known.place.unwrap(), address.step.unwrap_or(0));
+                    let versions = set.entry(key).or_default();
+                    *versions += 1;
+                    if *versions == 2 {
+                        self.add("construct", "several versions of a hook point");
+                    }
+                    if known.steps.is_some() {
+                        self.add("construct", "setters inside `steps`");
+                    }
+                }
+                NodeKind::Apply { .. } => {
+                    self.add("applied", spec.modules[known.module.unwrap()].class.clone());
+                    self.add("construct", "applied modules");
+                }
+                NodeKind::Operation(operation) => self.add("operation", operation.kind.name()),
+                NodeKind::Tokens(_) => self.add("construct", "tokens"),
+                NodeKind::Mask(_) => self.add("construct", "mask"),
+                NodeKind::Lengths(_) => self.add("construct", "lengths"),
+                NodeKind::Generated(_) => self.add("construct", "generated"),
+                NodeKind::Literal { .. } => self.add("construct", "literals"),
+                NodeKind::Constant(_) => self.add("construct", "constants"),
+                NodeKind::Log(_) => self.add("construct", "logs"),
+                NodeKind::Save(_) | NodeKind::Trace(_) | NodeKind::Steps { .. } => {}
+            }
+        }
+    }
+
+    /// Everything that was met less often than wanted.
+    pub fn missing(&self, wanted: &[(&'static str, Vec<String>, usize)]) -> Vec<String> {
+        let mut missing = Vec::new();
+        for (heading, names, least) in wanted {
+            for name in names {
+                let count = self.count(heading, name);
+                if count < *least {
+                    missing.push(format!("{heading} {name}: {count} of at least {least}"));
+                }
+            }
+        }
+        missing
+    }
+
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        let mut last = "";
+        for ((heading, name), count) in &self.counts {
+            if *heading != last {
+                text.push_str(&format!("\n{heading}\n"));
+                last = heading;
+            }
+            text.push_str(&format!("  {name:<36} {count}\n"));
+        }
+        text
+    }
+}
+
+/// Every operation of the table, by its name.
+pub fn operations() -> Vec<String> {
+    operation::table().iter().map(|definition| definition.name.to_owned()).collect()
+}

@@ -1,0 +1,722 @@
+//! A seeded generator of random well-formed programs.
+//!
+//! A program grows node by node: each proposal is put to the checker together with the saves that make its setters
+//! seen, and stays if the checker takes it. So the generator knows no rule of the language itself; the types of what it
+//! has made are the checker's.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+pub mod coverage;
+pub mod dice;
+mod operations;
+
+use std::collections::BTreeMap;
+
+use pellucid_graph::check::{self, CheckedProgram, SpecIndex};
+use pellucid_graph::{
+    Argument, DType, Generation, HookAddress, IndexItem, Invoke, Node, NodeId, NodeKind, Operation,
+    OperationKind, Program, Prompts, Sampling, Scalar, StepSelection, Trace, Value,
+};
+
+use dice::Dice;
+
+/// No value of a random program is larger.
+const ELEMENTS: u64 = 20_000;
+
+/// A value that later nodes can read.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub value: Value,
+    pub dtype: DType,
+    /// Sizes; none: it depends on the step.
+    pub shape: Vec<Option<u64>>,
+    /// The `steps` body in which it is known.
+    pub steps: Option<NodeId>,
+}
+
+/// What a program may contain.
+#[derive(Clone, Copy, Debug)]
+pub struct Wishes {
+    /// Operations that can fail on their values are given values on which they may.
+    pub may_fail: bool,
+    /// Generation, where it is drawn.
+    pub generation: bool,
+}
+
+/// A proposal: nodes that follow one another.
+pub struct Draft {
+    base: usize,
+    kinds: Vec<NodeKind>,
+}
+
+impl Draft {
+    pub fn add(&mut self, kind: NodeKind) -> Value {
+        self.kinds.push(kind);
+        Value { node: NodeId((self.base + self.kinds.len() - 1) as u32), output: 0 }
+    }
+
+    pub fn operation(&mut self, kind: OperationKind, arguments: Vec<Argument>) -> Value {
+        self.add(NodeKind::Operation(operation(kind, arguments)))
+    }
+
+    /// A small tensor of whole numbers.
+    pub fn integers(&mut self, shape: &[u64], elements: impl Iterator<Item = i64>) -> Value {
+        self.add(NodeKind::Literal {
+            dtype: DType::I64,
+            shape: shape.to_vec(),
+            elements: elements.map(Scalar::Int).collect(),
+        })
+    }
+}
+
+/// An operation with these first arguments, and defaults for the rest.
+pub fn operation(kind: OperationKind, arguments: Vec<Argument>) -> Operation {
+    let rest = kind.definition().parameters.iter().skip(arguments.len());
+    let rest: Vec<Argument> =
+        rest.map(|parameter| parameter.default.clone().unwrap_or(Argument::Absent)).collect();
+    Operation { kind, arguments: arguments.into_iter().chain(rest).collect() }
+}
+
+pub fn number(value: f64) -> Argument {
+    Argument::Scalar(Scalar::Float(value))
+}
+
+pub fn whole(value: i64) -> Argument {
+    Argument::Scalar(Scalar::Int(value))
+}
+
+/// A random program and what it is made of.
+pub struct Generated {
+    pub checked: CheckedProgram,
+    /// Proposals that the checker took, and all of them.
+    pub taken: usize,
+    pub proposed: usize,
+    /// Why it refused: the beginnings of its messages.
+    pub refusals: BTreeMap<String, usize>,
+}
+
+pub struct Builder<'a> {
+    index: &'a SpecIndex<'a>,
+    /// Hook points by name, so that each kind is drawn as often as any other.
+    kinds: Vec<(String, Vec<usize>)>,
+    pub dice: Dice,
+    wishes: Wishes,
+    program: Program,
+    trace: Option<NodeId>,
+    steps: Option<NodeId>,
+    known: Vec<Known>,
+    taken: usize,
+    proposed: usize,
+    refusals: BTreeMap<String, usize>,
+    /// A node that may fail has been made: there is at most one.
+    danger: bool,
+}
+
+impl<'a> Builder<'a> {
+    /// A random program at a seed.
+    pub fn generate(index: &'a SpecIndex<'a>, seed: u64, wishes: Wishes) -> Generated {
+        let mut kinds: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (place, hook) in index.spec().hook_points.iter().enumerate() {
+            // Logits are a kind of their own: the root's output is one of many outputs.
+            let name = if hook.module.is_empty() && hook.name == "output" {
+                "logits".to_owned()
+            } else if hook.dtype == DType::I64 {
+                "token ids".to_owned()
+            } else {
+                hook.name.clone()
+            };
+            kinds.entry(name).or_default().push(place);
+        }
+        let mut builder = Builder {
+            index,
+            kinds: kinds.into_iter().collect(),
+            dice: Dice::new(seed),
+            wishes,
+            program: Program { seed: seed % 1000, ..Program::default() },
+            trace: None,
+            steps: None,
+            known: Vec::new(),
+            taken: 0,
+            proposed: 0,
+            refusals: BTreeMap::new(),
+            danger: false,
+        };
+        let traces = *builder.dice.of(&[1, 1, 1, 2, 3]);
+        for _ in 0..traces {
+            builder.begin_trace();
+            let proposals = builder.dice.range(4, 14);
+            for _ in 0..proposals {
+                builder.propose();
+            }
+            builder.steps = None;
+            builder.finish_trace();
+        }
+        let program = builder.program.clone();
+        let checked = check::check(program, index);
+        let checked = checked.unwrap_or_else(|faults| {
+            panic!(
+                "what was taken piece by piece is refused as a whole: {faults}\n{}",
+                builder.program.to_json()
+            )
+        });
+        Generated { checked, taken: builder.taken, proposed: builder.proposed, refusals: builder.refusals }
+    }
+
+    fn begin_trace(&mut self) {
+        let vocabulary = self.index.spec().sizes.vocabulary;
+        let invokes = *self.dice.of(&[1, 1, 2, 2, 3]);
+        let invokes = (0..invokes).map(|number| {
+            let prompts = *self.dice.of(&[1, 1, 1, 2, 3]);
+            let tokens = (0..prompts).map(|_| {
+                let length =
+                    if self.dice.chance(0.05) { self.dice.range(8, 40) } else { self.dice.range(1, 8) };
+                (0..length).map(|_| self.dice.below(vocabulary) as u32).collect()
+            });
+            Invoke { name: format!("i{number}"), prompts: Prompts::Tokens(tokens.collect()) }
+        });
+        let invokes: Vec<Invoke> = invokes.collect();
+        let generation = (self.wishes.generation && self.dice.chance(0.35)).then(|| self.generation());
+        let id = NodeId(self.program.nodes.len() as u32);
+        let trace = Trace { invokes, generation, body: Vec::new() };
+        self.program.nodes.push(Node {
+            name: format!("n{}", id.0),
+            kind: NodeKind::Trace(trace),
+            source: None,
+        });
+        self.program.body.push(id);
+        self.trace = Some(id);
+    }
+
+    fn generation(&mut self) -> Generation {
+        let vocabulary = self.index.spec().sizes.vocabulary;
+        let dice = &mut self.dice;
+        let sampling = if dice.chance(0.5) {
+            Sampling::default()
+        } else {
+            Sampling {
+                temperature: dice.range(1, 20) as f64 / 10.0,
+                top_k: dice.chance(0.3).then(|| dice.below(12) + 1),
+                top_p: dice.chance(0.3).then(|| dice.range(1, 11) as f64 / 10.0),
+                repetition_penalty: if dice.chance(0.3) { 1.3 } else { 1.0 },
+            }
+        };
+        let stop_tokens = match dice.below(4) {
+            0 => None,
+            // So many that most generations meet one.
+            1 => Some((0..vocabulary / 3).map(|_| dice.below(vocabulary) as u32).collect()),
+            _ => Some(Vec::new()),
+        };
+        Generation { max_new_tokens: dice.below(5) + 1, sampling, stop_tokens, stop_texts: Vec::new() }
+    }
+
+    fn current(&self) -> &Trace {
+        match &self.program.node(self.trace.unwrap()).kind {
+            NodeKind::Trace(trace) => trace,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn draft(&self) -> Draft {
+        Draft { base: self.program.nodes.len(), kinds: Vec::new() }
+    }
+
+    /// Puts a proposal to the checker, and keeps it if it is taken.
+    fn put(&mut self, draft: Draft) -> bool {
+        if draft.kinds.is_empty() {
+            return false;
+        }
+        self.proposed += 1;
+        let mut program = self.program.clone();
+        for kind in draft.kinds.iter().cloned() {
+            add(&mut program, self.steps.or(self.trace).unwrap(), kind);
+        }
+        let mut judged = program.clone();
+        let added = judged.nodes.len();
+        for kind in self.closing(&program, true) {
+            add(&mut judged, self.trace.unwrap(), kind);
+        }
+        match check::check(judged, self.index) {
+            Ok(checked) => {
+                let new = &checked.nodes[self.program.nodes.len()..added];
+                let fits =
+                    new.iter().flat_map(|node| &node.outputs).all(|output| output.elements(64) <= ELEMENTS);
+                if !fits {
+                    return false;
+                }
+                for (offset, node) in new.iter().enumerate() {
+                    let id = NodeId((self.program.nodes.len() + offset) as u32);
+                    for (number, output) in node.outputs.iter().enumerate() {
+                        let shape = output.shape.iter().map(|dimension| {
+                            // Inside `steps` the recorded type is the first step's.
+                            dimension.value().filter(|&size| self.steps.is_none() || size < 2)
+                        });
+                        self.known.push(Known {
+                            value: Value { node: id, output: number as u32 },
+                            dtype: output.dtype,
+                            shape: if self.steps.is_none() {
+                                output.shape.iter().map(pellucid_graph::shape::Dimension::value).collect()
+                            } else {
+                                shape.collect()
+                            },
+                            steps: self.steps,
+                        });
+                    }
+                }
+                self.program = program;
+                self.taken += 1;
+                true
+            }
+            Err(faults) => {
+                let message: String =
+                    faults.0[0].message.chars().filter(|c| !c.is_ascii_digit()).take(50).collect();
+                *self.refusals.entry(message).or_default() += 1;
+                false
+            }
+        }
+    }
+
+    /// What shows every edit of the current trace: the last hook points that matter, or the tokens that were made.
+    fn closing(&self, program: &Program, all: bool) -> Vec<NodeKind> {
+        let NodeKind::Trace(trace) = &program.node(self.trace.unwrap()).kind else { return Vec::new() };
+        let base = program.nodes.len();
+        let mut kinds = Vec::new();
+        let mut edited = vec![all; trace.invokes.len()];
+        let mut saved = false;
+        for node in &program.nodes[self.trace.unwrap().index()..] {
+            match &node.kind {
+                NodeKind::Set { address, .. } => edited[address.invoke] = true,
+                NodeKind::Save(_) => saved = true,
+                _ => {}
+            }
+        }
+        if !saved && !edited.contains(&true) {
+            edited[0] = true;
+        }
+        for invoke in (0..edited.len()).filter(|&invoke| edited[invoke]) {
+            let source = NodeId((base + kinds.len()) as u32);
+            kinds.push(if trace.generation.is_some() {
+                NodeKind::Generated(invoke)
+            } else {
+                NodeKind::Get(HookAddress { invoke, hook: "logits".into(), step: None })
+            });
+            kinds.push(NodeKind::Save(source.into()));
+        }
+        kinds
+    }
+
+    /// Ends a trace: every edit is seen by something that is saved, sometimes only just.
+    fn finish_trace(&mut self) {
+        self.save_what_nobody_reads();
+        let last = self.last_edits();
+        let kinds = self.closing(&self.program, false);
+        let mut at = 0;
+        while at < kinds.len() {
+            let (read, save) = (kinds[at].clone(), kinds[at + 1].clone());
+            at += 2;
+            let base = self.program.nodes.len();
+            let trace = self.trace.unwrap();
+            let read = match read {
+                // An early exit: the last edit's own hook point, or one after it, instead of the logits.
+                NodeKind::Get(address) if self.dice.chance(0.4) => {
+                    let places = self.index.spec().hook_points.len();
+                    let from = last.get(&address.invoke).copied().unwrap_or(0);
+                    let place = from + self.dice.below((places - from) as u64) as usize;
+                    let hook = self.index.spec().hook_points[place].path();
+                    NodeKind::Get(HookAddress { hook, ..address })
+                }
+                other => other,
+            };
+            let narrow = matches!(&read, NodeKind::Get(_)) && self.dice.chance(0.4);
+            add(&mut self.program, trace, read);
+            let mut value = Value::from(NodeId(base as u32));
+            if narrow {
+                let index =
+                    vec![IndexItem::Slice { start: None, stop: None, step: 1 }, IndexItem::Integer(-1)];
+                add(
+                    &mut self.program,
+                    trace,
+                    NodeKind::Operation(operation(
+                        OperationKind::GetItem,
+                        vec![Argument::Value(value), Argument::Index(index)],
+                    )),
+                );
+                value = NodeId(base as u32 + 1).into();
+            }
+            let NodeKind::Save(_) = save else { continue };
+            add(&mut self.program, trace, NodeKind::Save(value));
+        }
+        self.known.retain(|known| known.steps.is_none());
+    }
+
+    /// Most of what was computed is saved in the end: what nobody reads is not run.
+    fn save_what_nobody_reads(&mut self) {
+        let mut read = std::collections::HashSet::new();
+        for node in &self.program.nodes {
+            read.extend(node.kind.values().into_iter().map(|value| value.node));
+        }
+        let first = self.trace.unwrap();
+        let leaves: Vec<Value> = self.known.iter().map(|known| known.value).collect();
+        for value in leaves {
+            let known = self.known.iter().find(|known| known.value == value);
+            let inside = known.is_some_and(|known| known.steps.is_some());
+            if value.node > first && !inside && !read.contains(&value.node) && self.dice.chance(0.8) {
+                let mut draft = self.draft();
+                draft.add(NodeKind::Save(value));
+                self.put(draft);
+            }
+        }
+    }
+
+    /// The place of the last edit of each invoke of the current trace.
+    fn last_edits(&self) -> BTreeMap<usize, usize> {
+        let mut last = BTreeMap::new();
+        for node in &self.program.nodes[self.trace.unwrap().index()..] {
+            if let NodeKind::Set { address, .. } = &node.kind
+                && let Some(place) = self.index.hook(&address.hook)
+            {
+                let entry = last.entry(address.invoke).or_insert(place);
+                *entry = (*entry).max(place);
+            }
+        }
+        last
+    }
+
+    fn propose(&mut self) {
+        if self.steps.is_some() && self.dice.chance(0.2) {
+            self.save();
+            self.known.retain(|known| known.steps.is_none());
+            self.steps = None;
+        }
+        let generates = self.current().generation.is_some();
+        match self.dice.below(100) {
+            0..8 if generates && self.steps.is_none() => self.begin_steps(),
+            0..18 => self.getter(),
+            18..40 => self.setter(),
+            40..46 if self.current().invokes.len() > 1 && self.steps.is_none() => self.each_other(),
+            46..52 => self.apply(),
+            52..57 => self.input_value(),
+            57..65 => self.save(),
+            _ => self.some_operation(),
+        }
+    }
+
+    fn begin_steps(&mut self) {
+        let total = self.current().generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
+        let from = if self.dice.chance(0.6) { 0 } else { self.dice.below(total) };
+        let to = self.dice.chance(0.3).then(|| from + 1 + self.dice.below(total - from));
+        let every = if self.dice.chance(0.7) { 1 } else { 2 };
+        let steps = StepSelection { from, to, every };
+        let id = NodeId(self.program.nodes.len() as u32);
+        let mut draft = self.draft();
+        draft.add(NodeKind::Steps { steps, body: Vec::new() });
+        if self.put(draft) {
+            self.steps = Some(id);
+            self.getter();
+            self.save();
+        }
+    }
+
+    /// A hook point of a random kind.
+    fn place(&mut self) -> usize {
+        let kind = self.dice.below(self.kinds.len() as u64) as usize;
+        *self.dice.of(&self.kinds[kind].1)
+    }
+
+    fn address(&mut self, place: usize) -> HookAddress {
+        let invokes = self.current().invokes.len() as u64;
+        let total = self.current().generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
+        HookAddress {
+            invoke: self.dice.below(invokes) as usize,
+            hook: self.index.spec().hook_points[place].path(),
+            step: (self.steps.is_none() && total > 1 && self.dice.chance(0.7))
+                .then(|| self.dice.below(total)),
+        }
+    }
+
+    fn getter(&mut self) {
+        let place = self.place();
+        let address = self.address(place);
+        let mut draft = self.draft();
+        let value = draft.add(NodeKind::Get(address));
+        if self.dice.chance(0.25) {
+            // One position: what narrows the logits.
+            let column = -(self.dice.below(2) as i64) - 1;
+            let index =
+                vec![IndexItem::Slice { start: None, stop: None, step: 1 }, IndexItem::Integer(column)];
+            draft.operation(OperationKind::GetItem, vec![Argument::Value(value), Argument::Index(index)]);
+        }
+        self.put(draft);
+    }
+
+    fn readable(&self) -> Vec<Known> {
+        self.known
+            .iter()
+            .filter(|known| known.steps.is_none() || known.steps == self.steps)
+            .cloned()
+            .collect()
+    }
+
+    fn some_value(&mut self, wanted: impl Fn(&Known) -> bool) -> Option<Known> {
+        let fitting: Vec<Known> = self.readable().into_iter().filter(wanted).collect();
+        if fitting.is_empty() {
+            return None;
+        }
+        // What is new is read more often.
+        let at = self.dice.below(fitting.len() as u64).max(self.dice.below(fitting.len() as u64));
+        Some(fitting[at as usize].clone())
+    }
+
+    fn setter(&mut self) {
+        let place = self.place();
+        let address = self.address(place);
+        let mut draft = self.draft();
+        if self.index.spec().hook_points[place].dtype == DType::I64 {
+            self.ids(&address, &mut draft);
+        } else {
+            self.edit(&address, &mut draft);
+        }
+        if self.put(draft) && self.dice.chance(0.3) {
+            // A chain of versions: what a getter sees after a setter, set again.
+            let mut draft = self.draft();
+            let seen = draft.add(NodeKind::Get(address.clone()));
+            if self.index.spec().hook_points[place].dtype != DType::I64 {
+                let less = draft.operation(OperationKind::Mul, vec![Argument::Value(seen), number(0.75)]);
+                draft.add(NodeKind::Set { address: address.clone(), value: less });
+                draft.add(NodeKind::Get(address));
+            }
+            self.put(draft);
+        }
+    }
+
+    /// A setter of a hook point of numbers.
+    fn edit(&mut self, address: &HookAddress, draft: &mut Draft) {
+        let hook = address.hook.clone();
+        let same = |known: &Known| known.dtype.is_float();
+        let way = self.dice.below(6);
+        if way == 0
+            && let Some(known) = self.some_value(same)
+        {
+            // Whatever there is, if it has the shape.
+            draft.add(NodeKind::Set { address: address.clone(), value: known.value });
+            return;
+        }
+        let seen = draft.add(NodeKind::Get(address.clone()));
+        let value = match way {
+            1 => draft.operation(OperationKind::Mul, vec![Argument::Value(seen), number(1.25)]),
+            2 => {
+                let column = -(self.dice.below(2) as i64) - 1;
+                let index =
+                    vec![IndexItem::Slice { start: None, stop: None, step: 1 }, IndexItem::Integer(column)];
+                let values = number(self.dice.range(0, 20) as f64 / 10.0 - 1.0);
+                draft.operation(
+                    OperationKind::IndexPut,
+                    vec![
+                        Argument::Value(seen),
+                        Argument::Index(index),
+                        values,
+                        Argument::Scalar(Scalar::Bool(self.dice.chance(0.5))),
+                    ],
+                )
+            }
+            3 if !self.known.is_empty() => {
+                // The same hook point's value elsewhere: patching.
+                let invoke = self.dice.below(self.current().invokes.len() as u64) as usize;
+                let other = draft.add(NodeKind::Get(HookAddress { invoke, ..address.clone() }));
+                let index =
+                    vec![IndexItem::Slice { start: None, stop: Some(1), step: 1 }, IndexItem::Integer(-1)];
+                let row = draft.operation(
+                    OperationKind::GetItem,
+                    vec![Argument::Value(other), Argument::Index(index.clone())],
+                );
+                draft.operation(
+                    OperationKind::IndexPut,
+                    vec![Argument::Value(seen), Argument::Index(index), Argument::Value(row)],
+                )
+            }
+            _ => match self.some_value(same) {
+                Some(known) => {
+                    let bent = self.scalar_of(known.value, draft);
+                    draft.operation(OperationKind::Add, vec![Argument::Value(seen), Argument::Value(bent)])
+                }
+                None => draft.operation(OperationKind::Sub, vec![Argument::Value(seen), number(0.3)]),
+            },
+        };
+        let _ = hook;
+        draft.add(NodeKind::Set { address: address.clone(), value });
+    }
+
+    /// One number, finite and not large, that depends on all of a value.
+    fn scalar_of(&mut self, value: Value, draft: &mut Draft) -> Value {
+        let bent = draft.operation(OperationKind::Tanh, vec![Argument::Value(value)]);
+        let mean = draft.operation(OperationKind::Mean, vec![Argument::Value(bent)]);
+        draft.operation(OperationKind::Mul, vec![Argument::Value(mean), number(2.0)])
+    }
+
+    /// A setter of token ids or positions.
+    fn ids(&mut self, address: &HookAddress, draft: &mut Draft) {
+        let spec = self.index.spec();
+        let positions = spec.sizes.positions.unwrap_or(spec.sizes.vocabulary);
+        let below = positions.min(spec.sizes.vocabulary);
+        let seen = draft.add(NodeKind::Get(address.clone()));
+        let value = match self.dice.below(3) {
+            0 => {
+                draft.operation(OperationKind::Flip, vec![Argument::Value(seen), Argument::Integers(vec![1])])
+            }
+            1 => {
+                let more = draft.operation(OperationKind::Add, vec![Argument::Value(seen), whole(1)]);
+                draft.operation(OperationKind::Remainder, vec![Argument::Value(more), whole(below as i64)])
+            }
+            _ => {
+                let failing = self.wishes.may_fail && !self.danger && self.dice.chance(0.5);
+                self.danger |= failing;
+                let id = if failing { 1_000_000 } else { self.dice.below(below) as i64 };
+                draft.operation(
+                    OperationKind::IndexPut,
+                    vec![
+                        Argument::Value(seen),
+                        Argument::Index(vec![
+                            IndexItem::Slice { start: None, stop: None, step: 1 },
+                            IndexItem::Integer(-1),
+                        ]),
+                        whole(id),
+                    ],
+                )
+            }
+        };
+        draft.add(NodeKind::Set { address: address.clone(), value });
+    }
+
+    /// Two invokes that need each other at different depths: each waits for the other once.
+    fn each_other(&mut self) {
+        let count = self.current().invokes.len() as u64;
+        let first = self.dice.below(count) as usize;
+        let second = (first + 1 + self.dice.below(count - 1) as usize) % count as usize;
+        let mut places: Vec<usize> = (0..4).map(|_| self.place()).collect();
+        places.retain(|&place| self.index.spec().hook_points[place].dtype != DType::I64);
+        places.sort_unstable();
+        let [a, b, c, d] = places[..] else { return };
+        let at = |invoke: usize, place: usize| HookAddress {
+            invoke,
+            hook: self.index.spec().hook_points[place].path(),
+            step: None,
+        };
+        // The first's late value into the second's early one, and the second's late value into the first's latest.
+        let (one, early, late, latest) = (at(first, c), at(second, a), at(second, b), at(first, d));
+        let mut draft = self.draft();
+        let from = draft.add(NodeKind::Get(one));
+        let bent = self.scalar_of(from, &mut draft);
+        let seen = draft.add(NodeKind::Get(early.clone()));
+        let sum = draft.operation(OperationKind::Add, vec![Argument::Value(seen), Argument::Value(bent)]);
+        draft.add(NodeKind::Set { address: early, value: sum });
+        let from = draft.add(NodeKind::Get(late));
+        let bent = self.scalar_of(from, &mut draft);
+        let seen = draft.add(NodeKind::Get(latest.clone()));
+        let sum = draft.operation(OperationKind::Sub, vec![Argument::Value(seen), Argument::Value(bent)]);
+        draft.add(NodeKind::Set { address: latest, value: sum });
+        self.put(draft);
+    }
+
+    fn apply(&mut self) {
+        let modules = &self.index.spec().modules;
+        let applicable: Vec<usize> = (0..modules.len())
+            .filter(|&module| modules[module].applied != pellucid_graph::spec::Application::None)
+            .collect();
+        let module = modules[*self.dice.of(&applicable)].path.clone();
+        let input = self.index.hook(&format!("{module}.input")).map(|place| {
+            self.index.spec().hook_points[place].shape.iter().filter_map(|axis| match axis {
+                pellucid_graph::spec::Axis::Size(size) => Some(*size),
+                _ => None,
+            })
+        });
+        let takes: Vec<u64> = input.map(Iterator::collect).unwrap_or_default();
+        let fitting = |known: &Known| {
+            known.shape.len() >= takes.len() + 2
+                && known.shape[known.shape.len() - takes.len()..]
+                    .iter()
+                    .zip(&takes)
+                    .all(|(size, wanted)| size.is_none_or(|size| size == *wanted))
+                && known.dtype.is_float()
+        };
+        let known = self.some_value(fitting);
+        let mut draft = self.draft();
+        let value = match known {
+            Some(known) => known.value,
+            None => {
+                // The input of some module that takes the same: the stream of a random place.
+                let same: Vec<usize> = (0..self.index.spec().hook_points.len())
+                    .filter(|&place| {
+                        let sizes: Vec<u64> = self.index.spec().hook_points[place]
+                            .shape
+                            .iter()
+                            .filter_map(|axis| match axis {
+                                pellucid_graph::spec::Axis::Size(size) => Some(*size),
+                                _ => None,
+                            })
+                            .collect();
+                        sizes == takes
+                    })
+                    .collect();
+                if same.is_empty() {
+                    return;
+                }
+                let place = *self.dice.of(&same);
+                let address = self.address(place);
+                draft.add(NodeKind::Get(address))
+            }
+        };
+        draft.add(NodeKind::Apply { module, input: value });
+        self.put(draft);
+    }
+
+    fn input_value(&mut self) {
+        let invoke = self.dice.below(self.current().invokes.len() as u64) as usize;
+        let kind = match self.dice.below(5) {
+            0 => NodeKind::Tokens(invoke),
+            1 => NodeKind::Mask(invoke),
+            2 => NodeKind::Lengths(invoke),
+            3 => {
+                let size = self.dice.range(1, 5);
+                let elements = (0..size).map(|_| Scalar::Float(self.dice.range(0, 100) as f64 / 50.0 - 1.0));
+                NodeKind::Literal { dtype: DType::F32, shape: vec![size], elements: elements.collect() }
+            }
+            _ => {
+                let key = format!("c{}", self.program.constants.len());
+                let hidden = self.index.spec().sizes.hidden;
+                let bytes = (0..hidden)
+                    .flat_map(|_| (self.dice.range(0, 100) as f32 / 50.0 - 1.0).to_le_bytes())
+                    .collect();
+                self.program.constants.insert(
+                    key.clone(),
+                    pellucid_graph::program::Constant { dtype: DType::F32, shape: vec![hidden], bytes },
+                );
+                NodeKind::Constant(key)
+            }
+        };
+        let mut draft = self.draft();
+        draft.add(kind);
+        self.put(draft);
+    }
+
+    fn save(&mut self) {
+        let Some(known) = self.some_value(|_| true) else { return };
+        let mut draft = self.draft();
+        draft.add(if self.dice.chance(0.15) {
+            NodeKind::Log(known.value)
+        } else {
+            NodeKind::Save(known.value)
+        });
+        self.put(draft);
+    }
+}
+
+/// Adds a node to a body.
+fn add(program: &mut Program, owner: NodeId, kind: NodeKind) -> NodeId {
+    let id = NodeId(program.nodes.len() as u32);
+    program.nodes.push(Node { name: format!("n{}", id.0), kind, source: None });
+    match &mut program.nodes[owner.index()].kind {
+        NodeKind::Trace(trace) => trace.body.push(id),
+        NodeKind::Steps { body, .. } => body.push(id),
+        other => panic!("{other:?} owns nothing"),
+    }
+    // A `steps` body's nodes stand before whatever follows in its trace.
+    id
+}
