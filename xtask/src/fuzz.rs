@@ -10,13 +10,16 @@ pub(crate) struct Arguments {
     /// Seconds for each target.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// One target only: `program` or `check`.
+    /// One target only: `program`, `check` or `check_any`.
     #[arg(long)]
     target: Option<String>,
 }
 
 /// The targets, and the slowest that one input may be.
-const TARGETS: [&str; 2] = ["program", "check"];
+const TARGETS: [&str; 3] = ["program", "check", "check_any"];
+/// Where fuzzing of bytes begins.
+const SEEDS: [&str; 3] =
+    ["crates/graph/tests/programs", "crates/graph/tests/attacks", "crates/graph/tests/attacks/checker"];
 const SLOWEST_SECONDS: u32 = 5;
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
@@ -32,14 +35,19 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     {
         let (seconds, slowest) =
             (format!("-max_total_time={}", arguments.seconds), format!("-timeout={SLOWEST_SECONDS}"));
+        // What is found goes into the first folder; the tests' own programs and attacks are where it begins.
+        let corpus = format!("fuzz/corpus/{target}");
+        std::fs::create_dir_all(root().join(&corpus))?;
+        let bytes = *target != "check_any";
+        let seeds: &[&str] = if bytes { &SEEDS } else { &[] };
         command(
             Command::new("cargo")
+                .args(["+nightly", "fuzz", "run", target, &corpus])
+                .args(seeds)
                 .args([
-                    "+nightly",
-                    "fuzz",
-                    "run",
-                    target,
                     "--",
+                    "-dict=fuzz/program.dict",
+                    "-max_len=20000",
                     &seconds,
                     &slowest,
                     "-rss_limit_mb=4096",

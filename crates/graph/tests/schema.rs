@@ -16,7 +16,7 @@ fn the_schema_in_the_documents_is_the_one_generated() {
         std::fs::write(&path, &generated).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == generated, "docs/program.schema.json has drifted: run `cargo xtask schema`");
+    assert!(written == generated, "docs/program.schema.json has drifted: run `cargo xtask generate`");
 }
 
 #[test]

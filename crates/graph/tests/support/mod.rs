@@ -1,6 +1,11 @@
 //! What tests of this crate share, and tests of others may include.
 
-#![allow(dead_code, unused_imports, reason = "each test that includes this module uses a part of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    clippy::expect_used,
+    reason = "helpers of tests, of which each uses a part"
+)]
 
 pub(crate) mod arbitrary;
 
