@@ -115,7 +115,7 @@ impl Checker<'_> {
                 match (operation.kind.definition().rule)(&mut context) {
                     Ok(typed) => typed.outputs,
                     Err(RuleError { message, hint }) => {
-                        return self.fault(id, format!("{}: {message}", operation.kind.name()), hint);
+                        return self.fault(id, message, hint);
                     }
                 }
             }
