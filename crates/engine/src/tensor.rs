@@ -76,12 +76,12 @@ stored!(f64, |x| x as f32, |x| x, |x| x as i64, |v| v as f64, |v| v, |v| v as f6
 stored!(f32, |x| x, |x| x as f64, |x| x as i64, |v| v, |v| v as f32, |v| v as f32);
 stored!(
     bf16,
-    bf16::to_f32,
+    |x: bf16| f32::from_bits(u32::from(x.to_bits()) << 16),
     bf16::to_f64,
     |x: bf16| x.to_f32() as i64,
-    bf16::from_f32,
-    |v| bf16::from_f32(v as f32),
-    |v| bf16::from_f32(v as f32)
+    round_to_bf16,
+    |v| round_to_bf16(v as f32),
+    |v| round_to_bf16(v as f32)
 );
 stored!(
     f16,
@@ -96,6 +96,14 @@ stored!(i64, |x| x as f32, |x| x as f64, |x| x, |v| v as i64, |v| v as i64, |v| 
 stored!(i32, |x| x as f32, |x| x as f64, |x| x as i64, |v| v as i64 as i32, |v| v as i64 as i32, |v| v
     as i32);
 stored!(u8, |x| x as f32, |x| x as f64, |x| x as i64, |v| v as i64 as u8, |v| v as i64 as u8, |v| v as u8);
+
+/// To the nearest, ties to even; without a branch, so that loops over it are vectorised.
+fn round_to_bf16(value: f32) -> bf16 {
+    let bits = value.to_bits();
+    let rounded = (bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16) as u16;
+    let quiet = (bits >> 16) as u16 | 0x40;
+    bf16::from_bits(if value.is_nan() { quiet } else { rounded })
+}
 
 /// Runs `$body` with `$type` as the Rust type in which elements of `$dtype` are stored.
 macro_rules! with_stored {

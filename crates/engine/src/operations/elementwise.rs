@@ -7,7 +7,7 @@ use pellucid_kernels::{Activation, activation, elementwise as kernels};
 use super::Result;
 use super::arguments::{Call, Operand};
 use super::number::{Computation, Number, float_type, number, result_type, rounded, store};
-use super::walk::{broadcast, broadcast_shape};
+use super::walk::{broadcast, broadcast_shape, broadcast_strides, walk};
 use crate::tensor::{Elements, Tensor, element_count, with_stored};
 
 /// The shape that the operands broadcast to.
@@ -389,15 +389,42 @@ pub(super) fn masked_fill(call: &Call<'_>) -> Result<Tensor> {
 
 /// One of two tensors of the same number type, by a condition; all three are broadcast.
 fn select(condition: &Tensor, input: &Tensor, other: &Tensor, shape: &[usize]) -> Result<Tensor> {
-    let condition_shape = condition.shape();
-    let condition = condition.truths()?;
-    // The condition's elements stand beside the places of what it chooses, so that two walks do for three operands.
+    let truths = condition.truths()?;
+    let strides = [condition, input, other].map(|tensor| broadcast_strides(tensor.shape(), shape));
     with_stored!(input.dtype(), T => {
         let (a, b) = (input.read::<T>()?, other.read::<T>()?);
-        let pairs = broadcast(shape, (&a, input.shape()), (&b, other.shape()), |a, b| (a, b));
-        let chosen = broadcast(shape, (&condition, condition_shape), (&pairs, shape), |condition, (a, b)| {
-            if condition { a } else { b }
+        let mut chosen: Vec<T> = Vec::with_capacity(element_count(shape)?);
+        walk(shape, [&strides[0], &strides[1], &strides[2]], [0; 3], |at, length, steps| {
+            let [truth, mine, yours] = at.map(|at| at as usize);
+            match steps {
+                [1, 1, 1] => {
+                    let pairs = a[mine..mine + length].iter().zip(&b[yours..yours + length]);
+                    let truths = &truths[truth..truth + length];
+                    chosen.extend(truths.iter().zip(pairs).map(|(&truth, (&a, &b))| pick(truth, a, b)));
+                }
+                [1, 1, 0] => {
+                    let truths = &truths[truth..truth + length];
+                    let mine = &a[mine..mine + length];
+                    chosen.extend(truths.iter().zip(mine).map(|(&truth, &a)| pick(truth, a, b[yours])));
+                }
+                [1, 0, 1] => {
+                    let truths = &truths[truth..truth + length];
+                    let yours = &b[yours..yours + length];
+                    chosen.extend(truths.iter().zip(yours).map(|(&truth, &b)| pick(truth, a[mine], b)));
+                }
+                _ => {
+                    let steps = steps.map(|step| step as usize);
+                    chosen.extend((0..length).map(|count| {
+                        let truth = truths[truth + count * steps[0]];
+                        pick(truth, a[mine + count * steps[1]], b[yours + count * steps[2]])
+                    }));
+                }
+            }
         });
         Tensor::from_stored(chosen, shape, input.dtype())
     })
+}
+
+fn pick<T>(truth: bool, a: T, b: T) -> T {
+    if truth { a } else { b }
 }

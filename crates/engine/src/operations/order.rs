@@ -7,30 +7,20 @@ use super::arguments::Call;
 use super::number::{Computation, Number};
 use crate::tensor::{Tensor, with_stored};
 
-fn compare<N: Number>(a: N, b: N) -> Ordering {
-    match (a.is_nan(), b.is_nan()) {
-        (false, false) => a.partial_cmp(&b).unwrap_or(Ordering::Equal),
-        (mine, other) => mine.cmp(&other),
-    }
-}
-
-/// The elements at places chosen in each row along a dimension, and those places.
-///
-/// `choose` gives the places for a comparison of two places of the row, of which there are as many as the number says.
-fn chosen(
-    input: &Tensor,
-    place: usize,
-    count: usize,
-    choose: impl Fn(usize, &dyn Fn(usize, usize) -> Ordering) -> Vec<usize>,
-) -> Result<Vec<Tensor>> {
+/// The elements at places chosen in each row along a dimension, and those places: the first `count` in order, ascending
+/// or descending, equals by their places.
+fn chosen(input: &Tensor, place: usize, count: usize, descending: bool) -> Result<Vec<Tensor>> {
     let rank = input.rank();
     let last = rank.saturating_sub(1);
     let length = input.shape().get(place).copied().unwrap_or(1);
     let moved = if rank > 1 { input.view(input.data().transpose(place, last)?) } else { input.clone() };
     let places = match Computation::of(input.dtype()) {
-        Computation::Double => places::<f64>(&moved, length, &choose)?,
-        Computation::Single => places::<f32>(&moved, length, &choose)?,
-        Computation::Integer => places::<i64>(&moved, length, &choose)?,
+        Computation::Single if length <= u32::MAX as usize => {
+            singles(&moved.singles()?, length, count, descending)
+        }
+        Computation::Single => general(&moved.doubles()?, length, count, descending),
+        Computation::Double => general(&moved.doubles()?, length, count, descending),
+        Computation::Integer => general(&moved.integers()?, length, count, descending),
     };
     let mut shape = moved.shape().to_vec();
     if let Some(size) = shape.last_mut() {
@@ -49,20 +39,60 @@ fn chosen(
     Ok(vec![back(values)?, back(places)?])
 }
 
-fn places<N: Number>(
-    tensor: &Tensor,
-    length: usize,
-    choose: &impl Fn(usize, &dyn Fn(usize, usize) -> Ordering) -> Vec<usize>,
-) -> Result<Vec<i64>> {
-    let elements = N::elements(tensor)?;
-    if length == 0 {
-        return Ok(Vec::new());
+/// The places of rows of `f32`. A value and its place make one whole number, so that no two are equal.
+fn singles(elements: &[f32], length: usize, count: usize, descending: bool) -> Vec<i64> {
+    let key = |element: f32| {
+        // Adding 0 makes 0 of −0, which is its equal.
+        let bits = (element + 0.0).to_bits();
+        let order = if element.is_nan() {
+            u32::MAX
+        } else if bits >> 31 == 0 {
+            bits | 1 << 31
+        } else {
+            !bits
+        };
+        if descending { !order } else { order }
+    };
+    let mut found = Vec::with_capacity(elements.len() / length.max(1) * count);
+    let mut keys: Vec<u64> = Vec::with_capacity(length);
+    for row in elements.chunks_exact(length.max(1)) {
+        keys.clear();
+        keys.extend(
+            row.iter().enumerate().map(|(place, &element)| u64::from(key(element)) << 32 | place as u64),
+        );
+        first(&mut keys, count, u64::cmp);
+        found.extend(keys[..count].iter().map(|key| (key & u64::from(u32::MAX)) as i64));
     }
-    let rows = elements.chunks_exact(length);
-    Ok(rows
-        .flat_map(|row| choose(length, &|a, b| compare(row[a], row[b])))
-        .map(|place| place as i64)
-        .collect())
+    found
+}
+
+/// The places of rows of any numbers.
+fn general<N: Number>(elements: &[N], length: usize, count: usize, descending: bool) -> Vec<i64> {
+    let mut found = Vec::with_capacity(elements.len() / length.max(1) * count);
+    for row in elements.chunks_exact(length.max(1)) {
+        let mut places: Vec<usize> = (0..length).collect();
+        first(&mut places, count, |&a, &b| {
+            let order = compare(row[a], row[b]);
+            if descending { order.reverse().then(a.cmp(&b)) } else { order.then(a.cmp(&b)) }
+        });
+        found.extend(places[..count].iter().map(|&place| place as i64));
+    }
+    found
+}
+
+/// Puts the first `count` of items, no two of them equal, in order at the front.
+fn first<T>(items: &mut [T], count: usize, order: impl Fn(&T, &T) -> Ordering) {
+    if 0 < count && count < items.len() {
+        items.select_nth_unstable_by(count - 1, &order);
+    }
+    items[..count].sort_unstable_by(order);
+}
+
+fn compare<N: Number>(a: N, b: N) -> Ordering {
+    match (a.is_nan(), b.is_nan()) {
+        (false, false) => a.partial_cmp(&b).unwrap_or(Ordering::Equal),
+        (mine, other) => mine.cmp(&other),
+    }
 }
 
 pub(super) fn top_k(call: &Call<'_>) -> Result<Vec<Tensor>> {
@@ -71,37 +101,20 @@ pub(super) fn top_k(call: &Call<'_>) -> Result<Vec<Tensor>> {
     let largest = call.boolean(3)?;
     let length = input.shape().get(place).copied().unwrap_or(1);
     let asked = call.integer(1)?;
-    let count = match usize::try_from(asked) {
+    match usize::try_from(asked) {
         // A tensor without dimensions has one element, and no shape for none.
-        Ok(count) if count <= length && (input.rank() > 0 || count == 1) => count,
-        _ => return Err(call.error(format!("there are no {asked} among {length}"))),
-    };
-    chosen(&input, place, count, |length, compare| {
-        // Places break ties, so no two are equal and an unstable selection has one outcome.
-        let order = |a: &usize, b: &usize| {
-            let by_value = if largest { compare(*b, *a) } else { compare(*a, *b) };
-            by_value.then(a.cmp(b))
-        };
-        let mut places: Vec<usize> = (0..length).collect();
-        if 0 < count && count < length {
-            places.select_nth_unstable_by(count - 1, order);
+        Ok(count) if count <= length && (input.rank() > 0 || count == 1) => {
+            chosen(&input, place, count, largest)
         }
-        places.truncate(count);
-        places.sort_unstable_by(order);
-        places
-    })
+        _ => Err(call.error(format!("there are no {asked} among {length}"))),
+    }
 }
 
 pub(super) fn sort(call: &Call<'_>) -> Result<Vec<Tensor>> {
     let input = call.tensor(0)?;
     let place = call.dimension(call.integer(1)?, input.rank())?;
-    let descending = call.boolean(2)?;
     let length = input.shape().get(place).copied().unwrap_or(1);
-    chosen(&input, place, length, |length, compare| {
-        let mut places: Vec<usize> = (0..length).collect();
-        places.sort_by(|&a, &b| if descending { compare(b, a) } else { compare(a, b) });
-        places
-    })
+    chosen(&input, place, length, call.boolean(2)?)
 }
 
 pub(super) fn arg_sort(call: &Call<'_>) -> Result<Vec<Tensor>> {

@@ -19,7 +19,7 @@ pub(super) enum Layout {
     ColumnsFirst,
 }
 
-/// Elements of a right matrix below which the packed kernel does not pay. The choice may depend on that matrix alone:
+/// Elements of a right matrix (of more than one column) below which the packed kernel does not pay. The choice may depend on that matrix alone:
 /// the two sum in different ways, and a row must not depend on how many others there are.
 const PACKED_FROM: usize = 4_096;
 
@@ -32,6 +32,12 @@ pub(super) fn multiply_singles(
     sizes: [usize; 3],
 ) {
     let [rows, inner, columns] = sizes;
+    if columns == 1 && inner > 0 {
+        for (row, product) in left.chunks_exact(inner).zip(out) {
+            *product = dot(row, right);
+        }
+        return;
+    }
     if inner * columns < PACKED_FROM || rows == 0 {
         return multiply(left, right, layout, out, sizes);
     }
@@ -40,6 +46,17 @@ pub(super) fn multiply_singles(
         Layout::ColumnsFirst => WeightLayout::OutputMajor,
     };
     pellucid_kernels::matmul_f32(left, right, layout, rows, inner, columns, out);
+}
+
+/// The sum of the products, accumulated in `f64` (in which each product is exact), in eight lanes.
+fn dot(left: &[f32], right: &[f32]) -> f32 {
+    let mut lanes = [0.0f64; 8];
+    for (left, right) in left.chunks(8).zip(right.chunks(8)) {
+        for (lane, (&a, &b)) in lanes.iter_mut().zip(left.iter().zip(right)) {
+            *lane += f64::from(a) * f64::from(b);
+        }
+    }
+    (((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))) as f32
 }
 
 /// `out [rows, columns] = left [rows, inner] · right`, in plain loops. `out` must hold zeros.

@@ -4,10 +4,15 @@
 
 use pellucid_graph::{DType, OperationKind};
 
+use pellucid_kernels::{pool, reduce};
+
 use super::arguments::Call;
 use super::number::{Computation, Number, float_type, store};
 use super::{OperationError, Result};
 use crate::tensor::{Stored, Tensor};
+
+/// Elements of the rows that one thread reduces at a time.
+const ROWS_TOGETHER: usize = 32 * 1024;
 
 /// A tensor seen as rows that are reduced to one element each.
 pub(super) struct Rows {
@@ -54,16 +59,29 @@ impl Rows {
     }
 
     /// One result for each row.
-    pub(super) fn map<N: Number, R>(&self, function: impl Fn(&[N]) -> R) -> Result<Vec<R>> {
+    pub(super) fn map<N: Number, R: Default + Clone + Send>(
+        &self,
+        function: impl Fn(&[N]) -> R + Sync,
+    ) -> Result<Vec<R>> {
         let elements = N::elements(&self.data)?;
-        if self.length == 0 {
-            return Ok((0..self.count).map(|_| function(&[])).collect());
-        }
-        Ok(elements.chunks_exact(self.length).map(function).collect())
+        let elements: &[N] = &elements;
+        let mut results = vec![R::default(); self.count];
+        let together = ROWS_TOGETHER.div_ceil(self.length.max(1));
+        pool::parallel_chunks(&mut results, together, |chunk, results| {
+            for (row, result) in results.iter_mut().enumerate() {
+                let start = (chunk * together + row) * self.length;
+                *result = function(&elements[start..start + self.length]);
+            }
+        });
+        Ok(results)
     }
 
     /// One `f64` for each row of floats (or of whole numbers as floats).
-    fn map_floats(&self, single: impl Fn(&[f32]) -> f64, double: impl Fn(&[f64]) -> f64) -> Result<Vec<f64>> {
+    fn map_floats(
+        &self,
+        single: impl Fn(&[f32]) -> f64 + Sync,
+        double: impl Fn(&[f64]) -> f64 + Sync,
+    ) -> Result<Vec<f64>> {
         match Computation::of(self.data.dtype()) {
             Computation::Single => self.map(single),
             _ => self.map(double),
@@ -137,7 +155,12 @@ pub(super) fn statistic(call: &Call<'_>) -> Result<Tensor> {
         }
         OperationKind::LogSumExp => {
             let rows = Rows::new(call, &input, Some(call.integers(1)?), call.boolean(2)?)?;
-            store(rows.map_floats(log_sum_exp, log_sum_exp)?, &rows.shape, dtype)
+            if dtype == DType::F64 || rows.length == 0 {
+                return store(rows.map(log_sum_exp::<f64>)?, &rows.shape, dtype);
+            }
+            let mut results = vec![0.0; rows.count];
+            reduce::log_sum_exp(&rows.data.singles()?, rows.length, &mut results);
+            store(results, &rows.shape, dtype)
         }
         OperationKind::Norm => {
             let p = call.number(1)?.as_f64();
@@ -243,17 +266,24 @@ pub(super) fn place_of_extremum(call: &Call<'_>) -> Result<Tensor> {
 
 /// The first place of the most extreme element; the first NaN, if there is one.
 fn place<N: Number>(row: &[N], largest: bool) -> i64 {
-    let mut best = 0;
-    for (at, &element) in row.iter().enumerate().skip(1) {
-        let so_far = row[best];
-        if so_far.is_nan() {
-            break;
-        }
-        if element.is_nan() || (if largest { element > so_far } else { element < so_far }) {
-            best = at;
+    // A search for the extreme, in lanes, and one for its place: both without a branch on every element.
+    let mut lanes = [row.first().copied().unwrap_or_default(); 16];
+    let mut is_nan = false;
+    let chunks = row.chunks_exact(16);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, &element) in lanes.iter_mut().zip(chunk) {
+            let further = if largest { element > *lane } else { element < *lane };
+            *lane = if further { element } else { *lane };
+            is_nan |= element.is_nan();
         }
     }
-    best as i64
+    is_nan |= rest.iter().any(|element| element.is_nan());
+    if is_nan || lanes[0].is_nan() {
+        return row.iter().position(|element| element.is_nan()).unwrap_or(0) as i64;
+    }
+    let best = lanes.into_iter().chain(rest.iter().copied()).reduce(|a, b| extreme(a, b, largest));
+    row.iter().position(|&element| Some(element) == best).unwrap_or(0) as i64
 }
 
 pub(super) fn truth(call: &Call<'_>) -> Result<Tensor> {

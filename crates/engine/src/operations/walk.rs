@@ -26,18 +26,8 @@ pub(crate) fn broadcast_strides(shape: &[usize], to: &[usize]) -> Vec<isize> {
     strides
 }
 
-/// Calls `run(offsets, length, strides)` for every run along the innermost dimension of `shape`, in row-major order:
-/// where each operand's first element is, how many there are, and each operand's step. Dimensions that lie in one
-/// another for every operand are walked as one.
-pub(crate) fn walk<const N: usize>(
-    shape: &[usize],
-    strides: [&[isize]; N],
-    offsets: [isize; N],
-    mut run: impl FnMut([isize; N], usize, [isize; N]),
-) {
-    if shape.contains(&0) {
-        return;
-    }
+/// Dimensions as they are walked: without those of size 1, and those that lie in one another for every operand as one.
+fn merged<const N: usize>(shape: &[usize], strides: [&[isize]; N]) -> Vec<(usize, [isize; N])> {
     let mut dimensions: Vec<(usize, [isize; N])> = Vec::with_capacity(shape.len());
     for (place, &size) in shape.iter().enumerate() {
         if size == 1 {
@@ -54,14 +44,19 @@ pub(crate) fn walk<const N: usize>(
             _ => dimensions.push((size, step)),
         }
     }
-    let Some((length, inner)) = dimensions.pop() else {
-        run(offsets, 1, [0; N]);
-        return;
-    };
+    dimensions
+}
+
+/// Calls `visit(offsets)` for every cell of these dimensions, in row-major order.
+fn odometer<const N: usize>(
+    dimensions: &[(usize, [isize; N])],
+    offsets: [isize; N],
+    mut visit: impl FnMut([isize; N]),
+) {
     let mut counters = vec![0usize; dimensions.len()];
     let mut at = offsets;
     loop {
-        run(at, length, inner);
+        visit(at);
         let mut place = dimensions.len();
         loop {
             if place == 0 {
@@ -80,18 +75,67 @@ pub(crate) fn walk<const N: usize>(
     }
 }
 
+/// Calls `run(offsets, length, strides)` for every run along the innermost dimension of `shape`, in row-major order:
+/// where each operand's first element is, how many there are, and each operand's step.
+pub(crate) fn walk<const N: usize>(
+    shape: &[usize],
+    strides: [&[isize]; N],
+    offsets: [isize; N],
+    mut run: impl FnMut([isize; N], usize, [isize; N]),
+) {
+    if shape.contains(&0) {
+        return;
+    }
+    let mut dimensions = merged(shape, strides);
+    let (length, inner) = dimensions.pop().unwrap_or((1, [0; N]));
+    odometer(&dimensions, offsets, |at| run(at, length, inner));
+}
+
 /// Copies a strided operand into row-major order.
 pub(crate) fn gather<T: Copy>(source: &[T], start: usize, shape: &[usize], strides: &[isize]) -> Vec<T> {
     if shape.contains(&0) {
         return Vec::new();
     }
-    let mut elements = Vec::with_capacity(shape.iter().product());
-    walk(shape, [strides], [start as isize], |[at], length, [step]| match step {
+    let count = shape.iter().product();
+    let mut dimensions = merged(shape, [strides]);
+    if let [.., (rows, [1]), (columns, [step])] = dimensions[..]
+        && step != 0
+    {
+        let fill = source[start];
+        dimensions.truncate(dimensions.len() - 2);
+        let mut elements = vec![fill; count];
+        let mut targets = elements.chunks_exact_mut(rows * columns);
+        odometer(&dimensions, [start as isize], |[at]| {
+            if let Some(target) = targets.next() {
+                turn(source, at, target, rows, columns, step);
+            }
+        });
+        return elements;
+    }
+    let mut elements = Vec::with_capacity(count);
+    let (length, [step]) = dimensions.pop().unwrap_or((1, [1]));
+    odometer(&dimensions, [start as isize], |[at]| match step {
         1 => elements.extend_from_slice(&source[at as usize..at as usize + length]),
         0 => elements.extend(std::iter::repeat_n(source[at as usize], length)),
         _ => elements.extend((0..length as isize).map(|count| source[(at + count * step) as usize])),
     });
     elements
+}
+
+/// Copies a matrix whose columns lie together, `step` apart, to row-major order: by squares that fit the nearest cache.
+fn turn<T: Copy>(source: &[T], start: isize, target: &mut [T], rows: usize, columns: usize, step: isize) {
+    const SIDE: usize = 16;
+    for first_row in (0..rows).step_by(SIDE) {
+        let height = SIDE.min(rows - first_row);
+        for first_column in (0..columns).step_by(SIDE) {
+            for column in first_column..columns.min(first_column + SIDE) {
+                let from = (start + first_row as isize + column as isize * step) as usize;
+                for (row, &element) in source[from..from + height].iter().enumerate() {
+                    target[(first_row + row) * columns + column] = element;
+                }
+            }
+        }
+    }
 }
 
 /// `function` of two operands, broadcast to `shape`, in row-major order. Both lie in row-major order themselves.
