@@ -123,7 +123,7 @@ pub(super) fn random(call: &Call<'_>) -> Result<Tensor> {
     if !dtype.is_float() {
         return Err(call.error(format!("there are no such numbers of type {dtype}")).hint("use randint"));
     }
-    let bits = call.noise.bits(element_count(&shape)?);
+    let count = element_count(&shape)?;
     let unit = 1.0 / (1u64 << 53) as f64;
     let elements: Vec<f64> = if call.kind() == OperationKind::Rand {
         let held = match dtype {
@@ -132,13 +132,12 @@ pub(super) fn random(call: &Call<'_>) -> Result<Tensor> {
             DType::F16 => 11,
             _ => 8,
         };
-        bits.map(|(a, _)| (a >> (64 - held)) as f64 / (1u64 << held) as f64).collect()
+        call.noise.map(count, |a, _| (a >> (64 - held)) as f64 / (1u64 << held) as f64)
     } else {
-        bits.map(|(a, b)| {
+        call.noise.map(count, |a, b| {
             let radius = (-2.0 * (((a >> 11) + 1) as f64 * unit).ln()).sqrt();
             radius * (std::f64::consts::TAU * ((b >> 11) as f64 * unit)).cos()
         })
-        .collect()
     };
     store(elements, &shape, dtype)
 }
@@ -149,8 +148,8 @@ pub(super) fn random_integers(call: &Call<'_>) -> Result<Tensor> {
         return Err(call.error(format!("there is no number from {low} up to and without {high}")));
     }
     let range = u128::from(high.abs_diff(low));
-    let bits = call.noise.bits(element_count(&shape)?);
-    let elements = bits.map(|(a, _)| low.wrapping_add(((u128::from(a) * range) >> 64) as i64)).collect();
+    let number = |a, _| low.wrapping_add(((u128::from(a) * range) >> 64) as i64);
+    let elements = call.noise.map(element_count(&shape)?, number);
     store::<i64>(elements, &shape, dtype)
 }
 
@@ -158,7 +157,7 @@ pub(super) fn random_permutation(call: &Call<'_>) -> Result<Tensor> {
     let (asked, dtype) = (call.integer(0)?, call.dtype(1)?);
     let count = usize::try_from(asked).map_err(|_| call.error(format!("there are no {asked} places")))?;
     element_count(&[count])?;
-    let keys: Vec<u64> = call.noise.bits(count).map(|(a, _)| a).collect();
+    let keys: Vec<u64> = call.noise.map(count, |a, _| a);
     let mut places: Vec<i64> = (0..count as i64).collect();
     places.sort_by_key(|&place| keys[place as usize]);
     store(places, &[count], dtype)

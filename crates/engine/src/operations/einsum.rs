@@ -10,18 +10,18 @@ use super::arguments::{Call, Operand};
 use super::number::{Computation, Number, result_type, store};
 use super::product::Layout;
 use super::walk::{contiguous_strides, gather};
-use crate::tensor::{Tensor, element_count};
+use crate::tensor::{Elements, Tensor, element_count};
 
 /// An operand, or a product so far, in row-major order; a label for each dimension.
-struct Factor<N> {
+struct Factor<'a, N: Number> {
     labels: Vec<usize>,
     shape: Vec<usize>,
-    elements: Vec<N>,
+    elements: Elements<'a, N>,
 }
 
-impl<N: Number> Factor<N> {
+impl<'a, N: Number> Factor<'a, N> {
     /// An operand: its diagonal where labels are repeated, and without the dimensions of size 1 that are broadcast.
-    fn new(call: &Call<'_>, tensor: &Tensor, own: &[usize], sizes: &[usize]) -> Result<Factor<N>> {
+    fn new(call: &Call<'_>, tensor: &'a Tensor, own: &[usize], sizes: &[usize]) -> Result<Factor<'a, N>> {
         let (mut labels, mut shape, mut strides) = (Vec::new(), Vec::new(), Vec::new());
         for ((&label, &size), stride) in
             own.iter().zip(tensor.shape()).zip(contiguous_strides(tensor.shape()))
@@ -42,12 +42,12 @@ impl<N: Number> Factor<N> {
         let shape: Vec<usize> = kept.iter().map(|&place| shape[place]).collect();
         let elements = N::elements(tensor)?;
         let plain = strides == contiguous_strides(&shape);
-        let elements = if plain { elements.into_vec() } else { gather(&elements, 0, &shape, &strides) };
+        let elements = if plain { elements } else { Elements::Owned(gather(&elements, 0, &shape, &strides)) };
         Ok(Factor { labels: kept.iter().map(|&place| labels[place]).collect(), shape, elements })
     }
 
     /// The same with the dimensions in the order of these labels, which must be its own.
-    fn ordered(self, order: &[usize]) -> Factor<N> {
+    fn ordered(self, order: &[usize]) -> Factor<'a, N> {
         if self.labels == order {
             return self;
         }
@@ -56,11 +56,12 @@ impl<N: Number> Factor<N> {
             order.iter().filter_map(|label| self.labels.iter().position(|other| other == label)).collect();
         let shape: Vec<usize> = places.iter().map(|&place| self.shape[place]).collect();
         let strides: Vec<isize> = places.iter().map(|&place| own[place]).collect();
-        Factor { labels: order.to_vec(), elements: gather(&self.elements, 0, &shape, &strides), shape }
+        let elements = Elements::Owned(gather(&self.elements, 0, &shape, &strides));
+        Factor { labels: order.to_vec(), elements, shape }
     }
 
     /// The sum over the dimensions that are not to be kept.
-    fn summed(self, keep: impl Fn(usize) -> bool) -> Factor<N> {
+    fn summed(self, keep: impl Fn(usize) -> bool) -> Factor<'a, N> {
         let (kept, gone): (Vec<usize>, Vec<usize>) = self.labels.iter().partition(|label| keep(**label));
         if gone.is_empty() {
             return self;
@@ -73,7 +74,7 @@ impl<N: Number> Factor<N> {
         } else {
             ordered.elements.chunks_exact(length).map(N::total).collect()
         };
-        Factor { labels: kept, shape: shape.to_vec(), elements }
+        Factor { labels: kept, shape: shape.to_vec(), elements: Elements::Owned(elements) }
     }
 
     fn size(&self, labels: &[usize]) -> usize {
@@ -83,7 +84,11 @@ impl<N: Number> Factor<N> {
 }
 
 /// The product of two, summed over what is not needed any more.
-fn contracted<N: Number>(left: Factor<N>, right: Factor<N>, kept: &[usize]) -> Result<Factor<N>> {
+fn contracted<'a, N: Number>(
+    left: Factor<'_, N>,
+    right: Factor<'_, N>,
+    kept: &[usize],
+) -> Result<Factor<'a, N>> {
     let (left_labels, right_labels) = (left.labels.clone(), right.labels.clone());
     let left = left.summed(|label| kept.contains(&label) || right_labels.contains(&label));
     let right = right.summed(|label| kept.contains(&label) || left_labels.contains(&label));
@@ -108,17 +113,18 @@ fn contracted<N: Number>(left: Factor<N>, right: Factor<N>, kept: &[usize]) -> R
     let labels = [batch.as_slice(), &only_left, &only_right].concat();
     let shape: Vec<usize> = labels.iter().map(size_of).collect();
     let mut elements = vec![N::default(); element_count(&shape)?];
+    let (left_elements, right_elements): (&[N], &[N]) = (&left.elements, &right.elements);
     let (rows, depth, columns) = (left.size(&only_left), left.size(&inner), right.size(&only_right));
     for matrix in 0..left.size(&batch) {
         N::multiply(
-            &left.elements[matrix * rows * depth..(matrix + 1) * rows * depth],
-            &right.elements[matrix * depth * columns..(matrix + 1) * depth * columns],
+            &left_elements[matrix * rows * depth..(matrix + 1) * rows * depth],
+            &right_elements[matrix * depth * columns..(matrix + 1) * depth * columns],
             layout,
             &mut elements[matrix * rows * columns..(matrix + 1) * rows * columns],
             [rows, depth, columns],
         );
     }
-    Ok(Factor { labels, shape, elements })
+    Ok(Factor { labels, shape, elements: Elements::Owned(elements) })
 }
 
 pub(super) fn einsum(call: &Call<'_>) -> Result<Tensor> {
@@ -150,7 +156,7 @@ fn sum_of_products<N: Number>(
         .iter()
         .map(|size| size.value().and_then(|size| usize::try_from(size).ok()).unwrap_or(0))
         .collect();
-    let mut product: Option<Factor<N>> = None;
+    let mut product: Option<Factor<'_, N>> = None;
     for ((labels, tensor), step) in bound.operands.iter().zip(tensors).zip(bound.steps()) {
         let factor = Factor::new(call, tensor, labels, &sizes)?;
         product = Some(match product {
@@ -163,5 +169,5 @@ fn sum_of_products<N: Number>(
     // A lone operand is summed as `sum` does it, which widens integers.
     let sums = bound.sizes.len() > bound.output.len();
     let dtype = if tensors.len() == 1 && sums && dtype.is_integer() { DType::I64 } else { dtype };
-    store(result.elements, &result.shape, dtype)
+    store(result.elements.into_vec(), &result.shape, dtype)
 }

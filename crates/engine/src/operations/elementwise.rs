@@ -393,6 +393,7 @@ fn select(condition: &Tensor, input: &Tensor, other: &Tensor, shape: &[usize]) -
     let strides = [condition, input, other].map(|tensor| broadcast_strides(tensor.shape(), shape));
     with_stored!(input.dtype(), T => {
         let (a, b) = (input.read::<T>()?, other.read::<T>()?);
+        let (a, b): (&[T], &[T]) = (&a, &b);
         let mut chosen: Vec<T> = Vec::with_capacity(element_count(shape)?);
         walk(shape, [&strides[0], &strides[1], &strides[2]], [0; 3], |at, length, steps| {
             let [truth, mine, yours] = at.map(|at| at as usize);
@@ -404,13 +405,13 @@ fn select(condition: &Tensor, input: &Tensor, other: &Tensor, shape: &[usize]) -
                 }
                 [1, 1, 0] => {
                     let truths = &truths[truth..truth + length];
-                    let mine = &a[mine..mine + length];
-                    chosen.extend(truths.iter().zip(mine).map(|(&truth, &a)| pick(truth, a, b[yours])));
+                    let (mine, yours) = (&a[mine..mine + length], b[yours]);
+                    chosen.extend(truths.iter().zip(mine).map(|(&truth, &a)| pick(truth, a, yours)));
                 }
                 [1, 0, 1] => {
                     let truths = &truths[truth..truth + length];
-                    let yours = &b[yours..yours + length];
-                    chosen.extend(truths.iter().zip(yours).map(|(&truth, &b)| pick(truth, a[mine], b)));
+                    let (mine, yours) = (a[mine], &b[yours..yours + length]);
+                    chosen.extend(truths.iter().zip(yours).map(|(&truth, &b)| pick(truth, mine, b)));
                 }
                 _ => {
                     let steps = steps.map(|step| step as usize);

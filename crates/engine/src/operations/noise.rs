@@ -18,6 +18,7 @@
 //! `golden/philox.py` is such an elsewhere, and the tests hold this module to it.
 
 use pellucid_kernels::philox::philox4x32;
+use pellucid_kernels::pool;
 
 /// What keys the generator for one evaluation of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,17 +42,44 @@ impl Noise {
 
     /// One number from 0 up to and without 1, of 53 bits.
     pub(crate) fn uniform(&self) -> f64 {
-        self.bits(1).next().map_or(0.0, |(a, _)| (a >> 11) as f64 / (1u64 << 53) as f64)
+        (self.bits(0).0 >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Two times 64 random bits for each of the first `count` elements.
-    pub(super) fn bits(&self, count: usize) -> impl Iterator<Item = (u64, u64)> {
-        let (stream, key) = (self.stream(), words(self.seed));
-        (0..count as u64).map(move |element| {
-            let ([e0, e1], [s0, s1]) = (words(element), words(stream));
-            let [w0, w1, w2, w3] = philox4x32([e0, e1, s0, s1], key);
-            (u64::from(w0) | u64::from(w1) << 32, u64::from(w2) | u64::from(w3) << 32)
-        })
+    /// Two times 64 random bits of an element.
+    fn bits(&self, element: u64) -> (u64, u64) {
+        Stream { stream: self.stream(), key: words(self.seed) }.bits(element)
+    }
+
+    /// A function of the random bits of each of the first `count` elements.
+    pub(super) fn map<T: Default + Clone + Send>(
+        &self,
+        count: usize,
+        function: impl Fn(u64, u64) -> T + Sync,
+    ) -> Vec<T> {
+        const TOGETHER: usize = 2_048;
+        let stream = Stream { stream: self.stream(), key: words(self.seed) };
+        let mut results = vec![T::default(); count];
+        pool::parallel_chunks(&mut results, TOGETHER, |chunk, results| {
+            for (place, result) in results.iter_mut().enumerate() {
+                let (a, b) = stream.bits((chunk * TOGETHER + place) as u64);
+                *result = function(a, b);
+            }
+        });
+        results
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Stream {
+    stream: u64,
+    key: [u32; 2],
+}
+
+impl Stream {
+    fn bits(self, element: u64) -> (u64, u64) {
+        let ([e0, e1], [s0, s1]) = (words(element), words(self.stream));
+        let [w0, w1, w2, w3] = philox4x32([e0, e1, s0, s1], self.key);
+        (u64::from(w0) | u64::from(w1) << 32, u64::from(w2) | u64::from(w3) << 32)
     }
 }
 

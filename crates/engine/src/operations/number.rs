@@ -178,11 +178,12 @@ pub(crate) fn store<N: Number>(elements: Vec<N>, shape: &[usize], dtype: DType) 
         return Tensor::from_stored(elements, shape, dtype);
     }
     if dtype == DType::Bool {
-        let truths = elements.into_iter().map(|element| u8::from(element != N::default())).collect();
+        let truths = elements.iter().map(|&element| u8::from(element != N::default())).collect();
         return Tensor::from_stored::<u8>(truths, shape, dtype);
     }
     with_stored!(dtype, T => {
-        Tensor::from_stored::<T>(elements.into_iter().map(|element| element.stored()).collect(), shape, dtype)
+        // From borrowed elements: collecting into the vector's own memory is not vectorised.
+        Tensor::from_stored::<T>(elements.iter().map(|element| element.stored()).collect(), shape, dtype)
     })
 }
 

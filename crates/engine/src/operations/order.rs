@@ -28,6 +28,7 @@ fn chosen(input: &Tensor, place: usize, count: usize, descending: bool) -> Resul
     }
     let values = with_stored!(input.dtype(), T => {
         let elements = moved.read::<T>()?;
+        let elements: &[T] = &elements;
         let values = places.iter().enumerate().map(|(at, &place)| elements[at / count * length + place as usize]);
         Tensor::from_stored::<T>(values.collect(), &shape, input.dtype())?
     });
