@@ -49,11 +49,16 @@
 //! # }
 //! ```
 //!
+//! Short programs for each idea are in `examples/` of this crate; classic experiments of the field, with their numbers held
+//! to PyTorch, in `examples/` of the repository.
+//!
 //! **Invariant:** this crate writes programs and hands them to an engine; it computes nothing itself.
 
 mod builder;
 mod bundled;
 mod error;
+#[cfg(doctest)]
+mod examples;
 mod generation;
 mod invoke;
 mod model;

@@ -95,11 +95,15 @@ pub(crate) fn explanation(findings: &Findings) -> String {
         ),
         _ => String::new(),
     };
+    let others = findings.restored.iter().flat_map(|row| row.iter().enumerate());
+    let most =
+        others.filter(|&(position, _)| position != subject && position != last).map(|(_, share)| share.abs());
     format!(
         "The prompts differ only in the name at position {subject}. Entering layer 0, that position brings back {:.2} of the \
-         answer and the last position {:.2}. {moved}{kept} Everything else stays near 0: no other position keeps it.",
+         answer and the last position {:.2}. {moved}{kept} No other position ever brings back more than {:.2}.",
         at(0, subject),
-        at(0, last)
+        at(0, last),
+        most.fold(0.0, f32::max)
     )
 }
 
