@@ -24,7 +24,7 @@ pub type OnLog = Arc<dyn Fn(&LogEntry) + Send + Sync>;
 /// How a program runs: what it may take, and who watches.
 #[derive(Clone, Default)]
 pub struct RunOptions {
-    /// Bytes that the program's own values may hold at once; none: no bound.
+    /// Bytes that the program's own values, saved ones included, may hold at once; none: no bound.
     pub memory_bytes: Option<u64>,
     /// Wall time that it may take; none: no bound.
     pub seconds: Option<f64>,
@@ -304,6 +304,19 @@ impl<'a> Job<'a> {
         }
     }
 
+    /// Whether what a node makes fits into the program's memory beside what it holds: asked before it is made.
+    fn has_room(&mut self, id: NodeId) -> bool {
+        if let Some(allowed) = self.options.memory_bytes {
+            let outputs = &self.program.nodes[id.index()].outputs;
+            let made = outputs.iter().fold(0u64, |sum, output| sum.saturating_add(output.bytes(1)));
+            let needed = self.held_bytes.saturating_add(made);
+            if needed > allowed {
+                self.failed.get_or_insert(EngineError::MemoryExceeded { needed, allowed });
+            }
+        }
+        self.failed.is_none()
+    }
+
     /// Runs nodes that can run, in program order, and those that can run then.
     fn run_ready(&mut self, mut ready: BTreeSet<Instance>, evaluator: &Evaluator<'_>, pool: &mut BufferPool) {
         while let Some(instance) = ready.pop_first() {
@@ -313,13 +326,17 @@ impl<'a> Job<'a> {
             let (step, id) = instance;
             match self.kind(id) {
                 NodeKind::Save(value) => {
-                    if let Some(tensor) = self.value(*value, step) {
-                        self.save(instance, tensor);
-                    }
+                    let kept = match self.value(*value, step) {
+                        Some(tensor) => self.save(instance, tensor),
+                        None => 0,
+                    };
                     self.applied(instance);
+                    self.hold(kept);
                 }
                 NodeKind::Log(value) => {
+                    let mut kept = 0;
                     if let Some(value) = self.value(*value, step) {
+                        kept = value.bytes_len();
                         let name = self.program.program.node(id).name.clone();
                         let entry = LogEntry { name, step: (step != OUTSIDE).then_some(step), value };
                         if let Some(on_log) = &self.options.on_log {
@@ -328,7 +345,9 @@ impl<'a> Job<'a> {
                         self.results.logs.push(entry);
                     }
                     self.applied(instance);
+                    self.hold(kept);
                 }
+                _ if !self.has_room(id) => {}
                 _ => match self.compute(instance, evaluator, pool) {
                     Ok(outputs) => {
                         self.release(instance);
@@ -394,14 +413,20 @@ impl<'a> Job<'a> {
         prompts.iter().map(Vec::len).max()
     }
 
-    fn save(&mut self, (step, id): Instance, tensor: Tensor) {
+    /// Files a result; the bytes that it keeps to the end of the run.
+    fn save(&mut self, (step, id): Instance, tensor: Tensor) -> u64 {
         let name = &self.program.program.node(id).name;
         let name = if step == OUTSIDE { name.clone() } else { format!("{name}/{step}") };
         match tensor.contiguous() {
             Ok(tensor) => {
+                let kept = tensor.bytes_len();
                 self.results.tensors.insert(name, tensor);
+                kept
             }
-            Err(error) => self.fail(id, &error),
+            Err(error) => {
+                self.fail(id, &error);
+                0
+            }
         }
     }
 

@@ -296,7 +296,7 @@ impl<'a> Builder<'a> {
             kinds.push(if trace.generation.is_some() {
                 NodeKind::Generated(invoke)
             } else {
-                NodeKind::Get(HookAddress { invoke, hook: "logits".into(), step: None })
+                NodeKind::Get(HookAddress { invoke, hook: "output".into(), step: None })
             });
             kinds.push(NodeKind::Save(source.into()));
         }
