@@ -31,6 +31,12 @@ fn write(json: &Json, indent: usize, column: usize, text: &mut String) {
     }
     text.push(open);
     let inner = indent + 2;
+    if items.iter().all(|(key, item)| key.is_none() && item.is_number()) {
+        fill(items.into_iter().map(|(_, item)| item), inner, text);
+        text.push('\n');
+        text.push_str(&" ".repeat(indent));
+        return text.push(close);
+    }
     for (place, (key, item)) in items.into_iter().enumerate() {
         text.push_str(if place > 0 { ",\n" } else { "\n" });
         text.push_str(&" ".repeat(inner));
@@ -47,6 +53,24 @@ fn write(json: &Json, indent: usize, column: usize, text: &mut String) {
     text.push(close);
 }
 
+/// Writes numbers, as many on a line as fit.
+fn fill<'j>(items: impl Iterator<Item = &'j Json>, indent: usize, text: &mut String) {
+    let mut column = WIDTH;
+    for (place, item) in items.enumerate() {
+        let item = item.to_string();
+        text.push_str(if place > 0 { "," } else { "" });
+        if column + item.len() + 2 > WIDTH {
+            text.push('\n');
+            text.push_str(&" ".repeat(indent));
+            column = indent;
+        } else {
+            text.push(' ');
+        }
+        column += item.len() + 2;
+        text.push_str(&item);
+    }
+}
+
 /// Writes the value on one line; false as soon as it is longer than `room`.
 fn inline(json: &Json, room: usize, line: &mut String) -> bool {
     match json {
@@ -60,6 +84,7 @@ fn inline(json: &Json, room: usize, line: &mut String) -> bool {
             }
             line.push(']');
         }
+        Json::Object(entries) if entries.is_empty() => line.push_str("{}"),
         Json::Object(entries) => {
             line.push_str("{ ");
             for (place, (key, item)) in entries.iter().enumerate() {
@@ -75,4 +100,22 @@ fn inline(json: &Json, room: usize, line: &mut String) -> bool {
         single => line.push_str(&single.to_string()),
     }
     line.chars().count() <= room
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pretty;
+
+    #[test]
+    fn lines_hold_what_fits() {
+        let json = serde_json::json!({
+            "short": [{ "a": [] }, {}, "b"],
+            "numbers": (100_000..100_030).collect::<Vec<_>>(),
+            "texts": ["x".repeat(60), "y".repeat(60)]
+        });
+        let text = pretty(&json);
+        assert!(text.lines().all(|line| line.len() <= 110), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), json);
+        insta::assert_snapshot!(text);
+    }
 }
