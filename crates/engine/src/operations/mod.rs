@@ -2,14 +2,15 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`arguments`](self), `number` | reading arguments; the types that operations compute in, and promotion |
+//! | `arguments`, `number` | reading arguments; the types that operations compute in, and promotion |
 //! | `walk` | strided operands, broadcasting |
-//! | `elementwise`, `reduction`, `normalisation`, `product`, `order` | what computes |
+//! | `elementwise`, `reduction`, `normalisation`, `product`, `einsum`, `order` | what computes |
 //! | `indexing`, `gathering`, `shape`, `constructor` | what moves and makes elements |
 //! | [`noise`] | the generator of everything random |
 //!
-//! **Invariants.** Nothing here panics, whatever the arguments. `f16` and `bf16` are computed in `f32` and rounded once for each
-//! operation. Sums run in an order that depends on nothing but their own length, never on other rows or on threads.
+//! **Invariants.** Nothing here panics, whatever the arguments. `f16` and `bf16` are computed in `f32` and rounded once
+//! for each operation. Sums run in an order that depends on nothing but their own length, never on other rows or on
+//! threads. Nothing here asks how much memory there is: whoever calls knows an operation's result from its rule.
 
 mod arguments;
 mod constructor;
