@@ -1,6 +1,6 @@
 //! The one table of operations: names and semantics are PyTorch's.
 //!
-//! Each operation is declared once, in [`operations!`]: its parameters as a signature, its rule (shapes, number types and
+//! Each operation is declared once, in `operations!`: its parameters as a signature, its rule (shapes, number types and
 //! cost; see [`crate::rules`]), and whether it has a gradient. The engine's kernels match on [`OperationKind`], so an
 //! operation without a kernel does not compile.
 //!

@@ -1,4 +1,4 @@
-//! The hot CPU loops of transformer inference, each beside a plain [`reference`] version.
+//! The hot CPU loops of transformer inference, each beside a plain [`mod@reference`] version.
 //!
 //! Everything works on flat row-major slices of `f32`; weights are packed once into a [`PackedMatrix`] of `f32` or
 //! bf16. The crate knows nothing of models, and it is the only one of the workspace that may use `unsafe`.

@@ -5,7 +5,7 @@ use crate::activation::Activation;
 use crate::attention::AttentionOptions;
 use crate::packed::{PackedMatrix, Precision};
 
-/// [`matmul`](crate::matmul) without the epilogue, rows contiguous: `x` `[rows, k]`, result `[rows, n]`.
+/// [`matmul`](crate::matmul()) without the epilogue, rows contiguous: `x` `[rows, k]`, result `[rows, n]`.
 pub fn matmul(x: &[f32], rows: usize, weights: &PackedMatrix) -> Vec<f64> {
     let (k, n) = (weights.k(), weights.n());
     let rounded = |value: f32| match weights.precision() {

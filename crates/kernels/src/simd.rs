@@ -2,7 +2,7 @@
 //!
 //! The lane count is the same everywhere (one AVX-512 register, two AVX2 registers, a plain array), so that data layouts
 //! and reduction trees are too. A token (`Portable`, `Avx2`, `Avx512`) stands for the right to use an instruction set;
-//! only [`kernel!`] makes one, from an [`Isa`], inside a function compiled with those features.
+//! only [`kernel!`] makes one, from an `Isa`, inside a function compiled with those features.
 #![allow(unsafe_code)]
 
 /// Lanes in a vector.

@@ -27,7 +27,7 @@ pub(crate) enum Words {
 /// One tile's operands. All strides are in words.
 pub(crate) struct Tile {
     pub(crate) rows: usize,
-    /// Vectors of columns: 1, 2, 4 or 8, at most what [`shape`] allows for `rows`.
+    /// Vectors of columns: 1, 2, 4 or 8, at most what `shape` allows for `rows`.
     pub(crate) vectors: usize,
     pub(crate) steps: usize,
     /// The left side: row `r`, step `t` at `left + r * left_stride + t`.
