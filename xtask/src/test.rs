@@ -45,7 +45,12 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         )?;
     }
     let numpy = python::environment("numpy", "golden/requirements-numpy.txt")?;
-    command(Command::new(numpy).arg("golden/philox.py").arg("--check").current_dir(root()))?;
+    command(Command::new(numpy).arg("golden/philox.py").current_dir(root()))?;
+    command(
+        Command::new("git")
+            .args(["diff", "--exit-code", "--stat", "golden/operations/noise.json"])
+            .current_dir(root()),
+    )?;
     if arguments.full {
         full()?;
     }
