@@ -15,10 +15,16 @@ from transformers.models.gpt2 import modeling_gpt2
 FOLDER = Path(__file__).parent.parent / "models" / "tiny-gpt2" / "model"
 
 
+class Kept:
+    """A value of a run."""
+
+    value = None
+
+
 class TinyGpt2:
     def __init__(self):
         self.model = AutoModelForCausalLM.from_pretrained(
-            FOLDER, dtype=torch.float32, attn_implementation="eager").eval()
+            FOLDER, dtype=torch.float32, attn_implementation="eager").eval().requires_grad_(False)
         self.tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
         config = self.model.config
         self.layers, self.heads, self.head_size = config.n_layer, config.n_head, config.n_embd // config.n_head
@@ -61,6 +67,31 @@ class TinyGpt2:
             yield
         finally:
             handle.remove()
+
+    @contextmanager
+    def kept(self, module, where):
+        """What goes through a place while it is open, with its gradient: `.value`, a tensor of the computation."""
+        kept = Kept()
+
+        def keep(value):
+            value.retain_grad()
+            kept.value = value
+            return value
+
+        with self.edit(module, where, keep):
+            yield kept
+
+    @contextmanager
+    def tracked(self):
+        """While it is open, gradients reach back to the token embeddings, whose `.value` it gives; weights have none."""
+        kept = Kept()
+
+        def start(value):
+            kept.value = value.detach().requires_grad_()
+            return kept.value
+
+        with self.edit(self.model.transformer.wte, "output", start):
+            yield kept
 
     def place(self, name, layer):
         """The module, and its side, of the residual stream, the attention's and the MLP's output, or `mixed`."""
