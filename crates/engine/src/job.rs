@@ -3,7 +3,7 @@
 //! Nodes run as soon as what they read is there, in program order; a value is freed after its last use. A node inside
 //! `steps` has an instance for each step. In a dry run nothing is computed: values are there without tensors.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -481,20 +481,6 @@ impl<'a> Job<'a> {
     /// Seconds since the program began.
     pub fn elapsed(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
-    }
-
-    /// Nodes that are marked as needed, by the hook point they touch: (step, place, node) of an invoke outside `steps`.
-    pub fn touches(&self, body: &[NodeId], invoke: usize) -> BTreeMap<u64, Vec<(usize, NodeId)>> {
-        let mut touches: BTreeMap<u64, Vec<(usize, NodeId)>> = BTreeMap::new();
-        for &id in body.iter().filter(|id| self.program.nodes[id.index()].needed) {
-            let (NodeKind::Get(address) | NodeKind::Set { address, .. }) = self.kind(id) else { continue };
-            if let Some(place) = self.program.nodes[id.index()].place
-                && address.invoke == invoke
-            {
-                touches.entry(address.step.unwrap_or(0)).or_default().push((place, id));
-            }
-        }
-        touches
     }
 
     /// The columns of a rectangle of `width` that are read of a getter, when all its readers take single columns.

@@ -12,7 +12,7 @@ use pellucid_models::Model;
 use pellucid_models::stage::Kernel;
 
 use crate::error::{EngineError, Interruption};
-use crate::interleave::{fit, stops};
+use crate::interleave::stops;
 use crate::job::{Instance, OUTSIDE};
 use crate::nodes::Evaluator;
 use crate::operations::{Noise, OperationError};
@@ -21,7 +21,7 @@ use crate::results::{LogEntry, Results};
 use crate::sampling;
 use crate::slots::{BufferPool, SlotValue};
 use crate::tensor::Tensor;
-use crate::view::{self, Member, Rectangle};
+use crate::view::{self, Member, Rectangle, fit};
 
 /// Looks everywhere, so that nothing is fused and scores are always materialised.
 struct Everywhere;

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use pellucid_graph::DType;
+use pellucid_graph::spec::Axis;
 use pellucid_models::stage::{HookLayout, Slot};
 
 use crate::operations::OperationError;
@@ -254,4 +256,28 @@ pub(crate) fn write(
             }
         }),
     }
+}
+
+/// A value as a hook point's: cast to its number type, expanded to its shape.
+pub(crate) fn fit(value: &Tensor, axes: &[Axis], dtype: DType, rectangle: &Rectangle) -> Result<Tensor> {
+    let shape: Vec<usize> = axes
+        .iter()
+        .map(|axis| match axis {
+            Axis::Prompts => rectangle.members.len(),
+            Axis::Length => rectangle.length,
+            Axis::Context => rectangle.context,
+            Axis::Size(size) => *size as usize,
+        })
+        .collect();
+    let value = value.cast(dtype)?;
+    if value.shape() == shape {
+        return Ok(value);
+    }
+    let expanded = value.data().broadcast_as(shape.as_slice()).map_err(|_| {
+        OperationError::new(format!(
+            "the hook point has shape {shape:?}, but it is set to shape {:?}",
+            value.shape()
+        ))
+    })?;
+    Tensor::new(expanded, dtype)
 }

@@ -1,0 +1,130 @@
+//! One invoke on its way through the model.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use pellucid_graph::{Generation, NodeId, Prompts, Trace};
+
+use super::touches::{Asked, Touch};
+use crate::pass::{Parked, Sequence};
+use crate::view::{Member, Rectangle};
+
+/// One invoke on its way.
+#[derive(Default)]
+pub(super) struct Group {
+    pub job: usize,
+    pub invoke: usize,
+    /// The name of its trace, by which the noise of sampling is keyed.
+    pub name: String,
+    pub generation: Option<Generation>,
+    pub stop_tokens: Vec<u32>,
+    pub prompts: Vec<Prompt>,
+    /// The longest prompt's tokens.
+    pub width: usize,
+    pub step: u64,
+    /// The last step that matters.
+    pub last_step: u64,
+    /// The trace's `steps` bodies, in program order.
+    pub steps: Arc<[NodeId]>,
+    /// What the trace asks of it.
+    pub asked: Asked,
+    /// The getters and setters of the current step, in the order in which they come.
+    pub touches: Vec<Touch>,
+    pub next_touch: usize,
+    /// Where this step ends for it: the stage after the last that matters.
+    pub end: usize,
+    pub wants_token: bool,
+    /// The columns of its rectangle that matter from the narrowing stage on; none: all.
+    pub columns: Option<Vec<usize>>,
+    pub place: Place,
+}
+
+pub(super) struct Prompt {
+    pub tokens: Vec<u32>,
+    pub made: Vec<u32>,
+    pub finished: bool,
+    pub sequence: Option<Sequence>,
+}
+
+#[derive(Default)]
+pub(super) enum Place {
+    /// Before the first stage of its step.
+    Start,
+    /// At a hook stage, before the touch that comes next.
+    Parked(Vec<Parked>),
+    /// In the current pass.
+    Riding,
+    #[default]
+    Done,
+}
+
+impl Group {
+    /// An invoke of a trace at its first step.
+    pub fn new(
+        job: usize,
+        trace: (&str, &Trace),
+        invoke: usize,
+        last_step: u64,
+        steps: Arc<[NodeId]>,
+        asked: Asked,
+        end_tokens: &[u32],
+    ) -> Group {
+        let (name, trace) = trace;
+        let tokens: &[Vec<u32>] = match trace.invokes.get(invoke).map(|invoke| &invoke.prompts) {
+            Some(Prompts::Tokens(tokens)) => tokens,
+            _ => &[],
+        };
+        let prompts = tokens.iter().map(|tokens| Prompt {
+            tokens: tokens.clone(),
+            made: Vec::new(),
+            finished: false,
+            sequence: Some(Sequence {
+                tokens: tokens.iter().map(|&token| i64::from(token)).collect(),
+                start: 0,
+                caches: Vec::new(),
+                keep_caches: last_step > 0,
+                narrow: None,
+            }),
+        });
+        let stop_tokens = trace.generation.as_ref().and_then(|generation| generation.stop_tokens.clone());
+        Group {
+            job,
+            invoke,
+            name: name.to_owned(),
+            generation: trace.generation.clone(),
+            stop_tokens: stop_tokens.unwrap_or_else(|| end_tokens.to_vec()),
+            prompts: prompts.collect(),
+            width: tokens.iter().map(Vec::len).max().unwrap_or(0),
+            last_step,
+            steps,
+            asked,
+            place: Place::Start,
+            ..Group::default()
+        }
+    }
+
+    /// How many steps its trace has.
+    pub fn total_steps(&self) -> u64 {
+        self.generation.as_ref().map_or(1, |generation| generation.max_new_tokens)
+    }
+
+    /// Tokens that it brings into a pass at its step.
+    pub fn tokens(&self) -> usize {
+        let going = self.prompts.iter().filter(|prompt| !prompt.finished);
+        going.map(|prompt| if self.step == 0 { prompt.tokens.len() } else { 1 }).sum()
+    }
+
+    /// The group's rectangle, when its sequences are those of the pass.
+    pub fn rectangle(&self, mut sequences: Range<usize>, narrowed: bool) -> Rectangle {
+        let members = self.prompts.iter().map(|prompt| Member {
+            sequence: if prompt.finished { None } else { sequences.next() },
+            padding: if self.step == 0 { self.width - prompt.tokens.len() } else { 0 },
+        });
+        Rectangle {
+            members: members.collect(),
+            length: if self.step == 0 { self.width } else { 1 },
+            context: self.width + self.step as usize,
+            columns: if narrowed { self.columns.clone() } else { None },
+        }
+    }
+}

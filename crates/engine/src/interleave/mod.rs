@@ -1,0 +1,166 @@
+//! Running checked programs together: which invokes share a pass, where each waits for another, what each reads and
+//! writes on the way.
+//!
+//! Every invoke is a group of sequences with a place in time: its step, and the stage that comes next. All groups that
+//! stand at the same stage walk on in one pass. At a hook point that a program touches its getters and setters run in
+//! program order. A group whose setter waits for a value that another group has still to compute is parked there and
+//! taken up when the value has come. So passes are cut just where the programs' own dependencies cut them; the checker
+//! has made sure that some group can always go on.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `group` | one invoke on its way: its prompts, its place, its rectangle |
+//! | `touches` | which hook points a trace reads and writes of each invoke |
+//! | `steps` | how a group's step begins and ends; the next tokens |
+//! | `packing` | one pass: who rides, from where to where |
+//! | `rider` | what happens at each touched hook point of a pass |
+
+mod group;
+mod packing;
+mod rider;
+mod steps;
+mod touches;
+
+use std::sync::Arc;
+
+use pellucid_graph::{NodeId, NodeKind};
+use pellucid_models::Model;
+
+use crate::error::EngineError;
+use crate::explain::PassRecord;
+use crate::job::{Instance, Job};
+use crate::nodes::Evaluator;
+use crate::operations::OperationError;
+use crate::pass::Schedule;
+use crate::slots::BufferPool;
+use crate::tensor::Tensor;
+
+use group::{Group, Place};
+pub(crate) use steps::stops;
+use touches::Asked;
+
+/// Programs that run together, one trace of each.
+pub(crate) struct Interleaver<'r, 'a> {
+    pub model: &'r Model,
+    pub schedule: &'r Schedule,
+    pub jobs: &'r mut [Job<'a>],
+    pub pool: &'r mut BufferPool,
+    pub dry: bool,
+    pub passes: Vec<PassRecord>,
+    groups: Vec<Group>,
+    /// The traces that were added: the job and the trace.
+    traces: Vec<(usize, NodeId)>,
+}
+
+impl<'r, 'a> Interleaver<'r, 'a> {
+    pub fn new(
+        model: &'r Model,
+        schedule: &'r Schedule,
+        jobs: &'r mut [Job<'a>],
+        pool: &'r mut BufferPool,
+        dry: bool,
+    ) -> Self {
+        Interleaver {
+            model,
+            schedule,
+            jobs,
+            pool,
+            dry,
+            passes: Vec::new(),
+            groups: Vec::new(),
+            traces: Vec::new(),
+        }
+    }
+
+    /// Adds a trace of a job.
+    pub fn add(&mut self, job: usize, trace_id: NodeId) {
+        let program = self.jobs[job].program;
+        let node = program.program.node(trace_id);
+        let NodeKind::Trace(trace) = &node.kind else { return };
+        self.traces.push((job, trace_id));
+        let evaluator = Evaluator { model: self.model, schedule: self.schedule, program };
+        self.jobs[job].begin_trace(&trace.body, &evaluator, self.pool);
+        let total = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
+        let bodies = trace.body.iter().copied();
+        let steps: Arc<[NodeId]> =
+            bodies.filter(|&id| matches!(program.program.node(id).kind, NodeKind::Steps { .. })).collect();
+        for (invoke, asked) in Asked::of(program, trace).into_iter().enumerate() {
+            // Nothing of the invoke is needed: it does not run.
+            let Some(last_step) = asked.last_step(program, total) else { continue };
+            let end_tokens = &self.model.spec().end_tokens;
+            let named = (node.name.as_str(), trace);
+            let mut group = Group::new(job, named, invoke, last_step, steps.clone(), asked, end_tokens);
+            self.begin_step(&mut group);
+            self.groups.push(group);
+        }
+    }
+
+    /// Runs every trace that was added to its end.
+    pub fn run(&mut self) -> Result<(), EngineError> {
+        loop {
+            for group in &mut self.groups {
+                if self.jobs[group.job].failed.is_some() {
+                    group.place = Place::Done;
+                }
+            }
+            match self.next_pass() {
+                Some((stage, riders)) => self.pass(stage, riders)?,
+                None if self.fail_stuck() => {}
+                None => {
+                    self.remaining_steps();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Programs whose invokes wait for one another for ever fail, each by itself. The checker should have refused them.
+    fn fail_stuck(&mut self) -> bool {
+        let mut any = false;
+        for group in &self.groups {
+            if matches!(group.place, Place::Done) {
+                continue;
+            }
+            any = true;
+            if let Some(&(_, (_, id))) = group.touches.get(group.next_touch) {
+                let error = OperationError::new("it waits for a value that waits for this edit itself");
+                self.jobs[group.job].fail(id, &error);
+            }
+            // Whatever it was that it waited for, it does not go on.
+            self.jobs[group.job].failed.get_or_insert_with(|| {
+                EngineError::Internal(format!("invoke {} waits for a value that never comes", group.invoke))
+            });
+        }
+        any
+    }
+
+    /// Steps that no invoke walked to: what their bodies compute from outside is there all the same.
+    fn remaining_steps(&mut self) {
+        for (job, trace_id) in std::mem::take(&mut self.traces) {
+            let program = self.jobs[job].program;
+            let NodeKind::Trace(trace) = &program.program.node(trace_id).kind else { continue };
+            let total = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
+            for &owner in &trace.body {
+                let NodeKind::Steps { steps, body } = &program.program.node(owner).kind else { continue };
+                if self.dry || !body.iter().any(|id| program.nodes[id.index()].needed) {
+                    continue;
+                }
+                let evaluator = Evaluator { model: self.model, schedule: self.schedule, program };
+                for step in (0..total).filter(|&step| steps.contains(step, total)) {
+                    if self.jobs[job].failed.is_none() {
+                        self.jobs[job].begin_step(owner, body, step, &evaluator, self.pool);
+                    }
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, job: usize, instance: Instance, outputs: Result<Vec<Tensor>, OperationError>) {
+        let program = self.jobs[job].program;
+        let evaluator = Evaluator { model: self.model, schedule: self.schedule, program };
+        match outputs {
+            Ok(outputs) => self.jobs[job].deliver(instance, outputs, &evaluator, self.pool),
+            Err(error) => self.jobs[job].fail(instance.1, &error),
+        }
+    }
+}

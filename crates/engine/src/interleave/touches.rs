@@ -1,0 +1,79 @@
+//! Which hook points a trace reads and writes of each of its invokes.
+
+use std::collections::BTreeMap;
+
+use pellucid_graph::check::CheckedProgram;
+use pellucid_graph::{NodeId, NodeKind, Trace};
+
+use crate::job::Instance;
+
+/// A getter or setter of the current step: its stage and instance, in the order in which they come.
+pub(super) type Touch = (usize, Instance);
+
+/// What a trace asks of one invoke: getters and setters that are needed, each with its hook point's place.
+#[derive(Clone, Default)]
+pub(super) struct Asked {
+    /// Those outside `steps`, by step.
+    pub outside: BTreeMap<u64, Vec<(usize, NodeId)>>,
+    /// Those inside `steps`, by the node that owns the body.
+    pub inside: BTreeMap<NodeId, Vec<(usize, NodeId)>>,
+    /// Nodes that read the tokens it generates.
+    pub generated: Vec<NodeId>,
+}
+
+impl Asked {
+    /// What a trace asks of each of its invokes: one walk over its nodes, however many invokes there are.
+    pub fn of(program: &CheckedProgram, trace: &Trace) -> Vec<Asked> {
+        let mut all = vec![Asked::default(); trace.invokes.len()];
+        let needed = |id: &&NodeId| program.nodes[id.index()].needed;
+        for &id in &trace.body {
+            match &program.program.node(id).kind {
+                NodeKind::Steps { body, .. } => {
+                    for &inner in body.iter().filter(needed) {
+                        if let Some((invoke, _, place)) = touch(program, inner)
+                            && let Some(asked) = all.get_mut(invoke)
+                        {
+                            asked.inside.entry(id).or_default().push((place, inner));
+                        }
+                    }
+                }
+                NodeKind::Generated(invoke) if program.nodes[id.index()].needed => {
+                    if let Some(asked) = all.get_mut(*invoke) {
+                        asked.generated.push(id);
+                    }
+                }
+                _ if program.nodes[id.index()].needed => {
+                    if let Some((invoke, step, place)) = touch(program, id)
+                        && let Some(asked) = all.get_mut(invoke)
+                    {
+                        asked.outside.entry(step).or_default().push((place, id));
+                    }
+                }
+                _ => {}
+            }
+        }
+        all
+    }
+
+    /// The last step of a generation of `total` steps that matters; none: the invoke does not run.
+    pub fn last_step(&self, program: &CheckedProgram, total: u64) -> Option<u64> {
+        let mut last = self.outside.keys().next_back().copied();
+        if !self.generated.is_empty() {
+            last = last.max(Some(total.saturating_sub(1)));
+        }
+        for &owner in self.inside.keys() {
+            if let NodeKind::Steps { steps, .. } = &program.program.node(owner).kind {
+                last = last.max((0..total).rev().find(|&step| steps.contains(step, total)));
+            }
+        }
+        last
+    }
+}
+
+/// The invoke, step and place of a getter or setter.
+fn touch(program: &CheckedProgram, id: NodeId) -> Option<(usize, u64, usize)> {
+    let (NodeKind::Get(address) | NodeKind::Set { address, .. }) = &program.program.node(id).kind else {
+        return None;
+    };
+    Some((address.invoke, address.step.unwrap_or(0), program.nodes[id.index()].place?))
+}
