@@ -48,12 +48,28 @@ class Store:
         return value
 
 
-def with_gradients(arguments):
+SEVERAL = {"topk", "sort", "split", "chunk", "sgd_step", "adam_step", "clip_grad_norm"}
+# Through these torch lets no gradient flow.
+WITHOUT_GRADIENT = {"floor_divide", "detach", "sgd_step", "adam_step", "clip_grad_norm"}
+CONSTANT = {("cross_entropy", "weight"), ("nll_loss", "weight"), ("binary_cross_entropy_with_logits", "weight"),
+            ("binary_cross_entropy_with_logits", "pos_weight")}
+
+
+# Of these torch's gradients in f32 show how it rounds a mean: they are made in f64, and rounded.
+PRECISE = {"var", "std", "layer_norm"}
+
+
+def widened(value):
+    return value.double() if isinstance(value, torch.Tensor) and value.dtype == torch.float32 else value
+
+
+def with_gradients(operation, arguments):
     """The arguments with the f32 and f64 tensors asking for gradients, and those tensors by name."""
     leaves = {}
 
     def leaf(name, value):
-        if isinstance(value, torch.Tensor) and value.dtype in (torch.float32, torch.float64):
+        floats = isinstance(value, torch.Tensor) and value.dtype in (torch.float32, torch.float64)
+        if floats and (operation, name) not in CONSTANT:
             value = leaves[name] = value.clone().requires_grad_()
         return value
 
@@ -69,18 +85,25 @@ def with_gradients(arguments):
 def gradient(operation, arguments, store, seed):
     """Cotangents of the outputs and the gradients of the arguments that they give; none where torch has none, or where
     it is not finite."""
-    arguments, leaves = with_gradients(arguments)
+    if operation in WITHOUT_GRADIENT:
+        return None
+    dtypes = [o.dtype for o in compute(operation, arguments)]
+    if operation in PRECISE:
+        arguments = {name: widened(value) for name, value in arguments.items()}
+    arguments, leaves = with_gradients(operation, arguments)
     with torch.enable_grad():
         outputs = compute(operation, arguments)
     generator = torch.Generator().manual_seed(seed)
     usable = [o.requires_grad and o.dtype in (torch.float32, torch.float64) for o in outputs]
-    if operation == "floor_divide" or not leaves or not any(usable) or not all(o.isfinite().all() for o in outputs):
+    if not leaves or not any(usable) or not all(o.isfinite().all() for o in outputs):
         return None
-    cotangents = [torch.randn(o.shape, generator=generator, dtype=o.dtype) if use else None
-                  for o, use in zip(outputs, usable)]
-    pairs = [(o, c) for o, c in zip(outputs, cotangents) if c is not None]
+    cotangents = [torch.randn(o.shape, generator=generator, dtype=dtype) if use else None
+                  for o, use, dtype in zip(outputs, usable, dtypes)]
+    pairs = [(o, c.to(o.dtype)) for o, c in zip(outputs, cotangents) if c is not None]
     grads = torch.autograd.grad([o for o, _ in pairs], list(leaves.values()), [c for _, c in pairs], allow_unused=True)
     found = {name: grad for name, grad in zip(leaves, grads) if grad is not None}
+    if operation in PRECISE:
+        found = {name: grad.to(dtypes[0]) for name, grad in found.items()}
     if not found or not all(grad.isfinite().all() for grad in found.values()):
         return None
     return {
@@ -96,7 +119,7 @@ def operation_cases():
         outputs = compute(operation, arguments)
         number = count[operation] = count.get(operation, 0) + 1
         keys = [store.key(output) for output in outputs]
-        several = operation in ("topk", "sort", "split", "chunk")
+        several = operation in SEVERAL
         case = {
             "name": f"{operation}.{number}", "operation": operation,
             "arguments": {name: store.encode(value) for name, value in arguments.items()},

@@ -38,7 +38,7 @@ FLOATS = (F64, F32, BF16, F16)
 def cases():
     """Pairs of an operation's name and its arguments."""
     for family in (arithmetic, comparison, rounding, transcendental, activations, choosing, reductions, normalisations,
-                   products, order, gathering, indexing, shapes, joining, constructors, casts):
+                   products, order, gathering, indexing, shapes, joining, constructors, casts, losses, training):
         seeded(sum(map(ord, family.__name__)))
         yield from family()
 
@@ -525,3 +525,62 @@ def casts():
     yield "to", dict(input=values(9007199254740993, -9007199254740993, dtype=I64), dtype="f64")
     yield "to", dict(input=values(NAN, INF, -INF, 0.0, -0.0), dtype="bool")
     yield "to", dict(input=values(NAN, INF, -INF, 1e300, dtype=F64), dtype="f32")
+
+
+def losses():
+    for reduction in ("mean", "sum", "none"):
+        for dtype in FLOATS:
+            yield "cross_entropy", dict(input=normal(4, 5, dtype=dtype), target=whole(0, 5, 4), reduction=reduction)
+        weight, target = positive(5), values(1, -100, 4, 0, dtype=I64)
+        yield "cross_entropy", dict(input=normal(4, 5), target=target, weight=weight, reduction=reduction)
+        yield "cross_entropy", dict(input=normal(4, 5), target=target, weight=weight, reduction=reduction, label_smoothing=0.2)
+        yield "cross_entropy", dict(input=normal(4, 5, dtype=F64), target=whole(0, 5, 4), ignore_index=2, reduction=reduction)
+        yield "cross_entropy", dict(input=normal(2, 5, 3), target=whole(0, 5, 2, 3), reduction=reduction, label_smoothing=0.1)
+        yield "nll_loss", dict(input=-positive(4, 5), target=target, weight=weight, reduction=reduction)
+        yield "nll_loss", dict(input=-positive(4, 5, dtype=F64), target=whole(0, 5, 4), reduction=reduction)
+        yield "nll_loss", dict(input=-positive(2, 4, 3, 2), target=whole(0, 4, 2, 3, 2), reduction=reduction, ignore_index=1)
+        for dtype in (F64, F32, BF16):
+            yield "mse_loss", dict(input=normal(2, 3, dtype=dtype), target=normal(2, 3, dtype=dtype), reduction=reduction)
+        yield "binary_cross_entropy_with_logits", dict(input=normal(2, 3, scale=4), target=bools(2, 3).float(), reduction=reduction)
+        yield "binary_cross_entropy_with_logits", dict(
+            input=normal(2, 3, dtype=F64), target=positive(2, 3, dtype=F64) / 4, weight=positive(2, 1, dtype=F64),
+            reduction=reduction, pos_weight=positive(3, dtype=F64))
+    yield "cross_entropy", dict(input=normal(5), target=values(3, dtype=I64)[0])
+    yield "cross_entropy", dict(input=normal(2, 3), target=values(-100, -100, dtype=I64), reduction="sum")
+    yield "cross_entropy", dict(input=values((0.5, -INF, 2.0), (1.0, 1.0, -INF)), target=values(2, 0, dtype=I64))
+    yield "cross_entropy", dict(input=normal(3, 4, scale=200), target=whole(0, 4, 3))
+    for reduction in ("mean", "sum", "none", "batchmean"):
+        logs = torch.log_softmax(normal(3, 4, dtype=F64), -1)
+        yield "kl_div", dict(input=logs, target=torch.softmax(normal(3, 4, dtype=F64), -1), reduction=reduction)
+        yield "kl_div", dict(input=logs.float(), target=torch.log_softmax(normal(3, 4), -1), reduction=reduction,
+                             log_target=True)
+    yield "kl_div", dict(input=-positive(2, 3), target=values((0.0, 0.5, 0.5), (1.0, 0.0, 0.0)), reduction="none")
+    yield "mse_loss", dict(input=normal(2, 1), target=normal(3), reduction="none")
+    yield "binary_cross_entropy_with_logits", dict(input=values(100.0, -100.0, 0.0), target=values(0.0, 1.0, 0.5))
+    for dtype in (F64, F32, BF16):
+        yield "cosine_similarity", dict(x1=normal(2, 5, dtype=dtype), x2=normal(2, 5, dtype=dtype))
+    yield "cosine_similarity", dict(x1=normal(2, 3, 4), x2=normal(3, 1), dim=0)
+    yield "cosine_similarity", dict(x1=normal(2, 3, 4), x2=normal(2, 3, 4), dim=1)
+    yield "cosine_similarity", dict(x1=normal(2, 3, 4, 2), x2=normal(2, 3, 4, 2), dim=1, eps=0.5)
+    yield "cosine_similarity", dict(x1=normal(4), x2=normal(4), dim=-1)
+    yield "detach", dict(input=normal(2, 3))
+
+
+def training():
+    for dtype in (F64, F32):
+        x, g, b = normal(2, 3, dtype=dtype), normal(2, 3, dtype=dtype), normal(2, 3, dtype=dtype)
+        yield "sgd_step", dict(parameter=x, gradient=g, lr=0.1)
+        yield "sgd_step", dict(parameter=x, gradient=g, lr=torch.tensor(0.05, dtype=dtype), weight_decay=0.3)
+        yield "sgd_step", dict(parameter=x, gradient=g, lr=0.1, momentum=0.9)
+        yield "sgd_step", dict(parameter=x, gradient=g, lr=0.1, momentum_buffer=b, momentum=0.9, dampening=0.5)
+        yield "sgd_step", dict(parameter=x, gradient=g, lr=0.1, momentum_buffer=b, momentum=0.9, nesterov=True,
+                               weight_decay=0.01)
+        for decoupled in (False, True):
+            for step, decay in ((1, 0.0), (7, 0.0), (3, 0.1)):
+                yield "adam_step", dict(parameter=x, gradient=g, exp_avg=b * 0.1, exp_avg_sq=b * b * 0.2, step=step, lr=0.01,
+                                        weight_decay=decay, decoupled=decoupled)
+        yield "adam_step", dict(parameter=x, gradient=g, exp_avg=b, exp_avg_sq=b * b, step=torch.tensor(2), lr=1e-3,
+                                beta1=0.5, beta2=0.75, eps=1e-3)
+        for p in (2, 1, INF):
+            yield "clip_grad_norm", dict(gradients=[x, g[0], b[0, 0]], max_norm=1.5, norm_type=p)
+        yield "clip_grad_norm", dict(gradients=[x, g], max_norm=100.0)

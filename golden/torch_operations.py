@@ -50,6 +50,41 @@ def topk(input, k, dim=-1, largest=True):
     return values.narrow(dim, 0, k), places.narrow(dim, 0, k)
 
 
+def optimised(optimiser, parameter, gradient, state):
+    """The parameter and its state after one step of an optimiser that starts from that state."""
+    parameter.grad = gradient.clone()
+    optimiser.state[parameter].update(state)
+    optimiser.step()
+    return parameter.data, optimiser.state[parameter]
+
+
+def sgd_step(parameter, gradient, lr, momentum_buffer=None, **options):
+    parameter = torch.nn.Parameter(parameter.clone())
+    state = {} if momentum_buffer is None else {"momentum_buffer": momentum_buffer.clone()}
+    optimiser = torch.optim.SGD([parameter], lr=float(lr), **options)
+    new, state = optimised(optimiser, parameter, gradient, state)
+    buffer = state.get("momentum_buffer")
+    return new, torch.zeros_like(new) if buffer is None else buffer
+
+
+def adam_step(parameter, gradient, exp_avg, exp_avg_sq, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0,
+              decoupled=False):
+    parameter = torch.nn.Parameter(parameter.clone())
+    family = torch.optim.AdamW if decoupled else torch.optim.Adam
+    optimiser = family([parameter], lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
+    state = {"step": torch.tensor(float(step) - 1), "exp_avg": exp_avg.clone(), "exp_avg_sq": exp_avg_sq.clone()}
+    new, state = optimised(optimiser, parameter, gradient, state)
+    return new, state["exp_avg"], state["exp_avg_sq"]
+
+
+def clip_grad_norm(gradients, max_norm, norm_type=2):
+    parameters = [torch.nn.Parameter(gradient.clone()) for gradient in gradients]
+    for parameter, gradient in zip(parameters, gradients):
+        parameter.grad = gradient.clone()
+    total = torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
+    return [*(parameter.grad for parameter in parameters), total]
+
+
 OPERATIONS = {
     "sub": lambda input, other: as_tensor(input) - other,
     "mul": lambda input, other: as_tensor(input) * other,
@@ -105,6 +140,11 @@ OPERATIONS = {
     "eye": lambda n, m=None, dtype="f32": torch.eye(n, n if m is None else m, dtype=DTYPES[dtype]),
     "one_hot": functional.one_hot,
     "to": lambda input, dtype: input.to(DTYPES[dtype]),
+    "cross_entropy": functional.cross_entropy, "nll_loss": functional.nll_loss, "kl_div": functional.kl_div,
+    "mse_loss": functional.mse_loss, "cosine_similarity": functional.cosine_similarity,
+    "binary_cross_entropy_with_logits": functional.binary_cross_entropy_with_logits,
+    "detach": lambda input: input.detach(),
+    "sgd_step": sgd_step, "adam_step": adam_step, "clip_grad_norm": clip_grad_norm,
 }
 
 
@@ -120,7 +160,7 @@ EXACT = set("""add sub mul div floor_divide maximum minimum eq ne lt le gt ge lo
 isnan isinf isfinite neg abs sign floor ceil round trunc clamp relu where masked_fill amax amin argmax argmin any all
 topk sort argsort gather scatter index_select take_along_dim getitem reshape flatten unflatten transpose permute movedim
 squeeze unsqueeze expand repeat cat stack split chunk pad flip roll tril triu diagonal zeros ones full arange eye one_hot
-to""".split())
+to detach""".split())
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 4e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
 

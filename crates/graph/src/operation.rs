@@ -241,6 +241,13 @@ operations! {
     LogSoftmax "log_softmax(input: tensor, dim: integer)" rules::along, gradient, "the logarithm of softmax";
     LayerNorm "layer_norm(input: tensor, normalized_shape: integers, weight: tensor?, bias: tensor?, eps: number = 0.00001)" rules::normalise, gradient, "mean 0 and variance 1 over the last dimensions, then scaled and shifted";
     RmsNorm "rms_norm(input: tensor, normalized_shape: integers, weight: tensor?, eps: number?)" rules::normalise, gradient, "mean square 1 over the last dimensions, then scaled";
+    CosineSimilarity "cosine_similarity(x1: tensor, x2: tensor, dim: integer = 1, eps: number = 0.00000001)" rules::cosine_similarity, gradient, "the cosine of the angle between two along a dimension";
+    // Losses. `reduction`: mean, sum or none.
+    CrossEntropy "cross_entropy(input: tensor, target: tensor, weight: tensor?, ignore_index: integer = -100, reduction: text = mean, label_smoothing: number = 0)" rules::class_loss, gradient, "of logits against class numbers; classes are dimension 1";
+    NllLoss "nll_loss(input: tensor, target: tensor, weight: tensor?, ignore_index: integer = -100, reduction: text = mean)" rules::class_loss, gradient, "of log-probabilities against class numbers; classes are dimension 1";
+    KlDiv "kl_div(input: tensor, target: tensor, reduction: text = mean, log_target: boolean = false)" rules::element_loss, gradient, "`target * (log(target) - input)`: the divergence from log-probabilities; `reduction` also batchmean";
+    MseLoss "mse_loss(input: tensor, target: tensor, reduction: text = mean)" rules::element_loss, gradient, "the squared difference";
+    BinaryCrossEntropyWithLogits "binary_cross_entropy_with_logits(input: tensor, target: tensor, weight: tensor?, reduction: text = mean, pos_weight: tensor?)" rules::element_loss, gradient, "of logits against probabilities";
     // Products.
     Matmul "matmul(input: tensor, other: tensor)" rules::matmul, gradient, "the matrix product, batched and broadcast";
     Einsum "einsum(equation: text, operands: tensors)" rules::einsum, gradient, "sums of products by the Einstein convention";
@@ -278,6 +285,10 @@ operations! {
     Tril "tril(input: tensor, diagonal: integer = 0)" rules::triangle, gradient, "0 above a diagonal";
     Triu "triu(input: tensor, diagonal: integer = 0)" rules::triangle, gradient, "0 below a diagonal";
     Diagonal "diagonal(input: tensor, offset: integer = 0, dim1: integer = 0, dim2: integer = 1)" rules::diagonal, gradient, "a diagonal, as the last dimension";
+    // One step of training.
+    SgdStep "sgd_step(parameter: tensor, gradient: tensor, lr: operand, momentum_buffer: tensor?, momentum: number = 0, dampening: number = 0, weight_decay: number = 0, nesterov: boolean = false)" rules::sgd_step, none, "gradient descent: the new parameter and momentum buffer; no buffer: the first step";
+    AdamStep "adam_step(parameter: tensor, gradient: tensor, exp_avg: tensor, exp_avg_sq: tensor, step: operand, lr: operand, beta1: number = 0.9, beta2: number = 0.999, eps: number = 0.00000001, weight_decay: number = 0, decoupled: boolean = false)" rules::adam_step, none, "Adam (`decoupled`: AdamW): the new parameter, and the means of the gradient and its square; `step` counts from 1";
+    ClipGradNorm "clip_grad_norm(gradients: tensors, max_norm: number, norm_type: number = 2)" rules::clip_grad_norm, none, "each gradient, scaled where their norm together is above `max_norm`; last that norm";
     // Constructors.
     Zeros "zeros(size: sizes, dtype: dtype = f32)" rules::filled, none, "zeros";
     Ones "ones(size: sizes, dtype: dtype = f32)" rules::filled, none, "ones";
@@ -290,7 +301,8 @@ operations! {
     Rand "rand(size: sizes, dtype: dtype = f32)" rules::filled, none, "seeded numbers from 0 to 1";
     Randint "randint(low: integer, high: integer, size: sizes, dtype: dtype = i64)" rules::filled, none, "seeded whole numbers from low up to and without high";
     Randperm "randperm(n: integer, dtype: dtype = i64)" rules::randperm, none, "a seeded permutation";
-    // Number types.
+    // Number types and gradients.
+    Detach "detach(input: tensor)" rules::same_type, none, "the same numbers; no gradient flows back";
     To "to(input: tensor, dtype: dtype)" rules::to, gradient, "another number type";
 }
 
@@ -325,23 +337,32 @@ impl Operation {
 
     /// Every value the operation reads, in argument order.
     pub fn values(&self) -> Vec<Value> {
-        let mut values = Vec::new();
-        for argument in &self.arguments {
-            match argument {
-                Argument::Value(value) => values.push(*value),
-                Argument::Values(list) => values.extend_from_slice(list),
-                Argument::Sizes(sizes) => values.extend(sizes.iter().filter_map(|size| match size {
+        self.arguments.iter().flat_map(Argument::values).collect()
+    }
+}
+
+impl Argument {
+    /// The values that the argument names, in order.
+    pub fn values(&self) -> Vec<Value> {
+        match self {
+            Argument::Value(value) => vec![*value],
+            Argument::Values(list) => list.clone(),
+            Argument::Sizes(sizes) => sizes
+                .iter()
+                .filter_map(|size| match size {
                     Size::Of { value, .. } => Some(*value),
                     Size::Literal(_) => None,
-                })),
-                Argument::Index(items) => values.extend(items.iter().filter_map(|item| match item {
+                })
+                .collect(),
+            Argument::Index(items) => items
+                .iter()
+                .filter_map(|item| match item {
                     IndexItem::Tensor(value) => Some(*value),
                     _ => None,
-                })),
-                _ => {}
-            }
+                })
+                .collect(),
+            _ => Vec::new(),
         }
-        values
     }
 }
 

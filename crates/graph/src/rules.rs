@@ -22,6 +22,8 @@ mod arguments;
 mod constructor;
 mod elementwise;
 mod indexing;
+mod loss;
+mod optimiser;
 mod order;
 mod product;
 mod reduction;
@@ -39,6 +41,8 @@ pub(crate) use elementwise::{
     transcendental, true_division,
 };
 pub(crate) use indexing::{gather, get_item, index_put, index_select, scatter, take_along_dim};
+pub(crate) use loss::{class_loss, cosine_similarity, element_loss};
+pub(crate) use optimiser::{adam_step, clip_grad_norm, sgd_step};
 pub(crate) use order::{arg_sort, sort, top_k};
 pub(crate) use product::{einsum, matmul, outer};
 pub(crate) use reduction::{

@@ -5,11 +5,11 @@ use pellucid_graph::rules::equation::{Bound, Equation};
 use pellucid_graph::shape::Symbol;
 use pellucid_graph::{DType, Dimension};
 
-use super::Result;
 use super::arguments::{Call, Operand};
 use super::number::{Computation, Number, result_type, store};
 use super::product::Layout;
 use super::walk::{contiguous_strides, gather};
+use super::{OperationError, Result};
 use crate::tensor::{Elements, Tensor, element_count};
 
 /// An operand, or a product so far, in row-major order; a label for each dimension.
@@ -21,14 +21,16 @@ struct Factor<'a, N: Number> {
 
 impl<'a, N: Number> Factor<'a, N> {
     /// An operand: its diagonal where labels are repeated, and without the dimensions of size 1 that are broadcast.
-    fn new(call: &Call<'_>, tensor: &'a Tensor, own: &[usize], sizes: &[usize]) -> Result<Factor<'a, N>> {
+    fn new(tensor: &'a Tensor, own: &[usize], sizes: &[usize]) -> Result<Factor<'a, N>> {
         let (mut labels, mut shape, mut strides) = (Vec::new(), Vec::new(), Vec::new());
         for ((&label, &size), stride) in
             own.iter().zip(tensor.shape()).zip(contiguous_strides(tensor.shape()))
         {
             match labels.iter().position(|other| *other == label) {
                 Some(place) if shape[place] == size => strides[place] += stride,
-                Some(_) => return Err(call.error("a label stands for two sizes in one operand")),
+                Some(_) => {
+                    return Err(OperationError::new("einsum: a label stands for two sizes in one operand"));
+                }
                 None => {
                     labels.push(label);
                     shape.push(size);
@@ -138,19 +140,20 @@ pub(super) fn einsum(call: &Call<'_>) -> Result<Tensor> {
     let operands: Vec<Operand> = tensors.iter().cloned().map(Operand::Tensor).collect();
     let dtype = result_type(&operands.iter().collect::<Vec<_>>());
     let tensors: Vec<Tensor> = tensors.iter().map(|tensor| tensor.cast(dtype)).collect::<Result<_>>()?;
+    contraction(&bound, &tensors)
+}
+
+/// The sum of products of tensors of one number type, whose dimensions have labels.
+pub(super) fn contraction(bound: &Bound, tensors: &[Tensor]) -> Result<Tensor> {
+    let dtype = tensors.first().map_or(DType::F32, Tensor::dtype);
     match Computation::of(dtype) {
-        Computation::Double => sum_of_products::<f64>(call, &bound, &tensors, dtype),
-        Computation::Single => sum_of_products::<f32>(call, &bound, &tensors, dtype),
-        Computation::Integer => sum_of_products::<i64>(call, &bound, &tensors, dtype),
+        Computation::Double => sum_of_products::<f64>(bound, tensors, dtype),
+        Computation::Single => sum_of_products::<f32>(bound, tensors, dtype),
+        Computation::Integer => sum_of_products::<i64>(bound, tensors, dtype),
     }
 }
 
-fn sum_of_products<N: Number>(
-    call: &Call<'_>,
-    bound: &Bound,
-    tensors: &[Tensor],
-    dtype: DType,
-) -> Result<Tensor> {
+fn sum_of_products<N: Number>(bound: &Bound, tensors: &[Tensor], dtype: DType) -> Result<Tensor> {
     let sizes: Vec<usize> = bound
         .sizes
         .iter()
@@ -158,13 +161,13 @@ fn sum_of_products<N: Number>(
         .collect();
     let mut product: Option<Factor<'_, N>> = None;
     for ((labels, tensor), step) in bound.operands.iter().zip(tensors).zip(bound.steps()) {
-        let factor = Factor::new(call, tensor, labels, &sizes)?;
+        let factor = Factor::new(tensor, labels, &sizes)?;
         product = Some(match product {
             None => factor,
             Some(product) => contracted(product, factor, &step.kept)?,
         });
     }
-    let product = product.ok_or_else(|| call.error("there are no operands"))?;
+    let product = product.ok_or_else(|| OperationError::new("einsum: there are no operands"))?;
     let result = product.summed(|label| bound.output.contains(&label)).ordered(&bound.output);
     // A lone operand is summed as `sum` does it, which widens integers.
     let sums = bound.sizes.len() > bound.output.len();

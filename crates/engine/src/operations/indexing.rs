@@ -330,19 +330,40 @@ fn view(call: &Call<'_>, input: &Tensor, items: &[IndexItem]) -> Result<Option<T
 }
 
 pub(super) fn index_put(call: &Call<'_>) -> Result<Tensor> {
-    let input = call.tensor(0)?;
-    let (items, values, accumulate) = (call.index(1)?, call.operand(2)?, call.boolean(3)?);
+    let (input, values) = (call.tensor(0)?, call.operand(2)?);
+    write_at(call, &input, call.index(1)?, &values.cast(input.dtype())?, call.boolean(3)?)
+}
+
+/// A tensor with values of its number type written (or added) at an index.
+pub(super) fn write_at(
+    call: &Call<'_>,
+    input: &Tensor,
+    items: &[IndexItem],
+    values: &Tensor,
+    accumulate: bool,
+) -> Result<Tensor> {
     let strides = contiguous_strides(input.shape());
     let region = region(call, items, input.shape(), &strides, 0, true)?;
-    let values = fitting(call, &values.cast(input.dtype())?, &region.shape)?;
+    let values = fitting(call, values, &region.shape)?;
     if !accumulate {
-        return replaced(&input, &region, &values);
+        return replaced(input, &region, &values);
     }
     match Computation::of(input.dtype()) {
-        Computation::Double => accumulated::<f64>(&input, &region, &values),
-        Computation::Single => accumulated::<f32>(&input, &region, &values),
-        Computation::Integer => accumulated::<i64>(&input, &region, &values),
+        Computation::Double => accumulated::<f64>(input, &region, &values),
+        Computation::Single => accumulated::<f32>(input, &region, &values),
+        Computation::Integer => accumulated::<i64>(input, &region, &values),
     }
+}
+
+/// What stands at the places that an index for writing names, masks included.
+pub(super) fn read_at(call: &Call<'_>, input: &Tensor, items: &[IndexItem]) -> Result<Tensor> {
+    with_stored!(input.dtype(), T => {
+        let (elements, shape) = input.with_strided::<T, _>(|source, start, strides| {
+            let region = region(call, items, input.shape(), strides, start, true)?;
+            Ok::<_, OperationError>((region.read(source), region.shape))
+        })??;
+        Tensor::from_stored(elements, &shape, input.dtype())
+    })
 }
 
 /// New values seen in the region's shape. Leading dimensions of size 1 too many go, as in PyTorch.

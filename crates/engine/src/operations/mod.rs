@@ -4,9 +4,10 @@
 //! | --- | --- |
 //! | `arguments`, `number` | reading arguments; the types that operations compute in, and promotion |
 //! | `walk` | strided operands, broadcasting |
-//! | `elementwise`, `reduction`, `normalisation`, `product`, `einsum`, `order` | what computes |
+//! | `elementwise`, `reduction`, `normalisation`, `product`, `einsum`, `order`, `loss`, `optimiser` | what computes |
 //! | `indexing`, `gathering`, `shape`, `constructor` | what moves and makes elements |
 //! | [`noise`] | the generator of everything random |
+//! | [`gradients`] | the way back: a vector-Jacobian product of each operation |
 //!
 //! **Invariants.** Nothing here panics, whatever the arguments. `f16` and `bf16` are computed in `f32` and rounded once
 //! for each operation. Sums run in an order that depends on nothing but their own length, never on other rows or on
@@ -18,10 +19,13 @@ mod einsum;
 mod elementwise;
 mod error;
 mod gathering;
+pub mod gradients;
 mod indexing;
+mod loss;
 pub mod noise;
 mod normalisation;
 mod number;
+mod optimiser;
 mod order;
 mod product;
 mod reduction;
@@ -74,6 +78,9 @@ pub fn evaluate(
         Softmax | LogSoftmax => normalisation::softmax(call),
         LayerNorm => normalisation::layer_norm(call),
         RmsNorm => normalisation::rms_norm(call),
+        CosineSimilarity => loss::cosine_similarity(call),
+        CrossEntropy | NllLoss => loss::class_loss(call),
+        KlDiv | MseLoss | BinaryCrossEntropyWithLogits => loss::element_loss(call),
         Matmul => product::matmul(call),
         Einsum => einsum::einsum(call),
         Outer => product::outer(call),
@@ -105,6 +112,9 @@ pub fn evaluate(
         Roll => shape::roll(call),
         Tril | Triu => shape::triangle(call),
         Diagonal => shape::diagonal(call),
+        SgdStep => return optimiser::sgd_step(call),
+        AdamStep => return optimiser::adam_step(call),
+        ClipGradNorm => return optimiser::clip_grad_norm(call),
         Zeros | Ones => constructor::zeros_or_ones(call),
         Full => constructor::full(call),
         Arange => constructor::arange(call),
@@ -114,6 +124,7 @@ pub fn evaluate(
         Randn | Rand => constructor::random(call),
         Randint => constructor::random_integers(call),
         Randperm => constructor::random_permutation(call),
+        Detach => call.tensor(0),
         To => call.tensor(0)?.cast(call.dtype(1)?),
     };
     Ok(vec![output?])

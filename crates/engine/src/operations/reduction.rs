@@ -196,7 +196,7 @@ fn variance<T: Stored>(row: &[T], correction: f64) -> f64 {
     squares / (row.len() as f64 - correction).max(0.0)
 }
 
-fn norm<T: Stored>(row: &[T], p: f64) -> f64 {
+pub(super) fn norm<T: Stored>(row: &[T], p: f64) -> f64 {
     let magnitude = |x: T| x.double().abs();
     if p == f64::INFINITY {
         row.iter().map(|&x| magnitude(x)).reduce(|a, b| extreme(a, b, true)).unwrap_or(0.0)
