@@ -4,6 +4,10 @@
 //! others, plus 3e-37; for the tanh form of gelu below zero, where it is x / (1 + e^y), another 3 y ulp. `relu` and its
 //! square are exact.
 
+mod backward;
+
+pub use backward::apply_backward;
+
 use crate::isa::Isa;
 use crate::math;
 use crate::pool;

@@ -7,6 +7,12 @@
 //! queries are asked for together, or on what comes after a query's position.
 #![allow(unsafe_code)]
 
+mod backward;
+
+pub use backward::{
+    attention_backward, attention_mixed_backward, attention_pattern_backward, attention_scores_backward,
+};
+
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -226,7 +232,9 @@ impl<'a> Layer<'a> {
         assert!(vectors.end * LANES <= scores.stride && vectors.end * LANES * size <= panels.len());
         let tiles = Operands {
             isa: self.isa,
+            words: Words::Float,
             steps: size,
+            left_step: 1,
             step_stride: PANEL,
             panel_stride: size * PANEL,
             resume: false,
@@ -321,7 +329,9 @@ impl<'a> Layer<'a> {
         let width = self.store.value_width();
         let tiles = Operands {
             isa: self.isa,
+            words: Words::Float,
             steps: keys.len(),
+            left_step: 1,
             step_stride: width,
             panel_stride: PANEL,
             resume: true,
@@ -368,7 +378,9 @@ kernel! {
 /// What the tiles of one run have in common.
 struct Operands {
     isa: Isa,
+    words: Words,
     steps: usize,
+    left_step: usize,
     step_stride: usize,
     panel_stride: usize,
     resume: bool,
@@ -393,6 +405,7 @@ impl Operands {
                     steps: self.steps,
                     left: left.add(row * left_stride),
                     left_stride,
+                    left_step: self.left_step,
                     right,
                     step_stride: self.step_stride,
                     panel_stride: self.panel_stride,
@@ -400,7 +413,7 @@ impl Operands {
                     out_stride,
                     resume: self.resume,
                 };
-                tile::run(self.isa, Words::Float, &tile);
+                tile::run(self.isa, self.words, &tile);
             }
         });
     }
@@ -622,11 +635,16 @@ impl Target {
     fn write(&self, layer: &Layer<'_>, block: Block, mixed: &Rows) {
         for row in 0..block.rows {
             let (query, head) = layer.place(block, row);
-            let place = query * self.token_stride + head * self.head_stride;
-            // SAFETY: the view was checked: the row lies within its data and overlaps no other row; each (query, head)
-            // is in one block only; the data is exclusively borrowed by the calling function.
-            let out = unsafe { std::slice::from_raw_parts_mut(self.data.get().add(place), self.size) };
-            out.copy_from_slice(&mixed.row(row)[..self.size]);
+            self.write_row(query, head, mixed.row(row));
         }
+    }
+
+    /// Writes the first numbers of `row` as a token's head.
+    fn write_row(&self, token: usize, head: usize, row: &[f32]) {
+        let place = token * self.token_stride + head * self.head_stride;
+        // SAFETY: the view was checked: the row lies within its data and overlaps no other row; each (token, head) is
+        // written by one block only; the data is exclusively borrowed by the calling function.
+        let out = unsafe { std::slice::from_raw_parts_mut(self.data.get().add(place), self.size) };
+        out.copy_from_slice(&row[..self.size]);
     }
 }

@@ -35,6 +35,21 @@ kernel! {
     }
 }
 
+kernel! {
+    fn softcap_backward_kernel[s: S](x: &[f32], cap: f32, cotangent: &mut [f32]) {
+        let cap = s.splat(cap);
+        let (chunks, tail) = cotangent.as_chunks_mut::<LANES>();
+        let (x_chunks, x_tail) = x.as_chunks::<LANES>();
+        for (chunk, x) in chunks.iter_mut().zip(x_chunks) {
+            s.store(s.mul(s.load(chunk), math::softcap_derivative(s, s.load(x), cap)), chunk);
+        }
+        if !tail.is_empty() {
+            let slope = math::softcap_derivative(s, s.load_part(x_tail, 0.0), cap);
+            s.store_part(s.mul(s.load_part(tail, 0.0), slope), tail);
+        }
+    }
+}
+
 fn unary(function: Unary, values: &mut [f32]) {
     let isa = Isa::current();
     for_parts(values, |part| unary_kernel(isa, function, part));
@@ -64,6 +79,15 @@ pub fn erf(values: &mut [f32]) {
 pub fn softcap(values: &mut [f32], cap: f32) {
     let isa = Isa::current();
     for_parts(values, |part| softcap_kernel(isa, part, cap));
+}
+
+/// The vector-Jacobian product of [`softcap`]: the `cotangent` of its result becomes that of its argument `x`, in place.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn softcap_backward(x: &[f32], cap: f32, cotangent: &mut [f32]) {
+    let isa = Isa::current();
+    binary(cotangent, x, |cotangent, x| softcap_backward_kernel(isa, x, cap, cotangent));
 }
 
 kernel! {

@@ -10,6 +10,8 @@
 //! the vector lanes running along the output's columns; every reduction over a row has one fixed tree that depends on
 //! the row alone. Different instruction sets ([`Isa`]) may give different bits; one instruction set never does.
 //!
+//! Each kernel's vector-Jacobian product stands beside it, under its name with `_backward`, and keeps the same law.
+//!
 //! A programmer's error (a slice of the wrong length) panics with a message; nothing else does.
 //!
 //! ```
@@ -48,5 +50,5 @@ pub use activation::Activation;
 pub use attention::{AttentionOptions, HeadsView, HeadsViewMut};
 pub use isa::Isa;
 pub use key_value::KeyValueStore;
-pub use matmul::{Epilogue, Residual, matmul, matmul_columns, matmul_f32};
+pub use matmul::{Epilogue, Residual, matmul, matmul_columns, matmul_f32, matmul_weight_backward};
 pub use packed::{NumberFormat, PackedMatrix, Precision, WeightLayout, WeightSource};

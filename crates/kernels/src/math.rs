@@ -134,6 +134,47 @@ pub(crate) fn silu<S: Simd>(s: S, x: S::Float) -> S::Float {
     divide_by_one_plus_exp(s, x, s.sub(s.splat(0.0), x))
 }
 
+/// Φ(x) + x φ(x): the derivative of the exact gelu.
+#[inline(always)]
+pub(crate) fn gelu_derivative<S: Simd>(s: S, x: S::Float) -> S::Float {
+    let distance = s.min(s.splat(14.5), s.abs(x));
+    let power = gaussian(s, distance);
+    // 1/√(2π). With the distance d, the derivative at −d is the upper tail less d φ(d); the one at d is one less that.
+    let density = s.mul(power, s.splat(0.398_942_28));
+    let below = s.sub(s.mul(scaled_tail(s, distance), power), s.mul(distance, density));
+    s.select(s.less(x, s.splat(0.0)), below, s.sub(s.splat(1.0), below))
+}
+
+/// σ + x σ (1 − σ) 2u', with σ = 1 / (1 + e^(-2u)) as in [`gelu_tanh`] and u' = √(2/π) (1 + 3 · 0.044715 x²).
+#[inline(always)]
+pub(crate) fn gelu_tanh_derivative<S: Simd>(s: S, x: S::Float) -> S::Float {
+    // Beyond 14 both factors of σ (1 − σ) are 0 or 1 in f32; the clamps' order keeps a NaN.
+    let x = s.min(s.splat(14.0), s.max(s.splat(-14.0), x));
+    let square = s.mul(x, x);
+    let slope = s.mul_add(square, s.splat(-0.071_354_814), s.splat(-1.595_769_1));
+    let sigmoid = s.div(s.splat(1.0), s.add(s.splat(1.0), exp(s, s.mul(x, slope))));
+    // 2 √(2/π), and the same times 3 · 0.044715.
+    let rise = s.mul_add(square, s.splat(0.214_064_44), s.splat(1.595_769_1));
+    let bell = s.mul(sigmoid, s.sub(s.splat(1.0), sigmoid));
+    s.mul_add(s.mul(x, rise), bell, sigmoid)
+}
+
+/// σ (1 + x (1 − σ)), with σ = 1 / (1 + e^-x).
+#[inline(always)]
+pub(crate) fn silu_derivative<S: Simd>(s: S, x: S::Float) -> S::Float {
+    let sigmoid = sigmoid(s, x);
+    // Bounded, so that an infinite x times a factor of zero is zero; the clamps' order keeps a NaN.
+    let x = s.min(s.splat(1e30), s.max(s.splat(-1e30), x));
+    s.mul(sigmoid, s.mul_add(x, s.sub(s.splat(1.0), sigmoid), s.splat(1.0)))
+}
+
+/// 1 − tanh²(x / c): the derivative of c tanh(x / c).
+#[inline(always)]
+pub(crate) fn softcap_derivative<S: Simd>(s: S, x: S::Float, cap: S::Float) -> S::Float {
+    let y = tanh(s, s.div(x, cap));
+    s.sub(s.splat(1.0), s.mul(y, y))
+}
+
 /// max(x, 0), NaN kept.
 #[inline(always)]
 pub(crate) fn relu<S: Simd>(s: S, x: S::Float) -> S::Float {

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::activation::{self, Activation};
 use crate::buffer::AlignedWords;
+use crate::elementwise;
 use crate::isa::Isa;
 use crate::packed::{self, PackedMatrix, Precision, WeightLayout, bf16_pair};
 use crate::pool::{self, Shared};
@@ -66,6 +67,10 @@ fn check_strided(what: &str, length: usize, rows: usize, stride: usize, width: u
 ///
 /// Each element is one chain of multiply-adds over k in order, then the bias, the activation, the residual: its bits
 /// depend on its own row and column alone.
+///
+/// A linear layer's vector-Jacobian product is a product too: of the result's cotangent with the same weight packed the
+/// other way round (its source read in the other [`WeightLayout`]), in the weight's own precision: with bf16 weights the
+/// cotangent is rounded to bf16 as the inputs are, sums are `f32`.
 ///
 /// # Panics
 /// If a slice is too short for its rows, or the bias is not `[n]`.
@@ -291,6 +296,7 @@ unsafe fn product_block(
                             steps: to - from,
                             left: block.as_ptr().add(row * LEFT_STRIDE),
                             left_stride: LEFT_STRIDE,
+                            left_step: 1,
                             right: weights.start(vector, count, from..to),
                             step_stride: weights.step_stride,
                             panel_stride: weights.panel_stride,
@@ -468,4 +474,32 @@ pub fn matmul_f32(
         let packed = PackedMatrix::pack_f32(k, n, b, b_layout);
         matmul(a, k, m, &packed, &Epilogue::default(), out, n);
     }
+}
+
+/// The cotangent of a linear layer's weight: the sum over the rows, in order, of `x` `[rows, k]` times `cotangent`
+/// `[rows, n]` (of the layer's result), to `out` in the weight's own layout, `[n, k]` or `[k, n]`.
+///
+/// Each element is one chain of multiply-adds over the rows in order. The layer's other cotangent, that of `x`, is a
+/// [`matmul`] of `cotangent` with the same weight packed the other way round.
+///
+/// # Panics
+/// If a slice's length is not its shape's.
+pub fn matmul_weight_backward(
+    x: &[f32],
+    cotangent: &[f32],
+    rows: usize,
+    k: usize,
+    n: usize,
+    layout: WeightLayout,
+    out: &mut [f32],
+) {
+    assert_eq!(x.len(), rows * k, "matmul_weight_backward's x is [{rows}, {k}]");
+    assert_eq!(cotangent.len(), rows * n, "matmul_weight_backward's cotangent is [{rows}, {n}]");
+    let (left, height, right, width) = match layout {
+        WeightLayout::OutputMajor => (cotangent, n, x, k),
+        WeightLayout::InputMajor => (x, k, cotangent, n),
+    };
+    let mut turned = vec![0.0; left.len()];
+    elementwise::transpose(left, height, rows, height, &mut turned, rows);
+    matmul_f32(&turned, right, WeightLayout::InputMajor, height, rows, width, out);
 }

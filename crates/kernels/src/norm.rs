@@ -1,7 +1,14 @@
 //! Layer normalisation and root-mean-square normalisation, whole or in two steps with the divisor between them.
 //!
 //! The whole is the two steps: [`layer_norm`] gives bit for bit what [`layer_norm_scale`] and [`layer_norm_apply`] give,
-//! and the same for `rms`. Rows are contiguous.
+//! and the same for `rms`, forward and backward. Rows are contiguous.
+
+mod backward;
+
+pub use backward::{
+    layer_norm_apply_backward, layer_norm_backward, layer_norm_scale_backward, layer_norm_weight_backward,
+    rms_norm_apply_backward, rms_norm_backward, rms_norm_scale_backward, rms_norm_weight_backward,
+};
 
 use crate::isa::Isa;
 use crate::pool::{self, Shared};

@@ -80,6 +80,38 @@ kernel! {
 }
 
 kernel! {
+    /// `cotangent = probability · (cotangent − Σ probability · cotangent)`, on this thread. A probability of 0 takes no
+    /// part, whatever its cotangent, and gets 0: masked places may be left out of a row.
+    pub(crate) fn softmax_row_backward_on[s: S](probabilities: &[f32], cotangent: &mut [f32]) {
+        let zero = s.splat(0.0);
+        let mut sums = [zero; 4];
+        let (chunks, tail) = cotangent.as_chunks_mut::<LANES>();
+        let (p_chunks, p_tail) = probabilities.as_chunks::<LANES>();
+        for (index, (chunk, p)) in chunks.iter_mut().zip(p_chunks).enumerate() {
+            let p = s.load(p);
+            let value = s.select(s.less(zero, p), s.load(chunk), s.mul(p, zero));
+            s.store(value, chunk);
+            sums[index % 4] = s.mul_add(p, value, sums[index % 4]);
+        }
+        let whole = chunks.len();
+        if !tail.is_empty() {
+            let p = s.load_part(p_tail, 0.0);
+            let value = s.select(s.less(zero, p), s.load_part(tail, 0.0), s.mul(p, zero));
+            s.store_part(value, tail);
+            sums[whole % 4] = s.mul_add(p, value, sums[whole % 4]);
+        }
+        let mean = s.splat(total(s, sums));
+        for (chunk, p) in chunks.iter_mut().zip(p_chunks) {
+            s.store(s.mul(s.load(p), s.sub(s.load(chunk), mean)), chunk);
+        }
+        if !tail.is_empty() {
+            let value = s.mul(s.load_part(p_tail, 0.0), s.sub(s.load_part(tail, 0.0), mean));
+            s.store_part(value, tail);
+        }
+    }
+}
+
+kernel! {
     fn log_softmax_row_kernel[s: S](values: &mut [f32]) {
         let greatest = max_row(s, values);
         let log_sum = s.splat(sum_exp_row(s, values, greatest).ln());
@@ -189,4 +221,54 @@ pub fn sum(values: &[f32], width: usize, out: &mut [f32]) {
 pub fn mean(values: &[f32], width: usize, out: &mut [f32]) {
     let isa = Isa::current();
     reduce_rows(values, width, out, |row| sum_row_kernel(isa, row) / width as f32);
+}
+
+/// The vector-Jacobian product of [`softmax`]: with its result's rows `probabilities`, the `cotangent` of the result
+/// becomes that of the argument, in place: p (c − Σ p c).
+///
+/// A probability of 0 takes no part, whatever its cotangent.
+///
+/// # Panics
+/// If the lengths differ or are not a multiple of `width`.
+pub fn softmax_backward(probabilities: &[f32], width: usize, cotangent: &mut [f32]) {
+    assert_eq!(probabilities.len(), cotangent.len(), "a softmax's result and its cotangent");
+    check_rows(cotangent.len(), width);
+    if width == 0 {
+        return;
+    }
+    let isa = Isa::current();
+    let length = rows_per_chunk(width) * width;
+    pool::parallel_chunks(cotangent, length, |index, part| {
+        let probabilities = &probabilities[index * length..][..part.len()];
+        for (probabilities, row) in probabilities.chunks_exact(width).zip(part.chunks_exact_mut(width)) {
+            softmax_row_backward_on(isa, probabilities, row);
+        }
+    });
+}
+
+kernel! {
+    fn add_row_kernel[s: S](row: &[f32], sums: &mut [f32]) {
+        for (sum, value) in sums.iter_mut().zip(row) {
+            *sum += value;
+        }
+    }
+}
+
+/// The sum of all rows of `[rows, width]`, to `out` `[width]`: each column one chain over the rows in order. What a
+/// bias's cotangent is made of.
+///
+/// # Panics
+/// If the lengths do not fit.
+pub fn sum_of_rows(values: &[f32], width: usize, out: &mut [f32]) {
+    /// Columns of which one thread adds up all rows.
+    const STRIP: usize = 512;
+    assert_eq!(out.len(), width, "the sum of rows of {width}");
+    check_rows(values.len(), width);
+    let isa = Isa::current();
+    pool::parallel_chunks(out, STRIP, |strip, sums| {
+        sums.fill(0.0);
+        for row in values.chunks_exact(width) {
+            add_row_kernel(isa, &row[strip * STRIP..][..sums.len()], sums);
+        }
+    });
 }

@@ -1,6 +1,12 @@
 //! The plain versions: straight loops in `f64`, rounded once at the end. They say what each kernel computes, and tests
 //! hold the kernels to them.
 
+mod backward;
+
+pub use backward::{
+    AttentionCotangents, NormRow, activation_derivative, attention_backward, norm_backward, softmax_backward,
+};
+
 use crate::activation::Activation;
 use crate::attention::AttentionOptions;
 use crate::packed::{PackedMatrix, Precision};

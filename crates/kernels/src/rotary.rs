@@ -67,6 +67,21 @@ impl RotaryTable {
 /// # Panics
 /// If the table is not for as many tokens, or has more pairs than a head has.
 pub fn rotary(x: HeadsViewMut<'_>, table: &RotaryTable, style: RotaryStyle) {
+    turn(x, table, style, false);
+}
+
+/// The vector-Jacobian product of [`rotary`]: turns the cotangents of its result back, in place.
+///
+/// A pair (a, b) becomes (a cos + b sin, b cos − a sin), times the table's scale as it stands in there: the transposed
+/// map, and the inverse one where the scale is 1.
+///
+/// # Panics
+/// As [`rotary`].
+pub fn rotary_backward(cotangent: HeadsViewMut<'_>, table: &RotaryTable, style: RotaryStyle) {
+    turn(cotangent, table, style, true);
+}
+
+fn turn(x: HeadsViewMut<'_>, table: &RotaryTable, style: RotaryStyle, back: bool) {
     let pairs = table.pairs;
     x.check("rotary's x");
     if pairs == 0 {
@@ -92,26 +107,40 @@ pub fn rotary(x: HeadsViewMut<'_>, table: &RotaryTable, style: RotaryStyle) {
                 match style {
                     RotaryStyle::Half => {
                         let (first, second) = row.split_at_mut(pairs);
-                        turn_halves(isa, first, second, cosines, sines);
+                        turn_halves(isa, first, second, cosines, sines, back);
                     }
-                    RotaryStyle::Interleaved => turn_neighbours(row, cosines, sines),
+                    RotaryStyle::Interleaved => turn_neighbours(row, cosines, sines, back),
                 }
             }
         }
     });
 }
 
+/// Multiplies the sines: 1, or −1 on the way back (exact, so `a − b (−sin)` is `a + b sin`).
+fn sign(back: bool) -> f32 {
+    if back { -1.0 } else { 1.0 }
+}
+
 kernel! {
-    fn turn_halves[s: S](first: &mut [f32], second: &mut [f32], cosines: &[f32], sines: &[f32]) {
+    fn turn_halves[s: S](
+        first: &mut [f32],
+        second: &mut [f32],
+        cosines: &[f32],
+        sines: &[f32],
+        back: bool,
+    ) {
+        let sign = sign(back);
         for (((a, b), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+            let sine = sign * sine;
             (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
         }
     }
 }
 
-fn turn_neighbours(row: &mut [f32], cosines: &[f32], sines: &[f32]) {
+fn turn_neighbours(row: &mut [f32], cosines: &[f32], sines: &[f32], back: bool) {
+    let sign = sign(back);
     for ((pair, cosine), sine) in row.as_chunks_mut::<2>().0.iter_mut().zip(cosines).zip(sines) {
-        let [a, b] = *pair;
+        let ([a, b], sine) = (*pair, sign * sine);
         *pair = [a * cosine - b * sine, b * cosine + a * sine];
     }
 }

@@ -20,6 +20,8 @@ pub(crate) const PANEL_VECTORS: usize = PANEL / LANES;
 pub(crate) enum Words {
     /// One `f32`: a step is one k.
     Float,
+    /// One `f32`, the left side's steps `left_step` words apart.
+    TurnedFloat,
     /// Two bf16, the lower k in the low half: a step is two k.
     Bf16Pair,
 }
@@ -30,9 +32,11 @@ pub(crate) struct Tile {
     /// Vectors of columns: 1, 2, 4 or 8, at most what `shape` allows for `rows`.
     pub(crate) vectors: usize,
     pub(crate) steps: usize,
-    /// The left side: row `r`, step `t` at `left + r * left_stride + t`.
+    /// The left side: row `r`, step `t` at `left + r * left_stride + t * left_step`.
     pub(crate) left: *const u32,
     pub(crate) left_stride: usize,
+    /// 1 but for [`Words::TurnedFloat`], which reads a transposed left side.
+    pub(crate) left_step: usize,
     /// The right side: vector `v`, step `t` at
     /// `right + (v / PANEL_VECTORS) * panel_stride + (v % PANEL_VECTORS) * LANES + t * step_stride`.
     pub(crate) right: *const u32,
@@ -103,6 +107,8 @@ pub(crate) fn for_vector_groups(
 
 /// What one word on either side means to the loop.
 trait Product {
+    /// Whether the left side's steps are one word apart, which the loop then knows while it is compiled.
+    const UNIT_STEP: bool = true;
     fn step<S: Simd>(s: S, accumulator: S::Float, left: S::Int, right: S::Int) -> S::Float;
 }
 
@@ -112,6 +118,16 @@ impl Product for FloatProduct {
     #[inline(always)]
     fn step<S: Simd>(s: S, accumulator: S::Float, left: S::Int, right: S::Int) -> S::Float {
         s.mul_add(s.bits_to_float(left), s.bits_to_float(right), accumulator)
+    }
+}
+
+struct TurnedFloatProduct;
+
+impl Product for TurnedFloatProduct {
+    const UNIT_STEP: bool = false;
+    #[inline(always)]
+    fn step<S: Simd>(s: S, accumulator: S::Float, left: S::Int, right: S::Int) -> S::Float {
+        FloatProduct::step(s, accumulator, left, right)
     }
 }
 
@@ -145,6 +161,7 @@ unsafe fn fixed<S: Simd, P: Product, const R: usize, const V: usize>(s: S, tile:
         }
         let left = tile.left;
         let left_stride = tile.left_stride;
+        let left_step = if P::UNIT_STEP { 1 } else { tile.left_step };
         let step_stride = tile.step_stride;
         for step in 0..tile.steps {
             let mut columns = [s.splat_int(0); V];
@@ -152,7 +169,7 @@ unsafe fn fixed<S: Simd, P: Product, const R: usize, const V: usize>(s: S, tile:
                 *column = s.float_to_bits(s.load_pointer(right[v].add(step * step_stride)));
             }
             for (r, row) in sums.iter_mut().enumerate() {
-                let element = s.splat_int(left.add(r * left_stride + step).read() as i32);
+                let element = s.splat_int(left.add(r * left_stride + step * left_step).read() as i32);
                 for (v, sum) in row.iter_mut().enumerate() {
                     *sum = P::step(s, *sum, element, columns[v]);
                 }
@@ -254,7 +271,8 @@ mod compiled {
 /// Computes one tile.
 ///
 /// # Safety
-/// `left` must be readable for `rows` rows of `steps` words, `right` for `vectors` vectors of `steps` steps, laid out
+/// `left` must be readable for `rows` rows of `steps` words (`left_stride` and `left_step` apart; `left_step` is 1 but for
+/// [`Words::TurnedFloat`]), `right` for `vectors` vectors of `steps` steps, laid out
 /// as [`Tile`] says; `out` must be writable for `rows` rows of `vectors * LANES` floats, initialised where `resume`,
 /// and nobody else may touch those floats meanwhile.
 pub(crate) unsafe fn run(isa: Isa, words: Words, tile: &Tile) {
@@ -262,13 +280,20 @@ pub(crate) unsafe fn run(isa: Isa, words: Words, tile: &Tile) {
     unsafe {
         match (isa.kind(), words) {
             (Kind::Portable, Words::Float) => any::<_, FloatProduct>(Portable, tile),
+            (Kind::Portable, Words::TurnedFloat) => any::<_, TurnedFloatProduct>(Portable, tile),
             (Kind::Portable, Words::Bf16Pair) => any::<_, Bf16Product>(Portable, tile),
             #[cfg(target_arch = "x86_64")]
             (Kind::Avx2, Words::Float) => compiled::avx2::<FloatProduct>(tile),
             #[cfg(target_arch = "x86_64")]
+            (Kind::Avx2, Words::TurnedFloat) => compiled::avx2::<TurnedFloatProduct>(tile),
+            #[cfg(target_arch = "x86_64")]
             (Kind::Avx2, Words::Bf16Pair) => compiled::avx2::<Bf16Product>(tile),
             #[cfg(target_arch = "x86_64")]
             (Kind::Avx512 | Kind::Avx512Bf16, Words::Float) => compiled::avx512::<FloatProduct>(tile),
+            #[cfg(target_arch = "x86_64")]
+            (Kind::Avx512 | Kind::Avx512Bf16, Words::TurnedFloat) => {
+                compiled::avx512::<TurnedFloatProduct>(tile)
+            }
             #[cfg(target_arch = "x86_64")]
             (Kind::Avx512, Words::Bf16Pair) => compiled::avx512::<Bf16Product>(tile),
             #[cfg(target_arch = "x86_64")]
