@@ -38,8 +38,8 @@ pub use dtype::DType;
 pub use fault::{Fault, Faults};
 pub use operation::{Argument, IndexItem, Operation, OperationKind, Size};
 pub use program::{
-    Generation, HookAddress, Invoke, Node, NodeId, NodeKind, Program, Prompts, Sampling, SourceLocation,
-    StepSelection, Trace, Value,
+    Generation, GradientOf, HookAddress, Invoke, Node, NodeId, NodeKind, Program, Prompts, Sampling,
+    SourceLocation, StepSelection, Trace, Value,
 };
 pub use scalar::Scalar;
 pub use shape::{Dimension, TensorType};

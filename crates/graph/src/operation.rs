@@ -339,6 +339,15 @@ impl Operation {
     pub fn values(&self) -> Vec<Value> {
         self.arguments.iter().flat_map(Argument::values).collect()
     }
+
+    /// The same, and whether its elements are read (else: only one of its sizes).
+    pub fn reads(&self) -> Vec<(Value, bool)> {
+        let reads = |argument: &Argument| {
+            let elements = !matches!(argument, Argument::Sizes(_));
+            argument.values().into_iter().map(move |value| (value, elements)).collect::<Vec<_>>()
+        };
+        self.arguments.iter().flat_map(reads).collect()
+    }
 }
 
 impl Argument {

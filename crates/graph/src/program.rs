@@ -153,6 +153,40 @@ pub enum NodeKind {
     Save(Value),
     /// Streams a small value to the caller while the program runs, with this node's name as its label.
     Log(Value),
+    /// Goes back from a value to what it was computed from. Gradients of it are then read by [`NodeKind::Grad`] and
+    /// written by [`NodeKind::SetGrad`]; several may go back from one forward pass.
+    Backward {
+        /// The value, a float of one element; with a cotangent, of any shape.
+        of: Value,
+        /// What is sent back in place of 1: a float of the value's shape.
+        cotangent: Option<Value>,
+    },
+    /// Reads a gradient: it has the shape and number type of what it is the gradient of.
+    Grad {
+        /// The [`NodeKind::Backward`] that computes it.
+        backward: NodeId,
+        /// Of what.
+        of: GradientOf,
+    },
+    /// Replaces a gradient on the way back: what was computed before is what changes. A `grad` of the same after it in
+    /// program order reads the new one.
+    SetGrad {
+        /// The [`NodeKind::Backward`] that computes it.
+        backward: NodeId,
+        /// Of what.
+        of: GradientOf,
+        /// The new gradient, of the same shape, or one that expands to it.
+        value: Value,
+    },
+}
+
+/// What a gradient is the gradient of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum GradientOf {
+    /// A value of the program; of a getter: the version of the hook point that it read.
+    Value(Value),
+    /// A hook point: the version that flowed on, after all setters.
+    Hook(HookAddress),
 }
 
 impl NodeKind {
@@ -162,7 +196,17 @@ impl NodeKind {
             NodeKind::Set { value, .. } | NodeKind::Save(value) | NodeKind::Log(value) => vec![*value],
             NodeKind::Apply { input, .. } => vec![*input],
             NodeKind::Operation(operation) => operation.values(),
+            NodeKind::Backward { of, cotangent } => std::iter::once(*of).chain(*cotangent).collect(),
+            NodeKind::SetGrad { value, .. } => vec![*value],
             _ => Vec::new(),
+        }
+    }
+
+    /// The `backward` that a node reads or writes a gradient of, and what it is the gradient of.
+    pub fn gradient(&self) -> Option<(NodeId, &GradientOf)> {
+        match self {
+            NodeKind::Grad { backward, of } | NodeKind::SetGrad { backward, of, .. } => Some((*backward, of)),
+            _ => None,
         }
     }
 
@@ -175,6 +219,8 @@ impl NodeKind {
                 | NodeKind::Steps { .. }
                 | NodeKind::Save(_)
                 | NodeKind::Log(_)
+                | NodeKind::Backward { .. }
+                | NodeKind::SetGrad { .. }
         )
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pellucid_graph::fault::{Fault, Faults};
 use pellucid_graph::program::Constant;
 use pellucid_graph::{
-    Argument, IndexItem, Node, NodeId, NodeKind, Operation, Program, Size, SourceLocation, Trace,
+    Argument, GradientOf, IndexItem, Node, NodeId, NodeKind, Operation, Program, Size, SourceLocation, Trace,
     Value as Reference,
 };
 
@@ -223,6 +223,9 @@ fn word(kind: &NodeKind) -> &'static str {
         NodeKind::Steps { .. } => "steps",
         NodeKind::Save(_) => "save",
         NodeKind::Log(_) => "log",
+        NodeKind::Backward { .. } => "backward",
+        NodeKind::Grad { .. } => "grad",
+        NodeKind::SetGrad { .. } => "set_grad",
     }
 }
 
@@ -235,6 +238,20 @@ fn renumber(kind: &mut NodeKind, moved: &dyn Fn(NodeId) -> NodeId) {
         }
         NodeKind::Set { value: read, .. } | NodeKind::Save(read) | NodeKind::Log(read) => value(read),
         NodeKind::Apply { input, .. } => value(input),
+        NodeKind::Backward { of, cotangent } => std::iter::once(of).chain(cotangent).for_each(value),
+        NodeKind::Grad { backward, of } => {
+            *backward = moved(*backward);
+            if let GradientOf::Value(read) = of {
+                value(read);
+            }
+        }
+        NodeKind::SetGrad { backward, of, value: read } => {
+            *backward = moved(*backward);
+            value(read);
+            if let GradientOf::Value(read) = of {
+                value(read);
+            }
+        }
         NodeKind::Operation(Operation { arguments, .. }) => {
             for argument in arguments {
                 match argument {

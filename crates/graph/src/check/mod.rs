@@ -5,10 +5,12 @@
 //!
 //! 1. `names`: every hook point and module is found in the specification ("did you mean");
 //! 2. `types`: shapes and number types of every node, lengths of untokenised prompts as symbols;
-//! 3. `order`: soundness in time: what must be acyclic is the graph of events (invoke, step, place, version);
-//! 4. `use_of`: setters that nobody sees, results that nobody saves;
-//! 5. `price`: floating-point operations, peak bytes, result bytes.
+//! 3. `gradients`: what each `backward` goes through;
+//! 4. `order`: soundness in time: what must be acyclic is the graph of events (invoke, step, place, version);
+//! 5. `use_of`: setters that nobody sees, results that nobody saves;
+//! 6. `price`: floating-point operations, peak bytes, result bytes.
 
+mod gradients;
 mod names;
 mod order;
 mod price;
@@ -17,10 +19,11 @@ mod use_of;
 
 use crate::fault::{Fault, Faults};
 use crate::limits;
-use crate::program::{HookAddress, Node, NodeId, NodeKind, Program, Trace, Value};
+use crate::program::{GradientOf, HookAddress, Node, NodeId, NodeKind, Program, Trace, Value};
 use crate::shape::TensorType;
 use crate::spec::ModelSpec;
 
+pub use gradients::GradientPlan;
 pub use names::SpecIndex;
 pub use price::Price;
 
@@ -31,6 +34,8 @@ pub struct CheckedProgram {
     pub program: Program,
     /// What is known of each node, at the same index as in the program.
     pub nodes: Vec<CheckedNode>,
+    /// What each `backward` goes through, in program order.
+    pub gradients: Vec<GradientPlan>,
     /// What it will cost, at most.
     pub price: Price,
 }
@@ -40,7 +45,7 @@ pub struct CheckedProgram {
 pub struct CheckedNode {
     /// The type of each output; for a node inside `steps`, at the body's first step.
     pub outputs: Vec<TensorType>,
-    /// Of a getter or setter: its hook point's place in the schedule.
+    /// Of a getter or setter, and of a gradient of a hook point: the hook point's place in the schedule.
     pub place: Option<usize>,
     /// Of an application: the module's index in the specification.
     pub module: Option<usize>,
@@ -59,6 +64,7 @@ pub fn check(program: Program, index: &SpecIndex<'_>) -> Result<CheckedProgram, 
         spec: index.spec(),
         index,
         nodes: vec![CheckedNode::default(); program.nodes.len()],
+        gradients: Vec::new(),
         faults: Vec::new(),
         next_symbol: 0,
     };
@@ -66,13 +72,14 @@ pub fn check(program: Program, index: &SpecIndex<'_>) -> Result<CheckedProgram, 
     if checker.faults.is_empty() {
         checker.names();
         checker.types();
+        checker.gradients();
         checker.order();
         checker.use_of();
     }
     if checker.faults.is_empty() {
         let price = checker.price();
-        let nodes = checker.nodes;
-        Ok(CheckedProgram { program, nodes, price })
+        let (nodes, gradients) = (checker.nodes, checker.gradients);
+        Ok(CheckedProgram { program, nodes, gradients, price })
     } else {
         Err(Faults(checker.faults))
     }
@@ -84,6 +91,7 @@ struct Checker<'a> {
     spec: &'a ModelSpec,
     index: &'a SpecIndex<'a>,
     nodes: Vec<CheckedNode>,
+    gradients: Vec<GradientPlan>,
     faults: Vec<Fault>,
     next_symbol: u32,
 }
@@ -216,6 +224,10 @@ impl<'a> Checker<'a> {
                 }
             }
             NodeKind::Get(address) | NodeKind::Set { address, .. } => self.address(id, address),
+            NodeKind::Backward { .. } => self.backward(id),
+            NodeKind::Grad { backward, of } | NodeKind::SetGrad { backward, of, .. } => {
+                self.gradient(id, *backward, of);
+            }
             NodeKind::Tokens(invoke) | NodeKind::Lengths(invoke) | NodeKind::Mask(invoke) => {
                 self.invoke(id, *invoke);
             }
@@ -229,6 +241,39 @@ impl<'a> Checker<'a> {
                 self.fault(id, "it stands outside a trace", Some("move it into the trace's body".into()));
             }
             _ => {}
+        }
+    }
+
+    /// Whether a `backward` may stand where it stands.
+    fn backward(&mut self, id: NodeId) {
+        let generates = self.trace_of(id).is_some_and(|trace| trace.generation.is_some());
+        if generates || self.nodes[id.index()].steps.is_some() {
+            self.fault(
+                id,
+                "gradients do not go back across the steps of a generation",
+                Some("give the prompt together with the tokens that were generated to a trace that does not generate".into()),
+            );
+        }
+    }
+
+    /// Whether a gradient names a `backward` before it, and something of its own trace.
+    fn gradient(&mut self, id: NodeId, backward: NodeId, of: &GradientOf) {
+        let known = backward < id && matches!(self.program.node(backward).kind, NodeKind::Backward { .. });
+        if !known {
+            return self.fault(id, "it names no `backward` before it", None);
+        }
+        let (own, its) = (&self.nodes[id.index()], &self.nodes[backward.index()]);
+        if own.trace != its.trace || own.steps.is_some() {
+            let hint = "write the gradient beside its `backward`; its value can be read anywhere after it";
+            return self.fault(
+                id,
+                "a gradient stands in another body than its `backward`",
+                Some(hint.into()),
+            );
+        }
+        match of {
+            GradientOf::Value(value) => self.reference(id, *value),
+            GradientOf::Hook(address) => self.address(id, address),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Checker;
-use crate::program::{NodeId, NodeKind};
+use crate::program::{GradientOf, NodeId, NodeKind};
 use crate::spec::ModelSpec;
 use crate::suggest::did_you_mean;
 
@@ -109,7 +109,10 @@ impl Checker<'_> {
         for position in 0..self.program.nodes.len() {
             let id = NodeId(position as u32);
             match &self.program.node(id).kind {
-                NodeKind::Get(address) | NodeKind::Set { address, .. } => {
+                NodeKind::Get(address)
+                | NodeKind::Set { address, .. }
+                | NodeKind::Grad { of: GradientOf::Hook(address), .. }
+                | NodeKind::SetGrad { of: GradientOf::Hook(address), .. } => {
                     match self.index.hook(&address.hook) {
                         Some(place) => self.nodes[position].place = Some(place),
                         None => {

@@ -1,20 +1,74 @@
 //! Soundness in time.
 //!
 //! For each invoke, the hook points that a program touches form a chain: by step, then by place in the schedule, then by
-//! program order. A touch depends on every setter before it in its chain, and a setter on its value. A program is sound
-//! when this graph has no cycle, whatever the order of invokes. A cycle through one invoke alone is an edit set from
-//! something computed later; both places are named. A longer one is printed as the chain it is.
+//! program order. A touch depends on every setter before it in its chain, and a setter on its value. A `backward` runs the
+//! chains in reverse: a version's gradient depends on those of later versions and on what its getters' values went into.
+//! A program is sound when this graph has no cycle, whatever the order of invokes. A cycle through one invoke alone is an
+//! edit set from something computed later; both places are named. A longer one is printed as the chain it is.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Checker;
-use crate::program::{NodeId, NodeKind};
+use super::gradients::{Chain, GradientPlan, Touches, Version};
+use crate::program::{GradientOf, NodeId, NodeKind};
 
 /// When a hook point is touched: step, place in the schedule, program order.
 pub(super) type Event = (u64, usize, NodeId);
 
-/// Setters whose dependencies are walked one by one for a message; the rest of a bad program's are counted.
+/// Edits whose dependencies are walked one by one for a message; the rest of a bad program's are counted.
 const EXPLAINED: usize = 16;
+
+/// What must happen before what. The program's nodes come first, by their ids; behind them the gradients that a `backward`
+/// computes on its way.
+struct Events {
+    successors: Vec<Vec<usize>>,
+    predecessors: Vec<Vec<usize>>,
+    /// The node that each event is named after.
+    nodes: Vec<NodeId>,
+}
+
+impl Events {
+    fn new(count: usize) -> Events {
+        let nodes = (0..count).map(|position| NodeId(position as u32)).collect();
+        Events { successors: vec![Vec::new(); count], predecessors: vec![Vec::new(); count], nodes }
+    }
+
+    fn edge(&mut self, before: usize, after: usize) {
+        self.successors[before].push(after);
+        self.predecessors[after].push(before);
+    }
+
+    fn event(&mut self, node: NodeId) -> usize {
+        self.successors.push(Vec::new());
+        self.predecessors.push(Vec::new());
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
+    /// Which events never come, because they wait for one another.
+    fn stuck(&self) -> Vec<bool> {
+        let mut waiting: Vec<usize> = self.predecessors.iter().map(Vec::len).collect();
+        let mut ready: Vec<usize> = (0..waiting.len()).filter(|&event| waiting[event] == 0).collect();
+        while let Some(event) = ready.pop() {
+            for &successor in &self.successors[event] {
+                waiting[successor] -= 1;
+                if waiting[successor] == 0 {
+                    ready.push(successor);
+                }
+            }
+        }
+        waiting.iter().map(|&left| left > 0).collect()
+    }
+}
+
+/// What a `backward` does at one version of a hook point.
+#[derive(Default)]
+struct Stop {
+    /// Getters whose values' gradients are added.
+    getters: Vec<NodeId>,
+    /// Gradients read and written, in program order.
+    targets: Vec<NodeId>,
+}
 
 impl Checker<'_> {
     /// The event of a getter or setter: its invoke, and when. Inside `steps`, at the body's first step.
@@ -33,17 +87,12 @@ impl Checker<'_> {
     /// Refuses a program whose events depend on one another in a circle.
     pub(super) fn order(&mut self) {
         let count = self.program.nodes.len();
-        let mut successors: Vec<Vec<NodeId>> = vec![Vec::new(); count];
-        let mut waiting = vec![0usize; count];
-        let edge = |from: NodeId, to: NodeId, successors: &mut Vec<Vec<NodeId>>, waiting: &mut Vec<usize>| {
-            successors[from.index()].push(to);
-            waiting[to.index()] += 1;
-        };
-        let mut chains: HashMap<(Option<NodeId>, usize), Vec<Event>> = HashMap::new();
+        let mut events = Events::new(count);
+        let mut chains: HashMap<Chain, Vec<Event>> = HashMap::new();
         for position in 0..count {
             let id = NodeId(position as u32);
             for value in self.program.node(id).kind.values() {
-                edge(value.node, id, &mut successors, &mut waiting);
+                events.edge(value.node.index(), position);
             }
             if let Some((invoke, event)) = self.event(id) {
                 chains.entry((self.nodes[position].trace, invoke)).or_default().push(event);
@@ -54,51 +103,136 @@ impl Checker<'_> {
             let mut last_setter: Option<NodeId> = None;
             for &(_, _, id) in chain.iter() {
                 if let Some(setter) = last_setter {
-                    edge(setter, id, &mut successors, &mut waiting);
+                    events.edge(setter.index(), id.index());
                 }
                 if matches!(self.program.node(id).kind, NodeKind::Set { .. }) {
                     last_setter = Some(id);
                 }
             }
         }
-        let mut ready: Vec<usize> = (0..count).filter(|&position| waiting[position] == 0).collect();
-        while let Some(position) = ready.pop() {
-            for successor in std::mem::take(&mut successors[position]) {
-                waiting[successor.index()] -= 1;
-                if waiting[successor.index()] == 0 {
-                    ready.push(successor.index());
-                }
+        if !self.gradients.is_empty() {
+            let touches = self.model_touches();
+            for plan in &self.gradients {
+                self.way_back(plan, &touches, &mut events);
             }
         }
-        let stuck: Vec<bool> = waiting.iter().map(|&left| left > 0).collect();
+        let stuck = events.stuck();
         if stuck.contains(&true) {
-            self.explain(&stuck, &chains);
+            self.explain(&stuck, &events);
         }
     }
 
-    fn explain(&mut self, stuck: &[bool], chains: &HashMap<(Option<NodeId>, usize), Vec<Event>>) {
-        let setters: Vec<NodeId> = (0..stuck.len())
-            .filter(|&position| stuck[position])
-            .map(|position| NodeId(position as u32))
-            .filter(|&id| matches!(self.program.node(id).kind, NodeKind::Set { .. }))
-            .collect();
+    /// The events of one `backward`: the gradient of every node on its path, and of every version that it stops at.
+    fn way_back(&self, plan: &GradientPlan, touches: &Touches, events: &mut Events) {
+        let NodeKind::Backward { of, .. } = self.program.node(plan.backward).kind else { return };
+        let trace = self.nodes[plan.backward.index()].trace;
+        let own: BTreeMap<NodeId, usize> = plan.path.iter().map(|&id| (id, events.event(id))).collect();
+        if let Some(&loss) = own.get(&of.node) {
+            events.edge(plan.backward.index(), loss);
+        }
+        let mut stops: BTreeMap<(Chain, Version), Stop> = BTreeMap::new();
+        // Gradients of values that are written.
+        let mut of_values: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+        for &target in &plan.targets {
+            events.edge(plan.backward.index(), target.index());
+            let Some((_, target_of)) = self.program.node(target).kind.gradient() else { continue };
+            match (self.version_of(target, target_of, trace, touches), target_of) {
+                (Some(stop), _) => stops.entry(stop).or_default().targets.push(target),
+                (None, GradientOf::Value(value)) => of_values.entry(value.node).or_default().push(target),
+                (None, GradientOf::Hook(_)) => {}
+            }
+        }
+        for &id in &plan.path {
+            if let Some(stop) = self.version_read(id, trace, touches) {
+                stops.entry(stop).or_default().getters.push(id);
+            }
+            if let (NodeKind::Set { address, .. }, Some(place)) =
+                (&self.program.node(id).kind, self.nodes[id.index()].place)
+            {
+                stops.entry(((trace, address.invoke), (place, Some(id)))).or_default();
+            }
+        }
+        // What leaves a node: its gradient, and what was written in its place.
+        let leaves = |id: NodeId| {
+            let written = of_values.get(&id).into_iter().flatten();
+            let written =
+                written.filter(|id| matches!(self.program.node(**id).kind, NodeKind::SetGrad { .. }));
+            own.get(&id).copied().into_iter().chain(written.map(|id| id.index())).collect::<Vec<_>>()
+        };
+        for (&id, &event) in &own {
+            for value in self.program.node(id).kind.values() {
+                if let Some(&into) = own.get(&value.node).filter(|_| self.flows(id, value)) {
+                    leaves(id).into_iter().for_each(|from| events.edge(from, into));
+                }
+            }
+            self.in_order(event, of_values.get(&id).map_or(&[], Vec::as_slice), events);
+        }
+        let mut later: Option<(Chain, Vec<usize>)> = None;
+        for ((chain, (_, setter)), stop) in stops.into_iter().rev() {
+            let node = stop.targets.first().or(stop.getters.first()).copied().or(setter);
+            let event = events.event(node.unwrap_or(plan.backward));
+            events.edge(plan.backward.index(), event);
+            for getter in stop.getters {
+                leaves(getter).into_iter().for_each(|from| events.edge(from, event));
+            }
+            if let Some((other, from)) = later
+                && other == chain
+            {
+                from.into_iter().for_each(|from| events.edge(from, event));
+            }
+            let written = self.in_order(event, &stop.targets, events);
+            if let Some(&setter) = setter.and_then(|setter| own.get(&setter)) {
+                written.iter().for_each(|&from| events.edge(from, setter));
+            }
+            later = Some((chain, written));
+        }
+    }
+
+    /// Gradients that are read and written at one place, in program order after `event`. What goes on from there comes
+    /// after all that is given back.
+    fn in_order(&self, event: usize, targets: &[NodeId], events: &mut Events) -> Vec<usize> {
+        let mut written = vec![event];
+        for target in targets {
+            written.iter().for_each(|&from| events.edge(from, target.index()));
+            if matches!(self.program.node(*target).kind, NodeKind::SetGrad { .. }) {
+                written.push(target.index());
+            }
+        }
+        written
+    }
+
+    fn explain(&mut self, stuck: &[bool], events: &Events) {
+        let edits = (0..self.program.nodes.len()).filter(|&position| stuck[position]);
+        let edits = edits.map(|position| NodeId(position as u32));
+        let kind = |id: &NodeId| &self.program.node(*id).kind;
+        let edits: Vec<NodeId> =
+            edits.filter(|id| matches!(kind(id), NodeKind::Set { .. } | NodeKind::SetGrad { .. })).collect();
         let before = self.faults.len();
-        for &setter in setters.iter().take(EXPLAINED) {
-            if let Some(getter) = self.later_source(setter, stuck) {
-                let (set, read) = (self.described(setter), self.described(getter));
+        for &edit in edits.iter().take(EXPLAINED) {
+            if let Some(source) = self.later_source(edit, stuck) {
+                let (set, read) = (self.described(edit), self.described(source));
                 let line = self
                     .program
-                    .node(getter)
+                    .node(source)
                     .source
                     .as_ref()
                     .map(|source| format!(" (read at {}:{})", source.file, source.line));
-                let message =
-                    format!("{set} is set from {read}, which is computed later{}", line.unwrap_or_default());
-                self.fault(setter, message, Some("read an earlier hook point, or give the reader an invoke of its own: values may flow from one invoke to another".into()));
+                let line = line.unwrap_or_default();
+                let (message, hint) = match kind(&edit) {
+                    NodeKind::SetGrad { .. } => (
+                        format!("{set} is set from {read}, which is computed later on the way back{line}"),
+                        "read a gradient at a later hook point, or go back a second time with another `backward`",
+                    ),
+                    _ => (
+                        format!("{set} is set from {read}, which is computed later{line}"),
+                        "read an earlier hook point, or give the reader an invoke of its own: values may flow from one invoke to another",
+                    ),
+                };
+                self.fault(edit, message, Some(hint.into()));
             }
         }
         if self.faults.len() == before
-            && let Some(cycle) = self.cycle(stuck, chains)
+            && let Some(cycle) = self.cycle(stuck, events)
         {
             let names: Vec<String> = cycle.iter().map(|&id| self.described(id)).collect();
             let Some(&first) = cycle.first() else { return };
@@ -115,67 +249,69 @@ impl Checker<'_> {
         }
     }
 
-    /// A getter of the setter's own invoke, at a later time, that the setter's value comes from.
-    fn later_source(&self, setter: NodeId, stuck: &[bool]) -> Option<NodeId> {
-        let (invoke, event) = self.event(setter)?;
-        let trace = self.nodes[setter.index()].trace;
-        let mut seen = vec![false; stuck.len()];
-        let mut open: Vec<NodeId> =
-            self.program.node(setter).kind.values().iter().map(|value| value.node).collect();
+    /// What the value of an edit comes from at a later time: for a setter a getter of its own invoke; for a setter of a
+    /// gradient a gradient of the same `backward` further down.
+    fn later_source(&self, edit: NodeId, stuck: &[bool]) -> Option<NodeId> {
+        let kind = |id: NodeId| &self.program.node(id).kind;
+        let trace = self.nodes[edit.index()].trace;
+        let own = self.event(edit);
+        let own_gradient = kind(edit).gradient().map(|(backward, _)| backward);
+        let mut seen = vec![false; self.program.nodes.len()];
+        let mut open: Vec<NodeId> = kind(edit).values().iter().map(|value| value.node).collect();
         while let Some(id) = open.pop() {
             if std::mem::replace(&mut seen[id.index()], true) || !stuck[id.index()] {
                 continue;
             }
-            if let Some((other, when)) = self.event(id)
+            if let (Some((invoke, event)), Some((other, when))) = (own, self.event(id))
                 && other == invoke
                 && self.nodes[id.index()].trace == trace
                 && (when.0, when.1) > (event.0, event.1)
             {
                 return Some(id);
             }
-            open.extend(self.program.node(id).kind.values().iter().map(|value| value.node));
+            let gradient = kind(id).gradient().map(|(backward, _)| backward);
+            if gradient.is_some() && gradient == own_gradient {
+                return Some(id);
+            }
+            open.extend(kind(id).values().iter().map(|value| value.node));
+            open.extend(gradient);
         }
         None
     }
 
-    /// A circle of setters and getters, in the order in which one needs the other.
-    fn cycle(
-        &self,
-        stuck: &[bool],
-        chains: &HashMap<(Option<NodeId>, usize), Vec<Event>>,
-    ) -> Option<Vec<NodeId>> {
-        let mut previous_setter: HashMap<NodeId, NodeId> = HashMap::new();
-        for chain in chains.values() {
-            let mut last = None;
-            for &(_, _, id) in chain {
-                if let Some(setter) = last {
-                    previous_setter.insert(id, setter);
-                }
-                if matches!(self.program.node(id).kind, NodeKind::Set { .. }) {
-                    last = Some(id);
-                }
-            }
-        }
-        // Every stuck node waits for a stuck one: following those edges must come back to a node already passed.
-        let mut path: Vec<NodeId> = Vec::new();
-        let mut passed: HashMap<NodeId, usize> = HashMap::new();
-        let mut at = NodeId(stuck.iter().position(|&stuck| stuck)? as u32);
+    /// A circle of setters, getters and gradients, in the order in which one needs the other.
+    fn cycle(&self, stuck: &[bool], events: &Events) -> Option<Vec<NodeId>> {
+        // Every stuck event waits for a stuck one: following those edges must come back to one already passed.
+        let mut path: Vec<usize> = Vec::new();
+        let mut passed: HashMap<usize, usize> = HashMap::new();
+        let mut at = stuck.iter().position(|&stuck| stuck)?;
         loop {
             if let Some(&from) = passed.get(&at) {
-                let events = path[from..].iter().rev().copied().filter(|&id| self.event(id).is_some());
-                return Some(events.collect());
+                let named = |id: &NodeId| {
+                    self.event(*id).is_some() || self.program.node(*id).kind.gradient().is_some()
+                };
+                let nodes = path[from..].iter().rev().map(|&event| events.nodes[event]).filter(named);
+                let mut once = BTreeSet::new();
+                return Some(nodes.filter(|&id| once.insert(id)).collect());
             }
             passed.insert(at, path.len());
             path.push(at);
-            let needs = self.program.node(at).kind.values().into_iter().map(|value| value.node);
-            at = needs.chain(previous_setter.get(&at).copied()).find(|id| stuck[id.index()])?;
+            at = events.predecessors[at].iter().copied().find(|&event| stuck[event])?;
         }
     }
 
-    /// A getter's or setter's hook point in words.
+    /// A getter's, setter's or gradient's hook point in words.
     pub(super) fn described(&self, id: NodeId) -> String {
-        let (NodeKind::Get(address) | NodeKind::Set { address, .. }) = &self.program.node(id).kind else {
-            return format!("`{}`", self.program.node(id).name);
+        let (address, gradient) = match &self.program.node(id).kind {
+            NodeKind::Get(address) | NodeKind::Set { address, .. } => (address, false),
+            NodeKind::Grad { of, .. } | NodeKind::SetGrad { of, .. } => match of {
+                GradientOf::Hook(address) => (address, true),
+                GradientOf::Value(value) => match &self.program.node(value.node).kind {
+                    NodeKind::Get(address) => (address, true),
+                    _ => return format!("the gradient of `{}`", self.program.node(value.node).name),
+                },
+            },
+            _ => return format!("`{}`", self.program.node(id).name),
         };
         let invokes = self.trace_of(id).map_or(1, |trace| trace.invokes.len());
         let of = match self.trace_of(id).and_then(|trace| trace.invokes.get(address.invoke)) {
@@ -183,6 +319,7 @@ impl Checker<'_> {
             _ => String::new(),
         };
         let step = address.step.map(|step| format!(" at step {step}")).unwrap_or_default();
-        format!("`{}`{of}{step}", address.hook)
+        let prefix = if gradient { "the gradient of " } else { "" };
+        format!("{prefix}`{}`{of}{step}", address.hook)
     }
 }

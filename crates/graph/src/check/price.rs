@@ -25,6 +25,8 @@ impl Checker<'_> {
         for (id, trace) in self.program.traces() {
             let steps = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
             let mut peak = 0u64;
+            // What going back once takes, and what is kept for it.
+            let (mut back_flops, mut kept) = (0u64, 0u64);
             for invoke in &trace.invokes {
                 let lengths: Vec<u64> = match &invoke.prompts {
                     Prompts::Tokens(prompts) => prompts.iter().map(|tokens| tokens.len() as u64).collect(),
@@ -34,6 +36,8 @@ impl Checker<'_> {
                     let context = length.saturating_add(steps - 1);
                     price.tokens = price.tokens.saturating_add(context);
                     price.flops = price.flops.saturating_add(self.forward_flops(context));
+                    back_flops = back_flops.saturating_add(self.forward_flops(context).saturating_mul(2));
+                    kept = kept.saturating_add(self.kept_bytes(length));
                     peak = peak.saturating_add(self.forward_bytes(length, context));
                 }
             }
@@ -54,6 +58,17 @@ impl Checker<'_> {
                     let saved = self.nodes[value.node.index()].outputs.get(value.output as usize);
                     let bytes = saved.map_or(0, |saved| saved.bytes(ASSUMED_LENGTH)).saturating_mul(repeats);
                     price.result_bytes = price.result_bytes.saturating_add(bytes);
+                }
+            }
+            let back =
+                self.gradients.iter().filter(|plan| self.nodes[plan.backward.index()].trace == Some(id));
+            if back.clone().next().is_some() {
+                peak = peak.saturating_add(kept);
+            }
+            for plan in back {
+                price.flops = price.flops.saturating_add(back_flops);
+                for &node in &plan.path {
+                    price.flops = price.flops.saturating_add(self.node_flops(node).saturating_mul(2));
                 }
             }
             price.peak_bytes = price.peak_bytes.max(peak.saturating_add(values));
@@ -114,6 +129,18 @@ impl Checker<'_> {
             .saturating_mul(width.saturating_add(logits))
             .saturating_add(context.saturating_mul(cache))
             .saturating_mul(4)
+    }
+
+    /// What is kept of a pass for the way back, for one prompt: what every layer's norms, activations and attention read.
+    fn kept_bytes(&self, length: u64) -> u64 {
+        let sizes = &self.spec.sizes;
+        let attention = sizes.heads.saturating_mul(sizes.head_size);
+        let layer = sizes
+            .hidden
+            .saturating_mul(2)
+            .saturating_add(sizes.inner.saturating_mul(3))
+            .saturating_add(attention.saturating_mul(3));
+        length.saturating_mul(sizes.layers).saturating_mul(layer).saturating_mul(4)
     }
 
     fn node_flops(&self, id: NodeId) -> u64 {

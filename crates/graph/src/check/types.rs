@@ -2,7 +2,7 @@
 
 use super::Checker;
 use crate::dtype::DType;
-use crate::program::{HookAddress, Invoke, NodeId, NodeKind, Prompts, Value};
+use crate::program::{GradientOf, HookAddress, Invoke, NodeId, NodeKind, Prompts, Value};
 use crate::rules::{RuleContext, RuleError};
 use crate::shape::{Dimension, Symbol, TensorType};
 use crate::spec::{Application, Axis};
@@ -83,7 +83,11 @@ impl Checker<'_> {
     fn node_type(&mut self, id: NodeId, lengths: &[Dimension], phase: Phase) {
         let node = self.program.node(id);
         // A node that reads a value whose own type is at fault is not reported again.
-        for value in node.kind.values() {
+        let of = match node.kind.gradient() {
+            Some((_, GradientOf::Value(value))) => Some(*value),
+            _ => None,
+        };
+        for value in node.kind.values().into_iter().chain(of) {
             let outputs = self.nodes[value.node.index()].outputs.len();
             if outputs == 0 {
                 return;
@@ -102,7 +106,7 @@ impl Checker<'_> {
             NodeKind::Get(address) => self.hook_type(id, address, lengths, phase).into_iter().collect(),
             NodeKind::Set { address, value } => {
                 if let Some(target) = self.hook_type(id, address, lengths, phase) {
-                    self.setter(id, address, *value, &target);
+                    self.written(id, &format!("`{}`", address.hook), *value, &target);
                 }
                 Vec::new()
             }
@@ -143,6 +147,19 @@ impl Checker<'_> {
             NodeKind::Generated(invoke) => {
                 let made = Dimension::symbol(self.fresh());
                 vec![TensorType { dtype: DType::I64, shape: vec![self.prompts(id, *invoke), made] }]
+            }
+            NodeKind::Backward { of, cotangent } => {
+                self.backward_type(id, *of, *cotangent);
+                Vec::new()
+            }
+            NodeKind::Grad { of, .. } => {
+                self.gradient_type(id, of, lengths, phase).map(|(_, of)| of).into_iter().collect()
+            }
+            NodeKind::SetGrad { of, value, .. } => {
+                if let Some((name, target)) = self.gradient_type(id, of, lengths, phase) {
+                    self.written(id, &name, *value, &target);
+                }
+                Vec::new()
             }
             NodeKind::Trace(_) | NodeKind::Steps { .. } | NodeKind::Save(_) | NodeKind::Log(_) => Vec::new(),
         };
@@ -191,8 +208,8 @@ impl Checker<'_> {
         Some(TensorType { dtype: hook.dtype, shape: shape.collect() })
     }
 
-    /// Whether a value may be written to a hook point: it has its shape, or expands to it.
-    fn setter(&mut self, id: NodeId, address: &HookAddress, value: Value, target: &TensorType) {
+    /// Whether a value may be written where `target` is: it has its shape, or expands to it.
+    fn written(&mut self, id: NodeId, name: &str, value: Value, target: &TensorType) {
         let given = self.nodes[value.node.index()].outputs[value.output as usize].clone();
         let fits = given.shape.len() <= target.shape.len()
             && given.shape.iter().rev().zip(target.shape.iter().rev()).all(|(from, to)| {
@@ -200,15 +217,68 @@ impl Checker<'_> {
             });
         if !fits {
             let hint = "a written value must have the hook point's shape, or expand to it; to write a part, use `index_put` on the value read".to_owned();
-            self.fault(id, format!("`{}` is {target}, but it is set to {given}", address.hook), Some(hint));
+            self.fault(id, format!("{name} is {target}, but it is set to {given}"), Some(hint));
         } else if given.dtype == DType::Bool || (given.dtype.is_float() && !target.dtype.is_float()) {
             let hint = format!("cast it with `to` {}", target.dtype);
             self.fault(
                 id,
-                format!("`{}` holds {}, but it is set to {}", address.hook, target.dtype, given.dtype),
+                format!("{name} holds {}, but it is set to {}", target.dtype, given.dtype),
                 Some(hint),
             );
         }
+    }
+
+    /// Whether a value can be gone back from.
+    fn backward_type(&mut self, id: NodeId, of: Value, cotangent: Option<Value>) {
+        let name = self.program.node(of.node).name.clone();
+        let given = self.nodes[of.node.index()].outputs[of.output as usize].clone();
+        if !given.dtype.is_float() {
+            let hint = "gradients are those of floats: a probability, a logit, a loss".to_owned();
+            return self.fault(id, format!("`{name}` is {given}, which has no gradient"), Some(hint));
+        }
+        let Some(cotangent) = cotangent else {
+            if !given.shape.iter().all(Dimension::is_one) {
+                let hint =
+                    "reduce it to one element with `sum` or `mean`, or give a `cotangent` of its shape";
+                self.fault(id, format!("`{name}` is {given}, not one number"), Some(hint.to_owned()));
+            }
+            return;
+        };
+        let sent = self.nodes[cotangent.node.index()].outputs[cotangent.output as usize].clone();
+        let same = sent.shape.len() == given.shape.len()
+            && sent
+                .shape
+                .iter()
+                .zip(&given.shape)
+                .all(|(one, other)| one == other || one.value().is_none() || other.value().is_none());
+        if !same || !sent.dtype.is_float() {
+            let hint = "the cotangent is a float of the value's own shape".to_owned();
+            self.fault(id, format!("`{name}` is {given}, but its cotangent is {sent}"), Some(hint));
+        }
+    }
+
+    /// In words what a gradient is the gradient of, and its type, which is the gradient's own.
+    fn gradient_type(
+        &mut self,
+        id: NodeId,
+        of: &GradientOf,
+        lengths: &[Dimension],
+        phase: Phase,
+    ) -> Option<(String, TensorType)> {
+        let (name, target) = match of {
+            GradientOf::Value(value) => {
+                let target = self.nodes[value.node.index()].outputs.get(value.output as usize)?.clone();
+                (format!("`{}`", self.program.node(value.node).name), target)
+            }
+            GradientOf::Hook(address) => {
+                (format!("`{}`", address.hook), self.hook_type(id, address, lengths, phase)?)
+            }
+        };
+        if !target.dtype.is_float() {
+            self.fault(id, format!("{name} is {target}: only floats have gradients"), None);
+            return None;
+        }
+        Some((format!("the gradient of {name}"), target))
     }
 
     /// The type of a module's result on a value.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::Checker;
 use super::order::Event;
-use crate::program::{NodeId, NodeKind};
+use crate::program::{GradientOf, NodeId, NodeKind};
 
 /// The setters of one invoke of one trace, latest last, and how many of them are known to be seen.
 #[derive(Default)]
@@ -38,6 +38,15 @@ impl Checker<'_> {
                 continue;
             }
             open.extend(self.program.node(id).kind.values().iter().map(|value| value.node));
+            if let Some((backward, of)) = self.program.node(id).kind.gradient() {
+                open.push(backward);
+                if let GradientOf::Value(value) = of {
+                    open.push(value.node);
+                }
+            }
+            if let NodeKind::Backward { .. } = &self.program.node(id).kind {
+                open.extend(self.written_gradients(id));
+            }
             let trace = self.nodes[id.index()].trace;
             // Reading a hook point shows every edit before it; generated tokens show all of them. Inside `steps` a body
             // reads at later steps too, where every edit of an earlier step shows.

@@ -23,6 +23,8 @@ pub(super) enum FieldKind {
     Generation,
     /// The name of one of the trace's invokes.
     InvokeName,
+    /// The name of an earlier `backward`.
+    Backward,
     /// A whole number, 0 or more.
     Natural,
     /// A whole number, 1 or more.
@@ -66,6 +68,10 @@ const DTYPE: FieldKind = FieldKind::Parameter(ParameterKind::DType);
 const INVOKE: Field =
     optional("invoke", FieldKind::InvokeName, "Whose; may be left out where the trace has one invoke.");
 const HOOK: Field = required("hook", TEXT, "The hook point: `<module path>.<name>`, or an alias.");
+const BACKWARD: Field = required("backward", FieldKind::Backward, "The `backward` that computes it.");
+const GRADIENT_OF: Field = optional("of", TENSOR, "The value that it is the gradient of; or a `hook`.");
+const GRADIENT_HOOK: Field =
+    optional("hook", TEXT, "The hook point that it is the gradient of, after all setters; or a value `of`.");
 const STEP: Field =
     optional("step", FieldKind::Natural, "The step of a generation; left out: step 0, or the body's own.");
 
@@ -169,6 +175,33 @@ pub(super) const FORMS: &[Form] = &[
         has_value: false,
         summary: "Streams a small value to the caller while the program runs.",
         fields: &[required("value", TENSOR, "What is streamed.")],
+    },
+    Form {
+        op: "backward",
+        has_value: false,
+        summary: "Goes back from a value to what it was computed from, for `grad` and `set_grad`.",
+        fields: &[
+            required("of", TENSOR, "The value: a float of one element, or any float with a `cotangent`."),
+            optional("cotangent", TENSOR, "What is sent back in place of 1, of the value's shape."),
+        ],
+    },
+    Form {
+        op: "grad",
+        has_value: true,
+        summary: "Reads the gradient of a value or of a hook point.",
+        fields: &[BACKWARD, GRADIENT_OF, INVOKE, GRADIENT_HOOK],
+    },
+    Form {
+        op: "set_grad",
+        has_value: false,
+        summary: "Replaces the gradient of a value or of a hook point on the way back.",
+        fields: &[
+            BACKWARD,
+            GRADIENT_OF,
+            INVOKE,
+            GRADIENT_HOOK,
+            required("value", TENSOR, "The new gradient."),
+        ],
     },
 ];
 

@@ -40,8 +40,8 @@ pub(super) struct Outline<'t> {
 pub(super) enum Reference {
     /// An earlier node whose value can be seen.
     Value(NodeId),
-    /// An earlier node that has no value: what it is.
-    NoValue(&'static str),
+    /// An earlier node that has no value, and what it is.
+    NoValue(NodeId, &'static str),
     /// The node itself.
     Itself,
     /// A node that stands later.
@@ -138,7 +138,7 @@ impl<'t> Outline<'t> {
         } else if node > from {
             Reference::Later(node)
         } else if let Some(Op::Form(form)) = target.op.filter(|op| !op.has_value()) {
-            Reference::NoValue(form.op)
+            Reference::NoValue(node, form.op)
         } else if target.steps.is_some_and(|steps| !self.stands_in(from, steps)) {
             Reference::OutOfScope
         } else {

@@ -13,7 +13,7 @@ use crate::fault::{Fault, Faults, quote};
 use crate::limits;
 use crate::operation::OperationKind;
 use crate::program::{
-    Constant, HookAddress, Node, NodeId, NodeKind, Program, SourceLocation, StepSelection, Value,
+    Constant, GradientOf, HookAddress, Node, NodeId, NodeKind, Program, SourceLocation, StepSelection, Value,
 };
 use crate::suggest::did_you_mean;
 
@@ -194,6 +194,22 @@ impl<'t> Reader<'t> {
             "steps" => self.steps(fields, body),
             "save" => self.required(fields, "value", Reader::value).map(NodeKind::Save),
             "print" => self.required(fields, "value", Reader::value).map(NodeKind::Log),
+            "backward" => {
+                let of = self.required(fields, "of", Reader::value);
+                let cotangent = self.optional(fields, "cotangent", Reader::value);
+                Some(NodeKind::Backward { of: of?, cotangent: cotangent? })
+            }
+            "grad" => {
+                let backward = self.required(fields, "backward", Reader::backward);
+                let of = self.gradient_of(fields);
+                Some(NodeKind::Grad { backward: backward?, of: of? })
+            }
+            "set_grad" => {
+                let backward = self.required(fields, "backward", Reader::backward);
+                let of = self.gradient_of(fields);
+                let value = self.required(fields, "value", Reader::value);
+                Some(NodeKind::SetGrad { backward: backward?, of: of?, value: value? })
+            }
             other => self.fault(format!("`{other}` cannot be read yet")),
         }
     }
@@ -213,6 +229,36 @@ impl<'t> Reader<'t> {
         });
         let step = self.optional(fields, "step", Reader::natural);
         Some(HookAddress { invoke: invoke?, hook: hook?, step: step? })
+    }
+
+    /// What a gradient is the gradient of: a value, or a hook point of an invoke.
+    fn gradient_of(&mut self, fields: Fields<'t>) -> Option<GradientOf> {
+        let hint = "a gradient is that of a value, `of`, or of a hook point, `hook`: write one of them";
+        match (fields.optional("of"), fields.optional("hook"), fields.optional("invoke")) {
+            (Some(_), None, None) => self.required(fields, "of", Reader::value).map(GradientOf::Value),
+            (Some(_), None, Some(_)) => {
+                self.fault_with_hint("a value belongs to no invoke: `invoke` goes with `hook`", hint)
+            }
+            (None, Some(_), _) => self.address(fields).map(GradientOf::Hook),
+            (None, None, _) => self.fault_with_hint("needs the field `of` or the field `hook`", hint),
+            (Some(_), Some(_), _) => self.fault_with_hint("has both `of` and `hook`", hint),
+        }
+    }
+
+    /// The name of an earlier `backward`.
+    fn backward(&mut self, item: Item<'t>) -> Option<NodeId> {
+        let name = self.text(item, "the name of a `backward`", limits::TEXT_BYTES)?;
+        match self.outline.reference(name, self.node.unwrap_or(NodeId(0))) {
+            Reference::NoValue(node, "backward") => Some(node),
+            Reference::Value(_) | Reference::NoValue(..) | Reference::OutOfScope => {
+                self.fault(format!("{} is not a `backward`", quote(name)))
+            }
+            Reference::Itself | Reference::Later(_) => self.fault_with_hint(
+                format!("{} does not stand before it", quote(name)),
+                "write the `backward` before the gradients that it computes",
+            ),
+            Reference::Nothing => self.fault(format!("there is no `backward` {}", quote(name))),
+        }
     }
 
     /// The place of the invoke that a node names, or of the trace's only one.
@@ -319,7 +365,7 @@ impl<'t> Reader<'t> {
                     format!("a node refers to earlier ones only: move {place} before this one"),
                 )
             }
-            Reference::NoValue(op) => self.fault(format!("{quoted} is a `{op}`, which has no value")),
+            Reference::NoValue(_, op) => self.fault(format!("{quoted} is a `{op}`, which has no value")),
             Reference::OutOfScope => self.fault_with_hint(
                 format!("{quoted} is made inside a `steps` body, and cannot be seen outside it"),
                 "save it inside the body: a save there gives one result for each step",

@@ -234,6 +234,7 @@ fn kind(kind: FieldKind) -> Json {
         FieldKind::Invokes => list(reference("invoke"), limits::INVOKES),
         FieldKind::Generation => reference("generation"),
         FieldKind::InvokeName => text(limits::TEXT_BYTES),
+        FieldKind::Backward => reference("name"),
         FieldKind::Natural => reference("natural"),
         FieldKind::Positive => {
             json!({ "allOf": [reference("natural"), { "not": { "enum": [0, { "int": "0" }] } }] })

@@ -7,7 +7,8 @@ use super::VERSION;
 use super::form::parameter_field;
 use crate::operation::{Argument, IndexItem, Operation, Size};
 use crate::program::{
-    Generation, HookAddress, Invoke, Node, NodeId, NodeKind, Program, Prompts, Sampling, Trace, Value,
+    Generation, GradientOf, HookAddress, Invoke, Node, NodeId, NodeKind, Program, Prompts, Sampling, Trace,
+    Value,
 };
 use crate::scalar::Scalar;
 
@@ -99,6 +100,22 @@ impl Writer<'_> {
                 field("body", self.body(body, trace));
             }
             NodeKind::Save(value) | NodeKind::Log(value) => field("value", self.value(*value)),
+            NodeKind::Backward { of, cotangent } => {
+                field("of", self.value(*of));
+                if let Some(cotangent) = cotangent {
+                    field("cotangent", self.value(*cotangent));
+                }
+            }
+            NodeKind::Grad { backward, of } | NodeKind::SetGrad { backward, of, .. } => {
+                field("backward", self.value(Value::from(*backward)));
+                match of {
+                    GradientOf::Value(value) => field("of", self.value(*value)),
+                    GradientOf::Hook(hook) => address(&mut field, hook),
+                }
+                if let NodeKind::SetGrad { value, .. } = &node.kind {
+                    field("value", self.value(*value));
+                }
+            }
         }
         Json::Object(object)
     }
@@ -177,6 +194,9 @@ fn op(kind: &NodeKind) -> &'static str {
         NodeKind::Steps { .. } => "steps",
         NodeKind::Save(_) => "save",
         NodeKind::Log(_) => "print",
+        NodeKind::Backward { .. } => "backward",
+        NodeKind::Grad { .. } => "grad",
+        NodeKind::SetGrad { .. } => "set_grad",
     }
 }
 

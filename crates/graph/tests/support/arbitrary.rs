@@ -4,8 +4,8 @@
 use pellucid_graph::operation::{self, ParameterKind};
 use pellucid_graph::program::Constant;
 use pellucid_graph::{
-    Argument, DType, Generation, HookAddress, IndexItem, Invoke, Node, NodeId, NodeKind, Operation, Program,
-    Prompts, Sampling, Scalar, Size, SourceLocation, StepSelection, Trace, Value,
+    Argument, DType, Generation, GradientOf, HookAddress, IndexItem, Invoke, Node, NodeId, NodeKind,
+    Operation, Program, Prompts, Sampling, Scalar, Size, SourceLocation, StepSelection, Trace, Value,
 };
 /// A list of choices; when it is used up, every choice is the first.
 pub(crate) struct Choices {
@@ -107,6 +107,8 @@ struct Maker<'c> {
     program: Program,
     /// What can be referred to.
     visible: Vec<Value>,
+    /// The `backward`s so far.
+    backwards: Vec<NodeId>,
     /// How many invokes the trace has.
     invokes: usize,
 }
@@ -122,7 +124,7 @@ pub(crate) fn program(choices: &mut Choices, constants: bool) -> Program {
             program.constants.insert(format!("{}{place}", text(choices)), Constant { dtype, shape, bytes });
         }
     }
-    let mut maker = Maker { choices, program, visible: Vec::new(), invokes: 0 };
+    let mut maker = Maker { choices, program, visible: Vec::new(), backwards: Vec::new(), invokes: 0 };
     for _ in 0..(maker.choices.below(5) + 1) % 5 {
         let trace = maker.trace();
         maker.program.body.push(trace);
@@ -205,11 +207,23 @@ impl Maker<'_> {
             8 if !self.visible.is_empty() => {
                 has_value = false;
                 let value = self.value();
-                match self.choices.below(3) {
+                match self.choices.below(5) {
                     0 => NodeKind::Save(value),
                     1 => NodeKind::Log(value),
+                    2 => {
+                        self.backwards.push(id);
+                        NodeKind::Backward { of: value, cotangent: self.one_more() }
+                    }
+                    3 if !self.backwards.is_empty() => {
+                        let backward = self.choices.pick(&self.backwards);
+                        NodeKind::SetGrad { backward, of: self.gradient_of(), value }
+                    }
                     _ => NodeKind::Set { address: self.address(), value },
                 }
+            }
+            10 if !self.visible.is_empty() && !self.backwards.is_empty() => {
+                let backward = self.choices.pick(&self.backwards);
+                NodeKind::Grad { backward, of: self.gradient_of() }
             }
             9 if !self.visible.is_empty() => {
                 NodeKind::Apply { module: self.choices.pick(&MODULES).to_owned(), input: self.value() }
@@ -224,6 +238,17 @@ impl Maker<'_> {
             self.visible.push(Value { node: id, output: 0 });
         }
         id
+    }
+
+    fn one_more(&mut self) -> Option<Value> {
+        if self.choices.one_in(2) { Some(self.value()) } else { None }
+    }
+
+    fn gradient_of(&mut self) -> GradientOf {
+        match self.choices.one_in(2) {
+            true => GradientOf::Value(self.value()),
+            false => GradientOf::Hook(HookAddress { step: None, ..self.address() }),
+        }
     }
 
     fn address(&mut self) -> HookAddress {
