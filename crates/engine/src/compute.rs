@@ -63,7 +63,7 @@ fn dense(rows: &Rows, tokens: usize) -> Rows {
     }
 }
 
-fn activation_of(kind: ActivationKind) -> pellucid_kernels::Activation {
+pub(crate) fn activation_of(kind: ActivationKind) -> pellucid_kernels::Activation {
     match kind {
         ActivationKind::Gelu => pellucid_kernels::Activation::Gelu,
         ActivationKind::GeluTanh => pellucid_kernels::Activation::GeluTanh,
@@ -282,7 +282,7 @@ fn rotate(model: &Model, table: usize, stage: &Stage, state: &mut PassState, poo
     Ok(())
 }
 
-fn heads_view(rows: &Rows, first: usize, tokens: usize) -> Result<HeadsView<'_>, Interruption> {
+pub(crate) fn heads_view(rows: &Rows, first: usize, tokens: usize) -> Result<HeadsView<'_>, Interruption> {
     match rows.inner.as_slice() {
         &[(heads, head_stride), (size, 1)] => Ok(HeadsView {
             data: &rows.buffer[(rows.offset + first * rows.token_stride).min(rows.buffer.len())..],
@@ -296,7 +296,7 @@ fn heads_view(rows: &Rows, first: usize, tokens: usize) -> Result<HeadsView<'_>,
     }
 }
 
-fn options(attention: &Attention) -> AttentionOptions {
+pub(crate) fn options(attention: &Attention) -> AttentionOptions {
     AttentionOptions { scale: attention.scale, soft_cap: attention.soft_cap, window: attention.window }
 }
 

@@ -3,13 +3,13 @@
 //! Nodes run as soon as what they read is there, in program order; a value is freed after its last use. A node inside
 //! `steps` has an instance for each step. In a dry run nothing is computed: values are there without tensors.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use pellucid_graph::check::CheckedProgram;
-use pellucid_graph::{Argument, IndexItem, NodeId, NodeKind, Operation, OperationKind, Value};
+use pellucid_graph::check::{CheckedProgram, GradientPlan};
+use pellucid_graph::{Argument, GradientOf, IndexItem, NodeId, NodeKind, Operation, OperationKind, Value};
 
 use crate::error::EngineError;
 use crate::nodes::Evaluator;
@@ -89,6 +89,10 @@ pub(crate) struct Job<'a> {
     done: HashSet<Instance>,
     /// What never comes, because a generation stopped before its step.
     lost: HashSet<Instance>,
+    /// Of each node: how many ways back need what it gave.
+    kept: Vec<usize>,
+    /// Ways back that can begin.
+    backwards: VecDeque<NodeId>,
     held_bytes: u64,
     started: Instant,
     dry: bool,
@@ -104,6 +108,11 @@ impl<'a> Job<'a> {
                 }
             }
         }
+        let mut kept = vec![0; program.nodes.len()];
+        for plan in program.gradients.iter().filter(|plan| program.nodes[plan.backward.index()].needed) {
+            needed_on_the_way_back(program, plan).into_iter().for_each(|id| kept[id.index()] += 1);
+            users[plan.backward.index()].extend(&plan.targets);
+        }
         Job {
             program,
             options,
@@ -117,6 +126,8 @@ impl<'a> Job<'a> {
             live_steps: HashMap::new(),
             done: HashSet::new(),
             lost: HashSet::new(),
+            kept,
+            backwards: VecDeque::new(),
             held_bytes: 0,
             started: Instant::now(),
             dry,
@@ -164,6 +175,8 @@ impl<'a> Job<'a> {
             self.pending.insert(instance, missing);
             if reads.iter().any(|read| self.lost.contains(read)) {
                 lost.push(instance);
+            } else if missing == 0 && matches!(kind, NodeKind::Backward { .. }) {
+                self.backwards.push_back(id);
             } else if missing == 0 && runs_by_itself(kind) {
                 ready.insert(instance);
             }
@@ -236,7 +249,7 @@ impl<'a> Job<'a> {
         self.pending.remove(&instance);
         self.hold(outputs.iter().map(Tensor::bytes_len).sum());
         let users = std::mem::take(&mut self.users[id.index()]);
-        let mut unread = 0usize;
+        let mut unread = if step == OUTSIDE { self.kept[id.index()] } else { 0 };
         for &user in &users {
             let steps = self.program.nodes[user.index()].steps;
             let same = step != OUTSIDE || steps.is_none();
@@ -271,7 +284,10 @@ impl<'a> Job<'a> {
     fn count_down(&mut self, user: Instance, ready: &mut BTreeSet<Instance>) {
         if let Some(missing) = self.pending.get_mut(&user) {
             *missing -= 1;
-            if *missing == 0 && runs_by_itself(self.kind(user.1)) {
+            let ready_now = *missing == 0;
+            if ready_now && matches!(self.kind(user.1), NodeKind::Backward { .. }) {
+                self.backwards.push_back(user.1);
+            } else if ready_now && runs_by_itself(self.kind(user.1)) {
                 ready.insert(user);
             }
         }
@@ -280,17 +296,54 @@ impl<'a> Job<'a> {
     /// The values that an instance has read are free if nobody else reads them.
     fn release(&mut self, instance: Instance) {
         for value in self.kind(instance.1).values() {
-            let read = self.at(value.node, instance.0);
-            let Some(unread) = self.unread.get_mut(&read) else { continue };
-            *unread -= 1;
-            if *unread == 0 {
-                self.unread.remove(&read);
-                self.narrowed.remove(&read);
-                if let Some(values) = self.values.remove(&read) {
-                    self.held_bytes -= values.iter().map(Tensor::bytes_len).sum::<u64>();
-                }
+            self.release_one(self.at(value.node, instance.0));
+        }
+    }
+
+    /// A value has one reader less.
+    fn release_one(&mut self, read: Instance) {
+        let Some(unread) = self.unread.get_mut(&read) else { return };
+        *unread -= 1;
+        if *unread == 0 {
+            self.unread.remove(&read);
+            self.narrowed.remove(&read);
+            if let Some(values) = self.values.remove(&read) {
+                self.held_bytes -= values.iter().map(Tensor::bytes_len).sum::<u64>();
             }
         }
+    }
+
+    /// A `backward` that can begin.
+    pub fn next_backward(&mut self) -> Option<NodeId> {
+        self.backwards.pop_front()
+    }
+
+    /// A way back has come to its end: what was kept for it may be free.
+    pub fn end_way_back(&mut self, plan: &GradientPlan) {
+        for id in needed_on_the_way_back(self.program, plan) {
+            self.kept[id.index()] = self.kept[id.index()].saturating_sub(1);
+            self.release_one((OUTSIDE, id));
+        }
+    }
+
+    /// All that a node gave, if it is there.
+    pub fn outputs(&self, instance: Instance) -> Option<Vec<Tensor>> {
+        self.values.get(&instance).cloned()
+    }
+
+    /// Whether somebody will read what a node gives.
+    pub fn is_read(&self, (_, id): Instance) -> bool {
+        !self.users[id.index()].is_empty() || self.kept[id.index()] > 0
+    }
+
+    /// Bytes held beside values: what passes keep for ways back.
+    pub fn hold_for_way_back(&mut self, bytes: u64) {
+        self.hold(bytes);
+    }
+
+    /// These bytes are free again.
+    pub fn let_go(&mut self, bytes: u64) {
+        self.held_bytes = self.held_bytes.saturating_sub(bytes);
     }
 
     fn hold(&mut self, bytes: u64) {
@@ -388,7 +441,7 @@ impl<'a> Job<'a> {
     }
 
     /// The `getitem` of a getter whose value has only some columns, with its column's place among those.
-    fn in_narrowed_columns(&self, (step, id): Instance) -> Option<Operation> {
+    pub fn in_narrowed_columns(&self, (step, id): Instance) -> Option<Operation> {
         let NodeKind::Operation(operation) = self.kind(id) else { return None };
         if operation.kind != OperationKind::GetItem || self.narrowed.is_empty() {
             return None;
@@ -520,5 +573,28 @@ fn runs_by_itself(kind: &NodeKind) -> bool {
             | NodeKind::Generated(_)
             | NodeKind::Trace(_)
             | NodeKind::Steps { .. }
+            | NodeKind::Backward { .. }
+            | NodeKind::Grad { .. }
+            | NodeKind::SetGrad { .. }
     )
+}
+
+/// The nodes whose values a way back reads: what operations on it read and gave, and what a gradient is asked of.
+fn needed_on_the_way_back(program: &CheckedProgram, plan: &GradientPlan) -> BTreeSet<NodeId> {
+    let mut needed = BTreeSet::new();
+    for &id in &plan.path {
+        let kind = &program.program.node(id).kind;
+        if matches!(kind, NodeKind::Operation(_) | NodeKind::Apply { .. }) {
+            needed.insert(id);
+            needed.extend(kind.values().iter().map(|value| value.node));
+        }
+    }
+    for &target in &plan.targets {
+        if let Some((_, GradientOf::Value(value))) = program.program.node(target).kind.gradient()
+            && !matches!(program.program.node(value.node).kind, NodeKind::Get(_))
+        {
+            needed.insert(value.node);
+        }
+    }
+    needed
 }

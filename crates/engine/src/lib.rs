@@ -9,6 +9,7 @@
 //! | `slots` | what the slots of a pass hold |
 //! | `compute` | the seam between stages and kernels; a GPU's would stand beside it |
 //! | `view` | an invoke's view of a hook point, padding included |
+//! | `reverse` | going back: gradients |
 //! | `nodes` | nodes that touch no hook point: operations, literals, applied modules |
 //! | [`operations`] | the kernels of the language's operations |
 //! | `sampling` | choosing the next token |
@@ -30,6 +31,7 @@ mod nodes;
 pub mod operations;
 mod pass;
 pub mod results;
+mod reverse;
 mod sampling;
 mod slots;
 pub mod tensor;

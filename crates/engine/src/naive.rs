@@ -4,12 +4,14 @@
 //! kernels, no early exit, every logit computed. It shares the kernels and the reading and writing of hook points with
 //! the planned run, and nothing of its planning: whatever the planner does, results must be the same bit for bit.
 
+mod gradients;
+
 use std::collections::HashMap;
 
 use pellucid_graph::check::CheckedProgram;
 use pellucid_graph::{Generation, NodeId, NodeKind, Prompts};
 use pellucid_models::Model;
-use pellucid_models::stage::Kernel;
+use pellucid_models::stage::{Kernel, StageList};
 
 use crate::error::{EngineError, Interruption};
 use crate::interleave::stops;
@@ -18,15 +20,31 @@ use crate::nodes::Evaluator;
 use crate::operations::{Noise, OperationError};
 use crate::pass::{PassState, Schedule, Sequence, Visitor, walk};
 use crate::results::{LogEntry, Results};
+use crate::reverse::Tape;
 use crate::sampling;
 use crate::slots::{BufferPool, SlotValue};
 use crate::tensor::Tensor;
 use crate::view::{self, Member, Rectangle, fit};
+use gradients::Back;
 
-/// Looks everywhere, so that nothing is fused and scores are always materialised.
-struct Everywhere;
+/// Looks everywhere, so that nothing is fused and scores are always materialised; keeps everything for the way back if
+/// there is one.
+struct Everywhere<'t> {
+    list: &'t StageList,
+    tape: Option<&'t mut Tape>,
+}
 
-impl Visitor for Everywhere {
+impl Visitor for Everywhere<'_> {
+    fn tracks(&self, _stage: usize) -> bool {
+        self.tape.is_some()
+    }
+
+    fn record(&mut self, stage: usize, state: &PassState) {
+        if let Some(tape) = &mut self.tape {
+            tape.record(&self.list.stages[stage], state, 0..state.sequences.len());
+        }
+    }
+
     fn touches(&self, _stage: usize) -> bool {
         true
     }
@@ -60,6 +78,8 @@ struct Walker {
     /// Every getter and setter in order: step, stage, instance.
     touches: Vec<(u64, usize, Instance)>,
     next: usize,
+    /// What is kept for ways back.
+    tape: Tape,
     /// Generation has stopped: later steps never come.
     over: bool,
 }
@@ -72,6 +92,8 @@ pub(crate) struct Naive<'a> {
     /// What is known: none, where generation had stopped before.
     values: HashMap<Instance, Option<Vec<Tensor>>>,
     walkers: Vec<Walker>,
+    /// Each `backward` that was asked for a gradient.
+    backs: HashMap<NodeId, Back>,
     results: Results,
     pool: BufferPool,
     /// The getter or setter at work: an error on the way to a later one is its own.
@@ -86,6 +108,7 @@ impl<'a> Naive<'a> {
             program,
             values: HashMap::new(),
             walkers: Vec::new(),
+            backs: HashMap::new(),
             results: Results::default(),
             pool: BufferPool::default(),
             touching: None,
@@ -192,6 +215,7 @@ impl<'a> Naive<'a> {
             prompts,
             touches,
             next: 0,
+            tape: Tape::default(),
             over: false,
         }
     }
@@ -211,6 +235,14 @@ impl<'a> Naive<'a> {
                     self.reach(address.invoke, instance)
                 }
                 NodeKind::Generated(invoke) => self.reach_end(*invoke, instance),
+                NodeKind::Grad { backward, .. } => {
+                    let reads = self.program.program.node(*backward).kind.values();
+                    let missing = reads.iter().map(|value| (OUTSIDE, value.node));
+                    match missing.into_iter().find(|read| !self.values.contains_key(read)) {
+                        Some(missing) => Ok(Some(missing)),
+                        None => self.gradient(id).map(|()| None),
+                    }
+                }
                 kind => {
                     let missing = kind
                         .values()
@@ -273,7 +305,10 @@ impl<'a> Naive<'a> {
                 self.results.logs.push(LogEntry { name, step, value: read[value].clone() });
                 Vec::new()
             }
-            NodeKind::Trace(_) | NodeKind::Steps { .. } => Vec::new(),
+            NodeKind::Trace(_)
+            | NodeKind::Steps { .. }
+            | NodeKind::Backward { .. }
+            | NodeKind::SetGrad { .. } => Vec::new(),
             _ => {
                 let evaluator =
                     Evaluator { model: self.model, schedule: self.schedule, program: self.program };
@@ -340,7 +375,9 @@ impl<'a> Naive<'a> {
             let end = if walker.step < step { list.stages.len() } else { stage };
             if walker.stage < end {
                 let range = walker.stage..end;
-                walk(self.model, self.schedule, range, &mut walker.state, &mut self.pool, &mut Everywhere)
+                let tape = (!self.program.gradients.is_empty()).then_some(&mut walker.tape);
+                let mut visitor = Everywhere { list, tape };
+                walk(self.model, self.schedule, range, &mut walker.state, &mut self.pool, &mut visitor)
                     .map_err(|interruption| match interruption {
                         Interruption::Internal(message) => OperationError::new(message),
                         Interruption::AllFailed => OperationError::new("interrupted"),
@@ -401,6 +438,22 @@ impl<'a> Naive<'a> {
         Ok(())
     }
 
+    /// An invoke's rectangle at its step.
+    fn rectangle(&self, invoke: usize) -> Rectangle {
+        let walker = &self.walkers[invoke];
+        let mut sequences = 0..walker.prompts.len();
+        let members = walker.prompts.iter().zip(&walker.finished).map(|(tokens, &finished)| Member {
+            sequence: if finished { None } else { sequences.next() },
+            padding: if walker.step == 0 { walker.width - tokens.len() } else { 0 },
+        });
+        Rectangle {
+            members: members.collect(),
+            length: if walker.step == 0 { walker.width } else { 1 },
+            context: walker.width + walker.step as usize,
+            columns: None,
+        }
+    }
+
     /// Reads or writes a hook point at which an invoke stands.
     fn touch(
         &mut self,
@@ -413,18 +466,7 @@ impl<'a> Naive<'a> {
             return Err(OperationError::new("no hook point stands there"));
         };
         let slot = list.stages[stage].outputs[0];
-        let walker = &mut self.walkers[invoke];
-        let mut sequences = 0..walker.state.sequences.len();
-        let members = walker.prompts.iter().zip(&walker.finished).map(|(tokens, &finished)| Member {
-            sequence: if finished { None } else { sequences.next() },
-            padding: if walker.step == 0 { walker.width - tokens.len() } else { 0 },
-        });
-        let rectangle = Rectangle {
-            members: members.collect(),
-            length: if walker.step == 0 { walker.width } else { 1 },
-            context: walker.width + walker.step as usize,
-            columns: None,
-        };
+        let rectangle = self.rectangle(invoke);
         match &self.program.program.node(instance.1).kind {
             NodeKind::Set { value, .. } => {
                 let read = self.values.get(&self.at(value.node, instance.0)).cloned().flatten();
@@ -443,7 +485,7 @@ impl<'a> Naive<'a> {
                 }
                 Ok(Some(Vec::new()))
             }
-            _ => Ok(Some(vec![view::read(&walker.state, slot, layout, &rectangle)?])),
+            _ => Ok(Some(vec![view::read(&self.walkers[invoke].state, slot, layout, &rectangle)?])),
         }
     }
 }

@@ -6,7 +6,7 @@ use pellucid_graph::check::CheckedProgram;
 use pellucid_graph::spec::Application;
 use pellucid_graph::{NodeId, NodeKind, Operation, Prompts, Value};
 use pellucid_models::Model;
-use pellucid_models::stage::{POSITIONS, TOKENS};
+use pellucid_models::stage::{POSITIONS, Slot, TOKENS};
 
 use crate::error::Interruption;
 use crate::operations::{self, Noise, OperationError};
@@ -102,6 +102,17 @@ pub(crate) fn prompts_of(program: &CheckedProgram, id: NodeId, invoke: usize) ->
     }
 }
 
+/// A module's input in a pass of its own, and where its result will be.
+pub(crate) struct Applied {
+    pub state: PassState,
+    /// The slot of the input.
+    pub from: Slot,
+    /// The slot of the result.
+    pub to: Slot,
+    /// The dimensions before the module's own.
+    leading: Vec<usize>,
+}
+
 /// Applies a module to a value by walking just its stages. It fires no hook point.
 pub(crate) fn apply(
     model: &Model,
@@ -110,6 +121,33 @@ pub(crate) fn apply(
     input: &Tensor,
     pool: &mut BufferPool,
 ) -> Result<Tensor, OperationError> {
+    let Applied { mut state, to, leading: mut result, .. } = applied_state(model, schedule, module, input)?;
+    let tokens = state.tokens();
+    if tokens > 0 {
+        let range = model.stages().modules[module].range.clone();
+        walk(model, schedule, range, &mut state, pool, &mut NoVisitor).map_err(|interruption| {
+            match interruption {
+                Interruption::Internal(message) => OperationError::new(message),
+                Interruption::AllFailed => OperationError::new("interrupted"),
+            }
+        })?;
+    }
+    match state.slot(to) {
+        Some(SlotValue::Rows(rows)) => {
+            result.extend(rows.inner.iter().map(|dimension| dimension.0));
+            Tensor::from_f32(rows.packed(tokens), &result)
+        }
+        _ => Err(OperationError::new(format!("`{}` gave no value", model.spec().modules[module].path))),
+    }
+}
+
+/// A module's input, ready to be walked.
+pub(crate) fn applied_state(
+    model: &Model,
+    schedule: &Schedule,
+    module: usize,
+    input: &Tensor,
+) -> Result<Applied, OperationError> {
     let spec = &model.spec().modules[module];
     let list = model.stages();
     let stages = &list.modules[module];
@@ -160,21 +198,5 @@ pub(crate) fn apply(
     }
     // Applied modules treat all their tokens: nothing is narrowed.
     state.narrowed = true;
-    if prompts * length > 0 {
-        walk(model, schedule, stages.range.clone(), &mut state, pool, &mut NoVisitor).map_err(
-            |interruption| match interruption {
-                Interruption::Internal(message) => OperationError::new(message),
-                Interruption::AllFailed => OperationError::new("interrupted"),
-            },
-        )?;
-    }
-    let tokens = prompts * length;
-    let mut result = shape[..leading].to_vec();
-    match state.slot(to) {
-        Some(SlotValue::Rows(rows)) => {
-            result.extend(rows.inner.iter().map(|dimension| dimension.0));
-            Tensor::from_f32(rows.packed(tokens), &result)
-        }
-        _ => Err(OperationError::new(format!("`{}` gave no value", spec.path))),
-    }
+    Ok(Applied { state, from, to, leading: shape[..leading].to_vec() })
 }

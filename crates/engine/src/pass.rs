@@ -98,6 +98,12 @@ pub(crate) trait Visitor {
     fn touches(&self, stage: usize) -> bool;
     /// Whether that sequence does.
     fn sequence_touches(&self, stage: usize, sequence: usize) -> bool;
+    /// Whether what a stage reads is needed on the way back from it.
+    fn tracks(&self, _stage: usize) -> bool {
+        false
+    }
+    /// Called after each such stage, while its inputs are still there.
+    fn record(&mut self, _stage: usize, _state: &PassState) {}
     /// Called at each touched hook point, in order.
     fn visit(&mut self, stage: usize, point: usize, state: &mut PassState) -> Result<(), Interruption>;
     /// Called between stages that compute: the place to stop for cancellation and deadlines.
@@ -236,8 +242,24 @@ impl PassState {
         self.slots[slot.0 as usize] = Some(value);
     }
 
-    fn take(&mut self, slot: Slot) -> Option<SlotValue> {
+    /// Takes a value out of a slot.
+    pub fn take(&mut self, slot: Slot) -> Option<SlotValue> {
         self.slots[slot.0 as usize].take()
+    }
+
+    /// Empties every slot.
+    pub fn clear(&mut self) {
+        self.slots.iter_mut().for_each(|slot| *slot = None);
+    }
+
+    /// Gives every slot of rows the rows that `change` makes of it, end to end.
+    pub fn change_rows(&mut self, change: impl Fn(&Rows) -> Vec<f32>) {
+        for value in self.slots.iter_mut().flatten() {
+            if let SlotValue::Rows(rows) = value {
+                let inner: Vec<usize> = rows.inner.iter().map(|dimension| dimension.0).collect();
+                *rows = Rows::contiguous(change(rows), &inner);
+            }
+        }
     }
 
     /// Takes sequences out before a stage, to be taken up there again; `leaving` is sorted.
@@ -389,6 +411,11 @@ pub(crate) fn walk(
             }
         };
         for done in number..next {
+            if visitor.tracks(done) {
+                visitor.record(done, state);
+            }
+        }
+        for done in number..next {
             for slot in &list.stages[done].inputs {
                 if schedule.last_use[slot.0 as usize] <= done
                     && let Some(value) = state.take(*slot)
@@ -425,7 +452,8 @@ fn compute_stage(
             if let Some((at, slot)) = fused {
                 let following = &list.stages[at];
                 match &following.kernel {
-                    Kernel::Activation(kind) => {
+                    // On the way back its argument is read.
+                    Kernel::Activation(kind) if !visitor.tracks(at) => {
                         then.activation = Some(*kind);
                         (next, output) = (at + 1, following.outputs[0]);
                     }
@@ -450,6 +478,7 @@ fn compute_stage(
             if let Some((at, _)) = follow(list, schedule, number, end, visitor)
                 && let Kernel::NormApply(_) = list.stages[at].kernel
                 && list.stages[at].inputs[0] == stage.inputs[0]
+                && !visitor.tracks(at)
             {
                 compute::norm(model, norm, stage.inputs[0], list.stages[at].outputs[0], state, pool)?;
                 return Ok(at + 1);

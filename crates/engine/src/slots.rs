@@ -40,6 +40,17 @@ impl Rows {
         Rows { buffer: Arc::new(buffer), offset: 0, token_stride: stride, inner: dimensions }
     }
 
+    /// Some of `total` tokens: the same storage if they are a good part of it, else a copy, so that few rows do not keep
+    /// many.
+    pub fn part(&self, first: usize, count: usize, total: usize) -> Rows {
+        if count * 2 >= total {
+            return Rows { offset: self.offset + first * self.token_stride, ..self.clone() };
+        }
+        let mut values = vec![0.0; count * self.width()];
+        self.copy_rows(first, count, &mut values);
+        Rows::contiguous(values, &self.inner.iter().map(|dimension| dimension.0).collect::<Vec<_>>())
+    }
+
     /// Elements of one token.
     pub fn width(&self) -> usize {
         self.inner.iter().map(|dimension| dimension.0).product()

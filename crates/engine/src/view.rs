@@ -228,10 +228,17 @@ pub(crate) fn write(
                     }
                     return;
                 }
+                let columns = rectangle.columns.as_ref().map_or(length, Vec::len);
                 for (prompt, member) in rectangle.members.iter().enumerate() {
                     let Some(sequence) = member.sequence else { continue };
-                    for (place, token) in ranges[sequence].clone().enumerate() {
-                        let at = (prompt * length + member.padding + place) * width;
+                    let range = ranges[sequence].clone();
+                    // As in reading: the columns that are real for a prompt end the list.
+                    let first = match &rectangle.columns {
+                        Some(columns) => columns.len().saturating_sub(range.len()),
+                        None => member.padding,
+                    };
+                    for (place, token) in range.enumerate() {
+                        let at = (prompt * columns + first + place) * width;
                         rows.write_row(tokens, token, &values[at..at + width]);
                     }
                 }

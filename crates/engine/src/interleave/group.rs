@@ -7,6 +7,7 @@ use pellucid_graph::{Generation, NodeId, Prompts, Trace};
 
 use super::touches::{Asked, Touch};
 use crate::pass::{Parked, Sequence};
+use crate::reverse::{Tape, Trail};
 use crate::view::{Member, Rectangle};
 
 /// One invoke on its way.
@@ -28,6 +29,10 @@ pub(super) struct Group {
     pub steps: Arc<[NodeId]>,
     /// What the trace asks of it.
     pub asked: Asked,
+    /// The stages that some way back goes through; none: nothing is kept for one.
+    pub tracked: Option<Arc<[bool]>>,
+    /// What was kept.
+    pub tape: Tape,
     /// The getters and setters of the current step, in the order in which they come.
     pub touches: Vec<Touch>,
     pub next_touch: usize,
@@ -112,6 +117,20 @@ impl Group {
     pub fn tokens(&self) -> usize {
         let going = self.prompts.iter().filter(|prompt| !prompt.finished);
         going.map(|prompt| if self.step == 0 { prompt.tokens.len() } else { 1 }).sum()
+    }
+
+    /// What there is of it for a way back.
+    pub fn trail(&self) -> Trail<'_> {
+        Trail {
+            lengths: self.prompts.iter().map(|prompt| prompt.tokens.len()).collect(),
+            columns: self.columns.as_deref(),
+            tape: &self.tape,
+        }
+    }
+
+    /// Whether a way back goes through a stage.
+    pub fn tracks(&self, stage: usize) -> bool {
+        self.tracked.as_ref().is_some_and(|tracked| tracked.get(stage).copied().unwrap_or(false))
     }
 
     /// The group's rectangle, when its sequences are those of the pass.

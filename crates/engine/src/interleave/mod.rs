@@ -13,14 +13,17 @@
 //! | `touches` | which hook points a trace reads and writes of each invoke |
 //! | `steps` | how a group's step begins and ends; the next tokens |
 //! | `packing` | one pass: who rides, from where to where |
+//! | `back` | ways back, between the passes |
 //! | `rider` | what happens at each touched hook point of a pass |
 
+mod back;
 mod group;
 mod packing;
 mod rider;
 mod steps;
 mod touches;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use pellucid_graph::{NodeId, NodeKind};
@@ -32,6 +35,7 @@ use crate::job::{Instance, Job};
 use crate::nodes::Evaluator;
 use crate::operations::OperationError;
 use crate::pass::Schedule;
+use crate::reverse::{WayBack, Ways};
 use crate::slots::BufferPool;
 use crate::tensor::Tensor;
 
@@ -48,6 +52,12 @@ pub(crate) struct Interleaver<'r, 'a> {
     pub dry: bool,
     pub passes: Vec<PassRecord>,
     groups: Vec<Group>,
+    /// The place of each job's invoke among the groups.
+    places: HashMap<(usize, usize), usize>,
+    /// What the gradients of each job's trace go back through.
+    ways: HashMap<usize, Ways>,
+    /// Ways back that have begun and not ended.
+    backs: Vec<WayBack<'a>>,
     /// The traces that were added: the job and the trace.
     traces: Vec<(usize, NodeId)>,
 }
@@ -68,6 +78,9 @@ impl<'r, 'a> Interleaver<'r, 'a> {
             dry,
             passes: Vec::new(),
             groups: Vec::new(),
+            places: HashMap::new(),
+            ways: HashMap::new(),
+            backs: Vec::new(),
             traces: Vec::new(),
         }
     }
@@ -84,14 +97,20 @@ impl<'r, 'a> Interleaver<'r, 'a> {
         let bodies = trace.body.iter().copied();
         let steps: Arc<[NodeId]> =
             bodies.filter(|&id| matches!(program.program.node(id).kind, NodeKind::Steps { .. })).collect();
-        for (invoke, asked) in Asked::of(program, trace).into_iter().enumerate() {
+        let ways = Ways::of(program, trace_id, self.model.stages(), self.schedule);
+        for (invoke, asked) in Asked::of(program, trace_id, trace).into_iter().enumerate() {
             // Nothing of the invoke is needed: it does not run.
             let Some(last_step) = asked.last_step(program, total) else { continue };
             let end_tokens = &self.model.spec().end_tokens;
             let named = (node.name.as_str(), trace);
             let mut group = Group::new(job, named, invoke, last_step, steps.clone(), asked, end_tokens);
+            group.tracked = ways.tracked(invoke);
             self.begin_step(&mut group);
+            self.places.insert((job, invoke), self.groups.len());
             self.groups.push(group);
+        }
+        if !ways.is_empty() {
+            self.ways.insert(job, ways);
         }
     }
 
@@ -102,6 +121,9 @@ impl<'r, 'a> Interleaver<'r, 'a> {
                 if self.jobs[group.job].failed.is_some() {
                     group.place = Place::Done;
                 }
+            }
+            if self.go_back() {
+                continue;
             }
             match self.next_pass() {
                 Some((stage, riders)) => self.pass(stage, riders)?,
@@ -116,7 +138,7 @@ impl<'r, 'a> Interleaver<'r, 'a> {
 
     /// Programs whose invokes wait for one another for ever fail, each by itself. The checker should have refused them.
     fn fail_stuck(&mut self) -> bool {
-        let mut any = false;
+        let mut any = self.fail_stuck_on_the_way_back();
         for group in &self.groups {
             if matches!(group.place, Place::Done) {
                 continue;

@@ -127,8 +127,10 @@ impl Interleaver<'_, '_> {
                 continue;
             }
             let group = &self.groups[number];
-            for (at, _) in &group.touches[group.next_touch..] {
-                let groups = touched.entry(*at).or_default();
+            let gradients = group.asked.gradients.iter().map(|&place| schedule.hook_stage[place]);
+            let touches = group.touches[group.next_touch..].iter().map(|touch| touch.0);
+            for at in touches.chain(gradients) {
+                let groups = touched.entry(at).or_default();
                 if groups.last() != Some(&number) {
                     groups.push(number);
                 }

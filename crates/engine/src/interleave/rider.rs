@@ -9,7 +9,7 @@ use pellucid_models::stage::{HookLayout, Kernel, Slot};
 use super::Interleaver;
 use super::group::Place;
 use crate::error::Interruption;
-use crate::job::{Instance, Progress};
+use crate::job::{Instance, OUTSIDE, Progress};
 use crate::operations::OperationError;
 use crate::pass::{PassState, Visitor};
 use crate::slots::BufferPool;
@@ -25,6 +25,8 @@ pub(super) struct Rider<'v, 'r, 'a> {
     spans: BTreeMap<usize, Range<usize>>,
     /// The groups that touch a hook point in this pass, by its stage; each list is sorted.
     touched: BTreeMap<usize, Vec<usize>>,
+    /// The stages that a way back of one of the groups goes through; empty: none.
+    tracked: Vec<bool>,
     /// Buffers for what nodes compute while the pass has the others.
     scratch: BufferPool,
 }
@@ -45,7 +47,13 @@ impl<'v, 'r, 'a> Rider<'v, 'r, 'a> {
         owners: Vec<usize>,
         touched: BTreeMap<usize, Vec<usize>>,
     ) -> Self {
-        Rider { run, spans: spans(&owners), owners, touched, scratch: BufferPool::default() }
+        let spans = spans(&owners);
+        let mut tracked = Vec::new();
+        for own in spans.keys().filter_map(|&number| run.groups[number].tracked.as_deref()) {
+            tracked.resize(own.len(), false);
+            tracked.iter_mut().zip(own).for_each(|(all, own)| *all |= own);
+        }
+        Rider { run, spans, owners, touched, tracked, scratch: BufferPool::default() }
     }
 
     /// Whose the sequences are that are left in the pass.
@@ -84,7 +92,8 @@ impl<'v, 'r, 'a> Rider<'v, 'r, 'a> {
             }
             match &self.run.jobs[job].program.program.node(id).kind {
                 NodeKind::Get(_) => {
-                    let outputs = if self.run.dry {
+                    // A getter may stand there for its gradient alone.
+                    let outputs = if self.run.dry || !self.run.jobs[job].is_read(instance) {
                         Ok(Vec::new())
                     } else {
                         let rectangle = self.run.groups[number].rectangle(self.span(number), state.narrowed);
@@ -109,7 +118,7 @@ impl<'v, 'r, 'a> Rider<'v, 'r, 'a> {
                         let written = self.run.jobs[job].value(*value, instance.0);
                         let outcome = match written {
                             Some(written) => {
-                                self.write(state, kernel.outputs[0], point, layout, number, &written)
+                                self.write(state, kernel.outputs[0], point, layout, (number, id), &written)
                             }
                             None if self.run.jobs[job].is_lost(instance) => Ok(()),
                             None => Err(OperationError::new("the value is not there")),
@@ -133,11 +142,15 @@ impl<'v, 'r, 'a> Rider<'v, 'r, 'a> {
         slot: Slot,
         point: usize,
         layout: HookLayout,
-        number: usize,
+        (number, id): (usize, NodeId),
         value: &Tensor,
     ) -> Result<(), OperationError> {
         let rectangle = self.run.groups[number].rectangle(self.span(number), state.narrowed);
         let hook = &self.run.model.spec().hook_points[point];
+        let group = &mut self.run.groups[number];
+        if group.tracked.is_some() {
+            group.tape.written.insert((OUTSIDE, id), (value.shape().to_vec(), value.dtype()));
+        }
         let value = fit(value, &hook.shape, hook.dtype, &rectangle)?;
         view::write(state, slot, layout, &rectangle, &value, self.run.schedule.id_limit(slot))
     }
@@ -195,6 +208,21 @@ impl Visitor for Rider<'_, '_, '_> {
 
     fn sequence_touches(&self, stage: usize, sequence: usize) -> bool {
         self.touched.get(&stage).is_some_and(|groups| groups.binary_search(&self.owners[sequence]).is_ok())
+    }
+
+    fn tracks(&self, stage: usize) -> bool {
+        self.tracked.get(stage).copied().unwrap_or(false)
+    }
+
+    fn record(&mut self, stage: usize, state: &PassState) {
+        let list = self.run.model.stages();
+        for (&number, span) in &self.spans {
+            let group = &mut self.run.groups[number];
+            if group.tracks(stage) {
+                let bytes = group.tape.record(&list.stages[stage], state, span.clone());
+                self.run.jobs[group.job].hold_for_way_back(bytes);
+            }
+        }
     }
 
     fn visit(&mut self, stage: usize, _point: usize, state: &mut PassState) -> Result<(), Interruption> {

@@ -64,6 +64,10 @@ impl Interleaver<'_, '_> {
         if group.step > 0 || group.end <= from {
             return None;
         }
+        // A gradient there is that of the whole.
+        if group.asked.gradients.iter().any(|&place| self.schedule.hook_stage[place] >= from) {
+            return None;
+        }
         let job = &self.jobs[group.job];
         let mut columns = if group.wants_token { vec![group.width - 1] } else { Vec::new() };
         for &(_, (_, id)) in group.touches.iter().filter(|touch| touch.0 >= from) {

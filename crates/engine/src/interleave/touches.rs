@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pellucid_graph::check::CheckedProgram;
-use pellucid_graph::{NodeId, NodeKind, Trace};
+use pellucid_graph::{GradientOf, NodeId, NodeKind, Trace};
 
 use crate::job::Instance;
 
@@ -17,13 +17,15 @@ pub(super) struct Asked {
     pub outside: BTreeMap<u64, Vec<(usize, NodeId)>>,
     /// Those inside `steps`, by the node that owns the body.
     pub inside: BTreeMap<NodeId, Vec<(usize, NodeId)>>,
+    /// Places of hook points whose gradients are read or written.
+    pub gradients: Vec<usize>,
     /// Nodes that read the tokens it generates.
     pub generated: Vec<NodeId>,
 }
 
 impl Asked {
     /// What a trace asks of each of its invokes: one walk over its nodes, however many invokes there are.
-    pub fn of(program: &CheckedProgram, trace: &Trace) -> Vec<Asked> {
+    pub fn of(program: &CheckedProgram, trace_id: NodeId, trace: &Trace) -> Vec<Asked> {
         let mut all = vec![Asked::default(); trace.invokes.len()];
         let needed = |id: &&NodeId| program.nodes[id.index()].needed;
         for &id in &trace.body {
@@ -40,6 +42,23 @@ impl Asked {
                 NodeKind::Generated(invoke) if program.nodes[id.index()].needed => {
                     if let Some(asked) = all.get_mut(*invoke) {
                         asked.generated.push(id);
+                    }
+                }
+                NodeKind::Grad { of, .. } | NodeKind::SetGrad { of, .. }
+                    if program.nodes[id.index()].needed =>
+                {
+                    let (id, address) = match of {
+                        GradientOf::Hook(address) => (id, address),
+                        GradientOf::Value(value) => match &program.program.node(value.node).kind {
+                            NodeKind::Get(address) => (value.node, address),
+                            _ => continue,
+                        },
+                    };
+                    let own = program.nodes[id.index()].trace.is_some_and(|own| own == trace_id);
+                    if let (true, Some(asked), Some(place)) =
+                        (own, all.get_mut(address.invoke), program.nodes[id.index()].place)
+                    {
+                        asked.gradients.push(place);
                     }
                 }
                 _ if program.nodes[id.index()].needed => {

@@ -1,0 +1,461 @@
+//! Gradients, the simple way: a node's cotangent is the sum over all of its users, each asked in turn, and an invoke is
+//! walked back through every stage from the last getter that matters to wherever somebody asks. Nothing is left out
+//! because nobody needs it. It shares the stages' and operations' own products with the planned way back, and nothing else.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use pellucid_graph::{DType, GradientOf, NodeId, NodeKind, Value};
+use pellucid_models::stage::{HookLayout, Kernel, Slot, SlotShape};
+
+use super::Naive;
+use crate::job::OUTSIDE;
+use crate::operations::{OperationError, gradients};
+use crate::pass::{PassState, Sequence};
+use crate::reverse::stages::{self, Back as StageBack};
+use crate::reverse::{apply_backward, sums};
+use crate::slots::{Rows, SlotValue};
+use crate::tensor::Tensor;
+use crate::view;
+
+type Result<T> = std::result::Result<T, OperationError>;
+
+/// One `backward`.
+pub(super) struct Back {
+    of: Value,
+    seed: Tensor,
+    /// Everything that the value is computed from.
+    ancestors: BTreeSet<NodeId>,
+    targets: Vec<NodeId>,
+    cotangents: HashMap<NodeId, Vec<Option<Tensor>>>,
+    /// What a node brings to each value that it reads.
+    parts: HashMap<NodeId, Vec<Option<Tensor>>>,
+    walks: HashMap<usize, Walk>,
+    /// The cotangents of what setters wrote, in the hook point's shape.
+    written: HashMap<NodeId, Option<Tensor>>,
+}
+
+/// An invoke that is walked back; slots hold cotangents.
+struct Walk {
+    state: PassState,
+    /// The stage that was gone back through last.
+    at: usize,
+    /// Touches of the stage at hand that are left, in program order.
+    left: Option<Vec<NodeId>>,
+    /// Whether the gradients of the version at hand were given out.
+    given: bool,
+}
+
+impl Naive<'_> {
+    fn back(&mut self, backward: NodeId) -> Result<&mut Back> {
+        self.backs.get_mut(&backward).ok_or_else(|| OperationError::new("its `backward` has not begun"))
+    }
+
+    /// Computes a gradient whose `backward`'s values are there.
+    pub(super) fn gradient(&mut self, target: NodeId) -> Result<()> {
+        let program = self.program;
+        let Some((backward, of)) = program.program.node(target).kind.gradient() else { return Ok(()) };
+        self.begin_back(backward)?;
+        match self.invoke_of(backward, of) {
+            Some(invoke) => self.walk_back(backward, invoke, target),
+            None => match of {
+                GradientOf::Value(value) => self.cotangent(backward, value.node).map(|_| ()),
+                GradientOf::Hook(_) => Ok(()),
+            },
+        }
+    }
+
+    /// The invoke at whose hook point a gradient is given out; none: at a value.
+    fn invoke_of(&self, backward: NodeId, of: &GradientOf) -> Option<usize> {
+        let program = self.program;
+        match of {
+            GradientOf::Hook(address) => Some(address.invoke),
+            GradientOf::Value(value) => match &program.program.node(value.node).kind {
+                NodeKind::Get(address) => {
+                    let trace = program.nodes[backward.index()].trace;
+                    (trace.is_some() && program.nodes[value.node.index()].trace == trace)
+                        .then_some(address.invoke)
+                }
+                _ => None,
+            },
+        }
+    }
+
+    fn begin_back(&mut self, backward: NodeId) -> Result<()> {
+        let program = self.program;
+        let NodeKind::Backward { of, cotangent } = program.program.node(backward).kind else { return Ok(()) };
+        if self.backs.contains_key(&backward) {
+            return Ok(());
+        }
+        let value = self.known(of)?;
+        let seed = match cotangent {
+            Some(cotangent) => self.known(cotangent)?.cast(value.dtype())?,
+            None => Tensor::from_f64(vec![1.0; value.elements()], value.shape())?.cast(value.dtype())?,
+        };
+        let trace = program.nodes[backward.index()].trace;
+        let (mut ancestors, mut open) = (BTreeSet::new(), vec![of.node]);
+        while let Some(id) = open.pop() {
+            if !ancestors.insert(id) {
+                continue;
+            }
+            match &program.program.node(id).kind {
+                NodeKind::Get(address) if trace.is_some() && program.nodes[id.index()].trace == trace => {
+                    for (position, node) in program.program.nodes.iter().enumerate() {
+                        if let NodeKind::Set { address: set, .. } = &node.kind
+                            && set.invoke == address.invoke
+                            && program.nodes[position].trace == trace
+                            && program.nodes[position].place <= program.nodes[id.index()].place
+                        {
+                            open.push(NodeId(position as u32));
+                        }
+                    }
+                }
+                _ => open.extend(self.read_by(id).into_iter().flatten().map(|value| value.node)),
+            }
+        }
+        let targets = program.program.nodes.iter().enumerate().filter(|(position, node)| {
+            program.nodes[*position].needed && node.kind.gradient().is_some_and(|(of, _)| of == backward)
+        });
+        let targets = targets.map(|(position, _)| NodeId(position as u32)).collect();
+        let back = Back {
+            of,
+            seed,
+            ancestors,
+            targets,
+            cotangents: HashMap::new(),
+            parts: HashMap::new(),
+            walks: HashMap::new(),
+            written: HashMap::new(),
+        };
+        self.backs.insert(backward, back);
+        Ok(())
+    }
+
+    /// The values that a node reads, by argument: those that a gradient flows to.
+    fn read_by(&self, id: NodeId) -> Vec<Option<Value>> {
+        let program = self.program;
+        let float = |value: Value| {
+            let outputs = &program.nodes[value.node.index()].outputs;
+            outputs.get(value.output as usize).is_some_and(|output| output.dtype.is_float())
+        };
+        match &program.program.node(id).kind {
+            NodeKind::Set { value, .. } => vec![Some(*value).filter(|value| float(*value))],
+            NodeKind::Apply { input, .. } => vec![Some(*input).filter(|value| float(*value))],
+            NodeKind::Operation(operation) if operation.kind.definition().differentiable => {
+                let reads = operation.reads().into_iter();
+                reads.map(|(value, elements)| Some(value).filter(|value| elements && float(*value))).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn known(&self, value: Value) -> Result<Tensor> {
+        let outputs = self.values.get(&(OUTSIDE, value.node)).cloned().flatten();
+        let tensor = outputs.and_then(|outputs| outputs.get(value.output as usize).cloned());
+        tensor.ok_or_else(|| OperationError::new("a value of the way there is not there"))
+    }
+
+    /// The cotangent of each output of a node; on the way the gradients of it are given out and written.
+    fn cotangent(&mut self, backward: NodeId, id: NodeId) -> Result<Vec<Option<Tensor>>> {
+        let program = self.program;
+        let back = self.back(backward)?;
+        if let Some(known) = back.cotangents.get(&id) {
+            return Ok(known.clone());
+        }
+        let (of, seed) = (back.of, back.seed.clone());
+        let users: Vec<NodeId> = back.ancestors.iter().copied().collect();
+        let mut brought: Vec<((NodeId, usize), u32, Tensor)> = Vec::new();
+        if of.node == id {
+            brought.push(((backward, 0), of.output, seed));
+        }
+        for user in users {
+            let reads = self.read_by(user);
+            if !reads.iter().flatten().any(|value| value.node == id) {
+                continue;
+            }
+            let parts = self.parts(backward, user)?;
+            for (place, (value, part)) in reads.into_iter().zip(parts).enumerate() {
+                if let (Some(value), Some(part)) = (value, part)
+                    && value.node == id
+                {
+                    brought.push(((user, place), value.output, part));
+                }
+            }
+        }
+        brought.sort_by_key(|(place, _, _)| *place);
+        let mut cotangents = Vec::new();
+        for output in 0..program.nodes[id.index()].outputs.len().max(1) {
+            let own = brought.iter().filter(|(_, other, _)| *other as usize == output);
+            cotangents.push(sums::sum(own.map(|(_, _, part)| part.clone()).collect())?);
+        }
+        for target in self.back(backward)?.targets.clone() {
+            let kind = &program.program.node(target).kind;
+            let Some((_, GradientOf::Value(value))) = kind.gradient() else { continue };
+            let elsewhere = kind.gradient().is_some_and(|(_, of)| self.invoke_of(backward, of).is_some());
+            if value.node != id || elsewhere {
+                continue;
+            }
+            let known = self.known(*value)?;
+            let Some(cotangent) = cotangents.get_mut(value.output as usize) else { continue };
+            if let NodeKind::SetGrad { value, .. } = kind {
+                let given = self.demand(*value)?;
+                *cotangent = Some(sums::fit(&given, known.shape(), known.dtype())?);
+            } else {
+                let gradient = match cotangent {
+                    Some(cotangent) => sums::given_out(cotangent, known.dtype())?,
+                    None => sums::zeros(known.shape(), known.dtype())?,
+                };
+                self.values.insert((OUTSIDE, target), Some(vec![gradient]));
+            }
+        }
+        self.back(backward)?.cotangents.insert(id, cotangents.clone());
+        Ok(cotangents)
+    }
+
+    /// A value, computed now if it was not yet.
+    fn demand(&mut self, value: Value) -> Result<Tensor> {
+        self.need((OUTSIDE, value.node)).map_err(|error| OperationError::new(error.to_string()))?;
+        self.known(value)
+    }
+
+    /// What a node brings to each value that it reads.
+    fn parts(&mut self, backward: NodeId, user: NodeId) -> Result<Vec<Option<Tensor>>> {
+        let program = self.program;
+        if let Some(known) = self.back(backward)?.parts.get(&user) {
+            return Ok(known.clone());
+        }
+        let parts = match &program.program.node(user).kind {
+            NodeKind::Set { address, value } => {
+                if !self.back(backward)?.written.contains_key(&user) {
+                    self.walk_back(backward, address.invoke, user)?;
+                }
+                let known = self.known(*value)?;
+                let written = self.back(backward)?.written.get(&user).cloned().flatten();
+                vec![
+                    written
+                        .map(|written| sums::sum_to(&written, known.shape(), known.dtype()))
+                        .transpose()?,
+                ]
+            }
+            NodeKind::Apply { input, .. } => {
+                let (input, module) = (self.known(*input)?, program.nodes[user.index()].module);
+                let cotangent = self.cotangent(backward, user)?.first().cloned().flatten();
+                match (module, cotangent) {
+                    (Some(module), Some(cotangent)) => {
+                        let (model, schedule) = (self.model, self.schedule);
+                        vec![Some(apply_backward(
+                            model,
+                            schedule,
+                            module,
+                            &input,
+                            &cotangent,
+                            &mut self.pool,
+                        )?)]
+                    }
+                    _ => vec![None],
+                }
+            }
+            NodeKind::Operation(operation) => {
+                let cotangents = self.cotangent(backward, user)?;
+                let reads = operation.reads();
+                let inputs: Result<Vec<Tensor>> = reads.iter().map(|(value, _)| self.known(*value)).collect();
+                let outputs = self.values.get(&(OUTSIDE, user)).cloned().flatten().unwrap_or_default();
+                let wanted: Vec<bool> = self.read_by(user).iter().map(Option::is_some).collect();
+                match cotangents.iter().any(Option::is_some) {
+                    true => gradients::vjp(operation, &inputs?, &outputs, &cotangents, &wanted)?,
+                    false => vec![None; reads.len()],
+                }
+            }
+            _ => Vec::new(),
+        };
+        self.back(backward)?.parts.insert(user, parts.clone());
+        Ok(parts)
+    }
+
+    /// Walks an invoke back until the gradient `until` is given out or the cotangent of the setter `until` is known.
+    fn walk_back(&mut self, backward: NodeId, invoke: usize, until: NodeId) -> Result<()> {
+        let mut walk = match self.back(backward)?.walks.remove(&invoke) {
+            Some(walk) => walk,
+            None => self.begin_walk(backward, invoke)?,
+        };
+        let outcome = loop {
+            // A setter has a value too, that of the way there.
+            let setter = matches!(self.program.program.node(until).kind, NodeKind::Set { .. });
+            let reached = match setter {
+                true => self.back(backward)?.written.contains_key(&until),
+                false => self.values.contains_key(&(OUTSIDE, until)),
+            };
+            if reached {
+                break Ok(());
+            }
+            if walk.at == 0 && walk.left.is_none() {
+                break Err(OperationError::new("the way back ended before it"));
+            }
+            if let Err(error) = self.step_back(backward, invoke, &mut walk) {
+                break Err(error);
+            }
+        };
+        self.back(backward)?.walks.insert(invoke, walk);
+        outcome
+    }
+
+    /// An invoke behind every stage that anybody reads.
+    fn begin_walk(&mut self, backward: NodeId, invoke: usize) -> Result<Walk> {
+        let list = self.model.stages();
+        let sequences = self.walkers[invoke].prompts.iter().map(|tokens| Sequence {
+            tokens: vec![0; tokens.len()],
+            start: 0,
+            caches: Vec::new(),
+            keep_caches: false,
+            narrow: None,
+        });
+        let mut state = PassState::begin(list, sequences.collect());
+        state.clear();
+        let _ = self.back(backward)?;
+        // Nothing was walked beyond the walker's own stage.
+        let at = self.walkers[invoke].stage.max(1);
+        Ok(Walk { state, at: at.min(list.stages.len()), left: None, given: false })
+    }
+
+    /// One stage back, or at a hook point one touch.
+    fn step_back(&mut self, backward: NodeId, invoke: usize, walk: &mut Walk) -> Result<()> {
+        let (model, list) = (self.model, self.model.stages());
+        if walk.left.is_none() {
+            walk.at -= 1;
+            walk.state.narrowed = walk.at >= list.token_wise_from;
+            let stage = &list.stages[walk.at];
+            if !matches!(stage.kernel, Kernel::Hook { .. }) {
+                let wanted = vec![true; list.slots as usize];
+                let back = StageBack { model, tape: &self.walkers[invoke].tape, wanted: &wanted };
+                return back.stage(walk.at, &mut walk.state, &mut self.pool).map_err(|interruption| {
+                    match interruption {
+                        crate::error::Interruption::Internal(message) => OperationError::new(message),
+                        crate::error::Interruption::AllFailed => OperationError::new("interrupted"),
+                    }
+                });
+            }
+            walk.left = Some(self.touches_at(backward, invoke, walk.at)?);
+            walk.given = false;
+        }
+        let stage = &list.stages[walk.at];
+        let Kernel::Hook { point, layout } = stage.kernel else { return Ok(()) };
+        let (from, to) = (stage.inputs[0], stage.outputs[0]);
+        let rectangle = self.rectangle(invoke);
+        // The getters of the latest version that is left, in program order.
+        let left = walk.left.clone().unwrap_or_default();
+        let setter = |id: &NodeId| matches!(self.program.program.node(*id).kind, NodeKind::Set { .. });
+        let version = left.iter().rposition(setter);
+        let getters = &left[version.map_or(0, |place| place + 1)..];
+        for &getter in getters {
+            let cotangent = self.cotangent(backward, getter)?.first().cloned().flatten();
+            if let Some(cotangent) = cotangent {
+                self.ensure(&mut walk.state, to);
+                let held = view::read(&walk.state, to, layout, &rectangle)?;
+                if let Some(total) = sums::sum(vec![held, cotangent])? {
+                    view::write(&mut walk.state, to, layout, &rectangle, &total, u64::MAX)?;
+                }
+            }
+        }
+        let made_by = version.map(|place| left[place]);
+        self.give_out(backward, invoke, (walk.at, made_by), (point, layout, to), walk)?;
+        if let Some(place) = version {
+            let cotangent = match walk.state.slot(to) {
+                Some(_) => Some(view::read(&walk.state, to, layout, &rectangle)?),
+                None => None,
+            };
+            let _ = walk.state.take(to);
+            self.back(backward)?.written.insert(left[place], cotangent);
+            walk.left = Some(left[..place].to_vec());
+            return Ok(());
+        }
+        walk.left = None;
+        match walk.state.take(to) {
+            Some(SlotValue::Rows(rows)) => {
+                stages::add(list, &mut walk.state, from, Arc::unwrap_or_clone(rows.buffer), &mut self.pool);
+            }
+            Some(other) => walk.state.put(from, other),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Gradients of a version are given out and written, in program order.
+    fn give_out(
+        &mut self,
+        backward: NodeId,
+        invoke: usize,
+        (stage, made_by): (usize, Option<NodeId>),
+        (point, layout, slot): (usize, HookLayout, Slot),
+        walk: &mut Walk,
+    ) -> Result<()> {
+        let program = self.program;
+        let rectangle = self.rectangle(invoke);
+        let setters: Vec<NodeId> = self
+            .touches_at(backward, invoke, stage)?
+            .into_iter()
+            .filter(|id| matches!(program.program.node(*id).kind, NodeKind::Set { .. }))
+            .collect();
+        for target in self.back(backward)?.targets.clone() {
+            let kind = &program.program.node(target).kind;
+            let Some((_, of)) = kind.gradient() else { continue };
+            if self.invoke_of(backward, of) != Some(invoke) {
+                continue;
+            }
+            let (id, version) = match of {
+                GradientOf::Hook(_) => (target, setters.last()),
+                GradientOf::Value(value) => {
+                    (value.node, setters.iter().rfind(|setter| **setter < value.node))
+                }
+            };
+            let own = program.nodes[id.index()].place.map(|place| self.schedule.hook_stage[place]);
+            if own != Some(stage) || version.copied() != made_by {
+                continue;
+            }
+            self.ensure(&mut walk.state, slot);
+            if let NodeKind::SetGrad { value, .. } = kind {
+                let given = self.demand(*value)?;
+                let axes = &self.model.spec().hook_points[point].shape;
+                let given = view::fit(&given, axes, DType::F32, &rectangle)?;
+                view::write(&mut walk.state, slot, layout, &rectangle, &given, u64::MAX)?;
+            } else {
+                let read = view::read(&walk.state, slot, layout, &rectangle)?;
+                let gradient = sums::given_out(&read, DType::F32)?;
+                self.values.insert((OUTSIDE, target), Some(vec![gradient]));
+            }
+        }
+        Ok(())
+    }
+
+    /// The setters of an invoke at a stage, and the getters that matter, in program order.
+    fn touches_at(&mut self, backward: NodeId, invoke: usize, stage: usize) -> Result<Vec<NodeId>> {
+        let program = self.program;
+        let touches = self.walkers[invoke].touches.clone().into_iter();
+        let at: Vec<NodeId> = touches.filter(|touch| touch.1 == stage).map(|(_, _, (_, id))| id).collect();
+        let back = self.back(backward)?;
+        let matters = |id: &NodeId| match &program.program.node(*id).kind {
+            NodeKind::Get(_) => back.ancestors.contains(id),
+            _ => true,
+        };
+        Ok(at.into_iter().filter(matters).collect())
+    }
+
+    fn ensure(&self, state: &mut PassState, slot: Slot) {
+        if state.slot(slot).is_some() {
+            return;
+        }
+        let value = match self.model.stages().shapes.get(slot.0 as usize) {
+            Some(SlotShape::Context { heads }) => {
+                let lengths = state.rows.iter().map(|rows| rows.len());
+                SlotValue::Ragged(
+                    lengths.map(|length| Some(Arc::new(vec![0.0; heads * length * length]))).collect(),
+                )
+            }
+            Some(SlotShape::Inner(inner)) => {
+                let width: usize = inner.iter().product();
+                SlotValue::Rows(Rows::contiguous(vec![0.0; state.tokens() * width], inner))
+            }
+            _ => return,
+        };
+        state.put(slot, value);
+    }
+}

@@ -1,0 +1,58 @@
+//! The vector-Jacobian product of an applied module. Its stages run once more, each by itself, and everything is kept; then
+//! they are gone back through. Nothing of an application has to be kept on the way there.
+
+use pellucid_models::Model;
+use pellucid_models::stage::Kernel;
+
+use super::stages::{Back, add, take};
+use super::tape::Tape;
+use crate::compute;
+use crate::error::Interruption;
+use crate::nodes::applied_state;
+use crate::operations::OperationError;
+use crate::pass::Schedule;
+use crate::slots::BufferPool;
+use crate::tensor::Tensor;
+
+/// The cotangent of what a module was applied to, from that of its result.
+pub(crate) fn apply_backward(
+    model: &Model,
+    schedule: &Schedule,
+    module: usize,
+    input: &Tensor,
+    cotangent: &Tensor,
+    pool: &mut BufferPool,
+) -> Result<Tensor, OperationError> {
+    let list = model.stages();
+    let applied = applied_state(model, schedule, module, input)?;
+    let (mut state, from, to) = (applied.state, applied.from, applied.to);
+    let range = list.modules[module].range.clone();
+    if state.tokens() == 0 {
+        return super::sums::zeros(input.shape(), input.dtype());
+    }
+    let failed = |interruption| match interruption {
+        Interruption::Internal(message) => OperationError::new(message),
+        Interruption::AllFailed => OperationError::new("interrupted"),
+    };
+    let (mut tape, sequences) = (Tape::default(), state.sequences.len());
+    for number in range.clone() {
+        let stage = &list.stages[number];
+        if let Kernel::Hook { .. } = stage.kernel {
+            if let Some(value) = state.slot(stage.inputs[0]).cloned() {
+                state.put(stage.outputs[0], value);
+            }
+        } else {
+            compute::stage(model, stage, &mut state, pool).map_err(failed)?;
+            tape.record(stage, &state, 0..sequences);
+        }
+    }
+    state.clear();
+    let wanted = vec![true; list.slots as usize];
+    let back = Back { model, tape: &tape, wanted: &wanted };
+    add(list, &mut state, to, cotangent.to_vec_f32()?, pool);
+    for number in range.rev() {
+        back.stage(number, &mut state, pool).map_err(failed)?;
+    }
+    let values = take(&mut state, from).unwrap_or_else(|| vec![0.0; input.elements()]);
+    Tensor::from_f32(values, input.shape())?.cast(input.dtype())
+}

@@ -1,0 +1,375 @@
+//! Going back: gradients of one value with respect to whatever is asked for.
+//!
+//! Each `backward` has a plan from the checker: the nodes that lead from what is asked for to the value that is gone back
+//! from. From it follows, for each invoke, which stages of its pass lie between ([`way`]); only of these the pass keeps
+//! what the way back reads ([`tape`]), as it goes. When the value is there, the way back runs: nodes' cotangents by the
+//! operations' own rules ([`values`]), invokes stage by stage in reverse ([`walker`], [`stages`]). Each invoke is walked by
+//! itself and stops where it must wait: for a getter's value to be finished, or for a gradient that the program writes.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `way` | which stages are gone back through |
+//! | `tape` | what is kept of a pass for it |
+//! | `walker` | one invoke on the way back: hook points, versions, written gradients |
+//! | `stages` | the vector-Jacobian product of each stage |
+//! | `values` | cotangents of a program's values |
+//! | `apply` | the vector-Jacobian product of an applied module |
+//! | `sums` | sums of cotangents, each in one order |
+
+mod apply;
+pub(crate) mod stages;
+pub(crate) mod sums;
+pub(crate) mod tape;
+mod values;
+mod walker;
+pub(crate) mod way;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use pellucid_graph::check::GradientPlan;
+use pellucid_graph::{GradientOf, NodeId, NodeKind};
+use pellucid_models::Model;
+
+use crate::error::{EngineError, Interruption};
+use crate::job::{Job, OUTSIDE};
+use crate::nodes::Evaluator;
+use crate::operations::{OperationError, gradients};
+use crate::pass::Schedule;
+use crate::slots::BufferPool;
+use crate::tensor::Tensor;
+
+pub(crate) use apply::apply_backward;
+pub(crate) use tape::Tape;
+use values::{Complete, Values};
+pub(crate) use walker::Trail;
+use walker::Walker;
+pub(crate) use way::Ways;
+
+/// Why a way back ends before its end.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A node's own rule failed.
+    Node(NodeId, OperationError),
+    /// A fault of the engine.
+    Internal(String),
+}
+
+impl Failure {
+    fn at(id: NodeId, error: OperationError) -> Failure {
+        Failure::Node(id, error)
+    }
+}
+
+impl From<Interruption> for Failure {
+    fn from(interruption: Interruption) -> Failure {
+        match interruption {
+            Interruption::Internal(message) => Failure::Internal(message),
+            Interruption::AllFailed => Failure::Internal("interrupted".into()),
+        }
+    }
+}
+
+/// Whether anything was done.
+pub(crate) type Outcome = Result<bool, Failure>;
+
+/// What a way back works with.
+pub(crate) struct Desk<'d, 'a> {
+    pub model: &'d Model,
+    pub schedule: &'d Schedule,
+    pub job: &'d mut Job<'a>,
+    pub pool: &'d mut BufferPool,
+    pub plan: &'a GradientPlan,
+    /// The setters of each invoke, in program order.
+    pub setters: &'d BTreeMap<usize, Vec<NodeId>>,
+    values: &'d mut Values,
+}
+
+impl Desk<'_, '_> {
+    /// Gives a gradient to its node, and runs what can run then.
+    fn deliver(&mut self, target: NodeId, gradient: Tensor) {
+        let program = self.job.program;
+        let evaluator = Evaluator { model: self.model, schedule: self.schedule, program };
+        self.job.deliver((OUTSIDE, target), vec![gradient], &evaluator, self.pool);
+    }
+}
+
+/// One `backward` on its way.
+pub(crate) struct WayBack<'a> {
+    pub job: usize,
+    plan: &'a GradientPlan,
+    values: Values,
+    walkers: Vec<Walker>,
+    /// Gradients of nodes' own values, by node; those of getters are read and written where they are passed.
+    targets: BTreeMap<NodeId, Vec<NodeId>>,
+    setters: BTreeMap<usize, Vec<NodeId>>,
+    /// Nodes whose cotangent is complete but that wait for a written gradient: the cotangents, and how many of the
+    /// node's targets are done.
+    open: VecDeque<(Complete, usize)>,
+}
+
+/// What an interleaver lends to a way back.
+pub(crate) struct Lent<'d, 'a> {
+    pub model: &'d Model,
+    pub schedule: &'d Schedule,
+    pub job: &'d mut Job<'a>,
+    pub pool: &'d mut BufferPool,
+}
+
+impl<'a> WayBack<'a> {
+    /// A `backward` whose value is there, with the ways of its trace's invokes.
+    pub fn begin<'t>(
+        job: usize,
+        plan: &'a GradientPlan,
+        ways: &Ways,
+        trail: &'t dyn Fn(usize) -> Option<Trail<'t>>,
+        setters: BTreeMap<usize, Vec<NodeId>>,
+        lent: &mut Lent<'_, 'a>,
+    ) -> Result<WayBack<'a>, Failure> {
+        let program = lent.job.program;
+        let NodeKind::Backward { of, cotangent } = program.program.node(plan.backward).kind else {
+            return Err(Failure::Internal("a way back without its node".into()));
+        };
+        let failed = |error| Failure::at(plan.backward, error);
+        let missing = || OperationError::new("the value that it goes back from is not there");
+        let value = lent.job.value(of, OUTSIDE).ok_or_else(missing).map_err(failed)?;
+        let seed = match cotangent {
+            Some(cotangent) => {
+                let sent = lent.job.value(cotangent, OUTSIDE).ok_or_else(missing).map_err(failed)?;
+                if sent.shape() != value.shape() {
+                    let message = format!(
+                        "the value has shape {:?}, but its cotangent {:?}",
+                        value.shape(),
+                        sent.shape()
+                    );
+                    return Err(failed(OperationError::new(message)));
+                }
+                sent.cast(value.dtype()).map_err(failed)?
+            }
+            None => {
+                let one = Tensor::from_f64(vec![1.0; value.elements()], value.shape());
+                one.and_then(|one| one.cast(value.dtype())).map_err(failed)?
+            }
+        };
+        lent.job.applied((OUTSIDE, plan.backward));
+        let mut targets: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+        let trace = program.nodes[plan.backward.index()].trace;
+        for &target in &plan.targets {
+            if let Some((_, GradientOf::Value(value))) = program.program.node(target).kind.gradient() {
+                let getter = matches!(program.program.node(value.node).kind, NodeKind::Get(_));
+                if !(getter && trace.is_some() && program.nodes[value.node.index()].trace == trace) {
+                    targets.entry(value.node).or_default().push(target);
+                }
+            }
+        }
+        let mut values = Values::new(plan, lent.job, of, seed);
+        let mut walkers = Vec::new();
+        {
+            let desk = Desk {
+                model: lent.model,
+                schedule: lent.schedule,
+                job: lent.job,
+                pool: lent.pool,
+                plan,
+                setters: &setters,
+                values: &mut values,
+            };
+            for (invoke, way) in ways.of_backward(plan.backward) {
+                if let Some(trail) = trail(invoke) {
+                    walkers.push(Walker::new(invoke, way.clone(), &trail, &desk));
+                }
+            }
+        }
+        Ok(WayBack { job, plan, values, walkers, targets, setters, open: VecDeque::new() })
+    }
+
+    /// Whether everything that was asked for has been given.
+    pub fn is_done(&self, job: &Job<'_>) -> bool {
+        job.failed.is_some() || (self.walkers.is_empty() && self.open.is_empty() && self.values.is_empty())
+    }
+
+    /// Its plan.
+    pub fn plan(&self) -> &'a GradientPlan {
+        self.plan
+    }
+
+    /// The gradient that it waits for: a `set_grad` whose value is not there.
+    pub fn waits_at(&self) -> NodeId {
+        self.plan.targets.first().copied().unwrap_or(self.plan.backward)
+    }
+
+    /// Goes on as far as it can. Whether it got anywhere.
+    pub fn advance<'t>(
+        &mut self,
+        trail: &'t dyn Fn(usize) -> Option<Trail<'t>>,
+        lent: &mut Lent<'_, 'a>,
+    ) -> bool {
+        let mut moved = false;
+        loop {
+            match self.once(trail, lent) {
+                Ok(true) if lent.job.failed.is_none() => moved = true,
+                Ok(_) => return moved,
+                Err(Failure::Node(id, error)) => {
+                    lent.job.fail(id, &error);
+                    return true;
+                }
+                Err(Failure::Internal(message)) => {
+                    lent.job.failed.get_or_insert(EngineError::Internal(message));
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn once<'t>(
+        &mut self,
+        trail: &'t dyn Fn(usize) -> Option<Trail<'t>>,
+        lent: &mut Lent<'_, 'a>,
+    ) -> Outcome {
+        let mut moved = false;
+        let mut desk = Desk {
+            model: lent.model,
+            schedule: lent.schedule,
+            job: lent.job,
+            pool: lent.pool,
+            plan: self.plan,
+            setters: &self.setters,
+            values: &mut self.values,
+        };
+        let program = desk.job.program;
+        while let Some(complete) =
+            desk.values.next_complete(|id| program.nodes[id.index()].outputs.len().max(1))?
+        {
+            self.open.push_back((complete, 0));
+            moved = true;
+        }
+        for _ in 0..self.open.len() {
+            let Some(((id, mut cotangents), done)) = self.open.pop_front() else { break };
+            let targets = self.targets.get(&id).map_or(&[][..], Vec::as_slice);
+            let reached = targets_of_value(targets, done, &mut cotangents, &mut desk)?;
+            if desk.job.failed.is_some() {
+                return Ok(true);
+            }
+            moved |= reached > done;
+            if reached < targets.len() {
+                self.open.push_back(((id, cotangents), reached));
+            } else {
+                node(id, cotangents, &mut desk)?;
+                moved = true;
+            }
+        }
+        for walker in &mut self.walkers {
+            let trail = trail(walker.invoke);
+            let trail = trail.ok_or_else(|| Failure::Internal("an invoke that did not run".into()))?;
+            moved |= walker.advance(&trail, &mut desk)?;
+            if desk.job.failed.is_some() {
+                return Ok(true);
+            }
+        }
+        self.walkers.retain(|walker| !walker.is_done());
+        Ok(moved)
+    }
+}
+
+/// Reads and writes the gradients of a node's own value; gives back how many of the targets are done.
+fn targets_of_value(
+    targets: &[NodeId],
+    mut done: usize,
+    cotangents: &mut [Option<Tensor>],
+    desk: &mut Desk<'_, '_>,
+) -> Result<usize, Failure> {
+    let program = desk.job.program;
+    while let Some(&target) = targets.get(done) {
+        let failed = |error| Failure::at(target, error);
+        let kind = &program.program.node(target).kind;
+        let Some((_, GradientOf::Value(of))) = kind.gradient() else { return Ok(targets.len()) };
+        let missing = || failed(OperationError::new("the value that it is the gradient of is not there"));
+        let value = desk.job.value(*of, OUTSIDE).ok_or_else(missing)?;
+        let (shape, dtype) = (value.shape().to_vec(), value.dtype());
+        let place = of.output as usize;
+        if let NodeKind::SetGrad { value, .. } = kind {
+            if !desk.job.is_ready((OUTSIDE, target)) {
+                return Ok(done);
+            }
+            if let (Some(given), Some(cotangent)) =
+                (desk.job.value(*value, OUTSIDE), cotangents.get_mut(place))
+            {
+                *cotangent = Some(sums::fit(&given, &shape, dtype).map_err(failed)?);
+            }
+            desk.job.applied((OUTSIDE, target));
+        } else {
+            let gradient = match cotangents.get(place) {
+                Some(Some(cotangent)) => sums::given_out(cotangent, dtype),
+                _ => sums::zeros(&shape, dtype),
+            };
+            desk.deliver(target, gradient.map_err(failed)?);
+        }
+        done += 1;
+        if desk.job.failed.is_some() {
+            return Ok(done);
+        }
+    }
+    Ok(done)
+}
+
+/// Goes back through one node: its cotangent is finished.
+fn node(id: NodeId, mut cotangents: Vec<Option<Tensor>>, desk: &mut Desk<'_, '_>) -> Result<(), Failure> {
+    let failed = |error| Failure::at(id, error);
+    let program = desk.job.program;
+    match &program.program.node(id).kind {
+        NodeKind::Get(_) => {
+            let cotangent = if cotangents.is_empty() { None } else { cotangents.swap_remove(0) };
+            desk.values.finish_getter(id, cotangent);
+        }
+        NodeKind::Apply { input, .. } => {
+            if !desk.plan.goes_through(input.node) {
+                return Ok(());
+            }
+            let module = program.nodes[id.index()].module;
+            let (value, cotangent) = (desk.job.value(*input, OUTSIDE), cotangents.first().cloned().flatten());
+            let part = match (module, value, cotangent) {
+                (Some(module), Some(value), Some(cotangent)) => Some(
+                    apply_backward(desk.model, desk.schedule, module, &value, &cotangent, desk.pool)
+                        .map_err(failed)?,
+                ),
+                _ => None,
+            };
+            desk.values.bring(*input, (id, 0), part);
+        }
+        NodeKind::Operation(own) => {
+            let narrowed = desk.job.in_narrowed_columns((OUTSIDE, id));
+            let operation = narrowed.as_ref().unwrap_or(own);
+            let reads = operation.reads();
+            let flows = values::flows(desk.job, id);
+            let wanted: Vec<bool> = reads
+                .iter()
+                .map(|(value, elements)| {
+                    *elements && flows.contains(value) && desk.plan.goes_through(value.node)
+                })
+                .collect();
+            let parts = if cotangents.iter().any(Option::is_some) {
+                let missing = || failed(OperationError::new("a value of the way there is not there"));
+                let inputs: Option<Vec<Tensor>> =
+                    reads.iter().map(|(value, _)| desk.job.value(*value, OUTSIDE)).collect();
+                let outputs = desk.job.outputs((OUTSIDE, id)).ok_or_else(missing)?;
+                let inputs = inputs.ok_or_else(missing)?;
+                let dtypes = cotangents.iter_mut().zip(&outputs);
+                dtypes.for_each(|(cotangent, output)| {
+                    if !output.dtype().is_float() {
+                        *cotangent = None;
+                    }
+                });
+                gradients::vjp(operation, &inputs, &outputs, &cotangents, &wanted).map_err(failed)?
+            } else {
+                vec![None; reads.len()]
+            };
+            for (place, ((value, _), part)) in reads.iter().zip(parts).enumerate() {
+                if wanted[place] {
+                    desk.values.bring(*value, (id, place), part);
+                }
+            }
+        }
+        // A setter's cotangent came from the walker and has gone on; nothing is behind a literal or a constant.
+        _ => {}
+    }
+    Ok(())
+}

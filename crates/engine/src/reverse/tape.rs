@@ -1,0 +1,88 @@
+//! What is kept of an invoke's pass for the way back: the slots that vector-Jacobian products read, and nothing else.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use pellucid_graph::DType;
+use pellucid_models::stage::{Kernel, Slot, Stage};
+
+use crate::job::Instance;
+use crate::pass::PassState;
+use crate::slots::{Rows, SlotValue};
+
+/// What is kept of one invoke's pass.
+#[derive(Debug, Default)]
+pub(crate) struct Tape {
+    /// Slots of rows; whether they were narrowed then.
+    rows: HashMap<(Slot, bool), Rows>,
+    /// Scores and patterns, of each of the invoke's sequences.
+    ragged: HashMap<Slot, Vec<Option<Arc<Vec<f32>>>>>,
+    /// What setters wrote: shape and number type.
+    pub written: HashMap<Instance, (Vec<usize>, DType)>,
+    bytes: u64,
+}
+
+/// The slots of a stage that its vector-Jacobian product reads.
+fn read_on_the_way_back(stage: &Stage) -> Vec<Slot> {
+    match &stage.kernel {
+        Kernel::Hook { .. }
+        | Kernel::Embed { .. }
+        | Kernel::Linear { .. }
+        | Kernel::Add
+        | Kernel::Scale(_)
+        | Kernel::View { .. }
+        | Kernel::Rotary { .. } => Vec::new(),
+        Kernel::Multiply | Kernel::NormApply(_) => stage.inputs.clone(),
+        Kernel::SoftCap(_) | Kernel::Activation(_) => vec![stage.inputs[0]],
+        Kernel::NormScale(_) => vec![stage.inputs[0], stage.outputs[0]],
+        Kernel::AttentionScores(_) => stage.inputs.clone(),
+        Kernel::AttentionPattern(_) => vec![stage.outputs[0]],
+        Kernel::AttentionMixed(_) => vec![stage.inputs[1]],
+    }
+}
+
+impl Tape {
+    /// Keeps what a stage that has just run needs on the way back, of those sequences. Gives back the bytes it takes.
+    pub fn record(&mut self, stage: &Stage, state: &PassState, sequences: Range<usize>) -> u64 {
+        let before = self.bytes;
+        let first = state.rows.get(sequences.start).map_or(0, |rows| rows.start);
+        let end =
+            sequences.end.checked_sub(1).and_then(|last| state.rows.get(last)).map_or(first, |rows| rows.end);
+        for slot in read_on_the_way_back(stage) {
+            match state.slot(slot) {
+                Some(SlotValue::Rows(rows)) => {
+                    let bytes = 4 * (rows.width() * (end - first)) as u64;
+                    self.rows.entry((slot, state.narrowed)).or_insert_with(|| {
+                        self.bytes += bytes;
+                        rows.part(first, end - first, state.tokens())
+                    });
+                }
+                Some(SlotValue::Ragged(all)) => {
+                    let own = all.get(sequences.clone()).unwrap_or_default().to_vec();
+                    self.ragged.entry(slot).or_insert_with(|| {
+                        self.bytes += own.iter().flatten().map(|own| 4 * own.len() as u64).sum::<u64>();
+                        own
+                    });
+                }
+                _ => {}
+            }
+        }
+        self.bytes - before
+    }
+
+    /// A slot's rows.
+    pub fn rows(&self, slot: Slot, narrowed: bool) -> Option<&Rows> {
+        self.rows.get(&(slot, narrowed))
+    }
+
+    /// A sequence's scores or pattern, where they were materialised.
+    pub fn ragged(&self, slot: Slot, sequence: usize) -> Option<&Arc<Vec<f32>>> {
+        self.ragged.get(&slot)?.get(sequence)?.as_ref()
+    }
+
+    /// Bytes that it holds.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}

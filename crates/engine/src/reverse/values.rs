@@ -1,0 +1,158 @@
+//! Cotangents of a program's values on one way back.
+//!
+//! A value's cotangent is the sum of what its users bring, added in program order of the users and, for one user, in order
+//! of its arguments: whenever they happened to come. It is finished when all have come.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use pellucid_graph::check::GradientPlan;
+use pellucid_graph::{NodeId, NodeKind, Value};
+
+use super::Failure;
+use super::sums;
+use super::tape::Tape;
+use crate::job::{Job, OUTSIDE};
+use crate::tensor::Tensor;
+
+/// What a user brings, by the place of the argument through which it read the value.
+type Brought = ((NodeId, usize), u32, Tensor);
+
+/// The cotangents of one way back.
+#[derive(Default)]
+pub(crate) struct Values {
+    /// Of each node on the path: how many uses have not brought anything yet.
+    waiting: HashMap<NodeId, usize>,
+    brought: HashMap<NodeId, Vec<Brought>>,
+    /// Nodes whose cotangent is complete and has not been gone on with.
+    complete: BTreeSet<NodeId>,
+    /// Getters whose cotangent is finished, for the walker that passes them.
+    getters: HashMap<NodeId, Option<Tensor>>,
+    /// Of each setter on the path: the value that it wrote.
+    written: BTreeMap<NodeId, Value>,
+}
+
+impl Values {
+    /// Nothing brought yet, but the cotangent that it begins with.
+    pub fn new(plan: &GradientPlan, job: &Job<'_>, of: Value, cotangent: Tensor) -> Values {
+        let mut values = Values::default();
+        // What was lost brings nothing, and nothing is brought to it.
+        let there = |id: &NodeId| !job.is_lost((OUTSIDE, *id));
+        values.waiting.extend(plan.path.iter().copied().filter(there).map(|id| (id, 0)));
+        for user in plan.path.iter().copied().filter(there) {
+            if let NodeKind::Set { value, .. } = &job.program.program.node(user).kind {
+                values.written.insert(user, *value);
+                *values.waiting.entry(user).or_default() += 1;
+            }
+            for value in flows(job, user) {
+                if let Some(waiting) = values.waiting.get_mut(&value.node) {
+                    *waiting += 1;
+                }
+            }
+        }
+        *values.waiting.entry(of.node).or_default() += 1;
+        values
+            .complete
+            .extend(values.waiting.iter().filter(|(_, waiting)| **waiting == 0).map(|(&id, _)| id));
+        values.bring(of, (plan.backward, 0), Some(cotangent));
+        values
+    }
+
+    /// Whether nothing is complete that was not gone on with.
+    pub fn is_empty(&self) -> bool {
+        self.complete.is_empty()
+    }
+
+    /// A user brings its part, or that there is none.
+    pub fn bring(&mut self, value: Value, place: (NodeId, usize), part: Option<Tensor>) {
+        if !self.waiting.contains_key(&value.node) {
+            return;
+        }
+        if let Some(part) = part {
+            self.brought.entry(value.node).or_default().push((place, value.output, part));
+        }
+        self.count_down(value.node);
+    }
+
+    fn count_down(&mut self, id: NodeId) {
+        if let Some(waiting) = self.waiting.get_mut(&id) {
+            *waiting = waiting.saturating_sub(1);
+            if *waiting == 0 {
+                self.complete.insert(id);
+            }
+        }
+    }
+
+    /// A node whose cotangent is complete, with that of each of its outputs; the last in program order first.
+    pub fn next_complete(&mut self, outputs: impl Fn(NodeId) -> usize) -> Result<Option<Complete>, Failure> {
+        let Some(id) = self.complete.pop_last() else { return Ok(None) };
+        let mut brought = self.brought.remove(&id).unwrap_or_default();
+        brought.sort_by_key(|(place, _, _)| *place);
+        let mut parts: Vec<Vec<Tensor>> = vec![Vec::new(); outputs(id)];
+        for (_, output, tensor) in brought {
+            if let Some(parts) = parts.get_mut(output as usize) {
+                parts.push(tensor);
+            }
+        }
+        let cotangents: Result<Vec<Option<Tensor>>, _> = parts.into_iter().map(sums::sum).collect();
+        Ok(Some((id, cotangents.map_err(|error| Failure::at(id, error))?)))
+    }
+
+    /// A getter's cotangent is finished.
+    pub fn finish_getter(&mut self, getter: NodeId, cotangent: Option<Tensor>) {
+        self.getters.insert(getter, cotangent);
+    }
+
+    /// Whether a getter's cotangent is finished.
+    pub fn is_finished(&self, getter: NodeId) -> bool {
+        self.getters.contains_key(&getter)
+    }
+
+    /// A getter's finished cotangent, if it has one.
+    pub fn take_finished(&mut self, getter: NodeId) -> Option<Tensor> {
+        self.getters.remove(&getter).flatten()
+    }
+
+    /// Whether a setter's value has a gradient that is needed.
+    pub fn waits_for(&self, setter: NodeId) -> bool {
+        self.written.contains_key(&setter)
+    }
+
+    /// What a setter wrote has this cotangent, in the hook point's shape.
+    pub fn of_setter(
+        &mut self,
+        setter: NodeId,
+        cotangent: Option<Tensor>,
+        tape: &Tape,
+    ) -> Result<(), Failure> {
+        let Some(&value) = self.written.get(&setter) else { return Ok(()) };
+        let part = match (cotangent, tape.written.get(&(OUTSIDE, setter))) {
+            (Some(cotangent), Some((shape, dtype))) => {
+                Some(sums::sum_to(&cotangent, shape, *dtype).map_err(|error| Failure::at(setter, error))?)
+            }
+            _ => None,
+        };
+        self.bring(value, (setter, 0), part);
+        self.count_down(setter);
+        Ok(())
+    }
+}
+
+/// A node and the cotangent of each of its outputs.
+pub(crate) type Complete = (NodeId, Vec<Option<Tensor>>);
+
+/// The values that gradients flow to from a node, one for each argument that reads one.
+pub(crate) fn flows(job: &Job<'_>, user: NodeId) -> Vec<Value> {
+    let float = |value: &Value| {
+        let outputs = &job.program.nodes[value.node.index()].outputs;
+        outputs.get(value.output as usize).is_some_and(|output| output.dtype.is_float())
+    };
+    match &job.program.program.node(user).kind {
+        NodeKind::Set { value, .. } => vec![*value],
+        NodeKind::Apply { input, .. } => vec![*input],
+        NodeKind::Operation(operation) if operation.kind.definition().differentiable => {
+            let reads = operation.reads().into_iter();
+            reads.filter(|(value, elements)| *elements && float(value)).map(|(value, _)| value).collect()
+        }
+        _ => Vec::new(),
+    }
+}

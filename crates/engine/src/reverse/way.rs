@@ -1,0 +1,161 @@
+//! Which stages a gradient goes back through, for one invoke: those that lie between something whose gradient is needed
+//! and something that the loss is computed from. Nothing else is recorded on the way there or computed on the way back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use pellucid_graph::check::{CheckedProgram, GradientPlan};
+use pellucid_graph::{GradientOf, NodeId, NodeKind};
+use pellucid_models::stage::{Kernel, StageList};
+
+use crate::pass::Schedule;
+
+/// The way back through one invoke's pass.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// Of each stage: whether a gradient goes back through it.
+    pub stages: Vec<bool>,
+    /// Of each slot: whether it is computed from something whose gradient is needed.
+    pub slots: Vec<bool>,
+    /// The first stage that is gone back through.
+    pub first: usize,
+    /// The stage after the last.
+    pub end: usize,
+}
+
+/// The ways of the `backward`s of one trace: for each, by invoke.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    ways: BTreeMap<NodeId, BTreeMap<usize, Arc<Way>>>,
+}
+
+impl Ways {
+    /// What the gradients of a trace need. Invokes that are alike share what is found.
+    pub fn of(program: &CheckedProgram, trace: NodeId, list: &StageList, schedule: &Schedule) -> Ways {
+        let mut found = Ways::default();
+        let mut alike: BTreeMap<(Vec<usize>, Vec<usize>), Arc<Way>> = BTreeMap::new();
+        for plan in &program.gradients {
+            let checked = &program.nodes[plan.backward.index()];
+            if checked.trace != Some(trace) || !checked.needed {
+                continue;
+            }
+            let mut ends = Ends::default();
+            ends.collect(program, plan, trace, schedule);
+            let ways = ends.by_invoke.into_iter().map(|(invoke, (starts, ends))| {
+                let (starts, ends): (Vec<usize>, Vec<usize>) =
+                    (starts.into_iter().collect(), ends.into_iter().collect());
+                let key = (starts, ends);
+                let way =
+                    alike.entry(key).or_insert_with_key(|(starts, ends)| Arc::new(way(list, starts, ends)));
+                (invoke, way.clone())
+            });
+            found.ways.insert(plan.backward, ways.collect());
+        }
+        found
+    }
+
+    /// Whether there is none, or none left.
+    pub fn is_empty(&self) -> bool {
+        self.ways.is_empty()
+    }
+
+    /// A `backward` has come to its end.
+    pub fn end(&mut self, backward: NodeId) {
+        self.ways.remove(&backward);
+    }
+
+    /// The invokes that a `backward` goes back through, and the way in each.
+    pub fn of_backward(&self, backward: NodeId) -> impl Iterator<Item = (usize, &Arc<Way>)> {
+        self.ways.get(&backward).into_iter().flatten().map(|(&invoke, way)| (invoke, way))
+    }
+
+    /// The stages of an invoke that some `backward` goes back through; none: it is not tracked.
+    pub fn tracked(&self, invoke: usize) -> Option<Arc<[bool]>> {
+        let mut tracked: Option<Vec<bool>> = None;
+        for way in self.ways.values().filter_map(|ways| ways.get(&invoke)) {
+            match &mut tracked {
+                None => tracked = Some(way.stages.clone()),
+                Some(tracked) => tracked.iter_mut().zip(&way.stages).for_each(|(all, own)| *all |= own),
+            }
+        }
+        tracked.filter(|tracked| tracked.contains(&true)).map(Arc::from)
+    }
+}
+
+/// Where gradients enter and leave each invoke's pass: the stages of hook points.
+#[derive(Default)]
+struct Ends {
+    /// By invoke: what is written, or asked for; and what is read.
+    by_invoke: BTreeMap<usize, (BTreeSet<usize>, BTreeSet<usize>)>,
+}
+
+impl Ends {
+    fn collect(&mut self, program: &CheckedProgram, plan: &GradientPlan, trace: NodeId, schedule: &Schedule) {
+        let stage = |id: NodeId| {
+            let checked = &program.nodes[id.index()];
+            let own = checked.trace == Some(trace);
+            checked.place.filter(|_| own).and_then(|place| schedule.hook_stage.get(place)).copied()
+        };
+        for &id in &plan.path {
+            match (&program.program.node(id).kind, stage(id)) {
+                (NodeKind::Set { address, .. }, Some(stage)) => {
+                    self.by_invoke.entry(address.invoke).or_default().0.insert(stage);
+                }
+                (NodeKind::Get(address), Some(stage)) => {
+                    self.by_invoke.entry(address.invoke).or_default().1.insert(stage);
+                }
+                _ => {}
+            }
+        }
+        for &target in &plan.targets {
+            let (id, address) = match program.program.node(target).kind.gradient() {
+                Some((_, GradientOf::Hook(address))) => (target, address),
+                Some((_, GradientOf::Value(value))) => match &program.program.node(value.node).kind {
+                    NodeKind::Get(address) => (value.node, address),
+                    _ => continue,
+                },
+                None => continue,
+            };
+            if let Some(stage) = stage(id) {
+                self.by_invoke.entry(address.invoke).or_default().0.insert(stage);
+            }
+        }
+    }
+}
+
+/// Whether gradients flow through a kernel: ids have none.
+fn flows(kernel: &Kernel) -> bool {
+    !matches!(kernel, Kernel::Embed { .. })
+}
+
+fn way(list: &StageList, starts: &[usize], ends: &[usize]) -> Way {
+    let mut slots = vec![false; list.slots as usize];
+    for (number, stage) in list.stages.iter().enumerate() {
+        let reached = flows(&stage.kernel) && stage.inputs.iter().any(|slot| slots[slot.0 as usize]);
+        let begins = starts.binary_search(&number).is_ok();
+        stage.outputs.iter().for_each(|slot| slots[slot.0 as usize] = reached || begins);
+    }
+    let mut leads = vec![false; list.slots as usize];
+    let mut stages = vec![false; list.stages.len()];
+    for (number, stage) in list.stages.iter().enumerate().rev() {
+        let read = ends.binary_search(&number).is_ok();
+        let output = stage.outputs.iter().any(|slot| leads[slot.0 as usize]) || read;
+        stages[number] = output && stage.outputs.iter().any(|slot| slots[slot.0 as usize]);
+        if output {
+            stage.outputs.iter().chain(&stage.inputs).for_each(|slot| leads[slot.0 as usize] = true);
+        }
+    }
+    // What attention's last stage reads on the way back is kept at its first.
+    for number in (0..stages.len()).filter(|&number| stages[number]).collect::<Vec<_>>() {
+        if let Kernel::AttentionMixed(_) = list.stages[number].kernel {
+            let scores = list.stages[..number]
+                .iter()
+                .rposition(|stage| matches!(stage.kernel, Kernel::AttentionScores(_)));
+            scores.into_iter().for_each(|scores| stages[scores] = true);
+        }
+    }
+    // Every hook point that somebody asks at is passed, even if nothing of it comes to the loss.
+    let first = starts.first().into_iter().chain(ends.first()).min().copied().unwrap_or(0);
+    let end = starts.last().into_iter().chain(ends.last()).max().map_or(0, |last| last + 1);
+    Way { stages, slots, first, end }
+}
