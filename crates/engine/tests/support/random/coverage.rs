@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pellucid_graph::check::{CheckedProgram, SpecIndex};
 use pellucid_graph::operation;
-use pellucid_graph::{NodeKind, Prompts};
+use pellucid_graph::{GradientOf, NodeKind, Prompts};
 
 /// Counts by heading and name.
 #[derive(Default)]
@@ -45,6 +45,16 @@ impl Coverage {
                 self.add("construct", format!("{} prompts", prompts.len()));
                 if prompts.iter().any(|tokens| tokens.len() != prompts[0].len()) {
                     self.add("construct", "prompts of unequal length");
+                }
+            }
+        }
+        for plan in &checked.gradients {
+            for id in plan.path.iter().filter(|_| checked.nodes[plan.backward.index()].needed) {
+                match &program.node(*id).kind {
+                    NodeKind::Operation(operation) => self.add("gradient of", operation.kind.name()),
+                    NodeKind::Apply { .. } => self.add("construct", "gradients through applied modules"),
+                    NodeKind::Set { .. } => self.add("construct", "gradients through setters"),
+                    _ => {}
                 }
             }
         }
@@ -99,6 +109,29 @@ impl Coverage {
                 NodeKind::Literal { .. } => self.add("construct", "literals"),
                 NodeKind::Constant(_) => self.add("construct", "constants"),
                 NodeKind::Log(_) => self.add("construct", "logs"),
+                NodeKind::Backward { cotangent, .. } => {
+                    self.add("construct", "ways back");
+                    if cotangent.is_some() {
+                        self.add("construct", "ways back with a cotangent");
+                    }
+                }
+                NodeKind::Grad { of, .. } | NodeKind::SetGrad { of, .. } => {
+                    let written = matches!(node.kind, NodeKind::SetGrad { .. });
+                    match of {
+                        GradientOf::Hook(_) if written => {
+                            self.add("construct", "written gradients of hook points")
+                        }
+                        GradientOf::Value(_) if written => {
+                            self.add("construct", "written gradients of values")
+                        }
+                        GradientOf::Hook(_) => self.add("gradient", kind_of(known.place)),
+                        GradientOf::Value(value) => {
+                            let getter = matches!(program.node(value.node).kind, NodeKind::Get(_));
+                            let what = if getter { "gradients of getters" } else { "gradients of values" };
+                            self.add("construct", what);
+                        }
+                    }
+                }
                 NodeKind::Save(_) | NodeKind::Trace(_) | NodeKind::Steps { .. } => {}
             }
         }

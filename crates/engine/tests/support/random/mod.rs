@@ -7,6 +7,7 @@
 
 pub mod coverage;
 pub mod dice;
+mod gradients;
 mod operations;
 
 use std::collections::BTreeMap;
@@ -104,6 +105,7 @@ pub struct Builder<'a> {
     trace: Option<NodeId>,
     steps: Option<NodeId>,
     known: Vec<Known>,
+    backwards: Vec<NodeId>,
     taken: usize,
     proposed: usize,
     refusals: BTreeMap<String, usize>,
@@ -135,6 +137,7 @@ impl<'a> Builder<'a> {
             trace: None,
             steps: None,
             known: Vec::new(),
+            backwards: Vec::new(),
             taken: 0,
             proposed: 0,
             refusals: BTreeMap::new(),
@@ -395,6 +398,7 @@ impl<'a> Builder<'a> {
             46..52 => self.apply(),
             52..57 => self.input_value(),
             57..65 => self.save(),
+            65..77 => self.gradients(),
             _ => self.some_operation(),
         }
     }
