@@ -40,7 +40,12 @@ impl Invoke {
         Writer { builder: &self.builder, scope: self.scope, location: Location::caller() }
     }
 
-    fn address(&self, hook: &str, location: &'static Location<'static>) -> HookAddress {
+    /// Whether it is one of that trace of that program.
+    pub(crate) fn stands_in(&self, builder: &Arc<Builder>, scope: Scope) -> bool {
+        Arc::ptr_eq(builder, &self.builder) && scope.trace == self.scope.trace
+    }
+
+    pub(crate) fn address(&self, hook: &str, location: &'static Location<'static>) -> HookAddress {
         if self.scope.steps.is_none() && self.step.is_none() && self.builder.has_open_steps() {
             let fault = Fault::new(format!("`{hook}` is addressed inside `steps`, but not at a step"))
                 .with_hint("take the invoke at the current step with `step.at(&invoke)`, or at a fixed one with `invoke.at_step(k)`");

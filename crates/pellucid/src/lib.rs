@@ -29,6 +29,7 @@
 //! | [`Trace`] | one or more inputs, and one graph over them; with [`Trace::generate`] a generation |
 //! | [`Invoke`], [`Module`] | one input of a trace; its hook points by path, read and set |
 //! | [`Value`] | what will have been computed: operators and methods with PyTorch's names and semantics |
+//! | [`Backward`] | gradients of a value, read and written |
 //! | [`Session`] | traces in sequence, whose values flow from one to the next |
 //! | [`Results`], [`Tensor`] | what comes back |
 //! | [`Program`] | an experiment as data: written down, sent, run elsewhere |
@@ -54,6 +55,7 @@
 //!
 //! **Invariant:** this crate writes programs and hands them to an engine; it computes nothing itself.
 
+mod backward;
 mod builder;
 mod bundled;
 mod error;
@@ -71,6 +73,7 @@ mod steps;
 mod trace;
 mod value;
 
+pub use backward::Backward;
 pub use error::{Error, Result};
 pub use generation::Generation;
 pub use invoke::Invoke;

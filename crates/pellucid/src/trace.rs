@@ -8,6 +8,7 @@ use pellucid_graph::fault::Fault;
 use pellucid_graph::program::Invoke as InvokeDefinition;
 use pellucid_graph::{NodeId, NodeKind, Program, Prompts, StepSelection};
 
+use crate::backward::Backward;
 use crate::builder::{Scope, source};
 use crate::error::Result;
 use crate::generation::Generation;
@@ -16,7 +17,7 @@ use crate::prompts::IntoPrompts;
 use crate::results::Results;
 use crate::session::Session;
 use crate::steps::Steps;
-use crate::value::Writer;
+use crate::value::{Value, Writer};
 
 /// One or more invokes and one graph over them. Values of its invokes can be used in one another freely, in either
 /// direction: what runs first is the planner's affair.
@@ -118,6 +119,18 @@ impl Trace {
         let result = body(&steps);
         builder.set_open_steps(None);
         result
+    }
+
+    /// Goes back from a value of one element, a loss or a logit: see [`Backward`].
+    #[track_caller]
+    pub fn backward(&self, of: &Value) -> Backward {
+        Backward::new(self.writer(), of, None)
+    }
+
+    /// Goes back from a value of any shape, with a cotangent of that shape.
+    #[track_caller]
+    pub fn backward_with(&self, of: &Value, cotangent: &Value) -> Backward {
+        Backward::new(self.writer(), of, Some(cotangent))
     }
 
     /// The session that it stands in: its own, unless it was opened in one.

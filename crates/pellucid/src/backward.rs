@@ -1,0 +1,121 @@
+//! Gradients.
+
+use std::panic::Location;
+use std::sync::Arc;
+
+use pellucid_graph::fault::Fault;
+use pellucid_graph::{GradientOf, NodeId, NodeKind};
+
+use crate::builder::{Builder, Scope, source};
+use crate::invoke::Invoke;
+use crate::value::{Value, Writer};
+
+/// The way back from one value: its gradients with respect to whatever it was computed from, read and written.
+///
+/// ```
+/// use pellucid::{Model, s};
+///
+/// # fn main() -> pellucid::Result<()> {
+/// let model = Model::bundled()?;
+/// let paris = i64::from(model.token(" Paris")?);
+/// let trace = model.trace();
+/// let prompt = trace.invoke("The Eiffel Tower is in the city of");
+/// let hidden = prompt.layer(1).output(); // [prompts, length, hidden]
+/// let loss = -prompt.logits().index(s![0, -1]).log_softmax(-1).index(s![paris]);
+///
+/// let back = trace.backward(&loss);
+/// (back.grad(&hidden) * &hidden).sum(-1).save("attribution"); // [prompts, length]
+/// back.hook_grad(&prompt, "layers.0.attention.pattern").save("pattern");
+///
+/// let results = trace.run()?;
+/// assert_eq!(results["attribution"].shape().len(), 2);
+/// assert!(results["pattern"].to_vec_f32()?.iter().any(|gradient| *gradient != 0.0));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A written gradient flows on: what is computed before it is what changes. So a layer's part can be left out, or doubled.
+///
+/// ```
+/// use pellucid::{Model, s};
+///
+/// # fn main() -> pellucid::Result<()> {
+/// # let model = Model::bundled()?;
+/// let trace = model.trace();
+/// let prompt = trace.invoke("The Eiffel Tower is in the city of");
+/// let back = trace.backward(&prompt.logits().index(s![0, -1, 0]));
+/// let gradient = back.hook_grad(&prompt, "layers.2.mlp.output");
+/// back.set_hook_grad(&prompt, "layers.2.mlp.output", &(gradient * 0.0));
+/// back.hook_grad(&prompt, "layers.2.mlp.input").save("nothing");
+/// assert!(trace.run()?["nothing"].to_vec_f32()?.iter().all(|gradient| *gradient == 0.0));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Backward {
+    builder: Arc<Builder>,
+    scope: Scope,
+    id: NodeId,
+}
+
+impl Backward {
+    pub(crate) fn new(mut writer: Writer<'_>, of: &Value, cotangent: Option<&Value>) -> Backward {
+        let of = writer.read(of);
+        let cotangent = cotangent.map(|cotangent| writer.read(cotangent));
+        let value = writer.node("", NodeKind::Backward { of, cotangent });
+        Backward { builder: writer.builder.clone(), scope: writer.scope, id: value.node_id() }
+    }
+
+    #[track_caller]
+    fn writer(&self) -> Writer<'_> {
+        Writer { builder: &self.builder, scope: self.scope, location: Location::caller() }
+    }
+
+    fn hook(&self, invoke: &Invoke, hook: &str, location: &'static Location<'static>) -> GradientOf {
+        if !invoke.stands_in(&self.builder, self.scope) {
+            let fault =
+                Fault::new(format!("the gradient of `{hook}` is asked of an invoke of another trace"))
+                    .with_hint("gradients flow through the model within one trace");
+            self.builder.fault(Fault { source: Some(source(location)), ..fault });
+        }
+        GradientOf::Hook(invoke.address(hook, location))
+    }
+
+    /// The gradient with respect to a value: of its shape and number type. Of a hook point that was read, it is that of
+    /// the version that was read.
+    #[track_caller]
+    pub fn grad(&self, value: &Value) -> Value {
+        let mut writer = self.writer();
+        let of = GradientOf::Value(writer.read(value));
+        writer.scope = self.scope;
+        writer.node("", NodeKind::Grad { backward: self.id, of })
+    }
+
+    /// The gradient with respect to a hook point: of the version that flowed on, after all edits.
+    #[track_caller]
+    pub fn hook_grad(&self, invoke: &Invoke, hook: &str) -> Value {
+        let writer = self.writer();
+        let of = self.hook(invoke, hook, writer.location);
+        writer.node("", NodeKind::Grad { backward: self.id, of })
+    }
+
+    /// Replaces the gradient with respect to a value by one of its shape, or one that expands to it; it flows on.
+    #[track_caller]
+    pub fn set_grad(&self, value: &Value, gradient: &Value) {
+        let mut writer = self.writer();
+        let of = GradientOf::Value(writer.read(value));
+        let value = writer.read(gradient);
+        writer.scope = self.scope;
+        writer.node("", NodeKind::SetGrad { backward: self.id, of, value });
+    }
+
+    /// Replaces the gradient with respect to a hook point; it flows on.
+    #[track_caller]
+    pub fn set_hook_grad(&self, invoke: &Invoke, hook: &str, gradient: &Value) {
+        let mut writer = self.writer();
+        let of = self.hook(invoke, hook, writer.location);
+        let value = writer.read(gradient);
+        writer.scope = self.scope;
+        writer.node("", NodeKind::SetGrad { backward: self.id, of, value });
+    }
+}
