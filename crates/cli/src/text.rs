@@ -1,14 +1,4 @@
-//! Numbers and tokens laid out for a terminal.
-
-/// A token as it can be shown in a line: spaces at its beginning as `·`, control characters escaped.
-pub(crate) fn token(text: &str) -> String {
-    let body = text.trim_start_matches(' ');
-    let mut shown = "·".repeat(text.len() - body.len());
-    for character in body.chars() {
-        if character.is_control() { shown.extend(character.escape_default()) } else { shown.push(character) }
-    }
-    shown
-}
+//! Numbers and texts laid out for a terminal.
 
 /// A text of just so many columns: cut (with `…`) or filled with spaces. Wide characters count as one.
 pub(crate) fn fit(text: &str, columns: usize) -> String {
@@ -68,13 +58,6 @@ pub(crate) fn terminal_columns() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tokens_show_their_spaces_and_control_characters() {
-        assert_eq!(token(" John"), "·John");
-        assert_eq!(token("\n"), "\\n");
-        assert_eq!(token(""), "");
-    }
 
     #[test]
     fn texts_fit_their_columns() {

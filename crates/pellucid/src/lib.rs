@@ -32,6 +32,7 @@
 //! | [`Backward`] | gradients of a value, read and written |
 //! | [`Session`] | traces in sequence, whose values flow from one to the next |
 //! | [`Results`], [`Tensor`] | what comes back |
+//! | [`picture`] | heat maps and curves of it, for a terminal and as a web page |
 //! | [`Program`] | an experiment as data: written down, sent, run elsewhere |
 //!
 //! A trace only writes a program down. Before anything runs, all of it is checked against the model: hook points, shapes,
@@ -65,6 +66,7 @@ mod generation;
 mod invoke;
 mod model;
 mod module;
+pub mod picture;
 mod prompts;
 mod results;
 mod session;

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use pellucid::Model;
+use pellucid::picture::Paint;
 
 use crate::arguments::Demo;
 use crate::demo::{experiment, page, terminal};
@@ -17,9 +18,9 @@ pub(crate) fn demo(demo: &Demo, out: &mut dyn Write) -> Result<(), Failure> {
     if demo.json {
         return crate::commands::write_json(&findings, out);
     }
-    terminal::draw(&findings, terminal::Paint::for_stdout(), out)?;
+    terminal::draw(&findings, Paint::for_stdout(), out)?;
     let file = |error| Failure::File { name: demo.html.display().to_string(), error };
-    std::fs::write(&demo.html, page::page(&findings)).map_err(file)?;
+    std::fs::write(&demo.html, page::page(&findings)?).map_err(file)?;
     let path = std::path::absolute(&demo.html).unwrap_or_else(|_| demo.html.clone());
     writeln!(out, "\nThe same picture, with every number: {}", path.display())?;
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use pellucid::picture::token;
 use pellucid::{Model, RunOptions, s};
 use serde::Serialize;
 
@@ -86,7 +87,7 @@ fn draw(table: &Table, columns: usize, out: &mut dyn Write) -> Result<(), Failur
         if start > 0 {
             writeln!(out)?;
         }
-        let heads = table.tokens[start..end].iter().map(|token| text::fit(&text::token(token), CELL));
+        let heads = table.tokens[start..end].iter().map(|name| text::fit(&token(name), CELL));
         line(out, &text::fit("", label), heads)?;
         for row in &table.layers {
             let ranks = row.positions.first().map_or(0, Vec::len);
@@ -94,7 +95,7 @@ fn draw(table: &Table, columns: usize, out: &mut dyn Write) -> Result<(), Failur
                 let name = if rank == 0 { row.hook_point.as_str() } else { "" };
                 let cells = row.positions[start..end].iter().map(|guesses| {
                     guesses.get(rank).map_or_else(String::new, |guess| {
-                        let token = text::fit(&text::token(&guess.token), CELL - 5);
+                        let token = text::fit(&token(&guess.token), CELL - 5);
                         format!("{token} {:>4}", percent(guess.probability))
                     })
                 });

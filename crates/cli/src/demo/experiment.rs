@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use pellucid::{Invoke, Model, RunOptions, Value, s};
+use pellucid::picture::HeatMap;
+use pellucid::{Invoke, Model, RunOptions, Tensor, Value, s};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -55,6 +56,19 @@ pub(crate) struct Prompt {
 }
 
 impl Findings {
+    /// What was restored, as a picture: a line for each position, a column for each layer.
+    pub(crate) fn heat_map(&self, title: &str, corner: &str, column: &str) -> pellucid::Result<HeatMap> {
+        let (layers, tokens) = (self.layers(), &self.clean.tokens);
+        let values = Tensor::from_f32(self.restored.concat(), &[layers, tokens.len()])?;
+        let columns = (0..layers).map(|layer| format!("{column} {layer}"));
+        let map = HeatMap::new(title, columns, tokens, &values)?.transposed();
+        Ok(map
+            .corner(corner)
+            .meaning(" of the answer comes back")
+            .note(tokens.len().saturating_sub(1), "where the model speaks")
+            .mark(self.differs_at, "the word that differs"))
+    }
+
     /// How many layers.
     pub(crate) fn layers(&self) -> usize {
         self.restored.len()

@@ -1,0 +1,132 @@
+//! Numbers over steps, as lines.
+
+use std::fmt::{self, Display, Formatter, Write};
+
+use pellucid_engine::Tensor;
+
+use super::escape;
+use crate::error::Result;
+
+const WIDTH: f32 = 640.0;
+const HEIGHT: f32 = 220.0;
+/// Lines' colours, told apart without red and green too.
+const COLOURS: [&str; 6] = ["#2f6fd0", "#c8401a", "#8a63d2", "#b8860b", "#2a9d8f", "#5d6678"];
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// Lines over steps, such as losses in training. Shown ([`Display`]) they are a picture for a terminal.
+#[derive(Clone, Debug)]
+pub struct Curves {
+    title: String,
+    lines: Vec<(String, Vec<f32>)>,
+}
+
+impl Curves {
+    /// A picture without lines.
+    pub fn new(title: &str) -> Curves {
+        Curves { title: title.to_owned(), lines: Vec::new() }
+    }
+
+    /// Adds a line, `[steps]`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) where the values are no numbers.
+    pub fn line(mut self, name: &str, values: &Tensor) -> Result<Curves> {
+        self.lines.push((name.to_owned(), values.to_vec_f32()?));
+        Ok(self)
+    }
+
+    fn bounds(&self) -> (f32, f32) {
+        let finite =
+            self.lines.iter().flat_map(|(_, values)| values).copied().filter(|value| value.is_finite());
+        let (low, high) =
+            finite.fold((0.0f32, f32::MIN), |(low, high), value| (low.min(value), high.max(value)));
+        (low, if high > low { high } else { low + 1.0 })
+    }
+
+    /// The lines as an image of HTML; the numbers at both ends stand beside them.
+    pub(super) fn write_html(&self, html: &mut String) -> fmt::Result {
+        let (low, high) = self.bounds();
+        let y = |value: f32| HEIGHT - (value - low) / (high - low) * HEIGHT;
+        write!(
+            html,
+            "<figure>\n<figcaption>{}</figcaption>\n<svg viewBox=\"-50 -10 {} {}\" role=\"img\" aria-label=\"{}\">\n\
+             <path class=\"axis\" d=\"M0 0V{HEIGHT}H{WIDTH}\"/>\n<text x=\"-8\" y=\"6\" class=\"tick\">{high:.2}</text>\n\
+             <text x=\"-8\" y=\"{HEIGHT}\" class=\"tick\">{low:.2}</text>\n",
+            escape(&self.title),
+            WIDTH + 60.0,
+            HEIGHT + 20.0,
+            escape(&self.title),
+        )?;
+        for ((_, values), colour) in self.lines.iter().zip(COLOURS.iter().cycle()) {
+            let last = values.len().saturating_sub(1).max(1) as f32;
+            let points = values.iter().enumerate().filter(|(_, value)| value.is_finite());
+            let points: Vec<String> = points
+                .map(|(step, &value)| format!("{:.1},{:.1}", step as f32 / last * WIDTH, y(value)))
+                .collect();
+            writeln!(html, "<polyline stroke=\"{colour}\" points=\"{}\"/>", points.join(" "))?;
+        }
+        html.push_str("</svg>\n<p class=\"legend\">");
+        for ((name, values), colour) in self.lines.iter().zip(COLOURS.iter().cycle()) {
+            let (first, last) = ends(values);
+            let name = escape(name);
+            write!(html, "<span><b style=\"color:{colour}\">{name}</b> {first:.3} → {last:.3}</span>")?;
+        }
+        html.push_str("</p>\n</figure>\n");
+        Ok(())
+    }
+}
+
+fn ends(values: &[f32]) -> (f32, f32) {
+    (values.first().copied().unwrap_or(f32::NAN), values.last().copied().unwrap_or(f32::NAN))
+}
+
+impl Display for Curves {
+    /// A line for each curve: its name, its shape in bars, its first and its last number.
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let (low, high) = self.bounds();
+        writeln!(formatter, "{}\n", self.title)?;
+        let width = self.lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        for (name, values) in &self.lines {
+            let bar = |value: &f32| {
+                let share = (value - low) / (high - low);
+                let place = if share.is_finite() { share.clamp(0.0, 1.0) * 7.0 } else { 7.0 };
+                BARS.get(place.round() as usize).copied().unwrap_or(' ')
+            };
+            let shape: String = values.iter().map(bar).collect();
+            let (first, last) = ends(values);
+            writeln!(formatter, "  {name:<width$}  {shape}  {first:.3} → {last:.3}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn curves() -> Curves {
+        let values = Tensor::from_f32(vec![4.0, 2.0, f32::NAN, 0.0], &[4]).unwrap();
+        Curves::new("Loss").line("a<b", &values).unwrap()
+    }
+
+    #[test]
+    fn a_curve_is_drawn_in_bars() {
+        assert_eq!(curves().to_string(), "Loss\n\n  a<b  █▅█▁  4.000 → 0.000\n");
+    }
+
+    #[test]
+    fn a_curve_is_a_line_of_its_points_and_what_is_no_number_is_left_out() {
+        let mut html = String::new();
+        curves().write_html(&mut html).unwrap();
+        assert!(html.contains("points=\"0.0,0.0 213.3,110.0 640.0,220.0\""), "{html}");
+        assert!(html.contains("a&lt;b") && !html.contains("a<b"));
+    }
+
+    #[test]
+    fn no_lines_and_no_points_are_pictures_too() {
+        let nothing = Tensor::from_f32(vec![], &[0]).unwrap();
+        let mut html = String::new();
+        Curves::new("").line("empty", &nothing).unwrap().write_html(&mut html).unwrap();
+        assert!(html.contains("points=\"\""));
+    }
+}
