@@ -1,6 +1,7 @@
 //! What developers run. `cargo xtask help` lists it.
 
 mod bench;
+mod experiments;
 mod fuzz;
 mod generate;
 mod golden;
@@ -24,6 +25,8 @@ enum Command {
     Test(test::Arguments),
     /// Print the table of agreements with transformers, family by family, hook point by hook point.
     Golden(golden::Arguments),
+    /// Print the table of agreements of the classic experiments with PyTorch, quantity by quantity.
+    Experiments,
     /// Write the files that are generated from the code: the program schema and the references in docs/.
     Generate(generate::Arguments),
     /// Measure Pellucid beside its peers, and write docs/benchmarks.md.
@@ -36,6 +39,7 @@ fn main() -> std::process::ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Test(arguments) => test::run(&arguments),
         Command::Golden(arguments) => golden::run(&arguments),
+        Command::Experiments => experiments::run(),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),

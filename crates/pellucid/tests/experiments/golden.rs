@@ -1,5 +1,6 @@
 //! Reading a golden experiment, and holding results to it.
 
+use std::io::Write;
 use std::path::Path;
 
 use pellucid::Tensor;
@@ -13,7 +14,15 @@ pub struct Golden {
     tensors: Vec<u8>,
 }
 
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+pub type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// Logits and their differences, which go up to about 20: rounding in f32 differs between implementations by about 2e-6 of that.
+pub const LOGITS: f64 = 1e-4;
+/// Shares and probabilities, which go up to about 1.
+pub const SHARES: f64 = 1e-5;
+
+/// A file that `cargo xtask experiments` reads: a line for each quantity, with its largest deviation and the bound.
+const TABLE: &str = "PELLUCID_EXPERIMENTS_TABLE";
 
 impl Golden {
     pub fn read(name: &str) -> Result<Golden, Box<dyn std::error::Error>> {
@@ -84,17 +93,33 @@ impl Golden {
 
     fn close(&self, key: &str, result: &[f64], expected: &[f64], tolerance: f64) {
         assert_eq!(result.len(), expected.len(), "{}: {key}", self.name);
-        let mut worst: f64 = 0.0;
-        for (place, (result, expected)) in result.iter().zip(expected).enumerate() {
-            let distance = (result - expected).abs();
-            assert!(
-                distance <= tolerance,
-                "{}: {key} at {place} is {result}, in PyTorch {expected}",
-                self.name
-            );
-            worst = worst.max(distance);
-        }
+        // A number that is none is as far off as can be, unless it is just that which is expected.
+        let distance = |(result, expected): (&f64, &f64)| {
+            if result == expected { 0.0 } else { (result - expected).abs() }
+        };
+        let distances = result.iter().zip(expected).map(distance);
+        let worst = distances.map(|distance| if distance.is_nan() { f64::INFINITY } else { distance });
+        let (place, worst) =
+            worst.enumerate().fold((0, 0.0), |most, next| if next.1 > most.1 { next } else { most });
+        self.tell(key, worst, tolerance);
+        assert!(
+            worst <= tolerance,
+            "{}: {key} at {place} is {}, in PyTorch {}: off by {worst:.1e}, more than {tolerance:.0e}",
+            self.name,
+            result[place],
+            expected[place],
+        );
+    }
+
+    /// Writes a line of the table of agreements, if one is wanted.
+    fn tell(&self, key: &str, worst: f64, tolerance: f64) {
         println!("{}: {key} differs by at most {worst:.1e}", self.name);
+        let Some(table) = std::env::var_os(TABLE) else { return };
+        let line = format!("{}\t{}\t{key}\t{worst:e}\t{tolerance:e}\n", self.at("experiment"), self.name);
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(table);
+        // One write for each line: tests run beside one another.
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .expect("the table of agreements can be written");
     }
 }
 
@@ -116,4 +141,19 @@ pub fn text(value: &Value) -> &str {
 
 pub fn texts(value: &Value) -> Vec<&str> {
     list(value).iter().map(text).collect()
+}
+
+/// A number, whole or not.
+pub fn number(value: &Value) -> f64 {
+    value.as_f64().expect("a number")
+}
+
+/// The texts of a list of prompts.
+pub fn prompts(value: &Value) -> Vec<String> {
+    list(value).iter().map(|prompt| text(&prompt["text"]).to_owned()).collect()
+}
+
+/// A list of token ids.
+pub fn tokens(value: &Value) -> Vec<u32> {
+    integers(value).into_iter().map(|token| token as u32).collect()
 }

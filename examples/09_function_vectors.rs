@@ -1,0 +1,118 @@
+//! Function vectors: a relation as a vector.
+//!
+//! In prompts that show a relation by examples ("France: Paris, Italy: Rome, Japan:") a few heads carry, at the last position,
+//! which relation is meant. They are found by putting each head's mean into prompts whose examples are a muddle; what the best
+//! of them write, in the mean, is a vector. Added to a prompt without any example, it asks for that relation.
+
+use pellucid::picture::HeatMap;
+use pellucid::{Model, Result, Results, Tensor, s};
+
+/// Prompts from which a function vector is made.
+pub struct Examples {
+    /// Prompts that show the relation. All have one length.
+    pub clear: Vec<String>,
+    /// Prompts whose examples show no one relation, of the same length.
+    pub confused: Vec<String>,
+    /// What the relation would answer to those.
+    pub answers: Vec<u32>,
+}
+
+/// Saves the answers' mean probability after the confused prompts (`confused_probability`), what each head's mean adds to it
+/// (`effect`, `[layers, heads]`), the places of the `top` best (`heads`, counted layer by layer), and what these heads write,
+/// `vector`, `[hidden]`.
+pub fn function_vector(model: &Model, examples: &Examples, top: i64) -> Result<Results> {
+    let trace = model.trace();
+    let count = examples.answers.len();
+    let every = trace.arange(0, count as i64);
+    let answers = trace.literal(examples.answers.iter().copied(), &[count as u64]);
+    let clear = trace.invoke(&examples.clear);
+    let run = || trace.invoke(&examples.confused);
+    let probability = |logits: pellucid::Value| {
+        logits.index(s![.., -1]).softmax(-1).index(s![&every, &answers]).mean(..) // of [prompts]
+    };
+    let base = probability(run().logits());
+    base.save("confused_probability");
+
+    let (mut effects, mut written) = (Vec::new(), Vec::new());
+    for layer in 0..model.layers() {
+        let mean = clear.layer(layer).get("attention.mixed").index(s![.., -1]).mean(0); // [heads, head size]
+        for head in 0..model.heads() {
+            let patched = run();
+            let place = s![.., -1, head];
+            patched
+                .layer(layer)
+                .edit("attention.mixed", |mixed| mixed.index_put(place, mean.index(s![head])));
+            effects.push(probability(patched.logits()) - &base);
+        }
+        // What each head alone writes: its part of the output projection. Row h holds only head h's mean.
+        let alone = trace.eye(model.heads() as i64).unsqueeze(-1) * mean.unsqueeze(0);
+        let project = format!("transformer.h.{layer}.attn.c_proj");
+        let bias = trace.zeros([model.hidden()]).apply(&project);
+        written.push(alone.flatten(1, 2).apply(&project) - bias); // [heads, hidden]
+    }
+    let effects = trace.stack(&effects, 0);
+    effects.reshape([model.layers(), model.heads()]).save("effect");
+    let (_, best) = effects.topk(top, 0);
+    best.save("heads");
+    trace.cat(&written, 0).index_select(0, &best).sum(0).save("vector");
+    trace.run()
+}
+
+/// Adds a vector to each layer's output at the last position of prompts without examples. Saves `probability`, the mean of
+/// each relation's answers': `[1 + layers, relations]`, first without the vector.
+pub fn ask(model: &Model, prompts: &[String], vector: &Tensor, relations: &[Vec<u32>]) -> Result<Results> {
+    let trace = model.trace();
+    let count = prompts.len();
+    let (every, vector) = (trace.arange(0, count as i64), trace.constant(vector));
+    let mut probabilities = Vec::new();
+    for place in 0..=model.layers() {
+        let run = trace.invoke(prompts);
+        if place > 0 {
+            run.layer(place - 1).edit_output(|output| output.index_add(s![.., -1], &vector));
+        }
+        let likely = run.logits().index(s![.., -1]).softmax(-1);
+        for answers in relations {
+            let answers = trace.literal(answers.iter().copied(), &[count as u64]);
+            probabilities.push(likely.index(s![&every, &answers]).mean(..));
+        }
+    }
+    let shape = [model.layers() + 1, relations.len()];
+    trace.stack(&probabilities, 0).reshape(shape).save("probability");
+    trace.run()
+}
+
+#[allow(dead_code, reason = "the tests use this file as a module")]
+fn main() -> Result<()> {
+    let model = Model::bundled()?;
+    let capitals =
+        [("France", "Paris"), ("Italy", "Rome"), ("Egypt", "Cairo"), ("Japan", "Tokyo"), ("Cuba", "Havana")];
+    let muddle = ["Europe", "Italian", "pound", "Asia", "Spanish"];
+    let mut examples = Examples { clear: Vec::new(), confused: Vec::new(), answers: Vec::new() };
+    for asked in 0..capitals.len() {
+        let shown = || (0..capitals.len()).filter(move |&shown| shown != asked);
+        let prompt = |answer: &dyn Fn(usize) -> &'static str| {
+            let lines: Vec<_> = shown().map(|at| format!("{}: {}", capitals[at].0, answer(at))).collect();
+            format!("{}, {}:", lines.join(", "), capitals[asked].0)
+        };
+        examples.clear.push(prompt(&|at| capitals[at].1));
+        examples.confused.push(prompt(&|at| muddle[at]));
+        examples.answers.push(model.token(&format!(" {}", capitals[asked].1))?);
+    }
+    let found = function_vector(&model, &examples, 3)?;
+    let layers: Vec<String> = (0..model.layers()).map(|layer| format!("layer {layer}")).collect();
+    let heads = (0..model.heads()).map(|head| format!("head {head}"));
+    let title = "What a head's mean adds to the probability of the capital, in prompts that are a muddle";
+    println!("{}", HeatMap::new(title, &layers, heads, &found["effect"])?);
+
+    let prompts = ["Poland:", "Kenya:", "Peru:", "Korea:"].map(str::to_owned);
+    let of = |words: [&str; 4]| words.iter().map(|word| model.token(word)).collect::<Result<Vec<u32>>>();
+    let relations = [
+        of([" Warsaw", " Nairobi", " Lima", " Seoul"])?,
+        of([" Polish", " Swahili", " Spanish", " Korean"])?,
+    ];
+    let results = ask(&model, &prompts, &found["vector"], &relations)?;
+    let places = std::iter::once("without".to_owned()).chain(layers);
+    let title = "The answer's probability after \"Poland:\" and the like, with the vector added";
+    println!("{}", HeatMap::new(title, places, ["capital", "language"], &results["probability"])?);
+    Ok(())
+}
