@@ -29,6 +29,7 @@ use crate::arguments::{Arguments, Command, ModelsCommand};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
+    pellucid::keep_freed_memory();
     let arguments = Arguments::parse();
     let mut out = std::io::stdout().lock();
     let outcome = dispatch(&arguments, &mut out).and_then(|()| Ok(out.flush()?));

@@ -158,6 +158,7 @@ pub(crate) fn stage(model: &Model, stage: &Stage, state: &mut PassState, pool: &
                     row.iter_mut().for_each(|value| *value *= scale);
                 }
             }
+            model.release_table(*table);
             state.put(output, SlotValue::Rows(Rows::contiguous(out, &[width])));
             Ok(())
         }

@@ -41,5 +41,6 @@ pub use engine::Engine;
 pub use error::EngineError;
 pub use explain::Explanation;
 pub use job::{GeneratedToken, Progress, RunOptions};
+pub use pellucid_kernels::keep_freed_memory;
 pub use results::{LogEntry, Provenance, Report, Results};
 pub use tensor::Tensor;

@@ -28,6 +28,7 @@
 //! ```
 
 pub mod activation;
+mod allocator;
 pub mod attention;
 mod buffer;
 pub mod elementwise;
@@ -47,6 +48,7 @@ mod simd;
 mod tile;
 
 pub use activation::Activation;
+pub use allocator::keep_freed_memory;
 pub use attention::{AttentionOptions, HeadsView, HeadsViewMut};
 pub use isa::Isa;
 pub use key_value::KeyValueStore;

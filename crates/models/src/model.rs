@@ -61,6 +61,9 @@ pub struct Progress<'a> {
     pub total: Option<u64>,
 }
 
+/// Bytes of an embedding from which its file's pages are given back after use.
+const LARGE_TABLE: usize = 16 << 20;
+
 /// A model with its weights, ready for an engine.
 #[derive(Debug)]
 pub struct Model {
@@ -238,6 +241,16 @@ impl Model {
         values.copy_from_slice(&parameter.rows_to_f32(row..row + 1));
     }
 
+    /// Lets the system take back the pages of a large embedding's file that its rows were read from: each row read brings
+    /// its neighbours' pages along. They are read again when they are next touched, from the system's cache most often.
+    pub fn release_table(&self, table: WeightId) {
+        if let Some(Weight { numbers: Numbers::Stored(tensor), .. }) = self.weight(table)
+            && tensor.bytes().len() >= LARGE_TABLE
+        {
+            tensor.release_pages();
+        }
+    }
+
     /// A weight under transformers' name, as it is stored. The name of a tied unembedding's is the embedding's too.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<Parameter<'_>> {
@@ -325,5 +338,11 @@ fn load(stages: &StageList, numbers: Vec<Numbers>, options: &ModelOptions) -> Ve
         let transposed = OnceLock::new();
         Weight { shape: spec.shape.clone(), numbers, layout, packed, transposed, vector }
     });
-    weights.collect()
+    let weights: Vec<Weight> = weights.collect();
+    for weight in &weights {
+        if let Numbers::Stored(tensor) = &weight.numbers {
+            tensor.release_file();
+        }
+    }
+    weights
 }

@@ -93,6 +93,7 @@ pub use value::{
 pub use pellucid_engine::operations::OperationError;
 pub use pellucid_engine::{
     EngineError, Explanation, GeneratedToken, LogEntry, Progress, Provenance, Report, RunOptions, Tensor,
+    keep_freed_memory,
 };
 pub use pellucid_graph::check::{CheckedProgram, Price};
 pub use pellucid_graph::fault::{Fault, Faults};

@@ -230,6 +230,11 @@ impl RawTensor {
         self.file.map.advise_dont_need_range(self.range.clone());
     }
 
+    /// [`RawTensor::release_pages`] for the whole file: reading a small tensor brings its neighbours' pages along.
+    pub fn release_file(&self) {
+        self.file.map.advise_dont_need();
+    }
+
     /// The tensor seen as a matrix: the first dimension, and all others as one.
     fn matrix(&self) -> (usize, usize) {
         let rows = self.shape.first().copied().unwrap_or(1);
