@@ -1,0 +1,202 @@
+"""What the peers run: PyTorch eager through transformers, nnsight, peft."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+THREADS = 2
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import transformers
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FOLDER = ROOT / ".cache" / "benchmarks" / "gpt2-small"
+CONTEXT = 128
+
+torch.set_num_threads(THREADS)
+
+
+def tokens(prompts, length, vocabulary):
+    """The same tokens that our side makes."""
+    return [[(p * 7919 + t * 104729 + 13) % vocabulary for t in range(length)] for p in range(prompts)]
+
+
+def model():
+    if not (FOLDER / "model.safetensors").is_file():
+        torch.manual_seed(0)
+        made = transformers.GPT2LMHeadModel(transformers.GPT2Config())
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        made.save_pretrained(FOLDER)
+    return transformers.GPT2LMHeadModel.from_pretrained(FOLDER, dtype=torch.float32).eval()
+
+
+def tiny_model():
+    """The folder of a model too small to matter."""
+    folder = FOLDER.parent / "tiny"
+    if not (folder / "model.safetensors").is_file():
+        torch.manual_seed(0)
+        config = transformers.GPT2Config(n_layer=12, n_embd=16, n_head=2, vocab_size=64, n_positions=64)
+        transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+def versions():
+    return f"PyTorch {torch.__version__}, transformers {transformers.__version__}"
+
+
+@torch.no_grad()
+def difference(model, ours):
+    """Between our last logits of one prompt of 32 tokens, the first thousand of them, and PyTorch's."""
+    theirs = model(torch.tensor(tokens(1, 32, model.config.vocab_size))).logits[0, -1, : len(ours)]
+    return (torch.tensor(ours) - theirs).abs().max().item()
+
+
+def timed(work):
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def forward(model, prompts):
+    ids = torch.tensor(prompts)
+
+    def once():
+        with torch.no_grad():
+            return timed(lambda: model(ids, use_cache=False).logits)
+
+    return once
+
+
+@torch.no_grad()
+def decode(model, count):
+    ids = torch.tensor(tokens(1, CONTEXT, model.config.vocab_size))
+    out = model(ids, use_cache=True)
+    past, token = out.past_key_values, out.logits[:, -1:].argmax(-1)
+    started = time.perf_counter()
+    for _ in range(count - 1):
+        out = model(token, past_key_values=past, use_cache=True)
+        past, token = out.past_key_values, out.logits[:, -1:].argmax(-1)
+    return (time.perf_counter() - started) / (count - 1)
+
+
+def with_gradients(model, ids):
+    """A forward pass and the gradients of a logit difference at the 24 outputs of attentions and MLPs."""
+    kept = []
+
+    def keep(module, inputs, output):
+        value = output[0] if isinstance(output, tuple) else output
+        if not value.requires_grad:
+            # The first of them: nothing before it carries gradients, as no weight does.
+            value.requires_grad_()
+        value.retain_grad()
+        kept.append(value)
+
+    handles = [part.register_forward_hook(keep) for block in model.transformer.h for part in (block.attn, block.mlp)]
+    try:
+        logits = model(ids, use_cache=False).logits
+        (logits[:, -1, 0] - logits[:, -1, 1]).sum().backward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return kept
+
+
+def gradients(model, prompts):
+    ids = torch.tensor(prompts)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return lambda: timed(lambda: with_gradients(model, ids))
+
+
+def attribution(model, prompts):
+    """Attribution patching: the clean values less the corrupted ones, times the corrupted run's gradients."""
+    clean, corrupted = (torch.tensor([prompt]) for prompt in prompts)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    clean_values = [value.detach() for value in with_gradients(model, clean)]
+    corrupted_values = with_gradients(model, corrupted)
+    return [
+        ((clean_value - value.detach()) * value.grad).sum()
+        for clean_value, value in zip(clean_values, corrupted_values)
+    ]
+
+
+def lora(prompts):
+    """A training step of a rank-8 adapter of every query-key-value projection."""
+    import peft
+
+    adapted = peft.get_peft_model(
+        model(), peft.LoraConfig(r=8, lora_alpha=16, target_modules=["c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM")
+    )
+    optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=1e-3)
+    ids = torch.tensor(prompts)
+
+    def step():
+        adapted(ids, labels=ids, use_cache=False).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return lambda: timed(step)
+
+
+def overheads():
+    """What an empty trace and a getter cost nnsight, on a model too small to matter."""
+    try:
+        import nnsight
+
+        config = transformers.GPT2Config(n_layer=12, n_embd=16, n_head=2, vocab_size=64, n_positions=64)
+        small = nnsight.NNsight(transformers.GPT2LMHeadModel(config).eval())
+        ids = torch.tensor(tokens(1, 16, 64))
+
+        def empty():
+            with small.trace(ids):
+                pass
+
+        def getters():
+            with small.trace(ids):
+                for block in small.transformer.h:
+                    block.output[0].save()
+
+        def plain():
+            with torch.no_grad():
+                small._module(ids)
+
+        figures = {}
+        for name, work in (("plain", plain), ("empty", empty), ("getters", getters)):
+            work()
+            figures[name] = min(timed(work) for _ in range(60))
+        return {
+            "empty": figures["empty"] - figures["plain"],
+            "getter": (figures["getters"] - figures["empty"]) / 12,
+        }
+    except Exception as error:  # noqa: BLE001 - a peer that does not run is reported, not hidden
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def peak_memory(request):
+    """The peak of a fresh process that does what is asked of our server, in bytes; Python and its libraries included."""
+    output = subprocess.run(
+        [sys.executable, __file__, *map(str, request)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return int(output.stdout.split()[-1])
+
+
+def main():
+    what, *sizes = sys.argv[1:]
+    loaded = model()
+    if what == "forward":
+        forward(loaded, tokens(*map(int, sizes), loaded.config.vocab_size))()
+    elif what == "attribution":
+        attribution(loaded, tokens(2, int(sizes[1]), loaded.config.vocab_size))
+    # Not `getrusage`: its maximum counts what the parent held before it became this process.
+    status = pathlib.Path("/proc/self/status").read_text().splitlines()
+    print(next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")))
+
+
+if __name__ == "__main__":
+    main()
