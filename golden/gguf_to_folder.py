@@ -5,7 +5,9 @@
 The folder holds config.json, generation_config.json, model.safetensors (f32), tokenizer.json, tokenizer_config.json
 and chat_template.jinja. With --reference, also writes what the Rust code is held to: the shape and a checksum of every
 tensor (the sum, modulo 2^64, of the f32 values' bits as integers, each times one more than twice its place), the ids
-of texts, what transformers continues them with and how probably, and conversations as the chat template writes them.
+of texts, what transformers continues them with and how probably, conversations as the chat template writes them, and
+two experiments with plain PyTorch hooks: each layer's attention left out, and the residual stream carried from a clean
+prompt into a corrupted one.
 Only the architecture `llama` (SmolLM2, TinyLlama, Llama) is known here.
 """
 
@@ -79,8 +81,10 @@ TEXTS = [
     "When Mary and John went to the store, John gave a drink to",
     "The Eiffel Tower is in the city of",
     "  In 1969 they'd paid $12,345.67\n\n\tZoë saw 東京 🗼.",
+    "Once upon a time, in a small village by the sea,",
 ]
-NEW_TOKENS = 20
+NEW_TOKENS = 50
+CORRUPTED = "When Mary and John went to the store, Mary gave a drink to"
 CHATS = [
     [{"role": "user", "content": "What is the capital of France?"}],
     [
@@ -92,19 +96,60 @@ CHATS = [
 ]
 
 
+def experiments_of(model, tokenizer):
+    """How probable the answer to the first text is, by layer: without that layer's attention; and after the corrupted
+    text, with the residual stream after that layer taken from the clean one where the texts differ, or at the end."""
+    clean, corrupted = (torch.tensor([tokenizer(text)["input_ids"]]) for text in (TEXTS[0], CORRUPTED))
+    [subject] = (clean != corrupted)[0].nonzero()[:, 0].tolist()
+    last = clean.shape[1] - 1
+    answer = int(model(clean).logits[0, -1].argmax())
+    streams = model(clean, output_hidden_states=True).hidden_states
+
+    def probability(ids, module, hook):
+        handle = module.register_forward_hook(hook)
+        try:
+            return round(float(model(ids).logits[0, -1].softmax(-1)[answer]), 6)
+        finally:
+            handle.remove()
+
+    def without(module, inputs, output):
+        return (torch.zeros_like(output[0]), *output[1:])
+
+    def carried(layer, position):
+        def hook(module, inputs, output):
+            stream = (output[0] if isinstance(output, tuple) else output).clone()
+            # The last of `hidden_states` is after the final norm; nothing above it would be left to patch.
+            stream[0, position] = streams[layer + 1][0, position]
+            return (stream, *output[1:]) if isinstance(output, tuple) else stream
+
+        return hook
+
+    layers = model.model.layers
+    return {
+        "answer": answer,
+        "corrupted": round(float(model(corrupted).logits[0, -1].softmax(-1)[answer]), 6),
+        "subject": subject,
+        "ablation": [probability(clean, block.self_attn, without) for block in layers],
+        "patching": [
+            [probability(corrupted, layers[layer], carried(layer, position)) for position in (subject, last)]
+            for layer in range(len(layers) - 1)
+        ],
+    }
+
+
+@torch.no_grad()
 def reference_of(state, model, tokenizer):
     tensors = {name: {"shape": list(t.shape), "checksum": checksum(t.numpy())} for name, t in sorted(state.items())}
     prompts = []
     for text in TEXTS:
         ids = tokenizer(text)["input_ids"]
-        with torch.no_grad():
-            logits = model(torch.tensor([ids])).logits[0, -1]
-            continued = model.generate(torch.tensor([ids]), max_new_tokens=NEW_TOKENS, do_sample=False)[0].tolist()
+        logits = model(torch.tensor([ids])).logits[0, -1]
+        continued = model.generate(torch.tensor([ids]), max_new_tokens=NEW_TOKENS, do_sample=False)[0].tolist()
         probability, best = logits.softmax(-1).max(-1)
         prompts.append({
             "text": text, "ids": ids, "next": int(best), "next_text": tokenizer.decode([int(best)]),
             "probability": round(float(probability), 6), "logit": round(float(logits[best]), 5),
-            "greedy": continued[len(ids) :], "greedy_text": tokenizer.decode(continued[len(ids) :]),
+            "greedy": continued[len(ids) :], "greedy_text": tokenizer.decode(continued[len(ids) :], skip_special_tokens=True),
         })  # fmt: skip
     chats = [
         {
@@ -115,7 +160,7 @@ def reference_of(state, model, tokenizer):
         for messages in CHATS
         for prompt in (False, True)
     ]
-    return {"prompts": prompts, "chats": chats, "tensors": tensors}
+    return {"prompts": prompts, "chats": chats, "experiments": experiments_of(model, tokenizer), "tensors": tensors}
 
 
 def main():
