@@ -84,6 +84,7 @@ mod tests {
     fn a_penalty_lowers_what_is_present_once() {
         let sampling = Sampling { repetition_penalty: 2.0, ..Sampling::default() };
         assert_eq!(choose(&[4.0, 3.0], &[0, 0, 0], &sampling, &noise(0)), 1);
+        assert_eq!(choose(&[4.0, 1.5], &[0, 0, 0], &sampling, &noise(0)), 0);
         assert_eq!(choose(&[-1.0, -1.5], &[0], &sampling, &noise(0)), 1);
     }
 
@@ -101,5 +102,9 @@ mod tests {
         assert!((0..100).all(|step| choose(&logits, &[], &top, &noise(step)) == 1));
         let nucleus = Sampling { temperature: 1.0, top_p: Some(0.4), ..Sampling::default() };
         assert!((0..100).all(|step| choose(&logits, &[], &nucleus, &noise(step)) == 1));
+        // The token with which the sum passes the bound is kept, and none after it.
+        let wider = Sampling { temperature: 1.0, top_p: Some(0.6), ..Sampling::default() };
+        let chosen: Vec<u32> = (0..100).map(|step| choose(&logits, &[], &wider, &noise(step))).collect();
+        assert!(chosen.contains(&0) && chosen.contains(&1) && !chosen.contains(&2), "{chosen:?}");
     }
 }

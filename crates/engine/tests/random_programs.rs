@@ -1,7 +1,8 @@
 //! Random programs on every family: the promises that hold for all programs, held to a few hundred that nobody chose.
 //!
 //! `PELLUCID_PROGRAMS=N` tries N programs for each model, `PELLUCID_SEED` begins elsewhere, `PELLUCID_MODEL` names one model.
-//! A program that breaks a promise is printed as JSON with its seed.
+//! A program that breaks a promise is printed as JSON with its seed. What the programs were made of is printed, and written
+//! to the file that `PELLUCID_COVERAGE` names.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -269,16 +270,20 @@ fn planned_naive_together_and_reread_give_the_same_bits() {
         together(&engine, &model, &alone, &mut failures);
     }
     let rate = 1.0 - taken as f64 / proposed as f64;
-    println!(
+    let summary = format!(
         "{programs} programs, of which {failed} fail on their values; {proposed} proposals, {:.0} % refused",
         100.0 * rate
     );
+    println!("{summary}");
     let mut refusals: Vec<(String, usize)> = refusals.into_iter().collect();
     refusals.sort_by_key(|refusal| std::cmp::Reverse(refusal.1));
     for (message, count) in refusals.iter().take(12) {
         println!("  {count:>6} {message}");
     }
     println!("{}", coverage.table());
+    if let Some(path) = std::env::var_os("PELLUCID_COVERAGE") {
+        std::fs::write(path, format!("{summary}\n{}", coverage.table())).unwrap();
+    }
     finish(failures);
     assert!(rate < 0.5, "the checker refuses {rate} of what is proposed: the generator wastes its time");
     if std::env::var("PELLUCID_MODEL").is_ok() || number_from("PELLUCID_PROGRAMS", PROGRAMS) < PROGRAMS {

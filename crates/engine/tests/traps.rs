@@ -129,6 +129,82 @@ fn a_hook_point_reads_the_same_whatever_is_done_after_it() {
 }
 
 #[test]
+fn what_is_written_is_what_is_read_and_what_a_hook_point_holds_changes_nothing() {
+    for name in model_names() {
+        let golden = Golden::open(&name);
+        let engine = golden.engine();
+        let (prompts, other) = ([golden.prompt(0), golden.prompt(2)], [golden.prompt(1)]);
+        let invokes: &[(&str, &[Vec<u32>])] = &[("other", &other), ("p", &prompts)];
+        let hooks = &engine.model().spec().hook_points;
+        let logits = LOGITS.replacen(r#""name""#, r#""invoke":"p","name""#, 1);
+        // Every hook point of the pass is set to what it holds already.
+        let same: Vec<String> = (0..hooks.len())
+            .map(|place| {
+                let path = hooks[place].path();
+                format!(
+                    r#"{{"op":"get","name":"h{place}","invoke":"p","hook":"{path}"}},{{"op":"set","invoke":"p","hook":"{path}","value":"h{place}"}}"#
+                )
+            })
+            .collect();
+        let clean = run(&engine, invokes, &logits);
+        let set = run(&engine, invokes, &format!("{},{logits}", same.join(",")));
+        assert!(clean.tensors["logits"].is_same_bits(&set.tensors["logits"]), "{name}");
+        // Every hook point is set to something else in every element, and read again.
+        let changed: Vec<String> = (0..hooks.len())
+            .map(|place| {
+                let path = hooks[place].path();
+                let change = if hooks[place].dtype == DType::I64 {
+                    format!(r#"{{"op":"flip","name":"e{place}","input":"h{place}","dims":[1]}}"#)
+                } else {
+                    let sizes: Vec<String> = (0..hooks[place].shape.len())
+                        .map(|dim| format!(r#"{{"size_of":"h{place}","dim":{dim}}}"#))
+                        .collect();
+                    format!(r#"{{"op":"rand","name":"e{place}","size":[{}]}}"#, sizes.join(","))
+                };
+                format!(
+                    r#"{{"op":"get","name":"h{place}","invoke":"other","hook":"{path}"}},{change},
+                    {{"op":"set","invoke":"other","hook":"{path}","value":"e{place}"}},
+                    {{"op":"get","name":"a{place}","invoke":"other","hook":"{path}"}},
+                    {{"op":"save","name":"written{place}","value":"e{place}"}},{{"op":"save","name":"read{place}","value":"a{place}"}}"#
+                )
+            })
+            .collect();
+        let results = run(&engine, invokes, &changed.join(","));
+        for (place, hook) in hooks.iter().enumerate() {
+            let (written, read) =
+                (&results.tensors[&format!("written{place}")], &results.tensors[&format!("read{place}")]);
+            assert!(written.is_same_bits(read), "{name}: {}", hook.path());
+        }
+    }
+}
+
+#[test]
+fn a_body_of_steps_runs_at_the_steps_that_it_names_and_no_other() {
+    let engine = engine("gpt2");
+    for (range, expected) in [
+        (r#""from":1,"to":3"#, vec![1, 2]),
+        (r#""from":0,"to":5,"every":2"#, vec![0, 2, 4]),
+        (r#""from":3"#, vec![3, 4]),
+    ] {
+        let results = generate(
+            &engine,
+            &[("p", &[vec![1, 2, 3]])],
+            r#""max_new_tokens":5,"stop_tokens":[]"#,
+            &format!(
+                r#"{{"op":"steps","name":"some",{range},"body":[{{"op":"get","name":"h","hook":"layers.0.output"}},{{"op":"save","name":"s","value":"h"}}]}},
+                {{"op":"generated","name":"t"}},{{"op":"save","name":"made","value":"t"}}"#
+            ),
+        );
+        let mut names: Vec<&str> =
+            results.tensors.keys().map(String::as_str).filter(|name| name.starts_with("s/")).collect();
+        names.sort_unstable();
+        let expected: Vec<String> = expected.iter().map(|step| format!("s/{step}")).collect();
+        assert_eq!(names, expected, "{range}");
+        assert!(results.absent.is_empty(), "{:?}", results.absent);
+    }
+}
+
+#[test]
 fn pad_cells_read_0_and_what_is_written_to_them_is_dropped() {
     for name in model_names() {
         let golden = Golden::open(&name);

@@ -10,7 +10,7 @@ impl Builder<'_> {
     pub(super) fn some_operation(&mut self) {
         let definition = self.dice.of(operation::table());
         let wants_integers = matches!(definition.kind, OperationKind::OneHot);
-        let wants_truth = false;
+        let wants_classes = matches!(definition.kind, OperationKind::CrossEntropy | OperationKind::NllLoss);
         let wants_matrix = matches!(
             definition.kind,
             OperationKind::Tril | OperationKind::Triu | OperationKind::Diagonal | OperationKind::Matmul
@@ -21,7 +21,8 @@ impl Builder<'_> {
                 (!wants_matrix || known.shape.len() >= 2)
                     && (!wants_vector || known.shape.len() == 1)
                     && (!wants_integers || !known.dtype.is_float())
-                    && (!wants_truth || known.dtype == DType::Bool)
+                    && (!wants_classes
+                        || known.dtype.is_float() && known.shape.len() == 2 && !known.shape.contains(&None))
             })
             .or_else(|| self.some_value(|_| true));
         let Some(input) = input else { return self.getter() };
@@ -114,6 +115,34 @@ impl Builder<'_> {
                 Argument::Value(draft.operation(Gt, vec![Argument::Value(input.value), number(0.1)]))
             }
             (Where, "input") => Argument::Value(input.value),
+            (CrossEntropy | NllLoss, "target") => {
+                let count = input.shape.first().copied().flatten()?;
+                let classes = input.shape.get(1).copied().flatten()?.min(4);
+                let classes: Vec<i64> = (0..count).map(|_| self.dice.below(classes.max(1)) as i64).collect();
+                Argument::Value(draft.integers(&[count], classes.into_iter()))
+            }
+            (CrossEntropy | NllLoss | BinaryCrossEntropyWithLogits, "weight" | "pos_weight") => {
+                Argument::Absent
+            }
+            (CrossEntropy, "ignore_index") => whole(*self.dice.of(&[-100, 1])),
+            (CrossEntropy, "label_smoothing") => number(0.25),
+            (KlDiv | MseLoss | BinaryCrossEntropyWithLogits, "target") | (CosineSimilarity, "x2") => {
+                let same = |known: &Known| known.shape == input.shape && known.dtype == input.dtype;
+                Argument::Value(self.some_value(same)?.value)
+            }
+            (_, "reduction") => Argument::Text((*self.dice.of(&["mean", "sum", "none"])).into()),
+            (SgdStep | AdamStep, "gradient" | "momentum_buffer" | "exp_avg" | "exp_avg_sq") => {
+                Argument::Value(input.value)
+            }
+            (SgdStep, "nesterov") => Argument::Scalar(Scalar::Bool(false)),
+            (SgdStep | AdamStep, "lr") => number(0.125),
+            (AdamStep, "step") => whole(self.dice.range(1, 5) as i64),
+            (SgdStep | AdamStep, "momentum" | "dampening" | "weight_decay" | "beta1" | "beta2") => {
+                number(0.5)
+            }
+            (AdamStep, "eps") => number(0.001),
+            (ClipGradNorm, "max_norm") => number(0.5),
+            (ClipGradNorm, "norm_type") => number(2.0),
             (LayerNorm | RmsNorm, "normalized_shape") => {
                 let last = input.shape.last().copied().flatten()?;
                 Argument::Integers(vec![last as i64])

@@ -1,0 +1,94 @@
+//! The checker's bounds, each at its edge: the last that is taken, and the first that is refused.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may panic as tests do")]
+
+mod support;
+
+use pellucid_graph::Program;
+use pellucid_graph::check::{SpecIndex, check};
+
+const LOGITS: &str = r#"{"op":"get","name":"l","hook":"logits"},{"op":"save","name":"logits","value":"l"}"#;
+
+/// What the checker says of a trace on the bundled model; nothing: it takes it.
+fn said(tokens: &[u64], generate: &str, nodes: &str) -> Option<String> {
+    let spec = support::tiny_gpt2();
+    let text = format!(
+        r#"{{"pellucid":1,"body":[{{"op":"trace","invokes":[{{"name":"p","tokens":[{tokens:?}]}}]{generate},"body":[{nodes}]}}]}}"#
+    );
+    let program = Program::from_json(text.as_bytes()).unwrap_or_else(|faults| panic!("{faults}\n{text}"));
+    check(program, &SpecIndex::new(&spec)).err().map(|faults| faults.to_string())
+}
+
+fn taken(tokens: &[u64], generate: &str, nodes: &str) {
+    assert_eq!(said(tokens, generate, nodes), None);
+}
+
+fn refused(tokens: &[u64], generate: &str, nodes: &str, because: &str) {
+    let message = said(tokens, generate, nodes).unwrap_or_else(|| panic!("it is taken: {because}"));
+    assert!(message.contains(because), "`{because}` is not in\n{message}");
+}
+
+#[test]
+fn tokens_end_with_the_vocabulary() {
+    let vocabulary = support::tiny_gpt2().sizes.vocabulary;
+    taken(&[0, vocabulary - 1], "", LOGITS);
+    refused(&[0, vocabulary], "", LOGITS, &format!("has token {vocabulary}"));
+}
+
+#[test]
+fn positions_end_where_the_model_has_no_more() {
+    let positions = support::tiny_gpt2().sizes.positions.unwrap();
+    let prompt = |length: u64| vec![1; length as usize];
+    taken(&prompt(positions), "", LOGITS);
+    refused(&prompt(positions + 1), "", LOGITS, &format!("takes {} positions", positions + 1));
+    // The last token that is made is never read: it takes no position.
+    taken(&prompt(positions - 2), r#","generate":{"max_new_tokens":3}"#, LOGITS);
+    refused(&prompt(positions - 1), r#","generate":{"max_new_tokens":3}"#, LOGITS, "positions");
+}
+
+#[test]
+fn steps_end_with_the_last_new_token() {
+    let at = |step: u64| {
+        format!(
+            r#"{{"op":"get","name":"h","hook":"layers.0.output","step":{step}}},{{"op":"save","name":"s","value":"h"}}"#
+        )
+    };
+    let generate = r#","generate":{"max_new_tokens":3}"#;
+    taken(&[1], generate, &at(2));
+    refused(&[1], generate, &at(3), "step 3 is never reached");
+    let body = |range: &str| {
+        format!(
+            r#"{{"op":"steps","name":"all",{range},"body":[{{"op":"get","name":"h","hook":"layers.0.output"}},{{"op":"save","name":"s","value":"h"}}]}}"#
+        )
+    };
+    taken(&[1], generate, &body(r#""from":2"#));
+    refused(&[1], generate, &body(r#""from":3"#), "never reached");
+    taken(&[1], generate, &body(r#""from":0,"to":3"#));
+    refused(&[1], generate, &body(r#""from":0,"to":4"#), "never reached");
+}
+
+#[test]
+fn an_edit_may_come_from_its_own_place_and_not_from_a_later_one() {
+    let edit = |from: &str, to: &str| {
+        format!(
+            r#"{{"op":"get","name":"h","hook":"{from}"}},{{"op":"mul","name":"m","input":"h","other":2.0}},{{"op":"set","hook":"{to}","value":"m"}},{LOGITS}"#
+        )
+    };
+    taken(&[1, 2], "", &edit("layers.1.output", "layers.1.output"));
+    taken(&[1, 2], "", &edit("layers.0.output", "layers.1.output"));
+    refused(&[1, 2], "", &edit("layers.1.output", "layers.0.output"), "computed later");
+    refused(&[1, 2], "", &edit("layers.1.output", "layers.1.input"), "computed later");
+}
+
+#[test]
+fn an_edit_that_nothing_saved_comes_after_is_refused() {
+    let nodes = |read: &str| {
+        format!(
+            r#"{{"op":"zeros","name":"z","size":[1]}},{{"op":"set","name":"edit","hook":"layers.1.output","value":"z"}},
+            {{"op":"get","name":"h","hook":"{read}"}},{{"op":"save","name":"s","value":"h"}}"#
+        )
+    };
+    taken(&[1], "", &nodes("layers.1.output"));
+    taken(&[1], "", &nodes("layers.2.input"));
+    refused(&[1], "", &nodes("layers.1.input"), "changes nothing");
+}
