@@ -2,11 +2,14 @@
 
 mod bench;
 mod experiments;
+mod faults;
 mod fuzz;
 mod generate;
 mod golden;
 mod python;
+mod records;
 mod shell;
+mod smollm2;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -27,6 +30,10 @@ enum Command {
     Golden(golden::Arguments),
     /// Print the table of agreements of the classic experiments with PyTorch, quantity by quantity.
     Experiments,
+    /// Put each of a list of faults into a copy of the tree, and show which tests catch it.
+    Faults(faults::Arguments),
+    /// Hold the command, on SmolLM2-135M as a GGUF file and as a folder, to transformers and to each other.
+    Smollm2,
     /// Write the files that are generated from the code: the program schema and the references in docs/.
     Generate(generate::Arguments),
     /// Measure Pellucid beside its peers, and write docs/benchmarks.md.
@@ -40,6 +47,8 @@ fn main() -> std::process::ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::Golden(arguments) => golden::run(&arguments),
         Command::Experiments => experiments::run(),
+        Command::Faults(arguments) => faults::run(&arguments),
+        Command::Smollm2 => smollm2::run(),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),

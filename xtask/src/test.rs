@@ -1,7 +1,9 @@
 //! `cargo xtask test`: everything that must pass before a change lands.
 
 use std::process::Command;
+use std::time::Instant;
 
+use crate::records::Record;
 use crate::shell::{Outcome, cargo, root, run as command};
 use crate::{generate, python};
 
@@ -11,50 +13,102 @@ pub(crate) struct Arguments {
     /// Also what needs PyTorch or hours: golden files made again and compared, long random-program runs.
     #[arg(long)]
     full: bool,
-    /// Leave out what must be downloaded: the tests on SmolLM2-135M.
-    #[arg(long)]
+    /// Leave out what must be downloaded: the tests on SmolLM2-135M, and random numbers made again with numpy.
+    #[arg(long, conflicts_with = "full")]
     offline: bool,
+    /// With --full: where the random programs begin.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// With --full: random programs for each model.
+    #[arg(long, default_value_t = 6000)]
+    programs: u64,
 }
 
 /// The instruction-set paths that kernel tests and golden tables are run under, beside the machine's own.
 const PATHS: [&str; 2] = ["portable", "avx2"];
+/// Those tests. The whole workspace is named, so that its dependencies have the features with which they were built already.
+const BY_PATH: [&str; 11] = [
+    "--workspace",
+    "--test",
+    "attention",
+    "--test",
+    "functions",
+    "--test",
+    "matmul",
+    "--test",
+    "rows",
+    "--test",
+    "golden_models",
+];
+
+/// The parts that have run, and how long each took.
+#[derive(Default)]
+struct Parts(Vec<(&'static str, f64)>);
+
+impl Parts {
+    fn part(&mut self, name: &'static str, work: impl FnOnce() -> Outcome) -> Outcome {
+        let started = Instant::now();
+        work()?;
+        self.0.push((name, started.elapsed().as_secs_f64()));
+        Ok(())
+    }
+
+    fn table(&self) -> String {
+        let mut text = String::new();
+        for (name, seconds) in &self.0 {
+            text.push_str(&format!("{seconds:>8.0} s  {name}\n"));
+        }
+        text
+    }
+}
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
-    command(&mut cargo(&["fmt", "--all", "--check"]))?;
-    command(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
-    command(
-        cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"])
-            .env("RUSTDOCFLAGS", "-D warnings"),
-    )?;
-    generate::check()?;
+    let record = Record::begin("Full tests", "cargo xtask test --full")?;
+    let mut parts = Parts::default();
+    parts.part("format, generated files", || {
+        command(&mut cargo(&["fmt", "--all", "--check"]))?;
+        generate::check()
+    })?;
+    parts.part("clippy", || {
+        command(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+    })?;
+    parts.part("documents", || {
+        let mut documents =
+            cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+        command(documents.env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
     let model = if arguments.offline { None } else { Some(python::smollm2()?) };
-    let with_model = |tests: &mut Command| {
-        if let Some(model) = &model {
-            tests.env("PELLUCID_SMOLLM2", model);
+    let folder = if arguments.full { Some(python::smollm2_folder()?) } else { None };
+    parts.part("building the tests", || command(tests(&["--workspace"]).arg("--no-run")))?;
+    parts.part("tests", || {
+        let mut tests = tests(&["--workspace"]);
+        for (name, path) in [("PELLUCID_SMOLLM2", &model), ("PELLUCID_SMOLLM2_FOLDER", &folder)] {
+            if let Some(path) = path {
+                tests.env(name, path);
+            }
         }
-    };
-    let mut tests = tests(&["--workspace"]);
-    with_model(&mut tests);
-    command(&mut tests)?;
-    command(&mut cargo(&["test", "--workspace", "--doc", "--quiet"]))?;
-    for path in PATHS {
-        command(self::tests(&["--package", "pellucid-kernels"]).env("PELLUCID_ISA", path))?;
-        command(
-            self::tests(&["--package", "pellucid-engine", "--test", "golden_models"])
-                .env("PELLUCID_ISA", path),
-        )?;
+        command(&mut tests)
+    })?;
+    parts.part("examples in the documents", || {
+        command(&mut cargo(&["test", "--workspace", "--doc", "--quiet"]))
+    })?;
+    parts.part("kernels and golden tables on the other instruction-set paths", || {
+        for path in PATHS {
+            command(tests(&BY_PATH).env("PELLUCID_ISA", path))?;
+        }
+        Ok(())
+    })?;
+    if !arguments.offline {
+        parts.part("random numbers made again with numpy", || {
+            let numpy = python::environment("numpy", "golden/requirements-numpy.txt")?;
+            command(Command::new(numpy).arg("golden/philox.py").current_dir(root()))?;
+            unchanged("golden/operations/noise.json")
+        })?;
     }
-    let numpy = python::environment("numpy", "golden/requirements-numpy.txt")?;
-    command(Command::new(numpy).arg("golden/philox.py").current_dir(root()))?;
-    command(
-        Command::new("git")
-            .args(["diff", "--exit-code", "--stat", "golden/operations/noise.json"])
-            .current_dir(root()),
-    )?;
     if arguments.full {
-        full()?;
+        full(arguments, &mut parts, record)?;
     }
-    println!("\nAll checks passed.");
+    println!("\nAll checks passed.\n\n{}", parts.table());
     Ok(())
 }
 
@@ -67,17 +121,39 @@ fn tests(arguments: &[&str]) -> Command {
     runner
 }
 
+/// A golden file that was just made again is what the repository has.
+fn unchanged(path: &str) -> Outcome {
+    command(Command::new("git").args(["diff", "--exit-code", "--stat", path]).current_dir(root()))
+}
+
 /// Golden files made again from their independent sources, and the long runs.
-fn full() -> Outcome {
-    let environment = python::environment("golden", "golden/requirements.txt")?;
-    for script in
-        ["make_models.py", "make_operations.py", "make_experiments.py", "make_gguf.py", "make_chats.py"]
-    {
-        command(Command::new(&environment).arg(root().join("golden").join(script)).current_dir(root()))?;
-    }
-    command(Command::new("git").args(["diff", "--exit-code", "--stat", "golden"]).current_dir(root()))?;
-    command(
-        tests(&["--package", "pellucid-engine", "--test", "random_programs", "--release"])
-            .env("PELLUCID_PROGRAMS", "20000"),
-    )
+fn full(arguments: &Arguments, parts: &mut Parts, record: Record) -> Outcome {
+    parts.part("golden files made again", || {
+        let environment = python::environment("golden", "golden/requirements.txt")?;
+        for script in
+            ["make_models.py", "make_operations.py", "make_experiments.py", "make_gguf.py", "make_chats.py"]
+        {
+            let script = root().join("golden").join(script);
+            command(Command::new(&environment).arg(script).current_dir(root()))?;
+        }
+        unchanged("golden")
+    })?;
+    let printed = root().join("target/random-programs.txt");
+    parts.part("random programs", || {
+        let mut tests =
+            cargo(&["test", "--release", "--package", "pellucid-engine", "--test", "random_programs"]);
+        tests.env("PELLUCID_PROGRAMS", arguments.programs.to_string());
+        tests.env("PELLUCID_SEED", arguments.seed.to_string()).env("PELLUCID_COVERAGE", &printed);
+        command(&mut tests)
+    })?;
+    let counts = std::fs::read_to_string(printed)?;
+    let text = format!(
+        "All checks passed. Random programs from seed {}, {} for each model, and what they were made of:\n\n```text\n{}\n```\n\n\
+         How long the parts took:\n\n```text\n{}```\n",
+        arguments.seed,
+        arguments.programs,
+        counts.trim(),
+        parts.table()
+    );
+    record.write(&text)
 }
