@@ -360,6 +360,41 @@ def outer(_):
     return {"input": text(dtype(), shape(1, 1) if rng.random() < 0.9 else shape()), "other": text(dtype(), shape(1, 1))}
 
 
+def sides(square):
+    n = rng.randint(1, 4)
+    return [rng.randint(1, 2) for _ in range(rng.choice([0, 0, 1, 2]))] + [n, n if square and rng.random() < 0.85 else rng.randint(1, 4)]
+
+
+def matrices(name):
+    square = name in ("eigh", "det", "slogdet", "matrix_exp")
+    arguments = {"input": text(rng.choice(["f32", "f32", "f64", "f64", "f16", "i64"] if name != "matrix_exp" else ["f32", "f64"]),
+                               sides(square) if rng.random() < 0.9 else shape(0, 1))}
+    if name == "qr":
+        arguments["mode"] = rng.choice(["reduced", "complete", "full"])
+    if name == "svd":
+        arguments["full_matrices"] = flag()
+    return arguments
+
+
+def class_loss(name):
+    a = [rng.randint(1, 3) for _ in range(rng.randint(0, 4))]
+    others = a[:1] + a[2:] if len(a) > 1 else []
+    if rng.random() < 0.1:
+        others = [rng.randint(1, 3) for _ in range(rng.randint(0, 3))]
+    arguments = {"input": text(rng.choice(["f32", "f32", "f64", "bf16", "i64"]), a), "target": text("i64", others),
+                 "reduction": rng.choice(["mean", "sum", "none", "all"])}
+    if rng.random() < 0.3:
+        arguments["weight"] = text(rng.choice(["f32", "f64"]), [a[min(1, len(a) - 1)]] if a and rng.random() < 0.9 else [4])
+    if name == "cross_entropy" and flag():
+        arguments["label_smoothing"] = rng.choice([0.0, 0.5, 1.0, 1.5, -0.1])
+    return arguments
+
+
+def cosine_similarity(_):
+    a = shape()
+    return {"x1": text(dtype("f32"), a), "x2": text(dtype("f32"), like(a)), "dim": dim(a)}
+
+
 GENERATORS = {
     **dict.fromkeys("add sub mul div floor_divide remainder pow maximum minimum eq logical_and".split(), binary),
     **dict.fromkeys("sum mean prod var std amax argmax norm any all logsumexp".split(), reduction),
@@ -371,6 +406,8 @@ GENERATORS = {
     "permute": permute, "movedim": movedim, "squeeze": squeeze, "unsqueeze": unsqueeze, "expand": expand,
     "repeat": repeat, "cat": joined, "stack": joined, "split": split, "chunk": chunk, "pad": pad, "flip": flip,
     "roll": roll, "tril": triangle, "diagonal": diagonal, "arange": arange,
+    **dict.fromkeys("qr svd eigh det slogdet pinv matrix_exp".split(), matrices), "cross_entropy": class_loss,
+    "nll_loss": class_loss, "cosine_similarity": cosine_similarity,
 }
 
 
@@ -387,7 +424,7 @@ def is_tensor(value):
 def given(value, name):
     if is_tensor(value):
         # Places are 0, which is valid wherever there are any; divisors are not.
-        return tensor(value, int(name not in ("index", "indices")))
+        return tensor(value, int(name not in ("index", "indices", "target")))
     if isinstance(value, list) and name in ("operands", "tensors", "index"):
         return [given(item, name) for item in value]
     return float(value) if value in ("inf", "-inf") else value

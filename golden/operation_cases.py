@@ -38,7 +38,8 @@ FLOATS = (F64, F32, BF16, F16)
 def cases():
     """Pairs of an operation's name and its arguments."""
     for family in (arithmetic, comparison, rounding, transcendental, activations, choosing, reductions, normalisations,
-                   products, order, gathering, indexing, shapes, joining, constructors, casts, losses, training):
+                   products, order, gathering, indexing, shapes, joining, constructors, casts, losses, training,
+                   linear_algebra):
         seeded(sum(map(ord, family.__name__)))
         yield from family()
 
@@ -555,7 +556,7 @@ def losses():
         yield "kl_div", dict(input=logs.float(), target=torch.log_softmax(normal(3, 4), -1), reduction=reduction,
                              log_target=True)
     yield "kl_div", dict(input=-positive(2, 3), target=values((0.0, 0.5, 0.5), (1.0, 0.0, 0.0)), reduction="none")
-    yield "mse_loss", dict(input=normal(2, 1), target=normal(3), reduction="none")
+    yield "mse_loss", dict(input=normal(2, 1), target=normal(2, 3), reduction="none")
     yield "binary_cross_entropy_with_logits", dict(input=values(100.0, -100.0, 0.0), target=values(0.0, 1.0, 0.5))
     for dtype in (F64, F32, BF16):
         yield "cosine_similarity", dict(x1=normal(2, 5, dtype=dtype), x2=normal(2, 5, dtype=dtype))
@@ -584,3 +585,58 @@ def training():
         for p in (2, 1, INF):
             yield "clip_grad_norm", dict(gradients=[x, g[0], b[0, 0]], max_norm=1.5, norm_type=p)
         yield "clip_grad_norm", dict(gradients=[x, g], max_norm=100.0)
+
+
+def linear_algebra():
+    def spread(*shape, dtype=F64):
+        """Matrices whose singular values are far from each other and from 0."""
+        u, _, v = torch.linalg.svd(normal(*shape, dtype=F64), full_matrices=False)
+        return ((u * torch.arange(1, u.shape[-1] + 1, dtype=F64).flip(0)) @ v).to(dtype)
+
+    def symmetric(*shape, dtype=F64):
+        x = spread(*shape)
+        values = torch.arange(shape[-1], dtype=F64) * 1.5 - 2.25
+        q = torch.linalg.qr(x)[0]
+        return (q * values @ q.mT).to(dtype)
+
+    def definite(*shape, dtype=F64):
+        x = spread(*shape)
+        return (x @ x.mT + 0.1 * torch.eye(shape[-1], dtype=F64)).to(dtype)
+
+    for dtype in (F64, F32):
+        for shape in ((3, 3), (2, 4, 3), (3, 5), (1, 1)):
+            yield "qr", dict(input=spread(*shape, dtype=dtype))
+            yield "svd", dict(input=spread(*shape, dtype=dtype), full_matrices=False)
+            yield "pinv", dict(input=spread(*shape, dtype=dtype))
+        yield "qr", dict(input=spread(3, 3, dtype=dtype), mode="complete")
+        yield "svd", dict(input=spread(2, 3, 3, dtype=dtype))
+        yield "eigh", dict(input=symmetric(4, 4, dtype=dtype))
+        yield "eigh", dict(input=symmetric(2, 3, 3, dtype=dtype))
+        yield "cholesky", dict(input=definite(4, 4, dtype=dtype))
+        yield "cholesky", dict(input=definite(2, 1, 3, 3, dtype=dtype))
+        for name in ("inv", "det", "slogdet", "matrix_exp"):
+            yield name, dict(input=spread(3, 3, dtype=dtype))
+            yield name, dict(input=spread(2, 4, 4, dtype=dtype))
+        yield "solve", dict(A=spread(3, 3, dtype=dtype), B=normal(3, dtype=dtype))
+        yield "solve", dict(A=spread(3, 3, dtype=dtype), B=normal(3, 2, dtype=dtype))
+        yield "solve", dict(A=spread(2, 3, 3, dtype=dtype), B=normal(2, 3, dtype=dtype))
+        yield "solve", dict(A=spread(2, 1, 3, 3, dtype=dtype), B=normal(4, 3, 2, dtype=dtype))
+        yield "solve", dict(A=spread(2, 3, 3, dtype=dtype), B=normal(3, dtype=dtype))
+        for shape in ((5, 3), (2, 4, 2), (3, 3)):
+            yield "lstsq", dict(A=spread(*shape, dtype=dtype), B=normal(*shape[:-1], 2, dtype=dtype))
+        for map in ("matrix_exp", "cayley", "householder"):
+            for shape in ((3, 3), (4, 2), (2, 2, 4)):
+                x = normal(*shape, dtype=dtype)
+                torch.diagonal(x, dim1=-2, dim2=-1).copy_(torch.diagonal(x, dim1=-2, dim2=-1).sign())
+                yield "orthogonal", dict(input=x, orthogonal_map=map)
+    yield "matrix_exp", dict(input=spread(3, 3) * 20)
+    yield "matrix_exp", dict(input=torch.zeros(2, 2))
+    # Of rank 2 and 1: the determinant's gradient is not 0, and 0.
+    rank = spread(3, 3)
+    rank[2] = rank[0] + rank[1]
+    yield "pinv", dict(input=rank[:, :2] @ normal(2, 4, dtype=F64), rtol=1e-6)
+    for name in ("det", "slogdet"):
+        yield name, dict(input=values((1.0, 2.0), (2.0, 4.0)))
+        yield name, dict(input=values((0.0, 1.0), (1.0, 0.0)))
+    yield "svd", dict(input=torch.zeros(2, 0), full_matrices=False)
+    yield "inv", dict(input=torch.zeros(0, 3, 3))

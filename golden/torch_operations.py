@@ -85,6 +85,42 @@ def clip_grad_norm(gradients, max_norm, norm_type=2):
     return [*(parameter.grad for parameter in parameters), total]
 
 
+def leading_signs(vectors):
+    """The sign of the largest element of each column; the language's convention, as torch leaves signs free."""
+    places = vectors.detach().abs().argmax(-2, keepdim=True)
+    return vectors.detach().gather(-2, places).sign()
+
+
+def turned(vectors, signs):
+    """The first columns times signs; the others as they are."""
+    count = signs.shape[-1]
+    return torch.cat([vectors[..., :count] * signs, vectors[..., count:]], -1)
+
+
+def qr(input, mode="reduced"):
+    q, r = torch.linalg.qr(input, mode)
+    signs = torch.diagonal(r.detach(), dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    return turned(q, signs), turned(r.mT, signs).mT
+
+
+def svd(input, full_matrices=True):
+    u, s, v = torch.linalg.svd(input, full_matrices)
+    vectors = u[..., :s.shape[-1]]
+    signs = leading_signs(vectors) if u.numel() else vectors.sum(-2, keepdim=True)
+    return turned(u, signs), s, turned(v.mT, signs).mT
+
+
+def eigh(input):
+    values, vectors = torch.linalg.eigh(input)
+    return values, vectors * leading_signs(vectors)
+
+
+def orthogonal(input, orthogonal_map="matrix_exp"):
+    from torch.nn.utils.parametrizations import _Orthogonal, _OrthMaps
+
+    return _Orthogonal(input, _OrthMaps[orthogonal_map], use_trivialization=False)(input)
+
+
 OPERATIONS = {
     "sub": lambda input, other: as_tensor(input) - other,
     "mul": lambda input, other: as_tensor(input) * other,
@@ -144,6 +180,11 @@ OPERATIONS = {
     "mse_loss": functional.mse_loss, "cosine_similarity": functional.cosine_similarity,
     "binary_cross_entropy_with_logits": functional.binary_cross_entropy_with_logits,
     "detach": lambda input: input.detach(),
+    "qr": qr, "svd": svd, "eigh": eigh, "solve": torch.linalg.solve,
+    "lstsq": lambda A, B, rcond=None: torch.linalg.lstsq(A, B, rcond=rcond).solution,
+    "pinv": lambda input, rtol=None: torch.linalg.pinv(input, rtol=rtol), "orthogonal": orthogonal,
+    **{name: lambda input, function=getattr(torch.linalg, name): function(input)
+       for name in ("cholesky", "inv", "det", "slogdet", "matrix_exp")},
     "sgd_step": sgd_step, "adam_step": adam_step, "clip_grad_norm": clip_grad_norm,
 }
 
@@ -164,8 +205,14 @@ to detach""".split())
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 4e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
 
+# Of these torch's f32 is further from the truth than its f32 itself.
+ILL_CONDITIONED = set("qr svd eigh cholesky solve lstsq inv pinv det slogdet matrix_exp orthogonal".split())
+
+
 def tolerance(operation, outputs):
     """How far each element may be off, in units of max(1, |expected|)."""
+    if operation in ILL_CONDITIONED:
+        return 1e-11 if outputs[0].dtype == torch.float64 else 2e-5
     if operation in EXACT or math.prod(o.is_floating_point() for o in outputs) == 0:
         return 0
     return max(TOLERANCES[output.dtype] for output in outputs)

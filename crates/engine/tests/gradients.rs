@@ -77,6 +77,11 @@ fn what_is_not_wanted_is_not_given_and_what_is_has_its_operands_type() {
     for json in &golden.cases {
         let case = Case::new(&golden, json);
         let outputs = case.outputs();
+        // The logarithm of a singular matrix's determinant has no gradient, and says so.
+        let infinite = |output: &Tensor| output.to_vec_f64().unwrap().contains(&f64::NEG_INFINITY);
+        if json["operation"] == "slogdet" && outputs.iter().any(infinite) {
+            continue;
+        }
         // Cotangents of every number type, half-precision ones too.
         let cotangents: Vec<Option<Tensor>> =
             outputs.iter().map(|output| output.dtype().is_float().then(|| output.clone())).collect();

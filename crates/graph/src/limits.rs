@@ -36,6 +36,8 @@ pub const DIMENSIONS: usize = 8;
 pub const DIMENSION_TERMS: usize = 16;
 /// Elements of one tensor.
 pub const TENSOR_ELEMENTS: u64 = 1 << 40;
+/// Operations that the decomposition of one matrix may take: nothing interrupts it.
+pub const MATRIX_FLOPS: u64 = 1 << 36;
 /// Tensors in one list argument (`cat`, `stack`, `einsum`).
 pub const LIST_ARGUMENTS: usize = 16_384;
 /// Items of one index.

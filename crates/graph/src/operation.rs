@@ -252,6 +252,19 @@ operations! {
     Matmul "matmul(input: tensor, other: tensor)" rules::matmul, gradient, "the matrix product, batched and broadcast";
     Einsum "einsum(equation: text, operands: tensors)" rules::einsum, gradient, "sums of products by the Einstein convention";
     Outer "outer(input: tensor, other: tensor)" rules::outer, gradient, "the outer product of two vectors";
+    // Linear algebra: matrices in the last two dimensions, `torch.linalg`'s values.
+    Qr "qr(input: tensor, mode: text = reduced)" rules::qr, gradient, "`Q` with orthonormal columns and upper triangular `R`; `mode`: reduced or complete";
+    Svd "svd(input: tensor, full_matrices: boolean = true)" rules::svd, gradient, "left singular vectors, singular values from the largest, right singular vectors as rows";
+    Eigh "eigh(input: tensor)" rules::eigh, gradient, "of symmetric matrices, given by their lower triangles: eigenvalues from the smallest, and eigenvectors as columns";
+    Cholesky "cholesky(input: tensor)" rules::square_matrix, gradient, "lower triangular `L` of a positive definite `L Lᵀ`, given by its lower triangle";
+    Solve "solve(A: tensor, B: tensor)" rules::solve, gradient, "`X` of `A X = B`";
+    Lstsq "lstsq(A: tensor, B: tensor, rcond: number?)" rules::solve, gradient, "the smallest `X` for which `A X` is nearest to `B`";
+    Inv "inv(input: tensor)" rules::square_matrix, gradient, "the inverse";
+    Pinv "pinv(input: tensor, rtol: number?)" rules::pinv, gradient, "the pseudo-inverse; singular values up to `rtol` times the largest count as 0";
+    Det "det(input: tensor)" rules::determinant, gradient, "the determinant";
+    SlogDet "slogdet(input: tensor)" rules::determinant, gradient, "the determinant's sign, and the logarithm of its magnitude";
+    MatrixExp "matrix_exp(input: tensor)" rules::square_matrix, gradient, "the matrix exponential";
+    Orthogonal "orthogonal(input: tensor, orthogonal_map: text = matrix_exp)" rules::orthogonal, gradient, "a matrix with orthonormal columns (rows, if wide) from free parameters below the diagonal; also cayley or householder";
     // Order.
     TopK "topk(input: tensor, k: integer, dim: integer = -1, largest: boolean = true)" rules::top_k, gradient, "the k largest (or smallest), sorted, and their places; the lowest of equals first";
     Sort "sort(input: tensor, dim: integer = -1, descending: boolean = false)" rules::sort, gradient, "sorted, and the places; equals stay in order";

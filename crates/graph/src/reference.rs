@@ -16,6 +16,7 @@ const SECTIONS: &[(OperationKind, &str)] = &[
     (OperationKind::Softmax, "Normalisations"),
     (OperationKind::CrossEntropy, "Losses"),
     (OperationKind::Matmul, "Products"),
+    (OperationKind::Qr, "Linear algebra"),
     (OperationKind::TopK, "Order"),
     (OperationKind::Gather, "Reading and writing at places"),
     (OperationKind::Reshape, "Shape"),
@@ -52,6 +53,14 @@ const NUMBER_TYPES: &[(&str, &str)] = &[
     ("matmul", "the one that both have; not of bool"),
     ("einsum", "the one that all have; not of bool"),
     ("outer", "promoted"),
+    ("qr", "the input's; f32 and f64 only"),
+    ("svd", "the input's; f32 and f64 only"),
+    ("eigh", "the input's; f32 and f64 only"),
+    ("square_matrix", "the input's; f32 and f64 only"),
+    ("solve", "the one that both have; f32 and f64 only"),
+    ("pinv", "the input's; f32 and f64 only"),
+    ("determinant", "the input's; f32 and f64 only"),
+    ("orthogonal", "the input's; f32 and f64 only"),
     ("top_k", "the input's, and i64; not of bool"),
     ("sort", "the input's, and i64"),
     ("arg_sort", "i64"),
@@ -104,6 +113,12 @@ left out, `=` what stands for it then.
 
 Number types promote as in PyTorch (`torch.result_type`): literal numbers and tensors without dimensions are weak, they
 count only by being truth values, integers or floats. A literal float beside integers gives f32.
+
+A gradient has its operand's number type and shape, and PyTorch's conventions: equal extremes share it, a place that was read
+several times sums what comes back. `detach` and what is marked `none` pass none on.
+
+Decompositions leave signs free; here they are fixed: `R` of `qr` has no negative number on its diagonal; in a left singular
+vector and in an eigenvector the element largest in magnitude (the first of equals) is positive.
 ";
 
 /// The reference as Markdown: each operation's signature, what it gives, of which number type, and whether a gradient flows

@@ -22,6 +22,7 @@ mod arguments;
 mod constructor;
 mod elementwise;
 mod indexing;
+mod linear;
 mod loss;
 mod optimiser;
 mod order;
@@ -41,6 +42,7 @@ pub(crate) use elementwise::{
     transcendental, true_division,
 };
 pub(crate) use indexing::{gather, get_item, index_put, index_select, scatter, take_along_dim};
+pub(crate) use linear::{determinant, eigh, orthogonal, pinv, qr, solve, square_matrix, svd};
 pub(crate) use loss::{class_loss, cosine_similarity, element_loss};
 pub(crate) use optimiser::{adam_step, clip_grad_norm, sgd_step};
 pub(crate) use order::{arg_sort, sort, top_k};

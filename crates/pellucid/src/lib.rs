@@ -87,7 +87,8 @@ pub use session::Session;
 pub use steps::Steps;
 pub use trace::Trace;
 pub use value::{
-    Dimension, Dimensions, Ellipsis, Index, Item, NewAxis, Operand, Pieces, Shape, Size, Value, step,
+    Adam, CrossEntropy, Dimension, Dimensions, Ellipsis, Index, Item, NewAxis, Operand, OrthogonalMap,
+    Pieces, Reduction, Sgd, Shape, Size, Value, step,
 };
 
 pub use pellucid_engine::operations::OperationError;

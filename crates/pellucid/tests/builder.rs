@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use pellucid::{DType, Ellipsis, Error, Model, NewAxis, Program, RunOptions, Trace, Value, s, shape, step};
+use pellucid::{
+    Adam, DType, Ellipsis, Error, Model, NewAxis, OrthogonalMap, Program, Reduction, RunOptions, Sgd, Trace,
+    Value, s, shape, step,
+};
 use pellucid_graph::operation::table;
 use pellucid_graph::{NodeKind, OperationKind};
 
@@ -137,6 +140,41 @@ fn everything(trace: &Trace, x: &Value) -> Vec<Value> {
         trace.randperm(5),
         x.to(DType::F16),
     ];
+    let (rows, classes) = (last.log_softmax(-1), trace.full([1], 3));
+    let matrix = trace.eye(3) * 2.0 + trace.ones([3, 3]);
+    let (parameter, gradient) = (trace.ones([2, 2]), trace.randn([2, 2]));
+    all.extend([
+        last.cross_entropy(&classes.expand(shape![last.size(0)])),
+        rows.nll_loss(&classes.expand(shape![last.size(0)]), Reduction::Sum),
+        rows.kl_div(&rows, Reduction::BatchMean, true),
+        x.mse_loss(x, Reduction::None),
+        x.binary_cross_entropy_with_logits(&x.sigmoid(), Reduction::Mean),
+        x.cosine_similarity(&x.roll(1, 1), -1),
+        x.detach(),
+        matrix.cholesky(),
+        matrix.solve(&matrix),
+        matrix.lstsq(&matrix),
+        matrix.inv(),
+        matrix.pinv(),
+        matrix.det(),
+        matrix.matrix_exp(),
+        gradient.orthogonal(OrthogonalMap::Cayley),
+    ]);
+    for (one, other) in [
+        matrix.qr(),
+        matrix.eigh(),
+        matrix.slogdet(),
+        parameter.sgd_step(&gradient, 0.1, Sgd { momentum: 0.9, ..Sgd::default() }),
+    ] {
+        all.extend([one, other]);
+    }
+    let state = (&trace.zeros([2, 2]), &trace.zeros([2, 2]));
+    for (one, two, three) in [matrix.svd(), parameter.adam_step(&gradient, state, 1, 0.1, Adam::default())] {
+        all.extend([one, two, three]);
+    }
+    let (clipped, norm) = trace.clip_grad_norm([&parameter, &gradient], 1.0);
+    all.extend(clipped);
+    all.push(norm);
     let [one, other] = x.split_sizes([32, 96], -1);
     all.extend([one, other]);
     for (values, places) in [x.topk(2, -1), x.topk_smallest(2, -1), x.sort(-1, false)] {

@@ -6,7 +6,7 @@ use super::Result;
 use super::arguments::{Call, Operand};
 use super::number::{result_type, store};
 use super::reduction::lanes;
-use super::walk::{broadcast_shape, broadcast_strides, gather};
+use super::walk::{broadcast_shape, broadcast_strides, gather, walk};
 use crate::tensor::{Tensor, element_count};
 
 /// How the terms of a loss become its result.
@@ -285,80 +285,88 @@ pub(super) fn element_loss(call: &Call<'_>) -> Result<Tensor> {
     }
 }
 
-/// Two tensors seen in their common shape with the compared dimension last, and that dimension's size.
+/// One of two tensors whose rows are compared, broadcast without a copy.
+pub(super) struct Side {
+    elements: Vec<f64>,
+    /// How far it is from one row to the next, along each dimension of the result.
+    strides: Vec<isize>,
+    /// How far it is from one element of a row to the next.
+    step: isize,
+}
+
+impl Side {
+    /// A row, by the place of its first element.
+    pub(super) fn row(&self, start: usize, length: usize, row: &mut Vec<f64>) {
+        row.clear();
+        let places = (0..length).map(|count| self.place(start, count));
+        row.extend(places.map(|place| self.elements.get(place).copied().unwrap_or(0.0)));
+    }
+
+    /// The place of an element of a row.
+    pub(super) fn place(&self, start: usize, count: usize) -> usize {
+        start + count * self.step.unsigned_abs()
+    }
+}
+
+/// Two tensors whose rows along a dimension are compared.
 pub(super) struct Compared {
-    pub(super) pair: [Tensor; 2],
+    pub(super) sides: [Side; 2],
+    /// Elements of a row.
     pub(super) length: usize,
-    /// The place of the dimension before it was moved.
-    pub(super) place: usize,
+    /// The result's shape.
     pub(super) shape: Vec<usize>,
+    /// The least that a length counts as.
     pub(super) epsilon: f64,
 }
 
 impl Compared {
     pub(super) fn new(call: &Call<'_>) -> Result<Compared> {
         let (a, b) = (call.tensor(0)?, call.tensor(1)?);
-        let shape = broadcast_shape(&[a.shape(), b.shape()]).ok_or_else(|| {
+        let full = broadcast_shape(&[a.shape(), b.shape()]).ok_or_else(|| {
             call.error(format!("the shapes {:?} and {:?} do not broadcast together", a.shape(), b.shape()))
         })?;
-        element_count(&shape)?;
-        let place = call.dimension(call.integer(2)?, shape.len())?;
-        let last = shape.len().saturating_sub(1);
-        let seen = |tensor: &Tensor| -> Result<Tensor> {
-            let wide = tensor.view(tensor.data().broadcast_as(shape.as_slice())?);
-            if place < last { Ok(wide.view(wide.data().transpose(place, last)?)) } else { Ok(wide) }
+        let place = call.dimension(call.integer(2)?, full.len())?;
+        let side = |tensor: &Tensor| -> Result<Side> {
+            let mut strides = broadcast_strides(tensor.shape(), &full);
+            let step = if place < strides.len() { strides.remove(place) } else { 0 };
+            Ok(Side { elements: tensor.to_vec_f64()?, strides, step })
         };
-        let pair = [seen(&a)?, seen(&b)?];
-        Ok(Compared {
-            pair,
-            length: shape.get(place).copied().unwrap_or(1),
-            place,
-            shape,
-            epsilon: call.number(3)?.as_f64(),
-        })
+        let sides = [side(&a)?, side(&b)?];
+        let mut shape = full;
+        let length = if place < shape.len() { shape.remove(place) } else { 1 };
+        element_count(&shape)?;
+        Ok(Compared { sides, length, shape, epsilon: call.number(3)?.as_f64() })
+    }
+
+    /// Calls `visit` with the places where a pair of rows begins, in the order of the result.
+    pub(super) fn pairs(&self, mut visit: impl FnMut(usize, usize)) {
+        let strides = [&self.sides[0].strides[..], &self.sides[1].strides[..]];
+        walk(&self.shape, strides, [0, 0], |[a, b], count, [step_a, step_b]| {
+            for at in 0..count as isize {
+                visit((a + at * step_a) as usize, (b + at * step_b) as usize);
+            }
+        });
     }
 }
 
 pub(super) fn cosine_similarity(call: &Call<'_>) -> Result<Tensor> {
     let compared = Compared::new(call)?;
-    let [a, b] = &compared.pair;
-    let dtype = a.dtype().promote(b.dtype());
-    let (a, b) = (a.doubles()?, b.doubles()?);
-    let mut shape = compared.shape.clone();
-    if compared.place < shape.len() {
-        shape.remove(compared.place);
-    }
-    let count = element_count(&shape)?;
-    if compared.length == 0 {
-        return store(vec![0.0; count], &shape, dtype);
-    }
-    let mut products = Vec::new();
-    let rows = a.chunks_exact(compared.length).zip(b.chunks_exact(compared.length));
-    let cosines: Vec<f64> = rows
-        .map(|(a, b)| {
-            products.clear();
-            products.extend(a.iter().zip(b).map(|(a, b)| a * b));
-            lanes(&products, |product| product)
-                / (length(a).max(compared.epsilon) * length(b).max(compared.epsilon))
-        })
-        .collect();
-    // The compared dimension was swapped with the last one: what is left of the last one stands in its place.
-    let last = compared.shape.len().saturating_sub(1);
-    if compared.place >= last {
-        return store(cosines, &shape, dtype);
-    }
-    let mut swapped = compared.shape.clone();
-    swapped.swap(compared.place, last);
-    swapped.truncate(last);
-    let cosines = store(cosines, &swapped, dtype)?;
-    let order: Vec<usize> = (0..last)
-        .map(|place| match place {
-            place if place < compared.place => place,
-            place if place + 1 < last => place + 1,
-            _ => compared.place,
-        })
-        .collect();
-    cosines.view(cosines.data().permute(order)?).contiguous()
+    let dtype = call.tensor(0)?.dtype().promote(call.tensor(1)?.dtype());
+    let (mut x, mut y) = (Vec::new(), Vec::new());
+    let mut cosines = Vec::with_capacity(element_count(&compared.shape)?);
+    compared.pairs(|a, b| {
+        compared.sides[0].row(a, compared.length, &mut x);
+        compared.sides[1].row(b, compared.length, &mut y);
+        let lengths = length(&x).max(compared.epsilon) * length(&y).max(compared.epsilon);
+        cosines.push(product(&mut x, &y) / lengths);
+    });
+    store(cosines, &compared.shape, dtype)
+}
+
+/// The inner product; it uses up its left side.
+pub(super) fn product(x: &mut [f64], y: &[f64]) -> f64 {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x *= y);
+    lanes(x, |product| product)
 }
 
 /// The Euclidean length.

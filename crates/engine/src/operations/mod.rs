@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `arguments`, `number` | reading arguments; the types that operations compute in, and promotion |
 //! | `walk` | strided operands, broadcasting |
-//! | `elementwise`, `reduction`, `normalisation`, `product`, `einsum`, `order`, `loss`, `optimiser` | what computes |
+//! | `elementwise`, `reduction`, `normalisation`, `product`, `einsum`, `order`, `loss`, `optimiser`, `linear` | what computes |
 //! | `indexing`, `gathering`, `shape`, `constructor` | what moves and makes elements |
 //! | [`noise`] | the generator of everything random |
 //! | [`gradients`] | the way back: a vector-Jacobian product of each operation |
@@ -21,6 +21,7 @@ mod error;
 mod gathering;
 pub mod gradients;
 mod indexing;
+mod linear;
 mod loss;
 pub mod noise;
 mod normalisation;
@@ -84,6 +85,15 @@ pub fn evaluate(
         Matmul => product::matmul(call),
         Einsum => einsum::einsum(call),
         Outer => product::outer(call),
+        Qr => return linear::qr(call),
+        Svd => return linear::svd(call),
+        Eigh => return linear::eigh(call),
+        Cholesky | Inv | MatrixExp => linear::square_matrix(call),
+        Solve | Lstsq => linear::solve(call),
+        Pinv => linear::pinv(call),
+        Det => linear::det(call),
+        SlogDet => return linear::slogdet(call),
+        Orthogonal => linear::orthogonal_matrix(call),
         TopK => return order::top_k(call),
         Sort => return order::sort(call),
         ArgSort => return order::arg_sort(call),

@@ -5,10 +5,12 @@ mod constructors;
 mod conversions;
 mod elementwise;
 mod index;
+mod linear;
 mod operators;
 mod parts;
 mod reductions;
 mod shapes;
+mod training;
 
 use std::fmt;
 use std::panic::Location;
@@ -20,7 +22,9 @@ use crate::builder::{Builder, Scope, resolve};
 
 pub use conversions::{Dimension, Dimensions, Operand, Shape, Size};
 pub use index::{Ellipsis, Index, Item, NewAxis, step};
+pub use linear::OrthogonalMap;
 pub use shapes::Pieces;
+pub use training::{Adam, CrossEntropy, Reduction, Sgd};
 
 /// A value of a program: a hook point's, or what is computed from others. It holds no numbers: those exist when the
 /// program runs, and come back where the value is saved.

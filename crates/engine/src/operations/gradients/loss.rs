@@ -3,11 +3,10 @@
 use pellucid_graph::OperationKind;
 
 use super::super::Result;
-use super::super::loss::{Classes, Compared, Pointwise, Reduction, length, log_sum_exp};
+use super::super::loss::{Classes, Compared, Pointwise, Reduction, length, log_sum_exp, product};
 use super::super::number::store;
 use super::super::reduction::lanes;
-use super::backward::{Backward, reshape, transpose};
-use crate::tensor::Tensor;
+use super::backward::Backward;
 
 /// With `w` the classes' weights in a row's loss `−Σ w log p`: `Σw · softmax − w` of logits, `−w` of log-probabilities.
 pub(super) fn class_loss(backward: &mut Backward<'_>) -> Result<()> {
@@ -65,46 +64,37 @@ pub(super) fn element_loss(backward: &mut Backward<'_>) -> Result<()> {
     Ok(())
 }
 
-/// With lengths `a`, `b` and cosine `c`: of `x` it is `y / (a b) − c x / a²`.
+/// With lengths `a`, `b` and cosine `c`: of `x` it is `y / (a b) − c x / a²`. A row that is compared several times sums its
+/// parts in the order of the result.
 pub(super) fn cosine_similarity(backward: &mut Backward<'_>) -> Result<()> {
     let compared = Compared::new(&backward.call)?;
-    let gradient = backward.cotangent()?;
-    let last = compared.shape.len().saturating_sub(1);
-    // The gradient in the order of the compared rows: the compared dimension swapped with the last, then gone.
-    let mut kept = compared.shape.clone();
-    kept.iter_mut().skip(compared.place).take(1).for_each(|size| *size = 1);
-    let mut raised = reshape(&gradient, &kept)?;
-    if compared.place < last {
-        raised = transpose(&raised, compared.place, last)?;
-    }
-    let gradient = raised.to_vec_f64()?;
+    let gradient = backward.cotangent()?.to_vec_f64()?;
     for which in [0, 1] {
-        backward.give(which, |_| {
-            let (own, other) = (&compared.pair[which], &compared.pair[1 - which]);
-            let dtype = raised.dtype();
-            if compared.length == 0 {
-                return own.cast(dtype);
-            }
-            let (x, y) = (own.doubles()?, other.doubles()?);
-            let mut out = Vec::with_capacity(x.len());
-            let mut products = Vec::new();
-            let rows = x.chunks_exact(compared.length).zip(y.chunks_exact(compared.length));
-            for ((x, y), g) in rows.zip(&gradient) {
-                products.clear();
-                products.extend(x.iter().zip(y).map(|(x, y)| x * y));
-                let (own, other) = (length(x), length(y).max(compared.epsilon));
-                let floored = own.max(compared.epsilon);
-                let cosine = lanes(&products, |product| product) / (floored * other);
+        backward.give(which, |backward| {
+            let operand = backward.call.tensor(which)?;
+            let (own, other) = (&compared.sides[which], &compared.sides[1 - which]);
+            let mut out = vec![0.0; operand.elements()];
+            let (mut x, mut y, mut products) = (Vec::new(), Vec::new(), Vec::new());
+            let mut gradients = gradient.iter();
+            compared.pairs(|a, b| {
+                let (start, opposite) = if which == 0 { (a, b) } else { (b, a) };
+                own.row(start, compared.length, &mut x);
+                other.row(opposite, compared.length, &mut y);
+                products.clone_from(&x);
+                let (mine, theirs) = (length(&x), length(&y).max(compared.epsilon));
+                let floored = mine.max(compared.epsilon);
+                let cosine = product(&mut products, &y) / (floored * theirs);
                 // As in PyTorch, the floor is no part of what is differentiated.
-                let pull = if own == 0.0 { 0.0 } else { cosine / (floored * own) };
-                out.extend(x.iter().zip(y).map(|(x, y)| g * (y / (floored * other) - pull * x)));
-            }
-            let found = store(out, own.shape(), dtype)?;
-            if compared.place < last {
-                transpose(&found, compared.place, last)
-            } else {
-                Ok::<Tensor, _>(found)
-            }
+                let pull = if mine == 0.0 { 0.0 } else { cosine / (floored * mine) };
+                let g = gradients.next().copied().unwrap_or(0.0);
+                for (count, (x, y)) in x.iter().zip(&y).enumerate() {
+                    let place = own.place(start, count);
+                    if let Some(out) = out.get_mut(place) {
+                        *out += g * (y / (floored * theirs) - pull * x);
+                    }
+                }
+            });
+            store(out, operand.shape(), operand.dtype())
         })?;
     }
     Ok(())

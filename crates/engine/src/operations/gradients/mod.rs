@@ -8,12 +8,13 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `backward` | what a rule reads and gives; operations on tensors, for rules |
-//! | `elementwise`, `reduction`, `normalisation`, `product`, `loss` | what computes |
+//! | `elementwise`, `reduction`, `normalisation`, `product`, `loss`, `linear` | what computes |
 //! | `gathering`, `shape` | what moves elements |
 
 mod backward;
 mod elementwise;
 mod gathering;
+mod linear;
 mod loss;
 mod normalisation;
 mod product;
@@ -110,6 +111,12 @@ fn rule(kind: OperationKind, backward: &mut Backward<'_>) -> Result<()> {
         Matmul => product::matmul(backward),
         Einsum => product::einsum(backward),
         Outer => product::outer(backward),
+        Qr => linear::qr(backward),
+        Svd => linear::svd(backward),
+        Eigh => linear::eigh(backward),
+        Cholesky | Inv | Pinv | MatrixExp | Orthogonal => linear::matrix(backward),
+        Solve | Lstsq => linear::solve(backward),
+        Det | SlogDet => linear::determinant(backward),
         TopK | Sort => gathering::sorted(backward),
         Gather | TakeAlongDim => gathering::gather(backward),
         Scatter | ScatterAdd => gathering::scatter(backward),
