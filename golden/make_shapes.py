@@ -386,13 +386,14 @@ def class_loss(name):
     if rng.random() < 0.3:
         arguments["weight"] = text(rng.choice(["f32", "f64"]), [a[min(1, len(a) - 1)]] if a and rng.random() < 0.9 else [4])
     if name == "cross_entropy" and flag():
-        arguments["label_smoothing"] = rng.choice([0.0, 0.5, 1.0, 1.5, -0.1])
+        arguments["label_smoothing"] = rng.choice([0.0, 0.5, 1.0, 1.5])
     return arguments
 
 
 def cosine_similarity(_):
-    a = shape()
-    return {"x1": text(dtype("f32"), a), "x2": text(dtype("f32"), like(a)), "dim": dim(a)}
+    # torch takes whole numbers beside floats; the language wants them cast.
+    a, floats = shape(), ["f32", "f32", "f64", "bf16"]
+    return {"x1": text(rng.choice(floats), a), "x2": text(rng.choice(floats), like(a)), "dim": dim(a)}
 
 
 GENERATORS = {
