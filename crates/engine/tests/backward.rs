@@ -484,16 +484,70 @@ fn activations_are_kept_only_between_the_loss_and_the_earliest_gradient() {
     assert!(late * 3 < early, "late {late}, early {early}");
 }
 
+/// Experiment 21: gradients that are zeroed and doubled on the way back, held to PyTorch's hooks.
 #[test]
-fn the_example_of_the_language_s_reference_runs() {
-    let root = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let text = std::fs::read_to_string(root.join("docs/language.md")).unwrap();
-    let section = text.split("## Gradients").nth(1).unwrap();
-    let example = section.split("```json").nth(1).unwrap().split("```").next().unwrap();
-    let model = root.join("models/tiny-gpt2/model");
+fn gradient_surgery_is_pytorch_s() {
+    let golden = root().join("golden/experiments/gradient_surgery");
+    let json = std::fs::read(golden.with_extension("json")).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let bytes = std::fs::read(golden.with_extension("safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let engine = bundled();
+    let ids: Vec<u32> = serde_json::from_value(json["prompt"]["ids"].clone()).unwrap();
+    let (answer, wrong) = (&json["answer"], &json["wrong"]);
+    for (name, surgery) in json["surgery"].as_object().unwrap() {
+        let mut nodes = format!(
+            r#"{{"op":"get","name":"l","hook":"logits"}},{{"op":"getitem","name":"answer","input":"l","index":[0,-1,{answer}]}},
+            {{"op":"getitem","name":"wrong","input":"l","index":[0,-1,{wrong}]}},
+            {{"op":"sub","name":"loss","input":"answer","other":"wrong"}},{{"op":"backward","name":"b","of":"loss"}}"#
+        );
+        for (place, cut) in surgery.as_array().unwrap().iter().enumerate() {
+            let (hook, factor) = (&cut["hook_point"], &cut["factor"]);
+            nodes.push_str(&format!(
+                r#",{{"op":"grad","name":"g{place}","backward":"b","hook":{hook}}},{{"op":"mul","name":"w{place}","input":"g{place}","other":{factor}}},
+                {{"op":"set_grad","backward":"b","hook":{hook},"value":"w{place}"}}"#
+            ));
+        }
+        nodes.push_str(
+            r#",{"op":"grad","name":"e","backward":"b","hook":"transformer.wte.output"},{"op":"save","name":"embeddings","value":"e"}"#,
+        );
+        for layer in 0..4 {
+            nodes.push_str(&format!(
+                r#",{{"op":"grad","name":"r{layer}","backward":"b","hook":"transformer.h.{layer}.input"}},
+                {{"op":"norm","name":"n{layer}","input":"r{layer}","dim":-1}},{{"op":"save","name":"norms{layer}","value":"n{layer}"}}"#
+            ));
+        }
+        let found = run(&engine, &[("p", std::slice::from_ref(&ids))], &nodes);
+        let expected = |key: &str| -> Vec<f64> {
+            let view = file.tensor(&format!("{name}.{key}")).unwrap();
+            let bytes = view.data().as_chunks::<4>().0;
+            bytes.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))).collect()
+        };
+        assert!(relative(&found["embeddings"], &expected("embeddings")) < 1e-4, "{name}");
+        let norms = expected("norms");
+        for (layer, norms) in norms.chunks(ids.len()).enumerate() {
+            assert!(relative(&found[&format!("norms{layer}")], norms) < 1e-4, "{name}, layer {layer}");
+        }
+    }
+}
+
+fn root() -> std::path::PathBuf {
+    std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn bundled() -> Engine {
+    let model = root().join("models/tiny-gpt2/model");
     let model =
         pellucid_models::Model::open(model.to_str().unwrap(), &pellucid_models::ModelOptions::default());
-    let engine = Engine::new(std::sync::Arc::new(model.unwrap()));
+    Engine::new(std::sync::Arc::new(model.unwrap()))
+}
+
+#[test]
+fn the_example_of_the_language_s_reference_runs() {
+    let text = std::fs::read_to_string(root().join("docs/language.md")).unwrap();
+    let section = text.split("## Gradients").nth(1).unwrap();
+    let example = section.split("```json").nth(1).unwrap().split("```").next().unwrap();
+    let engine = bundled();
     let checked = engine.check(pellucid_graph::Program::from_bytes(example.as_bytes()).unwrap());
     let checked = checked.unwrap_or_else(|faults| panic!("{faults}"));
     let found = engine.run(&checked, &RunOptions::default()).unwrap();
