@@ -45,6 +45,6 @@ pub const INDEX_ITEMS: usize = 32;
 /// Steps of a generation.
 pub const STEPS: u64 = 65_536;
 /// Nodes that all `backward`s of a program go through, or look at on the way, together.
-pub const WAY_BACK_NODES: usize = 16 << 20;
+pub const WAY_BACK_NODES: usize = 4 << 20;
 /// Faults reported for one program; checking stops there.
 pub const FAULTS: usize = 256;

@@ -1,0 +1,139 @@
+//! What programs with gradients are refused for: by the wire, and by the checker.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may panic as tests do")]
+
+mod support;
+
+use pellucid_graph::check::{SpecIndex, check};
+use pellucid_graph::{Faults, NodeKind, Program};
+
+/// A program of one trace with those nodes.
+fn text(nodes: &str) -> String {
+    let trace = r#"{"op": "trace", "invokes": [{"name": "p", "tokens": [[1, 2, 3]]}], "body": "#;
+    format!(r#"{{"pellucid": 1, "body": [{trace}[{nodes}]}}]}}"#)
+}
+
+const LOSS: &str = r#"{"op": "get", "name": "h", "hook": "layers.2.output"}, {"op": "sum", "name": "loss", "input": "h"},
+    {"op": "backward", "name": "b", "of": "loss"}"#;
+
+fn message(outcome: Result<(), Faults>) -> String {
+    match outcome {
+        Ok(()) => panic!("accepted"),
+        Err(faults) => faults.to_string(),
+    }
+}
+
+#[test]
+fn the_wire_refuses_gradients_of_nothing_and_of_two_things() {
+    let cases = [
+        (r#"{"op": "grad", "name": "g", "backward": "b"}"#, "needs the field `of` or the field `hook`"),
+        (
+            r#"{"op": "grad", "name": "g", "backward": "b", "of": "h", "hook": "logits"}"#,
+            "both `of` and `hook`",
+        ),
+        (r#"{"op": "grad", "name": "g", "backward": "b", "of": "h", "invoke": "p"}"#, "belongs to no invoke"),
+        (r#"{"op": "grad", "name": "g", "backward": "h", "of": "h"}"#, "`h` is not a `backward`"),
+        (
+            r#"{"op": "grad", "name": "g", "backward": "later", "of": "h"}, {"op": "backward", "name": "later", "of": "loss"}"#,
+            "does not stand before it",
+        ),
+        (r#"{"op": "grad", "name": "g", "backward": "c", "of": "h"}"#, "there is no `backward` `c`"),
+        (r#"{"op": "set_grad", "backward": "b", "of": "h"}"#, "needs the field `value`"),
+        (r#"{"op": "grad", "name": "g", "backward": "b", "hook": "logits", "step": 1}"#, "step"),
+        (r#"{"op": "save", "name": "s", "value": "b"}"#, "`b` is a `backward`, which has no value"),
+    ];
+    for (nodes, expected) in cases {
+        let refused = Program::from_json(text(&format!("{LOSS}, {nodes}")).as_bytes());
+        let message = message(refused.map(|_| ()));
+        assert!(message.contains(expected), "{message}\n{nodes}");
+    }
+}
+
+#[test]
+fn the_checker_refuses_what_cannot_be_gone_back_from() {
+    let spec = support::tiny_gpt2();
+    let index = SpecIndex::new(&spec);
+    let grad = r#"{"op": "grad", "name": "g", "backward": "b", "hook": "layers.0.output"}, {"op": "save", "name": "s", "value": "g"}"#;
+    let cases = [
+        (format!(r#"{LOSS}, {{"op": "save", "name": "s", "value": "loss"}}"#), "nobody asks for a gradient"),
+        (
+            format!(
+                r#"{{"op": "tokens", "name": "t"}}, {{"op": "backward", "name": "b", "of": "t"}}, {grad}"#
+            ),
+            "which has no gradient",
+        ),
+        (
+            format!(
+                r#"{{"op": "get", "name": "h", "hook": "layers.2.output"}}, {{"op": "ones", "name": "c", "size": [2]}},
+            {{"op": "backward", "name": "b", "of": "h", "cotangent": "c"}}, {grad}"#
+            ),
+            "but its cotangent is",
+        ),
+        (
+            format!(
+                r#"{LOSS}, {{"op": "grad", "name": "g", "backward": "b", "hook": "layers.3.output"}}, {{"op": "save", "name": "s", "value": "g"}}"#
+            ),
+            "does not depend on `layers.3.output`",
+        ),
+        (
+            format!(
+                r#"{LOSS}, {{"op": "grad", "name": "g", "backward": "b", "hook": "layers.9.output"}}, {{"op": "save", "name": "s", "value": "g"}}"#
+            ),
+            "no hook point `layers.9.output`",
+        ),
+        (
+            format!(
+                r#"{LOSS}, {{"op": "ones", "name": "w", "size": [7]}}, {{"op": "set_grad", "backward": "b", "of": "h", "value": "w"}}, {grad}"#
+            ),
+            "the gradient of `h` is",
+        ),
+        (
+            format!(
+                r#"{LOSS}, {{"op": "grad", "name": "low", "backward": "b", "hook": "layers.0.output"}},
+            {{"op": "set_grad", "backward": "b", "hook": "layers.1.output", "value": "low"}}, {grad}"#
+            ),
+            "which is computed later on the way back",
+        ),
+    ];
+    for (nodes, expected) in cases {
+        let program = Program::from_json(text(&nodes).as_bytes()).unwrap_or_else(|faults| panic!("{faults}"));
+        let message = message(check(program, &index).map(|_| ()));
+        assert!(message.contains(expected), "{message}\n{nodes}");
+    }
+}
+
+#[test]
+fn a_generation_has_no_gradients() {
+    let spec = support::tiny_gpt2();
+    let trace = r#"{"op": "trace", "invokes": [{"name": "p", "tokens": [[1, 2, 3]]}], "generate": {"max_new_tokens": 3}, "body": "#;
+    let grad = r#"{"op": "grad", "name": "g", "backward": "b", "hook": "layers.0.output"}, {"op": "save", "name": "s", "value": "g"}"#;
+    let text = format!(r#"{{"pellucid": 1, "body": [{trace}[{LOSS}, {grad}]}}]}}"#);
+    let program = Program::from_json(text.as_bytes()).unwrap();
+    let message = message(check(program, &SpecIndex::new(&spec)).map(|_| ()));
+    assert!(message.contains("across the steps of a generation"), "{message}");
+}
+
+/// What each `backward` goes through is what leads from its targets to its value, and nothing else.
+#[test]
+fn a_plan_holds_just_the_nodes_between() {
+    let spec = support::tiny_gpt2();
+    let nodes = r#"{"op": "get", "name": "early", "hook": "layers.0.output"}, {"op": "mul", "name": "scaled", "input": "early", "other": 2.0},
+        {"op": "set", "name": "edit", "hook": "layers.1.output", "value": "scaled"}, {"op": "get", "name": "late", "hook": "layers.3.output"},
+        {"op": "get", "name": "aside", "hook": "layers.2.mlp.output"}, {"op": "mul", "name": "both", "input": "late", "other": "aside"},
+        {"op": "argmax", "name": "choice", "input": "both"}, {"op": "sum", "name": "loss", "input": "both"},
+        {"op": "backward", "name": "b", "of": "loss"},
+        {"op": "grad", "name": "g", "backward": "b", "hook": "layers.2.mlp.post"}, {"op": "save", "name": "s", "value": "g"},
+        {"op": "save", "name": "c", "value": "choice"},
+        {"op": "backward", "name": "b2", "of": "loss"}, {"op": "grad", "name": "g2", "backward": "b2", "of": "early"},
+        {"op": "save", "name": "s2", "value": "g2"}"#;
+    let program = Program::from_json(text(nodes).as_bytes()).unwrap();
+    let checked = check(program, &SpecIndex::new(&spec)).unwrap_or_else(|faults| panic!("{faults}"));
+    let names = |plan: usize| -> Vec<&str> {
+        let path = checked.gradients[plan].path.iter();
+        path.map(|id| checked.program.node(*id).name.as_str()).collect()
+    };
+    assert_eq!(names(0), ["late", "aside", "both", "loss"]);
+    assert_eq!(names(1), ["early", "scaled", "edit", "late", "aside", "both", "loss"]);
+    let backward = |plan: usize| &checked.program.node(checked.gradients[plan].backward).kind;
+    assert!((0..2).all(|plan| matches!(backward(plan), NodeKind::Backward { .. })));
+}
