@@ -279,6 +279,10 @@ fn targets_of_value(
 ) -> Result<usize, Failure> {
     let program = desk.job.program;
     while let Some(&target) = targets.get(done) {
+        if desk.job.is_lost((OUTSIDE, target)) {
+            done += 1;
+            continue;
+        }
         let failed = |error| Failure::at(target, error);
         let kind = &program.program.node(target).kind;
         let Some((_, GradientOf::Value(of))) = kind.gradient() else { return Ok(targets.len()) };

@@ -226,6 +226,7 @@ impl Walker {
         while let Some(&target) = stop.targets.get(stop.done.1) {
             let failed = |error| Failure::at(target, error);
             match &desk.job.program.program.node(target).kind {
+                _ if desk.job.is_lost((OUTSIDE, target)) => {}
                 NodeKind::SetGrad { value, .. } => {
                     if !desk.job.is_ready((OUTSIDE, target)) {
                         return Ok(false);
