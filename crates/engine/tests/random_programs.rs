@@ -337,10 +337,20 @@ fn planned_naive_together_and_reread_give_the_same_bits() {
         "parked invokes",
         "narrowed logits",
         "steps lost to stopping",
+        "ways back",
+        "ways back with a cotangent",
+        "gradients of getters",
+        "gradients of values",
+        "gradients through applied modules",
+        "gradients through setters",
+        "written gradients of hook points",
+        "written gradients of values",
     ]);
+    let numbers = hooks.iter().filter(|hook| *hook != "token ids").cloned().collect();
     let missing = coverage.missing(&[
         ("getter", hooks.clone(), 20),
         ("setter", hooks, 10),
+        ("gradient", numbers, 4),
         ("construct", constructs, 10),
         ("operation", operations(), 2),
     ]);
