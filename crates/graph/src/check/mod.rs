@@ -78,7 +78,8 @@ pub fn check(program: Program, index: &SpecIndex<'_>) -> Result<CheckedProgram, 
     }
     if checker.faults.is_empty() {
         let price = checker.price();
-        let (nodes, gradients) = (checker.nodes, checker.gradients);
+        let (nodes, mut gradients) = (checker.nodes, checker.gradients);
+        gradients.iter_mut().for_each(|plan| plan.targets.retain(|target| nodes[target.index()].needed));
         Ok(CheckedProgram { program, nodes, gradients, price })
     } else {
         Err(Faults(checker.faults))
