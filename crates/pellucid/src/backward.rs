@@ -119,3 +119,18 @@ impl Backward {
         writer.node("", NodeKind::SetGrad { backward: self.id, of, value });
     }
 }
+
+impl Value {
+    /// Goes back from the value, of one element: a loss or a logit. The gradients stand in the body in which the value
+    /// does.
+    #[track_caller]
+    pub fn backward(&self) -> Backward {
+        Backward::new(self.writer(), self, None)
+    }
+
+    /// Goes back from the value, of any shape, with a cotangent of that shape.
+    #[track_caller]
+    pub fn backward_with(&self, cotangent: &Value) -> Backward {
+        Backward::new(self.writer(), self, Some(cotangent))
+    }
+}
