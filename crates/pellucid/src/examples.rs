@@ -12,6 +12,7 @@ macro_rules! run {
 run! {
     Read "../examples/read.rs",
     Change "../examples/change.rs",
+    Gradients "../examples/gradients.rs",
     Generate "../examples/generate.rs",
     Program "../examples/program.rs",
     Results "../examples/results.rs",
