@@ -104,7 +104,8 @@ impl Naive<'_> {
                         if let NodeKind::Set { address: set, .. } = &node.kind
                             && set.invoke == address.invoke
                             && program.nodes[position].trace == trace
-                            && program.nodes[position].place <= program.nodes[id.index()].place
+                            && (program.nodes[position].place, position)
+                                < (program.nodes[id.index()].place, id.index())
                         {
                             open.push(NodeId(position as u32));
                         }
