@@ -133,8 +133,10 @@ pub(crate) struct ProgramChoice {
     pub(crate) program: String,
 
     /// The model [default: the one that the program names, else the bundled one]
+    ///
+    /// NAME=MODEL, as often as needed, loads one beside it, which traces call by that name.
     #[arg(long, short, value_name = "MODEL", env = "PELLUCID_MODEL", hide_env_values = true)]
-    pub(crate) model: Option<String>,
+    pub(crate) model: Vec<String>,
 
     #[command(flatten)]
     pub(crate) choices: ModelChoices,

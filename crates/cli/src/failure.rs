@@ -44,7 +44,7 @@ impl Failure {
         match self {
             // Whoever read the output has seen enough: `pellucid … | head` is no error.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
-            Failure::Library(Error::Engine(EngineError::Cancelled)) => {
+            Failure::Library(Error::Run(failure)) if failure.error == EngineError::Cancelled => {
                 eprintln!("interrupted");
                 return ExitCode::from(INTERRUPTED);
             }

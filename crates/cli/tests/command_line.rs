@@ -179,6 +179,46 @@ fn what_is_wrong_with_a_program_is_said_with_hints_and_exit_code_3() {
 }
 
 #[test]
+fn a_second_model_is_called_by_the_name_that_it_was_given() {
+    let program = r#"{ "pellucid": 1, "body": [
+        { "op": "trace", "model": "teacher", "invokes": [{ "prompt": "Mary has" }], "body": [
+            { "op": "get", "name": "t", "hook": "logits" } ] },
+        { "op": "trace", "invokes": [{ "prompt": "Mary has" }], "body": [
+            { "op": "get", "name": "l", "hook": "logits" }, { "op": "sub", "name": "d", "input": "l", "other": "t" },
+            { "op": "amax", "name": "most", "input": "d" }, { "op": "save", "name": "gap", "value": "most" } ] }] }"#;
+    let both = with_input(&["run", "-", "--model", "teacher=bundled", "--json"], program);
+    let summary: serde_json::Value = serde_json::from_slice(&both.stdout).unwrap();
+    assert_eq!(summary["saved"][0]["max"], 0.0);
+    assert_eq!(summary["provenance"]["others"][0]["name"], "teacher");
+    let (message, code) = refused(with_input(&["run", "-"], program));
+    assert_eq!(code, 3);
+    assert!(message.contains("no model is loaded as `teacher`"), "{message}");
+}
+
+#[test]
+fn what_was_saved_before_a_failure_is_written_all_the_same() {
+    let program = r#"{ "pellucid": 1, "body": [
+        { "op": "trace", "name": "first", "invokes": [{ "prompt": "Mary has" }], "body": [
+            { "op": "get", "name": "l", "hook": "logits" }, { "op": "save", "name": "early", "value": "l" } ] },
+        { "op": "trace", "name": "second", "invokes": [{ "prompt": "Mary has" }], "body": [
+            { "op": "get", "name": "h", "hook": "logits" },
+            { "op": "literal", "name": "far", "dtype": "i64", "shape": [1], "elements": [99999] },
+            { "op": "getitem", "name": "one", "input": "h", "index": [0, 0, { "tensor": "far" }] },
+            { "op": "save", "name": "late", "value": "one" } ] }] }"#;
+    let (_folder, path) = scratch("kept.safetensors");
+    let (message, code) = refused(with_input(&["run", "-", "-o", path.to_str().unwrap()], program));
+    assert_eq!(code, 1);
+    assert!(message.starts_with("what was saved before the failure is written to "), "{message}");
+    assert!(
+        message.contains("in trace `second`; what the traces before it saved is kept: `early`"),
+        "{message}"
+    );
+    let bytes = std::fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.names(), ["early"]);
+}
+
+#[test]
 fn what_is_no_program_says_where_and_is_exit_code_3() {
     let (message, code) =
         refused(with_input(&["explain", "-"], r#"{ "pellucid": 1, "body": [{ "op": "trase" }] }"#));

@@ -10,8 +10,8 @@ use pellucid_kernels::attention::{
 use pellucid_kernels::rotary::{RotaryStyle, RotaryTable};
 use pellucid_kernels::{AttentionOptions, Epilogue, HeadsView, HeadsViewMut, KeyValueStore, Residual};
 use pellucid_kernels::{activation, elementwise, matmul, norm as norms, rotary};
-use pellucid_models::Model;
 use pellucid_models::stage::{ActivationKind, Attention, Kernel, Norm, NormKind, POSITIONS, Slot, Stage};
+use pellucid_models::{Model, ModelWeight};
 
 use crate::error::Interruption;
 use crate::pass::PassState;
@@ -86,8 +86,12 @@ pub(crate) fn linear(
     };
     let tokens = state.tokens();
     let x = flat(rows(state, stage.inputs[0])?, tokens);
-    let packed = model.packed(*weight).ok_or_else(|| Interruption::missing("a linear layer's weight"))?;
-    let bias = bias.and_then(|bias| model.vector(bias));
+    let weights = state.weights(model);
+    let packed = weights
+        .get(*weight)
+        .and_then(ModelWeight::packed)
+        .ok_or_else(|| Interruption::missing("a linear layer's weight"))?;
+    let bias = bias.and_then(|bias| weights.vector(bias));
     let residual = match then.residual {
         Some(slot) => Some(flat(rows(state, slot)?, tokens)),
         None => None,
@@ -119,7 +123,8 @@ pub(crate) fn norm(
     let x = dense(rows(state, input)?, tokens);
     let width = x.inner.last().map_or(1, |dimension| dimension.0);
     let ones;
-    let weight = match norm.weight.and_then(|weight| model.vector(weight)) {
+    let weights = state.weights(model);
+    let weight = match norm.weight.and_then(|weight| weights.vector(weight)) {
         Some(weight) => weight,
         None => {
             ones = vec![1.0 - norm.weight_offset; width];
@@ -129,7 +134,7 @@ pub(crate) fn norm(
     let mut out = pool.take(x.buffer.len());
     match norm.kind {
         NormKind::Layer => {
-            let bias = norm.bias.and_then(|bias| model.vector(bias));
+            let bias = norm.bias.and_then(|bias| weights.vector(bias));
             norms::layer_norm(&x.buffer, norm.epsilon, weight, bias, None, &mut out);
         }
         NormKind::Rms => norms::rms_norm(&x.buffer, norm.epsilon, weight, norm.weight_offset, None, &mut out),
@@ -146,14 +151,15 @@ pub(crate) fn stage(model: &Model, stage: &Stage, state: &mut PassState, pool: &
         Kernel::Hook { .. } => Ok(()),
         Kernel::Embed { table, offset, scale } => {
             let ids = ids(state, stage.inputs[0])?;
-            let (count, width) =
-                model.table_shape(*table).ok_or_else(|| Interruption::missing("an embedding"))?;
+            let rows =
+                state.weights(model).get(*table).ok_or_else(|| Interruption::missing("an embedding"))?;
+            let (count, width) = rows.table_shape().ok_or_else(|| Interruption::missing("an embedding"))?;
             let mut out = pool.take(tokens * width);
             for (&id, row) in ids.iter().zip(out.chunks_exact_mut(width.max(1))) {
                 let place = usize::try_from(id.saturating_add(*offset)).ok().filter(|&place| place < count);
                 let place = place
                     .ok_or_else(|| Interruption::Internal(format!("row {id} of an embedding of {count}")))?;
-                model.table_row(*table, place, row);
+                rows.table_row(place, row);
                 if *scale != 1.0 {
                     row.iter_mut().for_each(|value| *value *= scale);
                 }
@@ -192,11 +198,12 @@ pub(crate) fn stage(model: &Model, stage: &Stage, state: &mut PassState, pool: &
             let scale = dense(rows(state, stage.inputs[1])?, tokens);
             let width = x.inner.last().map_or(1, |dimension| dimension.0);
             let ones = vec![1.0 - norm.weight_offset; width];
-            let weight = norm.weight.and_then(|weight| model.vector(weight)).unwrap_or(&ones);
+            let weights = state.weights(model);
+            let weight = norm.weight.and_then(|weight| weights.vector(weight)).unwrap_or(&ones);
             let mut out = pool.take(x.buffer.len());
             match norm.kind {
                 NormKind::Layer => {
-                    let bias = norm.bias.and_then(|bias| model.vector(bias));
+                    let bias = norm.bias.and_then(|bias| weights.vector(bias));
                     norms::layer_norm_apply(&x.buffer, &scale.buffer, weight, bias, &mut out);
                 }
                 NormKind::Rms => {

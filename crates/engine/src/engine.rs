@@ -1,81 +1,85 @@
-//! The engine: one model, and programs that run on it.
+//! The engine: a model, or several, and programs that run on them.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pellucid_graph::check::{self, CheckedProgram, SpecIndex};
-use pellucid_graph::fault::{Fault, Faults};
-use pellucid_graph::{NodeId, NodeKind, Program, Prompts};
+use pellucid_graph::fault::Faults;
+use pellucid_graph::{NodeId, NodeKind, Program, expand};
 use pellucid_models::Model;
 use pellucid_models::stage::Kernel;
 
-use crate::error::EngineError;
-use crate::explain::{ExplainedPass, ExplainedPassenger, Explanation, PassRecord};
+use crate::error::{EngineError, Failure};
+use crate::explain::{ExplainedPass, ExplainedPassenger, Explanation, PassRecord, Passenger};
 use crate::interleave::Interleaver;
 use crate::job::{Job, RunOptions};
+use crate::loaded::Loaded;
 use crate::naive::Naive;
-use crate::pass::Schedule;
-use crate::results::{Provenance, Results};
+use crate::nodes::Evaluator;
+use crate::results::{OtherModel, Provenance, Results};
 use crate::slots::BufferPool;
+use crate::tokenise;
 
-/// One model, and programs that run on it. Shared by reference between threads: runs take turns.
+/// A model, or several, and programs that run on them. Shared by reference between threads: runs take turns.
 pub struct Engine {
-    model: Arc<Model>,
-    schedule: Schedule,
+    /// The first is there in any case: that of traces which name none.
+    models: Vec<Loaded>,
     pool: Mutex<BufferPool>,
 }
 
 impl Engine {
     /// An engine for a loaded model.
     pub fn new(model: Arc<Model>) -> Engine {
-        let schedule = Schedule::new(model.stages());
-        Engine { model, schedule, pool: Mutex::new(BufferPool::default()) }
+        Engine { models: vec![Loaded::new("", model)], pool: Mutex::new(BufferPool::default()) }
     }
 
-    /// The model.
+    /// An engine of the same models, which runs beside this one.
+    #[must_use]
+    pub fn share(&self) -> Engine {
+        let again = |loaded: &Loaded| Loaded::new(&loaded.name, loaded.model.clone());
+        Engine { models: self.models.iter().map(again).collect(), pool: Mutex::new(BufferPool::default()) }
+    }
+
+    /// The engine with a model more, which traces call by that name; one of that name is replaced.
+    #[must_use]
+    pub fn with_model(mut self, name: &str, model: Arc<Model>) -> Engine {
+        let loaded = Loaded::new(name, model);
+        match self.models.iter_mut().skip(1).find(|known| known.name == name) {
+            Some(known) => *known = loaded,
+            None => self.models.push(loaded),
+        }
+        self
+    }
+
+    /// The model of traces that name none.
     pub fn model(&self) -> &Arc<Model> {
-        &self.model
+        &self.models[0].model
     }
 
-    /// Tokenises a program's prompts and checks it against the model.
+    /// The model that traces call by a name.
+    pub fn model_named(&self, name: &str) -> Option<&Arc<Model>> {
+        self.models.iter().skip(1).find(|known| known.name == name).map(|known| &known.model)
+    }
+
+    /// Tokenises a program's prompts, expands it, and checks it against the model.
     ///
     /// # Errors
     /// Every fault of the program.
     pub fn check(&self, program: Program) -> Result<CheckedProgram, Faults> {
-        let program = self.tokenise(program)?;
-        check::check(program, &SpecIndex::new(self.model.spec()))
-    }
-
-    /// Replaces texts by token ids.
-    fn tokenise(&self, mut program: Program) -> Result<Program, Faults> {
-        let mut faults = Faults::default();
-        for node in &mut program.nodes {
-            let NodeKind::Trace(trace) = &mut node.kind else { continue };
-            for invoke in &mut trace.invokes {
-                let Prompts::Text { texts, special_tokens } = &invoke.prompts else { continue };
-                let Some(tokenizer) = self.model.tokenizer() else {
-                    faults.push(
-                        Fault::new(format!(
-                            "invoke `{}` is text, but `{}` came without a tokenizer",
-                            invoke.name,
-                            self.model.spec().name
-                        ))
-                        .at_node(node.name.clone(), node.source.clone())
-                        .with_hint("give token ids, or put tokenizer.json beside the weights"),
-                    );
-                    continue;
-                };
-                let encoded: Result<Vec<Vec<u32>>, _> =
-                    texts.iter().map(|text| tokenizer.encode(text, *special_tokens)).collect();
-                match encoded {
-                    Ok(tokens) => invoke.prompts = Prompts::Tokens(tokens),
-                    Err(error) => faults.push(
-                        Fault::new(format!("invoke `{}` cannot be tokenised: {error}", invoke.name))
-                            .at_node(node.name.clone(), node.source.clone()),
-                    ),
-                }
-            }
-        }
-        faults.or(program)
+        let models = |name: Option<&str>| {
+            let named = name.and_then(|name| self.model_named(name));
+            // A model that is not there is the checker's to report.
+            named.unwrap_or_else(|| self.model()).as_ref()
+        };
+        let indices: Vec<SpecIndex<'_>> =
+            self.models.iter().map(|loaded| SpecIndex::new(loaded.model.spec())).collect();
+        let names = self.models.iter().map(|loaded| loaded.name.as_str());
+        let specs: Vec<(&str, &SpecIndex<'_>)> = names.zip(&indices).collect();
+        // Texts of a sweep are tokenised once for all cells, where it is known for which model.
+        let one = self.models.len() == 1;
+        let program = if one { tokenise::tokenise(&models, program)? } else { program };
+        let program = tokenise::tokenise(&models, expand::expand_models(program, &specs)?)?;
+        check::check_models(program, &specs)
     }
 
     /// Runs a program.
@@ -83,8 +87,23 @@ impl Engine {
     /// # Errors
     /// Where an operation fails on its values, or a budget of `options` is spent.
     pub fn run(&self, program: &CheckedProgram, options: &RunOptions) -> Result<Results, EngineError> {
-        let mut outcomes = self.run_together(&[(program, options)]);
-        outcomes.pop().unwrap_or_else(|| Err(EngineError::Internal("no outcome".into())))
+        self.run_keeping(program, options).map_err(|failure| failure.error)
+    }
+
+    /// Runs a program; a failure names its trace, and keeps what the traces before it saved.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    pub fn run_keeping(
+        &self,
+        program: &CheckedProgram,
+        options: &RunOptions,
+    ) -> Result<Results, Box<Failure>> {
+        let mut outcomes = self.run_together_keeping(&[(program, options)]);
+        outcomes.pop().unwrap_or_else(|| {
+            let error = EngineError::Internal("no outcome".into());
+            Err(Failure::new(error, program, None, Results::default(), &[]))
+        })
     }
 
     /// Runs programs in the same passes. Each result is bit for bit what it would be alone, and each failure its own.
@@ -92,23 +111,24 @@ impl Engine {
         &self,
         programs: &[(&CheckedProgram, &RunOptions)],
     ) -> Vec<Result<Results, EngineError>> {
+        let outcomes = self.run_together_keeping(programs).into_iter();
+        outcomes.map(|outcome| outcome.map_err(|failure| failure.error)).collect()
+    }
+
+    /// Runs programs in the same passes; failures keep what earlier traces saved, as those of [`Engine::run_keeping`].
+    pub fn run_together_keeping(
+        &self,
+        programs: &[(&CheckedProgram, &RunOptions)],
+    ) -> Vec<Result<Results, Box<Failure>>> {
         let mut jobs: Vec<Job<'_>> =
             programs.iter().map(|(program, options)| Job::new(program, options, false)).collect();
-        let outcome = self.interleave(&mut jobs, false).map(|_| ());
+        let failed = self.interleave(&mut jobs, false).err();
         let provenance = self.provenance();
-        jobs.into_iter()
-            .map(|job| {
-                if let Some(error) = job.failed {
-                    return Err(error);
-                }
-                outcome.clone()?;
-                let seconds = job.elapsed();
-                let mut results = job.results;
-                results.report.seconds = seconds;
-                results.provenance = Provenance { seed: job.program.program.seed, ..provenance.clone() };
-                Ok(results)
-            })
-            .collect()
+        let finish = |mut job: Job<'_>| {
+            job.results.provenance = Provenance { seed: job.program.program.seed, ..provenance.clone() };
+            job.outcome(failed.clone())
+        };
+        jobs.into_iter().map(finish).collect()
     }
 
     /// Traces in sequence, the first of every program together, then the second of each that has one, ….
@@ -119,18 +139,33 @@ impl Engine {
         let mut passes = Vec::new();
         // A panic in an earlier run leaves buffers whose contents do not matter.
         let mut shared = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        // What stands between traces runs as soon as what it reads is there.
+        for job in jobs.iter_mut() {
+            let evaluator = Evaluator { models: &self.models, program: job.program };
+            job.begin_session(&evaluator, &mut shared);
+        }
         for round in 0..rounds {
-            let mut interleaver = Interleaver::new(&self.model, &self.schedule, jobs, &mut shared, dry);
-            for (job, traces) in traces.iter().enumerate() {
-                if let Some(&trace) = traces.get(round)
-                    && interleaver.jobs[job].failed.is_none()
-                {
-                    interleaver.add(job, trace);
-                }
+            for (job, traces) in jobs.iter_mut().zip(&traces).filter(|(job, _)| job.failed.is_none()) {
+                job.trace = traces.get(round).copied().or(job.trace);
             }
-            interleaver.run()?;
-            passes.append(&mut interleaver.passes);
-            for (job, traces) in jobs.iter_mut().zip(&traces) {
+            for number in 0..self.models.len() {
+                let of_round = |job: usize| traces[job].get(round).copied();
+                let here: Vec<(usize, NodeId)> = (0..jobs.len())
+                    .filter_map(|job| Some((job, of_round(job)?)))
+                    .filter(|&(job, trace)| {
+                        jobs[job].program.nodes[trace.index()].model == number && jobs[job].failed.is_none()
+                    })
+                    .collect();
+                if here.is_empty() {
+                    continue;
+                }
+                let interleaver = Interleaver::new(&self.models, number, jobs, &mut shared, dry);
+                let Some(mut interleaver) = interleaver else { continue };
+                here.into_iter().for_each(|(job, trace)| interleaver.add(job, trace));
+                interleaver.run()?;
+                passes.append(&mut interleaver.passes);
+            }
+            for (job, traces) in jobs.iter_mut().zip(&traces).filter(|(job, _)| job.failed.is_none()) {
                 let program = job.program;
                 if let Some(NodeKind::Trace(trace)) =
                     traces.get(round).map(|&trace| &program.program.node(trace).kind)
@@ -139,6 +174,9 @@ impl Engine {
                     job.note_absent(&trace.body, total);
                 }
             }
+        }
+        for job in jobs.iter_mut() {
+            job.note_absent(&job.program.program.body, 1);
         }
         Ok(passes)
     }
@@ -149,9 +187,22 @@ impl Engine {
     /// # Errors
     /// As [`Engine::run`], but for budgets, which it does not honour.
     pub fn run_naive(&self, program: &CheckedProgram) -> Result<Results, EngineError> {
-        let mut results = Naive::new(&self.model, &self.schedule, program).run()?;
-        results.provenance = Provenance { seed: program.program.seed, ..self.provenance() };
-        Ok(results)
+        self.run_naive_keeping(program).map_err(|failure| failure.error)
+    }
+
+    /// The same; a failure keeps what earlier traces saved, as that of [`Engine::run_keeping`].
+    ///
+    /// # Errors
+    /// As [`Engine::run_naive`].
+    pub fn run_naive_keeping(&self, program: &CheckedProgram) -> Result<Results, Box<Failure>> {
+        let provenance = Provenance { seed: program.program.seed, ..self.provenance() };
+        match Naive::new(&self.models, &self.models[0], program).run() {
+            Ok(results) => Ok(Results { provenance, ..results }),
+            Err(mut failure) => {
+                failure.kept.provenance = provenance;
+                Err(failure)
+            }
+        }
     }
 
     /// The plan of a program, without running it.
@@ -164,43 +215,58 @@ impl Engine {
         let records = self.interleave(&mut jobs, true)?;
         let computed = program.nodes.iter().filter(|node| node.needed).count();
         Ok(Explanation {
-            model: self.model.spec().name.clone(),
+            model: self.model().spec().name.clone(),
             price: program.price,
-            passes: records.iter().map(|record| self.explained(program, record)).collect(),
+            passes: records.iter().map(|record| self.explained(record)).collect(),
             nodes: (computed, program.nodes.len()),
         })
     }
 
-    fn explained(&self, program: &CheckedProgram, record: &PassRecord) -> ExplainedPass {
-        let invokes: Vec<String> = program
-            .program
-            .traces()
-            .flat_map(|(_, trace)| trace.invokes.iter().map(|invoke| invoke.name.clone()))
-            .collect();
-        let name = |invoke: usize| invokes.get(invoke).cloned().unwrap_or_default();
-        let passengers = record.passengers.iter().map(|passenger| ExplainedPassenger {
-            invoke: name(passenger.invoke),
-            step: passenger.step,
-            prompts: passenger.prompts,
-            tokens: passenger.tokens,
-            columns: passenger.columns.clone(),
-            until: self.stage_name(passenger.until, false),
-        });
+    fn explained(&self, record: &PassRecord) -> ExplainedPass {
+        // Equals are told once, with how many they are: a sweep's cells.
+        let mut passengers: Vec<ExplainedPassenger> = Vec::new();
+        let mut known: HashMap<_, usize> = HashMap::new();
+        for passenger in &record.passengers {
+            let Passenger { invoke, step, prompts, tokens, columns, until } = passenger;
+            let key = (invoke, step, prompts, tokens, columns, until);
+            if let Some(&place) = known.get(&key) {
+                passengers[place].cells += 1;
+                continue;
+            }
+            known.insert(key, passengers.len());
+            passengers.push(ExplainedPassenger {
+                invoke: invoke.to_string(),
+                cells: 1,
+                step: *step,
+                prompts: *prompts,
+                tokens: *tokens,
+                columns: columns.clone(),
+                until: self.stage_name(record.model, *until, false),
+            });
+        }
+        let mut parked: Vec<(String, String, usize)> = Vec::new();
+        let mut waiting: HashMap<_, usize> = HashMap::new();
+        for (stage, invoke) in &record.parked {
+            if let Some(&place) = waiting.get(&(stage, invoke)) {
+                parked[place].2 += 1;
+                continue;
+            }
+            waiting.insert((stage, invoke), parked.len());
+            parked.push((self.stage_name(record.model, *stage, true), invoke.to_string(), 1));
+        }
         ExplainedPass {
-            from: self.stage_name(record.from, true),
-            to: self.stage_name(record.to, false),
-            passengers: passengers.collect(),
-            parked: record
-                .parked
-                .iter()
-                .map(|&(stage, invoke)| (self.stage_name(stage, true), name(invoke)))
-                .collect(),
+            model: self.models.get(record.model).map(|loaded| loaded.name.clone()).unwrap_or_default(),
+            from: self.stage_name(record.model, record.from, true),
+            to: self.stage_name(record.model, record.to, false),
+            passengers,
+            parked,
         }
     }
 
     /// The hook point at a stage, or the last before its end.
-    fn stage_name(&self, stage: usize, from: bool) -> String {
-        let stages = &self.model.stages().stages;
+    fn stage_name(&self, model: usize, stage: usize, from: bool) -> String {
+        let model = &self.models.get(model).unwrap_or(&self.models[0]).model;
+        let stages = &model.stages().stages;
         if from && stage == 0 {
             return "the beginning".into();
         }
@@ -209,19 +275,27 @@ impl Engine {
         }
         let at = if from { stage } else { stage.saturating_sub(1) };
         match stages.get(at).map(|stage| &stage.kernel) {
-            Some(Kernel::Hook { point, .. }) => self.model.spec().hook_points[*point].path(),
+            Some(Kernel::Hook { point, .. }) => model.spec().hook_points[*point].path(),
             _ => format!("stage {at}"),
         }
     }
 
     fn provenance(&self) -> Provenance {
+        let spec = self.model().spec();
+        let others = self.models.iter().skip(1).map(|loaded| OtherModel {
+            name: loaded.name.clone(),
+            model: loaded.model.spec().name.clone(),
+            revision: loaded.model.spec().revision.clone(),
+            weights: loaded.model.precision().to_owned(),
+        });
         Provenance {
-            model: self.model.spec().name.clone(),
-            revision: self.model.spec().revision.clone(),
+            model: spec.name.clone(),
+            revision: spec.revision.clone(),
             engine: env!("CARGO_PKG_VERSION").into(),
             instruction_set: pellucid_kernels::Isa::current().name().into(),
-            weights: self.model.precision().to_string(),
+            weights: self.model().precision().to_string(),
             seed: 0,
+            others: others.collect(),
         }
     }
 }

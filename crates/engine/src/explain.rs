@@ -1,6 +1,7 @@
 //! The plan of a run: which passes, who rides in each, from where to where.
 
 use std::fmt;
+use std::sync::Arc;
 
 use pellucid_graph::check::Price;
 use serde::{Deserialize, Serialize};
@@ -21,24 +22,28 @@ pub struct Explanation {
 /// One pass.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExplainedPass {
+    /// The name by which its traces call its model; of the program's own it is empty.
+    pub model: String,
     /// What comes first: a hook point, or the beginning.
     pub from: String,
     /// What comes last: a hook point, or the end.
     pub to: String,
     /// Who rides.
     pub passengers: Vec<ExplainedPassenger>,
-    /// Invokes that wait for a value: where, and which.
-    pub parked: Vec<(String, String)>,
+    /// Invokes that wait for a value: where, which, and how many by that name.
+    pub parked: Vec<(String, String, usize)>,
 }
 
-/// An invoke in a pass.
+/// An invoke in a pass, or several that are alike: those of a sweep's cells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExplainedPassenger {
     /// The invoke's name.
     pub invoke: String,
+    /// How many by that name ride alike.
+    pub cells: usize,
     /// The step of a generation.
     pub step: u64,
-    /// Its prompts in this pass.
+    /// The prompts of one of them in this pass.
     pub prompts: usize,
     /// Their tokens.
     pub tokens: usize,
@@ -51,16 +56,19 @@ pub struct ExplainedPassenger {
 /// One pass, by stages.
 #[derive(Clone, Debug)]
 pub(crate) struct PassRecord {
+    /// The place of its model among the engine's.
+    pub model: usize,
     pub from: usize,
     pub to: usize,
     pub passengers: Vec<Passenger>,
-    /// The stage and the invoke.
-    pub parked: Vec<(usize, usize)>,
+    /// The stage and the invoke's label.
+    pub parked: Vec<(usize, Arc<str>)>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Passenger {
-    pub invoke: usize,
+    /// The invoke's label.
+    pub invoke: Arc<str>,
     pub step: u64,
     pub prompts: usize,
     pub tokens: usize,
@@ -91,8 +99,10 @@ impl fmt::Display for Explanation {
             self.price.tokens
         )?;
         for (number, pass) in self.passes.iter().enumerate().take(SHOWN) {
-            let tokens: usize = pass.passengers.iter().map(|passenger| passenger.tokens).sum();
-            writeln!(formatter, "\npass {}: {} → {} ({tokens} tokens)", number + 1, pass.from, pass.to)?;
+            let tokens: usize =
+                pass.passengers.iter().map(|passenger| passenger.cells * passenger.tokens).sum();
+            let on = if pass.model.is_empty() { String::new() } else { format!(" on {}", pass.model) };
+            writeln!(formatter, "\npass {}{on}: {} → {} ({tokens} tokens)", number + 1, pass.from, pass.to)?;
             for passenger in &pass.passengers {
                 let step =
                     if passenger.step > 0 { format!(", step {}", passenger.step) } else { String::new() };
@@ -101,9 +111,10 @@ impl fmt::Display for Explanation {
                 } else {
                     format!(" in {} prompts", passenger.prompts)
                 };
+                let (many, each) = many(passenger.cells);
                 write!(
                     formatter,
-                    "  {}{step}: {} tokens{prompts}, until {}",
+                    "  {many}{}{step}: {} tokens{prompts}{each}, until {}",
                     passenger.invoke, passenger.tokens, passenger.until
                 )?;
                 match &passenger.columns {
@@ -111,8 +122,9 @@ impl fmt::Display for Explanation {
                     None => writeln!(formatter)?,
                 }
             }
-            for (place, invoke) in &pass.parked {
-                writeln!(formatter, "  {invoke} is parked at {place}")?;
+            for (place, invoke, cells) in &pass.parked {
+                let verb = if *cells == 1 { "is" } else { "are" };
+                writeln!(formatter, "  {}{invoke} {verb} parked at {place}", many(*cells).0)?;
             }
         }
         if passes > SHOWN {
@@ -120,6 +132,11 @@ impl fmt::Display for Explanation {
         }
         Ok(())
     }
+}
+
+/// What stands before and behind an invoke of a sweep, of which there are many.
+fn many(cells: usize) -> (String, &'static str) {
+    if cells == 1 { (String::new(), "") } else { (format!("{cells} × "), " each") }
 }
 
 fn listed(columns: &[usize]) -> String {

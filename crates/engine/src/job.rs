@@ -3,6 +3,8 @@
 //! Nodes run as soon as what they read is there, in program order; a value is freed after its last use. A node inside
 //! `steps` has an instance for each step. In a dry run nothing is computed: values are there without tensors.
 
+mod conditions;
+
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +13,7 @@ use std::time::Instant;
 use pellucid_graph::check::{CheckedProgram, GradientPlan};
 use pellucid_graph::{Argument, GradientOf, IndexItem, NodeId, NodeKind, Operation, OperationKind, Value};
 
-use crate::error::EngineError;
+use crate::error::{EngineError, Failure};
 use crate::nodes::Evaluator;
 use crate::operations::OperationError;
 use crate::results::{LogEntry, Results};
@@ -77,6 +79,10 @@ pub(crate) struct Job<'a> {
     pub options: &'a RunOptions,
     pub failed: Option<EngineError>,
     pub results: Results,
+    /// The trace that is running.
+    pub trace: Option<NodeId>,
+    /// Every saved name with its node.
+    saved: Vec<(String, NodeId)>,
     /// Getters whose value has only some columns of the rectangle: which.
     pub narrowed: HashMap<Instance, Vec<usize>>,
     values: HashMap<Instance, Vec<Tensor>>,
@@ -87,7 +93,7 @@ pub(crate) struct Job<'a> {
     users: Vec<Vec<NodeId>>,
     live_steps: HashMap<NodeId, BTreeSet<u64>>,
     done: HashSet<Instance>,
-    /// What never comes, because a generation stopped before its step.
+    /// What never comes, because a generation stopped before its step, or a condition does not hold.
     lost: HashSet<Instance>,
     /// Of each node: how many ways back need what it gave.
     kept: Vec<usize>,
@@ -103,7 +109,7 @@ impl<'a> Job<'a> {
         let mut users = vec![Vec::new(); program.nodes.len()];
         for (position, checked) in program.nodes.iter().enumerate() {
             if checked.needed {
-                for value in program.program.nodes[position].kind.values() {
+                for value in program.program.nodes[position].values() {
                     users[value.node.index()].push(NodeId(position as u32));
                 }
             }
@@ -118,6 +124,8 @@ impl<'a> Job<'a> {
             options,
             failed: None,
             results: Results::default(),
+            trace: None,
+            saved: Vec::new(),
             narrowed: HashMap::new(),
             values: HashMap::new(),
             pending: HashMap::new(),
@@ -138,9 +146,20 @@ impl<'a> Job<'a> {
         &self.program.program.node(id).kind
     }
 
+    /// What a node waits for: the values that it reads, and the conditions of its guards.
+    fn reads(&self, id: NodeId) -> Vec<Value> {
+        self.program.program.node(id).values()
+    }
+
     /// The node's instance at a step: nodes outside `steps` have only one.
     fn at(&self, id: NodeId, step: u64) -> Instance {
         (if self.program.nodes[id.index()].steps.is_some() { step } else { OUTSIDE }, id)
+    }
+
+    /// Makes the nodes between traces known; those that read nothing run.
+    pub fn begin_session(&mut self, evaluator: &Evaluator<'_>, pool: &mut BufferPool) {
+        let body = &self.program.program.body;
+        self.begin(body, OUTSIDE, evaluator, pool);
     }
 
     /// Makes the nodes of a trace known; those that read nothing run.
@@ -166,14 +185,17 @@ impl<'a> Job<'a> {
         let (mut ready, mut lost) = (BTreeSet::new(), Vec::new());
         for &id in body.iter().filter(|id| self.program.nodes[id.index()].needed) {
             let kind = self.kind(id);
-            if matches!(kind, NodeKind::Steps { .. }) {
+            if matches!(kind, NodeKind::Steps { .. } | NodeKind::Trace(_)) {
                 continue;
             }
             let instance = (step, id);
-            let reads: Vec<Instance> = kind.values().iter().map(|value| self.at(value.node, step)).collect();
-            let missing = reads.iter().filter(|read| !self.done.contains(read)).count();
+            let reads: Vec<Instance> = self.reads(id).iter().map(|value| self.at(value.node, step)).collect();
+            let missing = match kind {
+                NodeKind::Merge { .. } => reads.iter().filter(|read| !self.is_settled(**read)).count(),
+                _ => reads.iter().filter(|read| !self.done.contains(read)).count(),
+            };
             self.pending.insert(instance, missing);
-            if reads.iter().any(|read| self.lost.contains(read)) {
+            if self.is_never(instance) {
                 lost.push(instance);
             } else if missing == 0 && matches!(kind, NodeKind::Backward { .. }) {
                 self.backwards.push_back(id);
@@ -181,7 +203,7 @@ impl<'a> Job<'a> {
                 ready.insert(instance);
             }
         }
-        lost.into_iter().for_each(|instance| self.lose(instance));
+        lost.into_iter().for_each(|instance| self.lose_quietly(instance, &mut ready));
         self.run_ready(ready, evaluator, pool);
     }
 
@@ -190,32 +212,9 @@ impl<'a> Job<'a> {
         self.is_lost(instance) || self.pending.get(&instance).is_some_and(|&missing| missing == 0)
     }
 
-    /// Whether it never comes, because a generation stopped before its step.
+    /// Whether it never comes: a generation stopped before its step, or a condition does not hold.
     pub fn is_lost(&self, instance: Instance) -> bool {
         self.lost.contains(&instance)
-    }
-
-    /// A value never comes: nor does anything that reads it. A setter of such a value sets nothing.
-    pub fn lose(&mut self, instance: Instance) {
-        let mut open = vec![instance];
-        while let Some(instance) = open.pop() {
-            if self.done.contains(&instance) || !self.lost.insert(instance) {
-                continue;
-            }
-            let (step, id) = instance;
-            self.pending.remove(&instance);
-            self.release(instance);
-            for &user in &self.users[id.index()] {
-                match self.program.nodes[user.index()].steps {
-                    Some(owner) if step == OUTSIDE => {
-                        // Steps that have not begun find it lost when they do.
-                        let live = self.live_steps.get(&owner).into_iter().flatten();
-                        open.extend(live.map(|&step| (step, user)));
-                    }
-                    _ => open.push((step, user)),
-                }
-            }
-        }
     }
 
     /// A value that is there.
@@ -231,8 +230,12 @@ impl<'a> Job<'a> {
         evaluator: &Evaluator<'_>,
         pool: &mut BufferPool,
     ) {
+        if self.lost.contains(&instance) {
+            return;
+        }
         let mut ready = BTreeSet::new();
         self.file(instance, outputs, &mut ready);
+        self.release(instance);
         self.run_ready(ready, evaluator, pool);
     }
 
@@ -253,7 +256,7 @@ impl<'a> Job<'a> {
         for &user in &users {
             let steps = self.program.nodes[user.index()].steps;
             let same = step != OUTSIDE || steps.is_none();
-            if same && self.lost.contains(&(step, user)) {
+            if same && self.is_settled((step, user)) {
                 continue;
             } else if same {
                 unread += 1;
@@ -272,11 +275,13 @@ impl<'a> Job<'a> {
                 }
             }
         }
-        self.users[id.index()] = users;
         if unread > 0 {
             self.unread.insert(instance, unread);
             self.values.insert(instance, outputs);
+            self.judge(instance, &users, ready);
+            self.users[id.index()] = users;
         } else {
+            self.users[id.index()] = users;
             self.held_bytes -= outputs.iter().map(Tensor::bytes_len).sum::<u64>();
         }
     }
@@ -295,7 +300,7 @@ impl<'a> Job<'a> {
 
     /// The values that an instance has read are free if nobody else reads them.
     fn release(&mut self, instance: Instance) {
-        for value in self.kind(instance.1).values() {
+        for value in self.reads(instance.1) {
             self.release_one(self.at(value.node, instance.0));
         }
     }
@@ -341,12 +346,13 @@ impl<'a> Job<'a> {
         self.hold(bytes);
     }
 
-    /// These bytes are free again.
+    /// Bytes that it held are free.
     pub fn let_go(&mut self, bytes: u64) {
         self.held_bytes = self.held_bytes.saturating_sub(bytes);
     }
 
-    fn hold(&mut self, bytes: u64) {
+    /// It holds so many bytes more.
+    pub fn hold(&mut self, bytes: u64) {
         self.held_bytes += bytes;
         self.results.report.peak_value_bytes = self.results.report.peak_value_bytes.max(self.held_bytes);
         if let Some(allowed) = self.options.memory_bytes
@@ -359,10 +365,15 @@ impl<'a> Job<'a> {
 
     /// Whether what a node makes fits into the program's memory beside what it holds: asked before it is made.
     fn has_room(&mut self, id: NodeId) -> bool {
+        let outputs = &self.program.nodes[id.index()].outputs;
+        let made = outputs.iter().fold(0u64, |sum, output| sum.saturating_add(output.bytes(1)));
+        self.has_room_for(made)
+    }
+
+    /// Whether so many bytes fit into the program's memory beside what it holds; it fails where they do not.
+    pub fn has_room_for(&mut self, bytes: u64) -> bool {
         if let Some(allowed) = self.options.memory_bytes {
-            let outputs = &self.program.nodes[id.index()].outputs;
-            let made = outputs.iter().fold(0u64, |sum, output| sum.saturating_add(output.bytes(1)));
-            let needed = self.held_bytes.saturating_add(made);
+            let needed = self.held_bytes.saturating_add(bytes);
             if needed > allowed {
                 self.failed.get_or_insert(EngineError::MemoryExceeded { needed, allowed });
             }
@@ -376,8 +387,21 @@ impl<'a> Job<'a> {
             if self.failed.is_some() {
                 return;
             }
+            if self.is_settled(instance) {
+                continue;
+            }
             let (step, id) = instance;
             match self.kind(id) {
+                NodeKind::Merge { condition, then, otherwise } => {
+                    // In a dry run there are no values to choose from.
+                    let holds = self.truth(*condition, step).unwrap_or(true);
+                    let picked = if holds { *then } else { *otherwise };
+                    match self.value(picked, step) {
+                        _ if self.dry => self.finish(instance, Vec::new(), &mut ready),
+                        Some(tensor) => self.finish(instance, vec![tensor], &mut ready),
+                        None => self.lose_quietly(instance, &mut ready),
+                    }
+                }
                 NodeKind::Save(value) => {
                     let kept = match self.value(*value, step) {
                         Some(tensor) => self.save(instance, tensor),
@@ -390,8 +414,10 @@ impl<'a> Job<'a> {
                     let mut kept = 0;
                     if let Some(value) = self.value(*value, step) {
                         kept = value.bytes_len();
-                        let name = self.program.program.node(id).name.clone();
-                        let entry = LogEntry { name, step: (step != OUTSIDE).then_some(step), value };
+                        let node = self.program.program.node(id);
+                        let (name, coordinates) = (node.label().to_owned(), node.coordinates().to_vec());
+                        let step = (step != OUTSIDE).then_some(step);
+                        let entry = LogEntry { name, coordinates, step, value };
                         if let Some(on_log) = &self.options.on_log {
                             on_log(&entry);
                         }
@@ -402,15 +428,18 @@ impl<'a> Job<'a> {
                 }
                 _ if !self.has_room(id) => {}
                 _ => match self.compute(instance, evaluator, pool) {
-                    Ok(outputs) => {
-                        self.release(instance);
-                        self.file(instance, outputs, &mut ready);
-                    }
+                    Ok(outputs) => self.finish(instance, outputs, &mut ready),
                     Err(error) => self.fail(id, &error),
                 },
             }
             self.check_budget();
         }
+    }
+
+    /// Files what a node made; what it read may be free then.
+    fn finish(&mut self, instance: Instance, outputs: Vec<Tensor>, ready: &mut BTreeSet<Instance>) {
+        self.release(instance);
+        self.file(instance, outputs, ready);
     }
 
     fn compute(
@@ -435,9 +464,9 @@ impl<'a> Job<'a> {
             read.insert(value, tensor);
         }
         let lookup = |value: Value| read[&value].clone();
-        let coordinates: Vec<u64> = if step == OUTSIDE { Vec::new() } else { vec![step] };
+        let step = (step != OUTSIDE).then_some(step);
         let narrowed = self.in_narrowed_columns(instance);
-        evaluator.evaluate(id, narrowed.as_ref(), &coordinates, &lookup, pool)
+        evaluator.evaluate(id, narrowed.as_ref(), step, &lookup, pool)
     }
 
     /// The `getitem` of a getter whose value has only some columns, with its column's place among those.
@@ -473,6 +502,7 @@ impl<'a> Job<'a> {
         match tensor.contiguous() {
             Ok(tensor) => {
                 let kept = tensor.bytes_len();
+                self.saved.push((name.clone(), id));
                 self.results.tensors.insert(name, tensor);
                 kept
             }
@@ -531,8 +561,17 @@ impl<'a> Job<'a> {
         self.results.absent.extend(absent);
     }
 
+    /// What came of the run, which failed with `error` if it did not fail by itself.
+    pub fn outcome(mut self, error: Option<EngineError>) -> Result<Results, Box<Failure>> {
+        self.results.report.seconds = self.elapsed();
+        match self.failed.or(error) {
+            Some(error) => Err(Failure::new(error, self.program, self.trace, self.results, &self.saved)),
+            None => Ok(self.results),
+        }
+    }
+
     /// Seconds since the program began.
-    pub fn elapsed(&self) -> f64 {
+    fn elapsed(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
     }
 
@@ -570,6 +609,9 @@ fn runs_by_itself(kind: &NodeKind) -> bool {
         kind,
         NodeKind::Get(_)
             | NodeKind::Set { .. }
+            | NodeKind::Skip { .. }
+            | NodeKind::SetWeight { .. }
+            | NodeKind::Stop { .. }
             | NodeKind::Generated(_)
             | NodeKind::Trace(_)
             | NodeKind::Steps { .. }

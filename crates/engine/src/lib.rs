@@ -5,13 +5,16 @@
 //! | [`engine`] | [`Engine`]: one model and programs that run on it |
 //! | `interleave` | which invokes share a pass, where each waits for another |
 //! | `job` | one program's run: which values are there, which nodes may run |
+//! | `loaded` | the models of an engine |
 //! | `pass` | packed sequences walking a model's list of stages |
 //! | `slots` | what the slots of a pass hold |
 //! | `compute` | the seam between stages and kernels; a GPU's would stand beside it |
 //! | `view` | an invoke's view of a hook point, padding included |
+//! | `weights` | reading a model's weights, and running with others in their place |
 //! | `reverse` | going back: gradients |
 //! | `nodes` | nodes that touch no hook point: operations, literals, applied modules |
 //! | [`operations`] | the kernels of the language's operations |
+//! | `tokenise` | texts to token ids, where a program is admitted |
 //! | `sampling` | choosing the next token |
 //! | `naive` | the judge: a second, simple interpreter |
 //! | [`explain`] | the plan, to be read |
@@ -26,6 +29,7 @@ pub mod error;
 pub mod explain;
 mod interleave;
 pub mod job;
+mod loaded;
 mod naive;
 mod nodes;
 pub mod operations;
@@ -35,12 +39,14 @@ mod reverse;
 mod sampling;
 mod slots;
 pub mod tensor;
+mod tokenise;
 mod view;
+mod weights;
 
 pub use engine::Engine;
-pub use error::EngineError;
+pub use error::{EngineError, Failure};
 pub use explain::Explanation;
 pub use job::{GeneratedToken, Progress, RunOptions};
 pub use pellucid_kernels::keep_freed_memory;
-pub use results::{LogEntry, Provenance, Report, Results};
+pub use results::{LogEntry, OtherModel, Provenance, Report, Results};
 pub use tensor::Tensor;

@@ -7,15 +7,17 @@
 mod gradients;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use pellucid_graph::check::CheckedProgram;
-use pellucid_graph::{Generation, NodeId, NodeKind, Prompts};
+use pellucid_graph::{Generation, HookAddress, NodeId, NodeKind, Prompts, Value};
 use pellucid_models::Model;
 use pellucid_models::stage::{Kernel, StageList};
 
-use crate::error::{EngineError, Interruption};
-use crate::interleave::stops;
+use crate::error::{EngineError, Failure, Interruption};
+use crate::interleave::{stopped, stops};
 use crate::job::{Instance, OUTSIDE};
+use crate::loaded::Loaded;
 use crate::nodes::Evaluator;
 use crate::operations::{Noise, OperationError};
 use crate::pass::{PassState, Schedule, Sequence, Visitor, walk};
@@ -25,6 +27,7 @@ use crate::sampling;
 use crate::slots::{BufferPool, SlotValue};
 use crate::tensor::Tensor;
 use crate::view::{self, Member, Rectangle, fit};
+use crate::weights::{self, WeightSet};
 use gradients::Back;
 
 /// Looks everywhere, so that nothing is fused and scores are always materialised; keeps everything for the way back if
@@ -64,8 +67,8 @@ impl Visitor for Everywhere<'_> {
 
 /// One invoke, walking on demand.
 struct Walker {
-    invoke: usize,
-    name: String,
+    /// What keys its sampling's noise: the trace's label, and the invoke's coordinates.
+    noise: (String, Vec<u64>),
     generation: Option<Generation>,
     prompts: Vec<Vec<u32>>,
     made: Vec<Vec<u32>>,
@@ -82,42 +85,82 @@ struct Walker {
     tape: Tape,
     /// Generation has stopped: later steps never come.
     over: bool,
+    /// What sets its weights, in order; none: they are set.
+    setting: Option<Vec<NodeId>>,
+    weights: Option<Arc<WeightSet>>,
+    /// What may stop its generation: at which step, and what.
+    stops: Vec<(u64, NodeId)>,
+}
+
+/// How far an invoke has walked.
+enum Walked {
+    /// To where it was sent.
+    There,
+    /// Its generation has stopped before.
+    Over,
+    /// To where it needs a value.
+    Needs(Instance),
 }
 
 /// Runs a program the simple way.
 pub(crate) struct Naive<'a> {
-    pub model: &'a Model,
-    pub schedule: &'a Schedule,
-    pub program: &'a CheckedProgram,
+    models: &'a [Loaded],
+    /// The model of the current trace.
+    model: &'a Model,
+    schedule: &'a Schedule,
+    program: &'a CheckedProgram,
     /// What is known: none, where generation had stopped before.
     values: HashMap<Instance, Option<Vec<Tensor>>>,
     walkers: Vec<Walker>,
     /// Each `backward` that was asked for a gradient.
     backs: HashMap<NodeId, Back>,
     results: Results,
+    /// The trace that is running, and every saved name with its node.
+    trace: Option<NodeId>,
+    saved: Vec<(String, NodeId)>,
     pool: BufferPool,
     /// The getter or setter at work: an error on the way to a later one is its own.
     touching: Option<NodeId>,
 }
 
 impl<'a> Naive<'a> {
-    pub fn new(model: &'a Model, schedule: &'a Schedule, program: &'a CheckedProgram) -> Self {
+    /// `first` is the first of the models.
+    pub fn new(models: &'a [Loaded], first: &'a Loaded, program: &'a CheckedProgram) -> Self {
         Naive {
-            model,
-            schedule,
+            models,
+            model: &first.model,
+            schedule: &first.schedule,
             program,
             values: HashMap::new(),
             walkers: Vec::new(),
             backs: HashMap::new(),
             results: Results::default(),
+            trace: None,
+            saved: Vec::new(),
             pool: BufferPool::default(),
             touching: None,
         }
     }
 
-    pub fn run(mut self) -> Result<Results, EngineError> {
+    /// Runs the program to its end; a failure keeps what earlier traces saved.
+    pub fn run(mut self) -> Result<Results, Box<Failure>> {
+        match self.walk() {
+            Ok(()) => Ok(self.results),
+            Err(error) => Err(Failure::new(error, self.program, self.trace, self.results, &self.saved)),
+        }
+    }
+
+    fn walk(&mut self) -> Result<(), EngineError> {
         let program = self.program;
-        for (id, trace) in program.program.traces() {
+        for &id in &program.program.body {
+            let NodeKind::Trace(trace) = &program.program.node(id).kind else {
+                self.need((OUTSIDE, id))?;
+                continue;
+            };
+            self.trace = Some(id);
+            if let Some(loaded) = self.models.get(program.nodes[id.index()].model) {
+                (self.model, self.schedule) = (&loaded.model, &loaded.schedule);
+            }
             let total = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
             self.walkers = (0..trace.invokes.len()).map(|invoke| self.walker(id, invoke, total)).collect();
             for &node in trace.body.iter() {
@@ -133,7 +176,7 @@ impl<'a> Naive<'a> {
                 }
             }
         }
-        Ok(self.results)
+        Ok(())
     }
 
     fn at(&self, id: NodeId, step: u64) -> Instance {
@@ -143,19 +186,21 @@ impl<'a> Naive<'a> {
     fn walker(&self, trace_id: NodeId, invoke: usize, total: u64) -> Walker {
         let program = &self.program.program;
         let NodeKind::Trace(trace) = &program.node(trace_id).kind else {
-            return self.walker_of(trace_id, invoke, None, Vec::new(), Vec::new());
+            return self.walker_of((String::new(), Vec::new()), None, Vec::new(), Vec::new());
         };
-        let mut touches = Vec::new();
+        let (mut touches, mut stops, mut setting) = (Vec::new(), Vec::new(), Vec::new());
         let mut touch = |id: NodeId, steps: &mut dyn Iterator<Item = (u64, u64)>| {
-            let (NodeKind::Get(address) | NodeKind::Set { address, .. }) = &program.node(id).kind else {
-                return;
+            let of = match &program.node(id).kind {
+                NodeKind::Get(address) | NodeKind::Set { address, .. } => address.invoke,
+                NodeKind::Skip { invoke, .. } => *invoke,
+                _ => return,
             };
             let Some(place) =
                 self.program.nodes[id.index()].place.filter(|_| self.program.nodes[id.index()].needed)
             else {
                 return;
             };
-            if address.invoke == invoke {
+            if of == invoke {
                 for (step, key) in steps {
                     touches.push((step, self.schedule.hook_stage[place], (key, id)));
                 }
@@ -164,17 +209,24 @@ impl<'a> Naive<'a> {
         for &id in &trace.body {
             match &program.node(id).kind {
                 NodeKind::Steps { steps, body } => {
+                    let chosen = || (0..total).filter(move |&step| steps.contains(step, total));
                     for &inner in body {
-                        touch(
-                            inner,
-                            &mut (0..total)
-                                .filter(|&step| steps.contains(step, total))
-                                .map(|step| (step, step)),
-                        );
+                        touch(inner, &mut chosen().map(|step| (step, step)));
+                        if matches!(&program.node(inner).kind, NodeKind::Stop { invoke: of, .. } if *of == invoke)
+                        {
+                            stops.extend(chosen().map(|step| (step, inner)));
+                        }
                     }
                 }
-                NodeKind::Get(address) | NodeKind::Set { address, .. } => {
-                    touch(id, &mut std::iter::once((address.step.unwrap_or(0), OUTSIDE)));
+                NodeKind::Get(HookAddress { step, .. })
+                | NodeKind::Set { address: HookAddress { step, .. }, .. }
+                | NodeKind::Skip { step, .. } => {
+                    touch(id, &mut std::iter::once((step.unwrap_or(0), OUTSIDE)));
+                }
+                NodeKind::SetWeight { invoke: of, .. }
+                    if *of == invoke && self.program.nodes[id.index()].needed =>
+                {
+                    setting.push(id);
                 }
                 _ => {}
             }
@@ -182,15 +234,17 @@ impl<'a> Naive<'a> {
         touches.sort_by_key(|&(step, stage, (_, id))| (step, stage, id));
         let prompts = match &trace.invokes[invoke].prompts {
             Prompts::Tokens(tokens) => tokens.clone(),
-            Prompts::Text { .. } => Vec::new(),
+            Prompts::Text { .. } | Prompts::Axis(_) => Vec::new(),
         };
-        self.walker_of(trace_id, invoke, trace.generation.clone(), prompts, touches)
+        let label = program.node(trace_id).label().to_owned();
+        let noise = (label, trace.invokes[invoke].noise_coordinates(invoke));
+        let walker = self.walker_of(noise, trace.generation.clone(), prompts, touches);
+        Walker { setting: Some(setting), stops, ..walker }
     }
 
     fn walker_of(
         &self,
-        trace_id: NodeId,
-        invoke: usize,
+        noise: (String, Vec<u64>),
         generation: Option<Generation>,
         prompts: Vec<Vec<u32>>,
         touches: Vec<(u64, usize, Instance)>,
@@ -203,8 +257,7 @@ impl<'a> Naive<'a> {
             narrow: None,
         });
         Walker {
-            invoke,
-            name: self.program.program.node(trace_id).name.clone(),
+            noise,
             generation,
             made: vec![Vec::new(); prompts.len()],
             finished: vec![false; prompts.len()],
@@ -217,6 +270,9 @@ impl<'a> Naive<'a> {
             next: 0,
             tape: Tape::default(),
             over: false,
+            setting: None,
+            weights: None,
+            stops: Vec::new(),
         }
     }
 
@@ -224,7 +280,7 @@ impl<'a> Naive<'a> {
     fn need(&mut self, instance: Instance) -> Result<(), EngineError> {
         let mut open = vec![instance];
         while let Some(&instance) = open.last() {
-            let (step, id) = instance;
+            let (_, id) = instance;
             let node = self.program.program.node(id);
             if self.values.contains_key(&instance) || !self.program.nodes[id.index()].needed {
                 open.pop();
@@ -234,6 +290,7 @@ impl<'a> Naive<'a> {
                 NodeKind::Get(address) | NodeKind::Set { address, .. } => {
                     self.reach(address.invoke, instance)
                 }
+                NodeKind::Skip { invoke, .. } => self.reach(*invoke, instance),
                 NodeKind::Generated(invoke) => self.reach_end(*invoke, instance),
                 NodeKind::Grad { backward, .. } => {
                     let reads = self.program.program.node(*backward).kind.values();
@@ -243,17 +300,10 @@ impl<'a> Naive<'a> {
                         None => self.gradient(id).map(|()| None),
                     }
                 }
-                kind => {
-                    let missing = kind
-                        .values()
-                        .into_iter()
-                        .map(|value| self.at(value.node, step))
-                        .find(|read| !self.values.contains_key(read));
-                    match missing {
-                        Some(missing) => Ok(Some(missing)),
-                        None => self.compute(instance).map(|()| None),
-                    }
-                }
+                _ => match self.missing(instance) {
+                    Some(missing) => Ok(Some(missing)),
+                    None => self.compute(instance).map(|()| None),
+                },
             };
             match done {
                 Ok(Some(missing)) => open.push(missing),
@@ -269,17 +319,56 @@ impl<'a> Naive<'a> {
         Ok(())
     }
 
+    /// The first value that a node waits for and that is not known: one that it reads, or a condition.
+    fn missing(&self, (step, id): Instance) -> Option<Instance> {
+        let values = self.program.program.node(id).values().into_iter();
+        values.map(|value| self.at(value.node, step)).find(|read| !self.values.contains_key(read))
+    }
+
+    /// A value that is known and was not lost.
+    fn there(&self, value: Value, step: u64) -> Option<&Tensor> {
+        self.values.get(&self.at(value.node, step))?.as_ref()?.get(value.output as usize)
+    }
+
+    /// Whether a known condition holds; none: it was lost.
+    fn truth(&self, condition: Value, step: u64) -> Result<Option<bool>, OperationError> {
+        let Some(tensor) = self.there(condition, step) else { return Ok(None) };
+        Ok(tensor.truths()?.first().copied())
+    }
+
+    /// Whether all conditions of a node hold.
+    fn is_granted(&self, (step, id): Instance) -> Result<bool, OperationError> {
+        for guard in &self.program.program.node(id).guards {
+            if self.truth(guard.condition, step)? != Some(guard.holds) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn compute(&mut self, instance: Instance) -> Result<(), OperationError> {
         let (step, id) = instance;
         let kind = &self.program.program.node(id).kind;
-        let mut read: HashMap<pellucid_graph::Value, Tensor> = HashMap::new();
+        if let NodeKind::Merge { condition, then, otherwise } = kind {
+            let picked = match self.truth(*condition, step)? {
+                Some(true) => self.there(*then, step),
+                Some(false) => self.there(*otherwise, step),
+                None => None,
+            };
+            let granted = self.is_granted(instance)?;
+            let outputs = picked.filter(|_| granted).map(|tensor| vec![tensor.clone()]);
+            self.values.insert(instance, outputs);
+            return Ok(());
+        }
+        let mut read: HashMap<Value, Tensor> = HashMap::new();
+        let granted = self.is_granted(instance)?;
         for value in kind.values() {
             match self.values.get(&self.at(value.node, step)) {
-                Some(Some(outputs)) if outputs.len() > value.output as usize => {
+                Some(Some(outputs)) if granted && outputs.len() > value.output as usize => {
                     read.insert(value, outputs[value.output as usize].clone());
                 }
                 _ => {
-                    // What it reads was lost to stopping, and so is it.
+                    // What it reads was lost, or it is not to run: so is it.
                     if matches!(kind, NodeKind::Save(_)) {
                         let name = &self.program.program.node(id).name;
                         self.results.absent.push(if step == OUTSIDE {
@@ -293,27 +382,35 @@ impl<'a> Naive<'a> {
                 }
             }
         }
-        let name = self.program.program.node(id).name.clone();
+        let node = self.program.program.node(id);
+        let name = node.name.clone();
         let outputs = match kind {
             NodeKind::Save(value) => {
                 let name = if step == OUTSIDE { name } else { format!("{name}/{step}") };
+                self.saved.push((name.clone(), id));
                 self.results.tensors.insert(name, read[value].contiguous()?);
                 Vec::new()
             }
             NodeKind::Log(value) => {
                 let step = (step != OUTSIDE).then_some(step);
-                self.results.logs.push(LogEntry { name, step, value: read[value].clone() });
+                let (name, coordinates) = (node.label().to_owned(), node.coordinates().to_vec());
+                self.results.logs.push(LogEntry { name, coordinates, step, value: read[value].clone() });
                 Vec::new()
             }
             NodeKind::Trace(_)
             | NodeKind::Steps { .. }
+            | NodeKind::SetWeight { .. }
+            | NodeKind::Stop { .. }
             | NodeKind::Backward { .. }
             | NodeKind::SetGrad { .. } => Vec::new(),
+            _ if !granted => {
+                self.values.insert(instance, None);
+                return Ok(());
+            }
             _ => {
-                let evaluator =
-                    Evaluator { model: self.model, schedule: self.schedule, program: self.program };
-                let coordinates: Vec<u64> = if step == OUTSIDE { Vec::new() } else { vec![step] };
-                evaluator.evaluate(id, None, &coordinates, &|value| read[&value].clone(), &mut self.pool)?
+                let evaluator = Evaluator { models: self.models, program: self.program };
+                let step = (step != OUTSIDE).then_some(step);
+                evaluator.evaluate(id, None, step, &|value| read[&value].clone(), &mut self.pool)?
             }
         };
         self.values.insert(instance, Some(outputs));
@@ -328,16 +425,22 @@ impl<'a> Naive<'a> {
                 self.values.insert(until, None);
                 return Ok(None);
             };
-            let kind = &self.program.program.node(instance.1).kind;
-            if let NodeKind::Set { value, .. } = kind {
-                let read = self.at(value.node, instance.0);
-                if !self.values.contains_key(&read) {
-                    return Ok(Some(read));
-                }
+            let reads = !matches!(self.program.program.node(instance.1).kind, NodeKind::Get(_));
+            if let Some(missing) = self.missing(instance).filter(|_| reads) {
+                return Ok(Some(missing));
+            }
+            if let Some(missing) = self.set_weights(invoke)? {
+                return Ok(Some(missing));
             }
             self.touching = Some(instance.1);
-            let reached = self.advance(invoke, step, stage + 1)?;
-            let outputs = if reached { self.touch(invoke, stage, instance)? } else { None };
+            let outputs = match self.advance(invoke, step, stage + 1)? {
+                Walked::There => self.touch(invoke, stage, instance)?,
+                Walked::Over => None,
+                Walked::Needs(missing) => {
+                    self.touching = None;
+                    return Ok(Some(missing));
+                }
+            };
             self.touching = None;
             self.values.insert(instance, outputs);
             self.walkers[invoke].next += 1;
@@ -351,9 +454,14 @@ impl<'a> Naive<'a> {
         {
             return Ok(Some(missing));
         }
+        if let Some(missing) = self.set_weights(invoke)? {
+            return Ok(Some(missing));
+        }
         let total =
             self.walkers[invoke].generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
-        self.advance(invoke, total, 0)?;
+        if let Walked::Needs(missing) = self.advance(invoke, total, 0)? {
+            return Ok(Some(missing));
+        }
         let made = &self.walkers[invoke].made;
         let width = made.iter().map(Vec::len).max().unwrap_or(0);
         let cells = made
@@ -364,13 +472,39 @@ impl<'a> Naive<'a> {
         Ok(None)
     }
 
-    /// Walks an invoke until `stage` comes next at `step`; false when generation stops before.
-    fn advance(&mut self, invoke: usize, step: u64, stage: usize) -> Result<bool, OperationError> {
+    /// Sets the weights of an invoke before it walks. Gives back what must be computed first, if something must.
+    fn set_weights(&mut self, invoke: usize) -> Result<Option<Instance>, OperationError> {
+        let Some(setting) = &self.walkers[invoke].setting else { return Ok(None) };
+        let unknown = |id: &NodeId| !self.values.contains_key(&(OUTSIDE, *id));
+        if let Some(&id) = setting.iter().find(|id| unknown(id)) {
+            return Ok(Some((OUTSIDE, id)));
+        }
+        let mut set = WeightSet::default();
+        for &id in setting {
+            let NodeKind::SetWeight { value, .. } = &self.program.program.node(id).kind else { continue };
+            if let (Some(Some(_)), Some(value)) =
+                (self.values.get(&(OUTSIDE, id)), self.there(*value, OUTSIDE))
+            {
+                let parameter = self.program.nodes[id.index()].parameter;
+                let parameter =
+                    parameter.ok_or_else(|| OperationError::new("its parameter was not found"))?;
+                let replaced = weights::replaced(self.model, parameter, value)?;
+                set.insert(weights::weight_id(parameter)?, Arc::new(replaced));
+            }
+        }
+        let walker = &mut self.walkers[invoke];
+        (walker.setting, walker.weights) = (None, Some(Arc::new(set)));
+        walker.state.weights = walker.weights.clone();
+        Ok(None)
+    }
+
+    /// Walks an invoke until `stage` comes next at `step`, unless generation stops before.
+    fn advance(&mut self, invoke: usize, step: u64, stage: usize) -> Result<Walked, OperationError> {
         let list = self.model.stages();
         loop {
             let walker = &mut self.walkers[invoke];
             if walker.over {
-                return Ok(false);
+                return Ok(Walked::Over);
             }
             let end = if walker.step < step { list.stages.len() } else { stage };
             if walker.stage < end {
@@ -385,7 +519,12 @@ impl<'a> Naive<'a> {
                 walker.stage = end;
             }
             if walker.step >= step {
-                return Ok(true);
+                return Ok(Walked::There);
+            }
+            let now = self.walkers[invoke].step;
+            let mut stops = self.walkers[invoke].stops.iter();
+            if let Some(&stop) = stops.find(|stop| stop.0 == now && !self.values.contains_key(*stop)) {
+                return Ok(Walked::Needs(stop));
             }
             self.next_step(invoke)?;
         }
@@ -393,6 +532,7 @@ impl<'a> Naive<'a> {
 
     fn next_step(&mut self, invoke: usize) -> Result<(), OperationError> {
         let list = self.model.stages();
+        let stopped = self.stopped(invoke)?;
         let walker = &mut self.walkers[invoke];
         let Some(generation) = walker.generation.clone() else {
             walker.over = true;
@@ -403,7 +543,7 @@ impl<'a> Naive<'a> {
         let mut sequences = std::mem::take(&mut walker.state.sequences).into_iter();
         let mut going_on = Vec::new();
         let mut at = 0;
-        for prompt in 0..walker.prompts.len() {
+        for (prompt, stopped) in stopped.into_iter().enumerate() {
             if walker.finished[prompt] {
                 continue;
             }
@@ -416,14 +556,15 @@ impl<'a> Naive<'a> {
             at += 1;
             let noise = Noise {
                 seed: self.program.program.seed,
-                label: walker.name.clone(),
-                coordinates: vec![walker.invoke as u64, prompt as u64, walker.step],
+                label: walker.noise.0.clone(),
+                coordinates: walker.noise.1.iter().copied().chain([prompt as u64, walker.step]).collect(),
             };
             let present: Vec<u32> =
                 walker.prompts[prompt].iter().chain(&walker.made[prompt]).copied().collect();
             let token = sampling::choose(&logits, &present, &generation.sampling, &noise);
             walker.made[prompt].push(token);
-            if stop_tokens.contains(&token) || stops(self.model, &generation, &walker.made[prompt]) {
+            if stopped || stop_tokens.contains(&token) || stops(self.model, &generation, &walker.made[prompt])
+            {
                 walker.finished[prompt] = true;
                 continue;
             }
@@ -435,7 +576,25 @@ impl<'a> Naive<'a> {
         walker.stage = 0;
         walker.over = going_on.is_empty() || walker.step >= generation.max_new_tokens;
         walker.state = PassState::begin(list, going_on);
+        walker.state.weights = walker.weights.clone();
         Ok(())
+    }
+
+    /// Which prompts of an invoke the program stops at its step.
+    fn stopped(&mut self, invoke: usize) -> Result<Vec<bool>, OperationError> {
+        let walker = &self.walkers[invoke];
+        let (now, prompts) = (walker.step, walker.prompts.len());
+        let mut all = vec![false; prompts];
+        for stop in walker.stops.iter().filter(|stop| stop.0 == now) {
+            let NodeKind::Stop { when, .. } = &self.program.program.node(stop.1).kind else { continue };
+            let is_lost = !matches!(self.values.get(stop), Some(Some(_)));
+            let Some(when) = self.there(*when, now).cloned().filter(|_| !is_lost) else { continue };
+            self.touching = Some(stop.1);
+            for (all, stopped) in all.iter_mut().zip(stopped(&when, prompts)?) {
+                *all |= stopped;
+            }
+        }
+        Ok(all)
     }
 
     /// An invoke's rectangle at its step.
@@ -466,14 +625,15 @@ impl<'a> Naive<'a> {
             return Err(OperationError::new("no hook point stands there"));
         };
         let slot = list.stages[stage].outputs[0];
+        let granted = self.is_granted(instance)?;
         let rectangle = self.rectangle(invoke);
         match &self.program.program.node(instance.1).kind {
-            NodeKind::Set { value, .. } => {
-                let read = self.values.get(&self.at(value.node, instance.0)).cloned().flatten();
+            NodeKind::Set { value, .. } | NodeKind::Skip { value, .. } => {
+                let given = self.there(*value, instance.0).cloned().filter(|_| granted);
                 let walker = &mut self.walkers[invoke];
-                if let Some(given) = read.as_ref().and_then(|outputs| outputs.get(value.output as usize)) {
+                if let Some(given) = given {
                     let hook = &self.model.spec().hook_points[point];
-                    let given = fit(given, &hook.shape, hook.dtype, &rectangle)?;
+                    let given = fit(&given, &hook.shape, hook.dtype, &rectangle)?;
                     view::write(
                         &mut walker.state,
                         slot,

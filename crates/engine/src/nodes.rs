@@ -9,25 +9,33 @@ use pellucid_models::Model;
 use pellucid_models::stage::{POSITIONS, Slot, TOKENS};
 
 use crate::error::Interruption;
+use crate::loaded::Loaded;
 use crate::operations::{self, Noise, OperationError};
 use crate::pass::{NoVisitor, PassState, Schedule, Sequence, walk};
 use crate::slots::{BufferPool, Rows, SlotValue};
 use crate::tensor::Tensor;
+use crate::weights;
 
 /// What nodes are evaluated with.
 pub(crate) struct Evaluator<'a> {
-    pub model: &'a Model,
-    pub schedule: &'a Schedule,
+    /// The engine's models, in the order in which the program was checked with them.
+    pub models: &'a [Loaded],
     pub program: &'a CheckedProgram,
 }
 
 impl Evaluator<'_> {
+    /// The model that a node is about.
+    fn loaded(&self, id: NodeId) -> Result<&Loaded, OperationError> {
+        let loaded = self.models.get(self.program.nodes[id.index()].model);
+        loaded.ok_or_else(|| OperationError::new("its model is not loaded"))
+    }
+
     /// The outputs of a node from the values that it reads. `operation` stands for the node's own, if given.
     pub fn evaluate(
         &self,
         id: NodeId,
         operation: Option<&Operation>,
-        coordinates: &[u64],
+        step: Option<u64>,
         lookup: &dyn Fn(Value) -> Tensor,
         pool: &mut BufferPool,
     ) -> Result<Vec<Tensor>, OperationError> {
@@ -36,15 +44,16 @@ impl Evaluator<'_> {
             NodeKind::Operation(own) => {
                 let noise = Noise {
                     seed: self.program.program.seed,
-                    label: node.name.clone(),
-                    coordinates: coordinates.to_vec(),
+                    label: node.label().to_owned(),
+                    coordinates: node.coordinates().iter().copied().chain(step).collect(),
                 };
                 operations::evaluate(operation.unwrap_or(own), lookup, &noise)
             }
             NodeKind::Apply { input, .. } => {
                 let module = self.program.nodes[id.index()].module;
                 let module = module.ok_or_else(|| OperationError::new("its module was not found"))?;
-                Ok(vec![apply(self.model, self.schedule, module, &lookup(*input), pool)?])
+                let loaded = self.loaded(id)?;
+                Ok(vec![apply(&loaded.model, &loaded.schedule, module, &lookup(*input), pool)?])
             }
             NodeKind::Literal { dtype, shape, elements } => {
                 let shape: Vec<usize> = shape.iter().map(|&size| size as usize).collect();
@@ -54,6 +63,12 @@ impl Evaluator<'_> {
                 let constant = self.program.program.constants.get(key);
                 let constant = constant.ok_or_else(|| OperationError::new("its constant is not there"))?;
                 Ok(vec![Tensor::from_constant(constant)?])
+            }
+            NodeKind::Weight { index, .. } => {
+                let parameter = self.program.nodes[id.index()].parameter;
+                let parameter =
+                    parameter.ok_or_else(|| OperationError::new("its parameter was not found"))?;
+                Ok(vec![weights::read(&self.loaded(id)?.model, parameter, index.as_deref(), lookup)?])
             }
             NodeKind::Tokens(invoke) => self.rectangle(id, *invoke, |tokens, padding, out| {
                 for (cell, &token) in out[padding..].iter_mut().zip(tokens) {

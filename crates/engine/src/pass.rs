@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use pellucid_kernels::KeyValueStore;
 use pellucid_models::Model;
-use pellucid_models::stage::{Kernel, POSITIONS, Slot, StageList, TOKENS};
+use pellucid_models::stage::{Kernel, ModuleStages, POSITIONS, Slot, SlotShape, StageList, TOKENS};
 
 use crate::compute;
 use crate::error::Interruption;
 use crate::slots::{BufferPool, Rows, SlotValue};
+use crate::weights::{WeightSet, Weights};
 
 /// What is known of a stage list beside the list itself: computed once for each model.
 #[derive(Debug)]
@@ -24,6 +25,9 @@ pub(crate) struct Schedule {
     last_use: Vec<usize>,
     /// For each slot, how many stages read it.
     uses: Vec<usize>,
+    /// For each module, the stage of its input hook point and that of its output, where all stages between can be left
+    /// out when its output is given: nobody outside reads what they make.
+    pub skippable: Vec<Option<(usize, usize)>>,
     /// For each slot of ids, how many rows the smallest table has that they are looked up in.
     id_limit: Vec<u64>,
 }
@@ -49,13 +53,28 @@ impl Schedule {
         if let Some(logits) = list.logits {
             last_use[logits.0 as usize] = list.stages.len();
         }
-        Schedule { hook_stage, last_use, uses, id_limit: id_limits(list) }
+        let skippable = list.modules.iter().map(|module| skippable(list, module, &last_use)).collect();
+        Schedule { hook_stage, last_use, uses, skippable, id_limit: id_limits(list) }
     }
 
     /// Ids in that slot are below this.
     pub fn id_limit(&self, slot: Slot) -> u64 {
         self.id_limit[slot.0 as usize]
     }
+}
+
+/// The first stage of a module and that of its output hook point, if nothing outside depends on the stages between.
+fn skippable(list: &StageList, module: &ModuleStages, last_use: &[usize]) -> Option<(usize, usize)> {
+    let (from, output) = (module.range.start, module.range.end.checked_sub(1)?);
+    let stage = list.stages.get(output)?;
+    let given =
+        matches!(stage.kernel, Kernel::Hook { .. }) && stage.outputs.first() == module.output.as_ref();
+    // Where the pass narrows inside, its rows change there.
+    let narrows = (from + 1..=output).contains(&list.token_wise_from);
+    let closed = list.stages.get(from..output)?.iter().all(|stage| {
+        stage.outputs.iter().all(|slot| last_use[slot.0 as usize] <= output && Some(*slot) != list.logits)
+    });
+    (given && closed && !narrows).then_some((from, output))
 }
 
 /// Ids reach their tables through hook points alone, so one walk backwards carries each table's bound to where its ids
@@ -98,6 +117,11 @@ pub(crate) trait Visitor {
     fn touches(&self, stage: usize) -> bool;
     /// Whether that sequence does.
     fn sequence_touches(&self, stage: usize, sequence: usize) -> bool;
+    /// Where the pass goes on when every sequence in it is given the output of a module that begins at that stage: the
+    /// stage of its output's hook point.
+    fn skips(&self, _stage: usize) -> Option<usize> {
+        None
+    }
     /// Whether what a stage reads is needed on the way back from it.
     fn tracks(&self, _stage: usize) -> bool {
         false
@@ -139,6 +163,8 @@ pub(crate) struct PassState {
     pub rows: Vec<Range<usize>>,
     /// Whether the narrowing stage has been passed: rows are then those of [`Sequence::narrow`].
     pub narrowed: bool,
+    /// The weights that the sequences' programs have set, the same for all of them.
+    pub weights: Option<Arc<WeightSet>>,
     slots: Vec<Option<SlotValue>>,
 }
 
@@ -175,7 +201,7 @@ impl PassState {
         }
         slots[TOKENS.0 as usize] = Some(SlotValue::Ids(Arc::new(tokens)));
         slots[POSITIONS.0 as usize] = Some(SlotValue::Ids(Arc::new(positions)));
-        PassState { sequences, rows, narrowed: false, slots }
+        PassState { sequences, rows, narrowed: false, weights: None, slots }
     }
 
     /// Parked sequences, all at the same stage, packed again.
@@ -219,12 +245,17 @@ impl PassState {
                 }
             }
         }
-        PassState { sequences, rows, narrowed, slots }
+        PassState { sequences, rows, narrowed, weights: None, slots }
     }
 
     /// Packed tokens.
     pub fn tokens(&self) -> usize {
         self.rows.last().map_or(0, |rows| rows.end)
+    }
+
+    /// The weights that stages run with.
+    pub fn weights<'s>(&'s self, model: &'s Model) -> Weights<'s> {
+        Weights::new(model, self.weights.as_deref())
     }
 
     /// A slot's value.
@@ -240,6 +271,14 @@ impl PassState {
     /// Puts a value into a slot.
     pub fn put(&mut self, slot: Slot, value: SlotValue) {
         self.slots[slot.0 as usize] = Some(value);
+    }
+
+    /// Fills a slot with zeros: what a skipped module leaves for its given output to be written over.
+    fn stand_in(&mut self, list: &StageList, slot: Slot, pool: &mut BufferPool) {
+        let SlotShape::Inner(inner) = &list.shapes[slot.0 as usize] else { return };
+        let mut values = pool.take(self.tokens() * inner.iter().product::<usize>());
+        values.fill(0.0);
+        self.put(slot, SlotValue::Rows(Rows::contiguous(values, inner)));
     }
 
     /// Takes a value out of a slot.
@@ -388,7 +427,12 @@ pub(crate) fn walk(
             state.narrow();
         }
         let stage = &list.stages[number];
+        let skipped = visitor.skips(number).filter(|&output| output > number && output < range.end);
+        if let Some(output) = skipped {
+            state.stand_in(list, list.stages[output].inputs[0], pool);
+        }
         let next = match &stage.kernel {
+            _ if skipped.is_some() => skipped.unwrap_or(number + 1),
             Kernel::Hook { point, .. } => {
                 // The value moves on, unless a later stage still reads the slot that it comes from.
                 let (from, to) = (stage.inputs[0], stage.outputs[0]);

@@ -28,6 +28,8 @@ pub struct Results {
 pub struct LogEntry {
     /// The log node's name.
     pub name: String,
+    /// The cell of the sweeps and the iteration of the loops that it stands in, from the outermost axis to the innermost.
+    pub coordinates: Vec<u64>,
     /// The step of a generation, inside `steps`.
     pub step: Option<u64>,
     /// The value.
@@ -49,6 +51,22 @@ pub struct Provenance {
     pub weights: String,
     /// The program's seed.
     pub seed: u64,
+    /// Models beside it, which traces can call by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<OtherModel>,
+}
+
+/// A model beside a program's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherModel {
+    /// The name by which traces call it.
+    pub name: String,
+    /// The model.
+    pub model: String,
+    /// The revision of its weights, if their publisher has one.
+    pub revision: Option<String>,
+    /// The number type in which weights are held.
+    pub weights: String,
 }
 
 /// What a run did.

@@ -208,15 +208,13 @@ fn a_gradient_follows_a_value_that_was_read_before_it_was_replaced() {
     assert!(relative(&found["first"], &half) < 1e-6);
     assert!(values(&found["first"]).iter().any(|&value| value != 0.0));
     // Read before, and used beside: both paths count.
-    let nodes = format!(
-        r#"{{"op":"get","name":"h","hook":"layers.0.output"}},{{"op":"mul","name":"half","input":"h","other":0.5}},
-        {{"op":"set","hook":"layers.0.output","value":"half"}},
-        {{"op":"get","name":"l","hook":"logits"}},{{"op":"getitem","name":"five","input":"l","index":[0,-1,5]}},
-        {{"op":"sum","name":"side","input":"h"}},{{"op":"add","name":"loss","input":"five","other":"side"}},
-        {{"op":"backward","name":"b","of":"loss"}},{{"op":"backward","name":"main","of":"five"}},
-        {{"op":"grad","name":"g","backward":"b","of":"h"}},{{"op":"save","name":"both","value":"g"}},
-        {{"op":"grad","name":"gm","backward":"main","of":"h"}},{{"op":"save","name":"main_","value":"gm"}}"#
-    );
+    let nodes = r#"{"op":"get","name":"h","hook":"layers.0.output"},{"op":"mul","name":"half","input":"h","other":0.5},
+        {"op":"set","hook":"layers.0.output","value":"half"},
+        {"op":"get","name":"l","hook":"logits"},{"op":"getitem","name":"five","input":"l","index":[0,-1,5]},
+        {"op":"sum","name":"side","input":"h"},{"op":"add","name":"loss","input":"five","other":"side"},
+        {"op":"backward","name":"b","of":"loss"},{"op":"backward","name":"main","of":"five"},
+        {"op":"grad","name":"g","backward":"b","of":"h"},{"op":"save","name":"both","value":"g"},
+        {"op":"grad","name":"gm","backward":"main","of":"h"},{"op":"save","name":"main_","value":"gm"}"#.to_string();
     let found = run(&engine, &[("p", &prompt)], &nodes);
     let expected: Vec<f64> = values(&found["main_"]).iter().map(|value| value + 1.0).collect();
     assert!(relative(&found["both"], &expected) < 1e-6);
@@ -293,7 +291,8 @@ fn gradients_cross_invokes_in_either_direction() {
         {"op":"grad","name":"ga","backward":"back","invoke":"a","hook":"embed.output"},{"op":"save","name":"a_","value":"ga"},
         {"op":"grad","name":"gl","backward":"back","of":"late"},{"op":"save","name":"late_","value":"gl"},
         {"op":"grad","name":"gb","backward":"back","invoke":"b","hook":"layers.0.input"},{"op":"save","name":"b_","value":"gb"}"#;
-    let found = run(&engine, &[("a", &[one.clone()]), ("b", &[other.clone()])], nodes);
+    let found =
+        run(&engine, &[("a", std::slice::from_ref(&one)), ("b", std::slice::from_ref(&other))], nodes);
     assert!(found["late_"].is_same_bits(&found["b_"]));
     assert!(values(&found["a_"]).iter().any(|&value| value != 0.0));
     // A written gradient of one invoke from a gradient of the other, further down: each waits for the other in turn.
@@ -305,7 +304,8 @@ fn gradients_cross_invokes_in_either_direction() {
         {"op":"grad","name":"ga","backward":"back","invoke":"a","hook":"layers.1.output"},{"op":"save","name":"a_","value":"ga"},
         {"op":"save","name":"b_","value":"g"},
         {"op":"grad","name":"e","backward":"back","invoke":"a","hook":"embed.output"},{"op":"save","name":"e_","value":"e"}"#;
-    let found = run(&engine, &[("a", &[one.clone()]), ("b", &[other.clone()])], nodes);
+    let found =
+        run(&engine, &[("a", std::slice::from_ref(&one)), ("b", std::slice::from_ref(&other))], nodes);
     assert!(found["a_"].is_same_bits(&found["b_"]));
     // A gradient of one invoke steers the other's forward pass.
     let nodes = r#"{"op":"get","name":"la","invoke":"a","hook":"logits"},{"op":"getitem","name":"loss","input":"la","index":[0,-1,5]},
@@ -313,7 +313,7 @@ fn gradients_cross_invokes_in_either_direction() {
         {"op":"get","name":"h","invoke":"b","hook":"layers.1.input"},{"op":"add","name":"moved","input":"h","other":"g"},
         {"op":"set","invoke":"b","hook":"layers.1.input","value":"moved"},
         {"op":"get","name":"lb","invoke":"b","hook":"logits"},{"op":"save","name":"logits_","value":"lb"}"#;
-    let found = run(&engine, &[("a", &[one.clone()]), ("b", &[one])], nodes);
+    let found = run(&engine, &[("a", std::slice::from_ref(&one)), ("b", std::slice::from_ref(&one))], nodes);
     let clean = golden.tensor("logits.0").unwrap();
     assert!(relative(&found["logits_"], &clean.values) > 1e-4, "the edit moves something");
 }

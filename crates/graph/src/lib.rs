@@ -8,6 +8,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`program`] | nodes, traces, invokes, values: the types of a program |
+//! | [`surface`], [`expand`] | sweeps, loops and wildcards; how they become plain nodes |
 //! | [`operation`] | the one table of operations and their arguments |
 //! | [`rules`] | shape, number type and cost of each operation |
 //! | [`shape`] | dimensions, some of them known only when prompts are tokenised |
@@ -22,6 +23,7 @@
 
 pub mod check;
 pub mod dtype;
+pub mod expand;
 pub mod fault;
 pub mod limits;
 pub mod operation;
@@ -32,15 +34,19 @@ pub mod scalar;
 pub mod shape;
 pub mod spec;
 pub mod suggest;
+pub mod surface;
 pub mod wire;
 
 pub use dtype::DType;
 pub use fault::{Fault, Faults};
 pub use operation::{Argument, IndexItem, Operation, OperationKind, Size};
 pub use program::{
-    Generation, GradientOf, HookAddress, Invoke, Node, NodeId, NodeKind, Program, Prompts, Sampling,
-    SourceLocation, StepSelection, Trace, Value,
+    Generation, GradientOf, Guard, HookAddress, Invoke, InvokeOrigin, Node, NodeId, NodeKind, Origin,
+    Program, Prompts, Sampling, SourceLocation, StepSelection, Trace, Value,
 };
 pub use scalar::Scalar;
 pub use shape::{Dimension, TensorType};
 pub use spec::ModelSpec;
+pub use surface::{
+    Branch, Cache, Cond, Edit, Loop, Parameter, Reduce, Reduction, Region, SetAll, Sweep, WildcardAddress,
+};

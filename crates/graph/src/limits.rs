@@ -44,7 +44,21 @@ pub const LIST_ARGUMENTS: usize = 16_384;
 pub const INDEX_ITEMS: usize = 32;
 /// Steps of a generation.
 pub const STEPS: u64 = 65_536;
+/// Edits of one invoke, those that they bring with them included.
+pub const EDITS: usize = 1_024;
+/// Modules that one invoke skips, counted once for each `skip`.
+pub const SKIPS: usize = 1_024;
 /// Nodes that all `backward`s of a program go through, or look at on the way, together.
 pub const WAY_BACK_NODES: usize = 4 << 20;
 /// Faults reported for one program; checking stops there.
 pub const FAULTS: usize = 256;
+/// Axes of a sweep or loop.
+pub const AXES: usize = 8;
+/// Cells of a sweep or iterations of a loop, those of the sweeps and loops around it included.
+pub const CELLS: usize = 262_144;
+/// Nodes of a program after its sweeps, loops and wildcards are expanded.
+pub const EXPANDED_NODES: usize = 262_144;
+/// Bytes of a program after it is expanded: copies of literals, prompts and lists.
+pub const EXPANDED_BYTES: usize = 256 << 20;
+/// Sweeps and loops over the rows of a value whose size is looked up.
+pub const ROW_AXES: usize = 64;

@@ -348,6 +348,31 @@ impl Operation {
         place.and_then(|place| self.arguments.get(place)).unwrap_or(&Argument::Absent)
     }
 
+    /// Every value the operation reads, in argument order, to be changed.
+    pub fn for_each_value_mut(&mut self, change: &mut dyn FnMut(&mut Value)) {
+        for argument in &mut self.arguments {
+            match argument {
+                Argument::Value(value) => change(value),
+                Argument::Values(list) => list.iter_mut().for_each(&mut *change),
+                Argument::Sizes(sizes) => {
+                    for size in sizes {
+                        if let Size::Of { value, .. } = size {
+                            change(value);
+                        }
+                    }
+                }
+                Argument::Index(items) => {
+                    for item in items {
+                        if let IndexItem::Tensor(value) = item {
+                            change(value);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Every value the operation reads, in argument order.
     pub fn values(&self) -> Vec<Value> {
         self.arguments.iter().flat_map(Argument::values).collect()

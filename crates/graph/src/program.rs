@@ -1,13 +1,17 @@
 //! The types of a program: nodes, traces, invokes.
 //!
 //! A program is in static single assignment form. Its nodes stand in one list in program order; a node refers only to
-//! nodes before it. A node that owns a body (a trace, later a loop or a sweep) stands before the nodes of that body.
+//! nodes before it. A node that owns others (a trace, `steps`, a sweep, a loop) stands before the nodes that it owns.
+//!
+//! What travels is the *surface* language; what is checked and run is its *core*: a surface node ([`NodeKind::is_surface`])
+//! is turned into core nodes by [`crate::expand`], each of which keeps its [`Origin`].
 
 use std::collections::BTreeMap;
 
 use crate::dtype::DType;
-use crate::operation::Operation;
+use crate::operation::{IndexItem, Operation};
 use crate::scalar::Scalar;
+use crate::surface::{Branch, Cache, Cond, Edit, Loop, Parameter, Reduce, SetAll, Sweep, WildcardAddress};
 
 /// A node's place in [`Program::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,6 +52,22 @@ pub struct Program {
     pub body: Vec<NodeId>,
     /// Tensors that travel with the program, named by `constant` nodes.
     pub constants: BTreeMap<String, Constant>,
+    /// Values that must have the type of another, as a loop's carried values must from one iteration to the next. Made
+    /// by expansion; does not travel.
+    pub same_types: Vec<SameType>,
+}
+
+/// A value that must have another's type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SameType {
+    /// The node at which it is reported if it has not.
+    pub at: NodeId,
+    /// What the value is, for the message: a carried value's name.
+    pub what: String,
+    /// What it begins as.
+    pub first: Value,
+    /// What it goes on as.
+    pub next: Value,
 }
 
 impl Program {
@@ -86,6 +106,64 @@ pub struct Node {
     pub kind: NodeKind,
     /// Where its author wrote it.
     pub source: Option<SourceLocation>,
+    /// The surface node that it was expanded from, and for which cell; none: it stood in the program as it is.
+    pub origin: Option<Origin>,
+    /// The conditions under which it runs, all of which must hold: one for each `cond` that it stood in. Where one does
+    /// not hold the node is lost, as one of a step that a generation never reached. They are made by expanding a
+    /// program, and do not travel.
+    pub guards: Vec<Guard>,
+    /// Whether it is no mistake if nothing needs it: a setter that comes from an edit. Made by expanding a program.
+    pub optional: bool,
+}
+
+impl Node {
+    /// A node without a source or an origin.
+    pub fn new(name: impl Into<String>, kind: NodeKind) -> Node {
+        Node { name: name.into(), kind, source: None, origin: None, guards: Vec::new(), optional: false }
+    }
+
+    /// Every value that the node waits for: those that it reads, and the conditions of its guards.
+    pub fn values(&self) -> Vec<Value> {
+        let mut values = self.kind.values();
+        values.extend(self.guards.iter().map(|guard| guard.condition));
+        values
+    }
+
+    /// Gives every node that this one names, owns or waits for its new place.
+    pub fn renumber(&mut self, moved: &dyn Fn(NodeId) -> NodeId) {
+        self.kind.renumber(moved);
+        for guard in &mut self.guards {
+            guard.condition.node = moved(guard.condition.node);
+        }
+    }
+
+    /// The name that its author gave it: by it faults are reported, logs are labelled and noise is keyed.
+    pub fn label(&self) -> &str {
+        self.origin.as_ref().map_or(&self.name, |origin| &origin.label)
+    }
+
+    /// The cell of a sweep and the iteration of a loop that it stands for; empty outside of those.
+    pub fn coordinates(&self) -> &[u64] {
+        self.origin.as_ref().map_or(&[], |origin| &origin.coordinates)
+    }
+}
+
+/// Where an expanded node comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The name of the surface node.
+    pub label: String,
+    /// Its cell: one number for each axis of each sweep or loop around it, from the outermost to the innermost.
+    pub coordinates: Vec<u64>,
+}
+
+/// A condition under which a node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Guard {
+    /// A bool without dimensions.
+    pub condition: Value,
+    /// What it must be.
+    pub holds: bool,
 }
 
 /// A place in the author's own program.
@@ -149,6 +227,49 @@ pub enum NodeKind {
         /// Its nodes.
         body: Vec<NodeId>,
     },
+    /// Ends the generation of the prompts for which a bool holds, after this step's token. Stands inside `steps`.
+    Stop {
+        /// The place in [`Trace::invokes`].
+        invoke: usize,
+        /// A bool, without dimensions or `[prompts]`.
+        when: Value,
+    },
+    /// Gives a module's output without running the module.
+    Skip {
+        /// The place in [`Trace::invokes`].
+        invoke: usize,
+        /// The module's path or alias.
+        module: String,
+        /// The step of a generation, as in a [`HookAddress`].
+        step: Option<u64>,
+        /// The output: of its shape, or one that expands to it.
+        value: Value,
+    },
+    /// A parameter of the model as it was loaded, f32 in the checkpoint's layout, or a part of it.
+    Weight {
+        /// Its name in transformers, or by an alias of its module.
+        parameter: String,
+        /// Which part; none: all of it.
+        index: Option<Vec<IndexItem>>,
+    },
+    /// Runs an invoke with another parameter in a parameter's place: all of its steps, and no other invoke.
+    SetWeight {
+        /// The place in [`Trace::invokes`].
+        invoke: usize,
+        /// Its name in transformers, or by an alias of its module.
+        parameter: String,
+        /// The parameter, of the same shape.
+        value: Value,
+    },
+    /// The value of the branch that ran. Made from a `cond` by expanding a program; it does not travel.
+    Merge {
+        /// A bool without dimensions.
+        condition: Value,
+        /// The value where it holds.
+        then: Value,
+        /// The value where it does not, of the same number type and shape.
+        otherwise: Value,
+    },
     /// Marks a value that is returned, under this node's name. Inside `steps`, one result for each step: `name/0`, ….
     Save(Value),
     /// Streams a small value to the caller while the program runs, with this node's name as its label.
@@ -178,6 +299,29 @@ pub enum NodeKind {
         /// The new gradient, of the same shape, or one that expands to it.
         value: Value,
     },
+    /// Surface: one body over a grid of parameters. Owns its parameters and a body; its values are the yields, stacked.
+    Sweep(Sweep),
+    /// Surface: one body again and again, with carried values. Owns its parameters, what it carries, and a body; its
+    /// values are the carried ones in the end.
+    Loop(Loop),
+    /// Surface: a parameter of a sweep or loop, which owns it.
+    Parameter(Parameter),
+    /// Surface: a value that a loop carries from one iteration to the next, which owns it: what it begins as.
+    Carried(Value),
+    /// Surface: two branches, of which one runs. Owns them; its values are the yields of the branch that ran.
+    Cond(Cond),
+    /// Surface: a branch of a condition, which owns it. Owns a body.
+    Branch(Branch),
+    /// Surface: a stack of edits, which invokes of later traces use by its name. Owns a body.
+    Edit(Edit),
+    /// Surface: one value made of all cells of the sweep whose body it stands in, known after that sweep.
+    Reduce(Reduce),
+    /// Surface: reads all hook points that match a pattern, stacked in the order of the schedule.
+    GetAll(WildcardAddress),
+    /// Surface: writes all hook points that match a pattern.
+    SetAll(SetAll),
+    /// Surface: saves all hook points that match a pattern, each under its own path.
+    Cache(Cache),
 }
 
 /// What a gradient is the gradient of.
@@ -190,15 +334,165 @@ pub enum GradientOf {
 }
 
 impl NodeKind {
-    /// Every value that the node reads, in order; those of its body are the body's own.
+    /// Every value that the node reads, in order; those of its body, and those that its body gives to it, are the body's
+    /// own.
     pub fn values(&self) -> Vec<Value> {
         match self {
-            NodeKind::Set { value, .. } | NodeKind::Save(value) | NodeKind::Log(value) => vec![*value],
+            NodeKind::Set { value, .. }
+            | NodeKind::Skip { value, .. }
+            | NodeKind::SetWeight { value, .. }
+            | NodeKind::Stop { when: value, .. }
+            | NodeKind::Save(value)
+            | NodeKind::Log(value)
+            | NodeKind::Carried(value)
+            | NodeKind::Parameter(Parameter::Rows(value)) => vec![*value],
+            NodeKind::Merge { condition, then, otherwise } => vec![*condition, *then, *otherwise],
+            NodeKind::Weight { index: Some(items), .. } => items
+                .iter()
+                .filter_map(|item| if let IndexItem::Tensor(value) = item { Some(*value) } else { None })
+                .collect(),
             NodeKind::Apply { input, .. } => vec![*input],
             NodeKind::Operation(operation) => operation.values(),
+            NodeKind::Cond(cond) => vec![cond.condition],
+            NodeKind::Reduce(reduce) => vec![reduce.value],
+            NodeKind::SetAll(set) => vec![set.value],
             NodeKind::Backward { of, cotangent } => std::iter::once(*of).chain(*cotangent).collect(),
             NodeKind::SetGrad { value, .. } => vec![*value],
             _ => Vec::new(),
+        }
+    }
+
+    /// Every value that the node names, those that its body gives to it included.
+    pub fn for_each_value_mut(&mut self, change: &mut dyn FnMut(&mut Value)) {
+        match self {
+            NodeKind::Set { value, .. }
+            | NodeKind::Skip { value, .. }
+            | NodeKind::SetWeight { value, .. }
+            | NodeKind::Stop { when: value, .. }
+            | NodeKind::Save(value)
+            | NodeKind::Log(value)
+            | NodeKind::Carried(value)
+            | NodeKind::Parameter(Parameter::Rows(value)) => change(value),
+            NodeKind::Merge { condition, then, otherwise } => {
+                [condition, then, otherwise].into_iter().for_each(change);
+            }
+            NodeKind::Weight { index: Some(items), .. } => items.iter_mut().for_each(|item| {
+                if let IndexItem::Tensor(value) = item {
+                    change(value);
+                }
+            }),
+            NodeKind::Apply { input, .. } => change(input),
+            NodeKind::Backward { of, cotangent } => std::iter::once(of).chain(cotangent).for_each(change),
+            NodeKind::Grad { backward, of } => for_each_of_gradient(backward, of, change),
+            NodeKind::SetGrad { backward, of, value } => {
+                for_each_of_gradient(backward, of, change);
+                change(value);
+            }
+            NodeKind::Operation(operation) => operation.for_each_value_mut(change),
+            NodeKind::Reduce(reduce) => change(&mut reduce.value),
+            NodeKind::SetAll(set) => change(&mut set.value),
+            NodeKind::Sweep(sweep) => sweep.yields.iter_mut().for_each(change),
+            NodeKind::Loop(repeated) => repeated.next.iter_mut().for_each(change),
+            NodeKind::Cond(cond) => change(&mut cond.condition),
+            NodeKind::Branch(branch) => branch.yields.iter_mut().for_each(change),
+            _ => {}
+        }
+    }
+
+    /// Every invoke that the node names, by its place among those that it can see.
+    pub fn for_each_invoke_mut(&mut self, change: &mut dyn FnMut(&mut usize)) {
+        match self {
+            NodeKind::Get(address)
+            | NodeKind::Set { address, .. }
+            | NodeKind::Grad { of: GradientOf::Hook(address), .. }
+            | NodeKind::SetGrad { of: GradientOf::Hook(address), .. } => change(&mut address.invoke),
+            NodeKind::Tokens(invoke)
+            | NodeKind::Lengths(invoke)
+            | NodeKind::Mask(invoke)
+            | NodeKind::Generated(invoke)
+            | NodeKind::Stop { invoke, .. }
+            | NodeKind::Skip { invoke, .. }
+            | NodeKind::SetWeight { invoke, .. } => change(invoke),
+            NodeKind::GetAll(address) => change(&mut address.invoke),
+            NodeKind::SetAll(set) => change(&mut set.address.invoke),
+            NodeKind::Cache(cache) => change(&mut cache.address.invoke),
+            _ => {}
+        }
+    }
+
+    /// Every text in which `{parameter}` stands for a parameter's number: hook points, modules, names of weights.
+    pub fn for_each_address_mut(&mut self, change: &mut dyn FnMut(&mut String)) {
+        match self {
+            NodeKind::Get(address)
+            | NodeKind::Set { address, .. }
+            | NodeKind::Grad { of: GradientOf::Hook(address), .. }
+            | NodeKind::SetGrad { of: GradientOf::Hook(address), .. } => change(&mut address.hook),
+            NodeKind::Apply { module, .. } | NodeKind::Skip { module, .. } => change(module),
+            NodeKind::Weight { parameter, .. } | NodeKind::SetWeight { parameter, .. } => change(parameter),
+            NodeKind::GetAll(address) => address.for_each_pattern_mut(change),
+            NodeKind::SetAll(set) => set.address.for_each_pattern_mut(change),
+            NodeKind::Cache(cache) => cache.address.for_each_pattern_mut(change),
+            _ => {}
+        }
+    }
+
+    /// The nodes that the node owns, in program order: its parameters, what it carries, its body.
+    pub fn owned(&self) -> Vec<NodeId> {
+        match self {
+            NodeKind::Trace(trace) => trace.body.clone(),
+            NodeKind::Steps { body, .. } => body.clone(),
+            NodeKind::Cond(cond) => std::iter::once(cond.then).chain(cond.otherwise).collect(),
+            NodeKind::Branch(branch) => branch.body.clone(),
+            NodeKind::Edit(edit) => edit.body.clone(),
+            NodeKind::Sweep(sweep) => {
+                sweep.region.parameters().chain(sweep.region.body.iter().copied()).collect()
+            }
+            NodeKind::Loop(repeated) => {
+                let carried = repeated.carry.iter().copied();
+                let region = &repeated.region;
+                region.parameters().chain(carried).chain(region.body.iter().copied()).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Gives every node that this one names or owns its new place.
+    pub fn renumber(&mut self, moved: &dyn Fn(NodeId) -> NodeId) {
+        self.for_each_value_mut(&mut |value| value.node = moved(value.node));
+        let all = |ids: &mut Vec<NodeId>| ids.iter_mut().for_each(|id| *id = moved(*id));
+        let invokes = |invokes: &mut Vec<Invoke>| {
+            for invoke in invokes {
+                if let Prompts::Axis(parameter) = &mut invoke.prompts {
+                    *parameter = moved(*parameter);
+                }
+                all(&mut invoke.edits);
+            }
+        };
+        match self {
+            NodeKind::Trace(trace) => {
+                all(&mut trace.body);
+                all(&mut trace.edits);
+                invokes(&mut trace.invokes);
+            }
+            NodeKind::Steps { body, .. } => all(body),
+            NodeKind::Cond(cond) => {
+                cond.then = moved(cond.then);
+                cond.otherwise = cond.otherwise.map(moved);
+            }
+            NodeKind::Branch(branch) => all(&mut branch.body),
+            NodeKind::Edit(edit) => {
+                all(&mut edit.edits);
+                all(&mut edit.body);
+            }
+            NodeKind::Sweep(Sweep { region, .. }) | NodeKind::Loop(Loop { region, .. }) => {
+                region.over.iter_mut().for_each(all);
+                all(&mut region.body);
+                invokes(&mut region.invokes);
+            }
+            _ => {}
+        }
+        if let NodeKind::Loop(repeated) = self {
+            all(&mut repeated.carry);
         }
     }
 
@@ -216,18 +510,57 @@ impl NodeKind {
             self,
             NodeKind::Trace(_)
                 | NodeKind::Set { .. }
+                | NodeKind::Skip { .. }
+                | NodeKind::SetWeight { .. }
+                | NodeKind::Stop { .. }
                 | NodeKind::Steps { .. }
+                | NodeKind::Branch(_)
+                | NodeKind::Edit(_)
                 | NodeKind::Save(_)
                 | NodeKind::Log(_)
                 | NodeKind::Backward { .. }
                 | NodeKind::SetGrad { .. }
+                | NodeKind::SetAll(_)
+                | NodeKind::Cache(_)
         )
+    }
+
+    /// Whether it belongs to the surface language alone: nothing checks or runs it before it is expanded.
+    pub fn is_surface(&self) -> bool {
+        matches!(
+            self,
+            NodeKind::Sweep(_)
+                | NodeKind::Loop(_)
+                | NodeKind::Cond(_)
+                | NodeKind::Branch(_)
+                | NodeKind::Edit(_)
+                | NodeKind::Parameter(_)
+                | NodeKind::Carried(_)
+                | NodeKind::Reduce(_)
+                | NodeKind::GetAll(_)
+                | NodeKind::SetAll(_)
+                | NodeKind::Cache(_)
+        )
+    }
+}
+
+/// The values that a gradient's node names: what it is the gradient of, and the way back that computes it.
+fn for_each_of_gradient(backward: &mut NodeId, of: &mut GradientOf, change: &mut dyn FnMut(&mut Value)) {
+    let mut way_back = Value::from(*backward);
+    change(&mut way_back);
+    *backward = way_back.node;
+    if let GradientOf::Value(value) = of {
+        change(value);
     }
 }
 
 /// One or more invokes and one graph.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Trace {
+    /// The model it runs on, as the engine knows it by name; none: the program's own.
+    pub model: Option<String>,
+    /// Edits of all its invokes, in order. Expanded, there are none.
+    pub edits: Vec<NodeId>,
     /// Its inputs.
     pub invokes: Vec<Invoke>,
     /// How to generate; none: one forward pass.
@@ -243,6 +576,42 @@ pub struct Invoke {
     pub name: String,
     /// What goes in.
     pub prompts: Prompts,
+    /// Edits of this invoke, in order, after those of all invokes of its trace. Expanded, there are none.
+    pub edits: Vec<NodeId>,
+    /// Which invoke of which cell it was expanded from; none: it stood in the program as it is.
+    pub origin: Option<InvokeOrigin>,
+}
+
+impl Invoke {
+    /// An invoke of that name.
+    pub fn new(name: impl Into<String>, prompts: Prompts) -> Invoke {
+        Invoke { name: name.into(), prompts, edits: Vec::new(), origin: None }
+    }
+
+    /// The name that its author gave it.
+    pub fn label(&self) -> &str {
+        self.origin.as_ref().map_or(&self.name, |origin| &origin.label)
+    }
+
+    /// What keys the noise of an invoke's sampling: its cell's coordinates, then its place in the trace as its author
+    /// wrote it.
+    pub fn noise_coordinates(&self, place: usize) -> Vec<u64> {
+        match &self.origin {
+            None => vec![place as u64],
+            Some(origin) => origin.coordinates.iter().copied().chain([origin.place]).collect(),
+        }
+    }
+}
+
+/// Where an expanded invoke comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct InvokeOrigin {
+    /// Its name in the program as written.
+    pub label: String,
+    /// Its place among the invokes that its trace, and the sweeps and loops around it inside that trace, have.
+    pub place: u64,
+    /// Its cell: see [`Origin::coordinates`].
+    pub coordinates: Vec<u64>,
 }
 
 /// The prompts of an invoke.
@@ -257,6 +626,8 @@ pub enum Prompts {
     },
     /// Token ids, one list for each prompt.
     Tokens(Vec<Vec<u32>>),
+    /// Surface: those of a parameter of prompts, for each cell its own.
+    Axis(NodeId),
 }
 
 impl Default for Prompts {
@@ -266,11 +637,12 @@ impl Default for Prompts {
 }
 
 impl Prompts {
-    /// How many prompts.
+    /// How many prompts; 0 where only a cell knows.
     pub fn count(&self) -> usize {
         match self {
             Prompts::Text { texts, .. } => texts.len(),
             Prompts::Tokens(tokens) => tokens.len(),
+            Prompts::Axis(_) => 0,
         }
     }
 }

@@ -26,10 +26,17 @@ pub struct ModelSpec {
     pub parameters: Vec<ParameterSpec>,
     /// Standard names of modules and hook points that work on every family.
     pub aliases: Vec<Alias>,
-    /// What an engine can do with this model: `trace`, `generate`, ….
+    /// What an engine can do with this model: `trace`; `generate`; `weights`, reading and setting them.
     pub capabilities: Vec<String>,
     /// Token ids that end a generation by default.
     pub end_tokens: Vec<u32>,
+}
+
+impl ModelSpec {
+    /// Whether an engine can do that with the model.
+    pub fn can(&self, capability: &str) -> bool {
+        self.capabilities.iter().any(|own| own == capability)
+    }
 }
 
 /// The sizes of a decoder.

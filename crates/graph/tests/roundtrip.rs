@@ -5,7 +5,7 @@
 mod support;
 
 use pellucid_graph::check::{SpecIndex, check};
-use pellucid_graph::{NodeKind, Program, wire};
+use pellucid_graph::{NodeKind, Program, expand, wire};
 use proptest::prelude::*;
 use serde_json::Value;
 use support::{Choices, programs};
@@ -112,7 +112,8 @@ proptest! {
     #[test]
     fn the_checker_takes_any_program(program in programs(true)) {
         let spec = support::tiny_gpt2();
-        if let Err(faults) = check(program, &SpecIndex::new(&spec)) {
+        let index = SpecIndex::new(&spec);
+        if let Err(faults) = expand::expand(program, &index).and_then(|program| check(program, &index)) {
             prop_assert!(!faults.is_empty());
             prop_assert!(!faults.to_string().is_empty());
         }

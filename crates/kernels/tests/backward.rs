@@ -63,8 +63,9 @@ fn activation_derivatives_agree_with_the_reference_and_that_with_differences() {
                     _ => reference::activation_derivative(activation, f64::from(*x)),
                 };
                 let exact = f64::from(*got) == want;
+                // The tail of tanh' is 1 - t², which has an absolute error of t's own rounding, times up to 8.
                 assert!(
-                    exact || (f64::from(*got) - want).abs() <= 8e-7 * want.abs().max(1.0),
+                    exact || (f64::from(*got) - want).abs() <= 2e-6 * want.abs().max(1.0),
                     "{} {activation:?} at {x}: {got} for {want}",
                     isa.name()
                 );

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use pellucid_graph::ModelSpec;
+use pellucid_graph::check::SpecIndex;
 use pellucid_kernels::philox::Stream;
 use pellucid_kernels::{PackedMatrix, Precision, WeightLayout};
 use serde_json::Value;
@@ -70,17 +71,18 @@ pub struct Model {
     blueprint: Blueprint,
     config: Value,
     precision: Precision,
-    weights: Vec<Weight>,
+    weights: Vec<ModelWeight>,
     leftover: Vec<String>,
     tokenizer: Option<Tokenizer>,
     chat_template: Option<ChatTemplate>,
 }
 
-/// One weight in the forms that kernels take.
+/// One weight in the forms that kernels take: a model's own, or one that a program puts in its place.
 #[derive(Debug)]
-struct Weight {
+pub struct ModelWeight {
     shape: Vec<usize>,
     numbers: Numbers,
+    precision: Precision,
     /// How linear layers read it, if any does.
     layout: Option<WeightLayout>,
     packed: Option<PackedMatrix>,
@@ -90,9 +92,67 @@ struct Weight {
     vector: Option<Vec<f32>>,
 }
 
-impl Weight {
-    fn parameter(&self) -> Parameter<'_> {
+impl ModelWeight {
+    fn new(shape: &[usize], numbers: Numbers, layout: Option<WeightLayout>, precision: Precision) -> Self {
+        let parameter = Parameter { shape, numbers: &numbers };
+        let packed = layout.map(|layout| parameter.pack(layout, precision));
+        let vector = (shape.len() == 1).then(|| parameter.to_f32());
+        let transposed = OnceLock::new();
+        Self { shape: shape.to_vec(), numbers, precision, layout, packed, transposed, vector }
+    }
+
+    /// The weight as it is stored, or as it was given.
+    #[must_use]
+    pub fn parameter(&self) -> Parameter<'_> {
         Parameter { shape: &self.shape, numbers: &self.numbers }
+    }
+
+    /// Packed for linear layers; `None` for a weight that no linear layer has.
+    #[must_use]
+    pub fn packed(&self) -> Option<&PackedMatrix> {
+        self.packed.as_ref()
+    }
+
+    /// Packed for the way back, from outputs to inputs, when it is first asked for.
+    #[must_use]
+    pub fn packed_transposed(&self) -> Option<&PackedMatrix> {
+        let layout = match self.layout? {
+            WeightLayout::OutputMajor => WeightLayout::InputMajor,
+            WeightLayout::InputMajor => WeightLayout::OutputMajor,
+        };
+        Some(self.transposed.get_or_init(|| self.parameter().pack(layout, self.precision)))
+    }
+
+    /// The numbers of a weight of one dimension.
+    #[must_use]
+    pub fn vector(&self) -> Option<&[f32]> {
+        self.vector.as_deref()
+    }
+
+    /// Rows and width, of a weight of two dimensions.
+    #[must_use]
+    pub fn table_shape(&self) -> Option<(usize, usize)> {
+        match self.shape.as_slice() {
+            [rows, width] => Some((*rows, *width)),
+            _ => None,
+        }
+    }
+
+    /// Copies a row out.
+    ///
+    /// # Panics
+    /// Where there is no such row, or `values` is not as long as a row.
+    pub fn table_row(&self, row: usize, values: &mut [f32]) {
+        values.copy_from_slice(&self.parameter().rows_to_f32(row..row + 1));
+    }
+
+    /// The bytes that its packed forms and its numbers take in memory; what is mapped from a file takes none.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let packed = self.packed.as_ref().map_or(0, PackedMatrix::size_in_bytes);
+        let transposed = self.transposed.get().map_or(0, PackedMatrix::size_in_bytes);
+        let given = if let Numbers::Given(values) = &self.numbers { 4 * values.len() } else { 0 };
+        packed + transposed + given + self.vector.as_ref().map_or(0, |vector| 4 * vector.len())
     }
 }
 
@@ -203,48 +263,42 @@ impl Model {
     /// A linear layer's weight, packed; `None` for a weight that no linear layer has.
     #[must_use]
     pub fn packed(&self, weight: WeightId) -> Option<&PackedMatrix> {
-        self.weight(weight)?.packed.as_ref()
+        self.weight(weight)?.packed()
     }
 
-    /// A linear layer's weight for the way back, from outputs to inputs; packed when it is first asked for.
+    /// A linear layer's weight for the way back, from outputs to inputs; packed when it is first asked for, and counted
+    /// in [`Model::weight_bytes`] from then on. In the model's own precision: with bf16 weights, a gradient is rounded to
+    /// bf16 where it enters a product, as values are on the way forward, and memory grows by half of what f32 would take.
     #[must_use]
     pub fn packed_transposed(&self, weight: WeightId) -> Option<&PackedMatrix> {
-        let weight = self.weight(weight)?;
-        let layout = match weight.layout? {
-            WeightLayout::OutputMajor => WeightLayout::InputMajor,
-            WeightLayout::InputMajor => WeightLayout::OutputMajor,
-        };
-        Some(weight.transposed.get_or_init(|| weight.parameter().pack(layout, self.precision)))
+        self.weight(weight)?.packed_transposed()
     }
 
     /// A weight of one dimension: a bias, a norm's weight.
     #[must_use]
     pub fn vector(&self, weight: WeightId) -> Option<&[f32]> {
-        self.weight(weight)?.vector.as_deref()
+        self.weight(weight)?.vector()
     }
 
-    /// Rows and width of an embedding.
+    /// A weight.
     #[must_use]
-    pub fn table_shape(&self, weight: WeightId) -> Option<(usize, usize)> {
-        match self.weight(weight)?.shape.as_slice() {
-            [rows, width] => Some((*rows, *width)),
-            _ => None,
-        }
+    pub fn weight(&self, weight: WeightId) -> Option<&ModelWeight> {
+        self.weights.get(weight.0 as usize)
     }
 
-    /// Copies a row of an embedding out of the mapped file.
-    ///
-    /// # Panics
-    /// Where there is no such weight or row, or `values` is not as long as a row.
-    pub fn table_row(&self, weight: WeightId, row: usize, values: &mut [f32]) {
-        let parameter = self.weights[weight.0 as usize].parameter();
-        values.copy_from_slice(&parameter.rows_to_f32(row..row + 1));
+    /// Other numbers, row-major, in a weight's place, in the forms that kernels take; `None` where there is no such
+    /// weight, or it has another number of elements. The model itself stays as it is.
+    #[must_use]
+    pub fn replaced(&self, weight: WeightId, values: Vec<f32>) -> Option<ModelWeight> {
+        let own = self.weight(weight)?;
+        let fits = own.shape.iter().product::<usize>() == values.len();
+        fits.then(|| ModelWeight::new(&own.shape, Numbers::Given(values), own.layout, self.precision))
     }
 
     /// Lets the system take back the pages of a large embedding's file that its rows were read from: each row read brings
     /// its neighbours' pages along. They are read again when they are next touched, from the system's cache most often.
     pub fn release_table(&self, table: WeightId) {
-        if let Some(Weight { numbers: Numbers::Stored(tensor), .. }) = self.weight(table)
+        if let Some(ModelWeight { numbers: Numbers::Stored(tensor), .. }) = self.weight(table)
             && tensor.bytes().len() >= LARGE_TABLE
         {
             tensor.release_pages();
@@ -254,14 +308,8 @@ impl Model {
     /// A weight under transformers' name, as it is stored. The name of a tied unembedding's is the embedding's too.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<Parameter<'_>> {
-        let named = |name: &str| self.stages().weights.iter().position(|weight| weight.name == name);
-        let index = named(name).or_else(|| {
-            let alias = |name: &str| self.spec().aliases.iter().find(|alias| alias.alias == name);
-            let tied =
-                self.blueprint.config.tied && name.strip_suffix(".weight")? == alias("unembed")?.target;
-            tied.then(|| named(&format!("{}.weight", alias("embed")?.target)))?
-        })?;
-        Some(self.weights[index].parameter())
+        let index = SpecIndex::new(self.spec()).parameter(name)?;
+        Some(self.weights.get(index)?.parameter())
     }
 
     /// Tensors of the checkpoint that the model does not use: buffers of old checkpoints, say.
@@ -285,16 +333,7 @@ impl Model {
     /// The bytes that packed weights and vectors take in memory.
     #[must_use]
     pub fn weight_bytes(&self) -> usize {
-        let bytes = |weight: &Weight| {
-            let packed = weight.packed.as_ref().map_or(0, PackedMatrix::size_in_bytes);
-            let transposed = weight.transposed.get().map_or(0, PackedMatrix::size_in_bytes);
-            packed + transposed + weight.vector.as_ref().map_or(0, |vector| 4 * vector.len())
-        };
-        self.weights.iter().map(bytes).sum()
-    }
-
-    fn weight(&self, weight: WeightId) -> Option<&Weight> {
-        self.weights.get(weight.0 as usize)
+        self.weights.iter().map(ModelWeight::bytes).sum()
     }
 }
 
@@ -310,7 +349,7 @@ fn stored_name(checkpoint: &Checkpoint, blueprint: &Blueprint, weight: &WeightSp
 }
 
 /// Packs what linear layers read, and reads what is small.
-fn load(stages: &StageList, numbers: Vec<Numbers>, options: &ModelOptions) -> Vec<Weight> {
+fn load(stages: &StageList, numbers: Vec<Numbers>, options: &ModelOptions) -> Vec<ModelWeight> {
     let mut layouts = vec![None; numbers.len()];
     for stage in &stages.stages {
         if let Kernel::Linear { weight, layout, .. } = &stage.kernel {
@@ -331,14 +370,11 @@ fn load(stages: &StageList, numbers: Vec<Numbers>, options: &ModelOptions) -> Ve
     };
     report(0);
     let weights = stages.weights.iter().zip(numbers).zip(layouts).map(|((spec, numbers), layout)| {
-        let parameter = Parameter { shape: &spec.shape, numbers: &numbers };
-        let packed = layout.map(|layout| parameter.pack(layout, options.precision));
-        let vector = (spec.shape.len() == 1).then(|| parameter.to_f32());
+        let weight = ModelWeight::new(&spec.shape, numbers, layout, options.precision);
         report(bytes(spec));
-        let transposed = OnceLock::new();
-        Weight { shape: spec.shape.clone(), numbers, layout, packed, transposed, vector }
+        weight
     });
-    let weights: Vec<Weight> = weights.collect();
+    let weights: Vec<ModelWeight> = weights.collect();
     for weight in &weights {
         if let Numbers::Stored(tensor) = &weight.numbers {
             tensor.release_file();

@@ -12,6 +12,8 @@ use crate::weights::{RawTensor, Restoration, TensorType};
 pub(crate) enum Numbers {
     /// A mapped file.
     Stored(RawTensor),
+    /// Given by a program, row-major.
+    Given(Vec<f32>),
     /// `mean + deviation · u` with u uniform over ±√3 (so that the deviation is that), element by element from a
     /// counter: nothing is held.
     Random {
@@ -43,6 +45,7 @@ impl Parameter<'_> {
     pub fn to_f32(&self) -> Vec<f32> {
         match self.numbers {
             Numbers::Stored(tensor) => tensor.to_f32(),
+            Numbers::Given(values) => values.clone(),
             Numbers::Random { .. } => self.random(0, self.shape.iter().product()),
         }
     }
@@ -55,6 +58,10 @@ impl Parameter<'_> {
     pub fn rows_to_f32(&self, range: Range<usize>) -> Vec<f32> {
         match self.numbers {
             Numbers::Stored(tensor) => tensor.rows_to_f32(range),
+            Numbers::Given(values) => {
+                let width: usize = self.shape.iter().skip(1).product();
+                values[range.start * width..range.end * width].to_vec()
+            }
             Numbers::Random { .. } => {
                 let rows = self.shape.first().copied().unwrap_or(1);
                 assert!(range.end <= rows, "rows {range:?} of {rows}");
@@ -93,9 +100,12 @@ impl Parameter<'_> {
             }
             _ => None,
         };
-        let packed = match stored {
-            Some(source) => PackedMatrix::pack(k, n, &source, precision),
-            None => PackedMatrix::pack(k, n, &WeightSource::from_f32(&self.to_f32(), layout), precision),
+        let packed = match (stored, self.numbers) {
+            (Some(source), _) => PackedMatrix::pack(k, n, &source, precision),
+            (None, Numbers::Given(values)) => {
+                PackedMatrix::pack(k, n, &WeightSource::from_f32(values, layout), precision)
+            }
+            (None, _) => PackedMatrix::pack(k, n, &WeightSource::from_f32(&self.to_f32(), layout), precision),
         };
         // The packed copy is what runs; the file's pages come back when someone reads them.
         if let Numbers::Stored(tensor) = self.numbers {

@@ -66,7 +66,7 @@ pub fn blueprint(name: &str, config: &Value, generation: Option<&Value>) -> Resu
         hook_points,
         parameters,
         aliases,
-        capabilities: vec!["trace".to_owned(), "generate".to_owned()],
+        capabilities: ["trace", "generate", "weights"].map(str::to_owned).to_vec(),
         end_tokens: config.end_tokens.clone(),
     };
     Ok(Blueprint { family, config, spec, stages })

@@ -67,9 +67,9 @@ fn every_form_of_checkpoint_gives_each_weight_to_its_kernel() {
                 [_] => assert_eq!(model.vector(id).unwrap(), parameter.to_f32()),
                 [rows, width] => {
                     let mut row = vec![0.0; *width];
-                    model.table_row(id, rows - 1, &mut row);
+                    model.weight(id).unwrap().table_row(rows - 1, &mut row);
                     assert_eq!(row, parameter.to_f32()[(rows - 1) * width..]);
-                    assert_eq!(model.table_shape(id), Some((*rows, *width)));
+                    assert_eq!(model.weight(id).unwrap().table_shape(), Some((*rows, *width)));
                 }
                 shape => panic!("{}: {shape:?}", weight.name),
             }
@@ -262,7 +262,7 @@ fn random_models_are_made_by_their_seed() {
     // Rows are the same read alone, which is how embeddings are.
     let whole = one.parameter("transformer.wte.weight").unwrap().to_f32();
     let mut row = vec![0.0; 32];
-    one.table_row(WeightId(0), 7, &mut row);
+    one.weight(WeightId(0)).unwrap().table_row(7, &mut row);
     assert_eq!(row, whole[7 * 32..8 * 32]);
     let norm = one.parameter("transformer.ln_f.weight").unwrap().to_f32();
     assert!(norm.iter().all(|value| (value - 1.0).abs() < 0.1));

@@ -30,10 +30,11 @@ pub(crate) fn run(run: &Run, out: &mut dyn Write) -> Result<(), Failure> {
         })),
         ..RunOptions::default()
     };
-    let results = match run.plan {
-        Plan::Planned => model.run(&checked, &options)?,
-        Plan::Naive => model.run_naive(&checked)?,
+    let outcome = match run.plan {
+        Plan::Planned => model.run(&checked, &options),
+        Plan::Naive => model.run_naive(&checked),
     };
+    let results = keep(outcome, run.output.as_deref())?;
     if let Some(path) = &run.output {
         results.save(path)?;
     }
@@ -54,9 +55,36 @@ pub(crate) fn open(choice: &ProgramChoice) -> Result<(Model, Program), Failure> 
     let name = if choice.program == "-" { "standard input" } else { &choice.program };
     let program =
         Program::from_bytes(&bytes).map_err(|faults| Failure::Program { name: name.to_owned(), faults })?;
-    let named = choice.model.clone().or_else(|| program.model.clone());
-    let model = models::open(named.as_deref().unwrap_or(models::BUNDLED), &choice.choices)?;
+    let (mut own, mut others) = (program.model.clone(), Vec::new());
+    for given in &choice.model {
+        match named(given) {
+            Some(other) => others.push(other),
+            None => own = Some(given.clone()),
+        }
+    }
+    let mut model = models::open(own.as_deref().unwrap_or(models::BUNDLED), &choice.choices)?;
+    for (name, source) in others {
+        model = model.with_model(name, &models::open(source, &choice.choices)?);
+    }
     Ok((model, program))
+}
+
+/// `NAME=MODEL`, for a model that traces call by name: what stands before the `=` is made of letters, digits and `_`.
+fn named(given: &str) -> Option<(&str, &str)> {
+    let (name, source) = given.split_once('=')?;
+    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    is_name.then_some((name, source))
+}
+
+/// What the traces before a failure saved goes where all would have gone.
+fn keep(outcome: pellucid::Result<Results>, output: Option<&std::path::Path>) -> Result<Results, Failure> {
+    if let (Err(pellucid::Error::Run(failure)), Some(path)) = (&outcome, output)
+        && failure.kept.names().next().is_some()
+    {
+        failure.kept.save(path)?;
+        eprintln!("what was saved before the failure is written to {}", path.display());
+    }
+    Ok(outcome?)
 }
 
 /// What a run gave back, in short.

@@ -29,9 +29,9 @@ impl Interleaver<'_, '_> {
         let mut backs = std::mem::take(&mut self.backs);
         for back in &mut backs {
             let number = back.job;
-            let Self { groups, places, jobs, pool, model, schedule, .. } = self;
+            let Self { groups, places, jobs, pool, models, model, schedule, .. } = self;
             let trail = |invoke: usize| places.get(&(number, invoke)).map(|&place| groups[place].trail());
-            let mut lent = Lent { model, schedule, job: &mut jobs[number], pool };
+            let mut lent = Lent { models, model, schedule, job: &mut jobs[number], pool };
             moved |= back.advance(&trail, &mut lent);
         }
         backs.retain(|back| {
@@ -61,7 +61,7 @@ impl Interleaver<'_, '_> {
 
     fn begin_way_back(&mut self, job: usize, backward: NodeId) {
         let none = Ways::default();
-        let Self { groups, places, jobs, pool, model, schedule, ways, .. } = self;
+        let Self { groups, places, jobs, pool, models, model, schedule, ways, .. } = self;
         let program = jobs[job].program;
         let Ok(plan) = program.gradients.binary_search_by_key(&backward, |plan| plan.backward) else {
             return;
@@ -77,7 +77,7 @@ impl Interleaver<'_, '_> {
         let trail = |invoke: usize| -> Option<Trail<'_>> {
             places.get(&(job, invoke)).map(|&place| groups[place].trail())
         };
-        let mut lent = Lent { model, schedule, job: &mut jobs[job], pool };
+        let mut lent = Lent { models, model, schedule, job: &mut jobs[job], pool };
         match WayBack::begin(job, plan, ways, &trail, setters, &mut lent) {
             Ok(back) => self.backs.push(back),
             Err(Failure::Node(id, error)) => jobs[job].fail(id, &error),
@@ -90,7 +90,7 @@ impl Interleaver<'_, '_> {
     /// In a dry run gradients are there without being computed.
     fn pretend(&mut self, job: usize, backward: NodeId) {
         let program = self.jobs[job].program;
-        let evaluator = Evaluator { model: self.model, schedule: self.schedule, program };
+        let evaluator = Evaluator { models: self.models, program };
         self.jobs[job].applied((OUTSIDE, backward));
         let plan = program.gradients.iter().find(|plan| plan.backward == backward);
         for &target in plan.into_iter().flat_map(|plan| &plan.targets) {

@@ -6,17 +6,21 @@ use std::sync::Arc;
 use pellucid_graph::{Generation, NodeId, Prompts, Trace};
 
 use super::touches::{Asked, Touch};
+use super::waiting::SetWeight;
 use crate::pass::{Parked, Sequence};
 use crate::reverse::{Tape, Trail};
 use crate::view::{Member, Rectangle};
+use crate::weights::WeightSet;
 
 /// One invoke on its way.
 #[derive(Default)]
 pub(super) struct Group {
     pub job: usize,
     pub invoke: usize,
-    /// The name of its trace, by which the noise of sampling is keyed.
-    pub name: String,
+    /// The name that its author gave it.
+    pub label: Arc<str>,
+    /// What keys the noise of its sampling: the trace's label, and its own coordinates.
+    pub noise: (String, Vec<u64>),
     pub generation: Option<Generation>,
     pub stop_tokens: Vec<u32>,
     pub prompts: Vec<Prompt>,
@@ -42,6 +46,10 @@ pub(super) struct Group {
     /// The columns of its rectangle that matter from the narrowing stage on; none: all.
     pub columns: Option<Vec<usize>>,
     pub place: Place,
+    /// The weights that its program has set for it.
+    pub weights: Option<Arc<WeightSet>>,
+    /// Which those are: only invokes with the same ones can share a pass.
+    pub weights_key: Vec<SetWeight>,
 }
 
 pub(super) struct Prompt {
@@ -53,6 +61,10 @@ pub(super) struct Prompt {
 
 #[derive(Default)]
 pub(super) enum Place {
+    /// Before its first step, until its weights are there, and it is known whether it runs at all.
+    Waiting,
+    /// After a step's token, until it is known which prompts the program stops.
+    Deciding,
     /// Before the first stage of its step.
     Start,
     /// At a hook stage, before the touch that comes next.
@@ -69,7 +81,6 @@ impl Group {
         job: usize,
         trace: (&str, &Trace),
         invoke: usize,
-        last_step: u64,
         steps: Arc<[NodeId]>,
         asked: Asked,
         end_tokens: &[u32],
@@ -79,6 +90,8 @@ impl Group {
             Some(Prompts::Tokens(tokens)) => tokens,
             _ => &[],
         };
+        let coordinates = trace.invokes.get(invoke).map(|own| own.noise_coordinates(invoke));
+        let coordinates = coordinates.unwrap_or_default();
         let prompts = tokens.iter().map(|tokens| Prompt {
             tokens: tokens.clone(),
             made: Vec::new(),
@@ -87,7 +100,7 @@ impl Group {
                 tokens: tokens.iter().map(|&token| i64::from(token)).collect(),
                 start: 0,
                 caches: Vec::new(),
-                keep_caches: last_step > 0,
+                keep_caches: false,
                 narrow: None,
             }),
         });
@@ -95,15 +108,15 @@ impl Group {
         Group {
             job,
             invoke,
-            name: name.to_owned(),
+            label: trace.invokes.get(invoke).map_or("", |own| own.label()).into(),
+            noise: (name.to_owned(), coordinates),
             generation: trace.generation.clone(),
             stop_tokens: stop_tokens.unwrap_or_else(|| end_tokens.to_vec()),
             prompts: prompts.collect(),
             width: tokens.iter().map(Vec::len).max().unwrap_or(0),
-            last_step,
             steps,
             asked,
-            place: Place::Start,
+            place: Place::Waiting,
             ..Group::default()
         }
     }

@@ -13,6 +13,7 @@
 //! | `touches` | which hook points a trace reads and writes of each invoke |
 //! | `steps` | how a group's step begins and ends; the next tokens |
 //! | `packing` | one pass: who rides, from where to where |
+//! | `waiting` | invokes that wait for conditions and weights before they start, or for the word to stop |
 //! | `back` | ways back, between the passes |
 //! | `rider` | what happens at each touched hook point of a pass |
 
@@ -22,16 +23,18 @@ mod packing;
 mod rider;
 mod steps;
 mod touches;
+mod waiting;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use pellucid_graph::{NodeId, NodeKind};
-use pellucid_models::Model;
+use pellucid_models::{Model, ModelWeight};
 
 use crate::error::EngineError;
 use crate::explain::PassRecord;
 use crate::job::{Instance, Job};
+use crate::loaded::Loaded;
 use crate::nodes::Evaluator;
 use crate::operations::OperationError;
 use crate::pass::Schedule;
@@ -42,9 +45,14 @@ use crate::tensor::Tensor;
 use group::{Group, Place};
 pub(crate) use steps::stops;
 use touches::Asked;
+use waiting::SetWeight;
+pub(crate) use waiting::stopped;
 
-/// Programs that run together, one trace of each.
+/// Programs that run together on one model, one trace of each.
 pub(crate) struct Interleaver<'r, 'a> {
+    /// The engine's models, and which of them these traces run on.
+    models: &'r [Loaded],
+    number: usize,
     pub model: &'r Model,
     pub schedule: &'r Schedule,
     pub jobs: &'r mut [Job<'a>],
@@ -60,19 +68,25 @@ pub(crate) struct Interleaver<'r, 'a> {
     backs: Vec<WayBack<'a>>,
     /// The traces that were added: the job and the trace.
     traces: Vec<(usize, NodeId)>,
+    /// Weights that programs have set, while an invoke runs with them, with the bytes that they take.
+    replaced: HashMap<SetWeight, (Weak<ModelWeight>, u64)>,
 }
 
 impl<'r, 'a> Interleaver<'r, 'a> {
+    /// None where the engine has no model of that number.
     pub fn new(
-        model: &'r Model,
-        schedule: &'r Schedule,
+        models: &'r [Loaded],
+        number: usize,
         jobs: &'r mut [Job<'a>],
         pool: &'r mut BufferPool,
         dry: bool,
-    ) -> Self {
-        Interleaver {
-            model,
-            schedule,
+    ) -> Option<Self> {
+        let loaded = models.get(number)?;
+        Some(Interleaver {
+            models,
+            number,
+            model: &loaded.model,
+            schedule: &loaded.schedule,
             jobs,
             pool,
             dry,
@@ -82,7 +96,8 @@ impl<'r, 'a> Interleaver<'r, 'a> {
             ways: HashMap::new(),
             backs: Vec::new(),
             traces: Vec::new(),
-        }
+            replaced: HashMap::new(),
+        })
     }
 
     /// Adds a trace of a job.
@@ -91,21 +106,17 @@ impl<'r, 'a> Interleaver<'r, 'a> {
         let node = program.program.node(trace_id);
         let NodeKind::Trace(trace) = &node.kind else { return };
         self.traces.push((job, trace_id));
-        let evaluator = Evaluator { model: self.model, schedule: self.schedule, program };
+        let evaluator = Evaluator { models: self.models, program };
         self.jobs[job].begin_trace(&trace.body, &evaluator, self.pool);
-        let total = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
         let bodies = trace.body.iter().copied();
         let steps: Arc<[NodeId]> =
             bodies.filter(|&id| matches!(program.program.node(id).kind, NodeKind::Steps { .. })).collect();
         let ways = Ways::of(program, trace_id, self.model.stages(), self.schedule);
         for (invoke, asked) in Asked::of(program, trace_id, trace).into_iter().enumerate() {
-            // Nothing of the invoke is needed: it does not run.
-            let Some(last_step) = asked.last_step(program, total) else { continue };
             let end_tokens = &self.model.spec().end_tokens;
-            let named = (node.name.as_str(), trace);
-            let mut group = Group::new(job, named, invoke, last_step, steps.clone(), asked, end_tokens);
+            let named = (node.label(), trace);
+            let mut group = Group::new(job, named, invoke, steps.clone(), asked, end_tokens);
             group.tracked = ways.tracked(invoke);
-            self.begin_step(&mut group);
             self.places.insert((job, invoke), self.groups.len());
             self.groups.push(group);
         }
@@ -122,6 +133,8 @@ impl<'r, 'a> Interleaver<'r, 'a> {
                     group.place = Place::Done;
                 }
             }
+            self.free_weights();
+            self.settle();
             if self.go_back() {
                 continue;
             }
@@ -144,7 +157,7 @@ impl<'r, 'a> Interleaver<'r, 'a> {
                 continue;
             }
             any = true;
-            if let Some(&(_, (_, id))) = group.touches.get(group.next_touch) {
+            if let Some(id) = self.stuck_at(group) {
                 let error = OperationError::new("it waits for a value that waits for this edit itself");
                 self.jobs[group.job].fail(id, &error);
             }
@@ -167,7 +180,7 @@ impl<'r, 'a> Interleaver<'r, 'a> {
                 if self.dry || !body.iter().any(|id| program.nodes[id.index()].needed) {
                     continue;
                 }
-                let evaluator = Evaluator { model: self.model, schedule: self.schedule, program };
+                let evaluator = Evaluator { models: self.models, program };
                 for step in (0..total).filter(|&step| steps.contains(step, total)) {
                     if self.jobs[job].failed.is_none() {
                         self.jobs[job].begin_step(owner, body, step, &evaluator, self.pool);
@@ -179,7 +192,7 @@ impl<'r, 'a> Interleaver<'r, 'a> {
 
     fn deliver(&mut self, job: usize, instance: Instance, outputs: Result<Vec<Tensor>, OperationError>) {
         let program = self.jobs[job].program;
-        let evaluator = Evaluator { model: self.model, schedule: self.schedule, program };
+        let evaluator = Evaluator { models: self.models, program };
         match outputs {
             Ok(outputs) => self.jobs[job].deliver(instance, outputs, &evaluator, self.pool),
             Err(error) => self.jobs[job].fail(instance.1, &error),

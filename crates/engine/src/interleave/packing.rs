@@ -25,13 +25,18 @@ impl Interleaver<'_, '_> {
                         ready.push((parked.first().map_or(0, |parked| parked.stage), true, number));
                     }
                 }
-                Place::Riding | Place::Done => {}
+                Place::Waiting | Place::Deciding | Place::Riding | Place::Done => {}
             }
         }
         let (stage, resumed) = ready.iter().map(|&(stage, resumed, _)| (stage, resumed)).min()?;
-        let mut riders = Vec::new();
+        let mut riders: Vec<usize> = Vec::new();
         let mut tokens = 0;
         for (_, _, number) in ready.into_iter().filter(|&(at, parked, _)| (at, parked) == (stage, resumed)) {
+            // Rows with different weights cannot share a product.
+            let key = |number: usize| &self.groups[number].weights_key;
+            if riders.first().is_some_and(|&first| key(first) != key(number)) {
+                continue;
+            }
             let own = self.groups[number].tokens();
             if !riders.is_empty() && tokens + own > PASS_TOKENS {
                 break;
@@ -70,11 +75,12 @@ impl Interleaver<'_, '_> {
         let resumed = !resuming.is_empty();
         let mut state =
             if resumed { PassState::resume(list, resuming) } else { PassState::begin(list, starting) };
+        state.weights = riders.first().and_then(|&number| self.groups[number].weights.clone());
         let end = riders.iter().map(|&number| self.groups[number].end).max().unwrap_or(0);
         let passengers = riders.iter().map(|&number| {
             let group = &self.groups[number];
             Passenger {
-                invoke: group.invoke,
+                invoke: group.label.clone(),
                 step: group.step,
                 prompts: owners.iter().filter(|&&owner| owner == number).count(),
                 tokens: owners
@@ -88,6 +94,7 @@ impl Interleaver<'_, '_> {
             }
         });
         self.passes.push(PassRecord {
+            model: self.number,
             from: stage,
             to: end,
             passengers: passengers.collect(),

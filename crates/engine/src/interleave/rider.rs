@@ -25,6 +25,8 @@ pub(super) struct Rider<'v, 'r, 'a> {
     spans: BTreeMap<usize, Range<usize>>,
     /// The groups that touch a hook point in this pass, by its stage; each list is sorted.
     touched: BTreeMap<usize, Vec<usize>>,
+    /// The skips of each group whose module begins at a stage.
+    skipping: BTreeMap<usize, Vec<(usize, Instance)>>,
     /// The stages that a way back of one of the groups goes through; empty: none.
     tracked: Vec<bool>,
     /// Buffers for what nodes compute while the pass has the others.
@@ -48,12 +50,25 @@ impl<'v, 'r, 'a> Rider<'v, 'r, 'a> {
         touched: BTreeMap<usize, Vec<usize>>,
     ) -> Self {
         let spans = spans(&owners);
+        let mut skipping: BTreeMap<usize, Vec<(usize, Instance)>> = BTreeMap::new();
+        for &number in spans.keys() {
+            let group = &run.groups[number];
+            let program = run.jobs[group.job].program;
+            for &(_, instance) in &group.touches[group.next_touch..] {
+                if let NodeKind::Skip { .. } = program.program.node(instance.1).kind
+                    && let Some(module) = program.nodes[instance.1.index()].module
+                    && let Some(Some((from, _))) = run.schedule.skippable.get(module)
+                {
+                    skipping.entry(*from).or_default().push((number, instance));
+                }
+            }
+        }
         let mut tracked = Vec::new();
         for own in spans.keys().filter_map(|&number| run.groups[number].tracked.as_deref()) {
             tracked.resize(own.len(), false);
             tracked.iter_mut().zip(own).for_each(|(all, own)| *all |= own);
         }
-        Rider { run, spans, owners, touched, tracked, scratch: BufferPool::default() }
+        Rider { run, spans, owners, touched, skipping, tracked, scratch: BufferPool::default() }
     }
 
     /// Whose the sequences are that are left in the pass.
@@ -77,6 +92,10 @@ impl<'v, 'r, 'a> Rider<'v, 'r, 'a> {
             if !matches!(group.place, Place::Riding) {
                 continue;
             }
+            // Touches before this stage are those of a branch that is lost, inside a module that was skipped.
+            let passed = group.touches[group.next_touch..].iter().take_while(|touch| touch.0 < stage).count();
+            self.run.groups[number].next_touch += passed;
+            let group = &self.run.groups[number];
             let own = group.touches[group.next_touch..].iter().take_while(|touch| touch.0 == stage);
             touches.extend(own.map(|&(_, instance)| (group.job, instance.1, number, instance)));
         }
@@ -110,24 +129,26 @@ impl<'v, 'r, 'a> Rider<'v, 'r, 'a> {
                     std::mem::swap(self.run.pool, &mut self.scratch);
                     self.run.groups[number].next_touch += 1;
                 }
-                NodeKind::Set { .. } if !self.run.jobs[job].is_ready(instance) => {
+                NodeKind::Set { .. } | NodeKind::Skip { .. } if !self.run.jobs[job].is_ready(instance) => {
                     blocked.insert(number);
                 }
-                NodeKind::Set { value, .. } => {
+                NodeKind::Set { value, .. } | NodeKind::Skip { value, .. } => {
                     if !self.run.dry {
                         let written = self.run.jobs[job].value(*value, instance.0);
                         let outcome = match written {
+                            _ if self.run.jobs[job].is_lost(instance) => Ok(()),
                             Some(written) => {
                                 self.write(state, kernel.outputs[0], point, layout, (number, id), &written)
                             }
-                            None if self.run.jobs[job].is_lost(instance) => Ok(()),
                             None => Err(OperationError::new("the value is not there")),
                         };
                         if let Err(error) = outcome {
                             self.run.jobs[job].fail(id, &error);
                         }
                     }
-                    self.run.jobs[job].applied(instance);
+                    if !self.run.jobs[job].is_lost(instance) {
+                        self.run.jobs[job].applied(instance);
+                    }
                     self.run.groups[number].next_touch += 1;
                 }
                 _ => {}
@@ -189,7 +210,7 @@ impl<'v, 'r, 'a> Rider<'v, 'r, 'a> {
             } else if blocked.contains(&number) {
                 group.place = Place::Parked(parked);
                 if let Some(record) = self.run.passes.last_mut() {
-                    record.parked.push((stage, group.invoke));
+                    record.parked.push((stage, group.label.clone()));
                 }
             } else {
                 // Early exit: nothing above matters to it.
@@ -208,6 +229,21 @@ impl Visitor for Rider<'_, '_, '_> {
 
     fn sequence_touches(&self, stage: usize, sequence: usize) -> bool {
         self.touched.get(&stage).is_some_and(|groups| groups.binary_search(&self.owners[sequence]).is_ok())
+    }
+
+    fn skips(&self, stage: usize) -> Option<usize> {
+        let skipping = self.skipping.get(&stage)?;
+        let granted = |number: &usize| {
+            let job = &self.run.jobs[self.run.groups[*number].job];
+            skipping.iter().any(|(skips, instance)| skips == number && job.is_granted(*instance))
+        };
+        if !self.spans.keys().all(granted) {
+            return None;
+        }
+        let &(number, instance) = skipping.first()?;
+        let program = self.run.jobs[self.run.groups[number].job].program;
+        let module = program.nodes[instance.1.index()].module?;
+        self.run.schedule.skippable.get(module).copied().flatten().map(|(_, output)| output)
     }
 
     fn tracks(&self, stage: usize) -> bool {

@@ -92,18 +92,29 @@ impl Interleaver<'_, '_> {
         if self.jobs[group.job].failed.is_none() && group.wants_token {
             self.next_tokens(&mut group, state, members)?;
         }
+        // With the last step's token nothing is left to stop.
+        if group.wants_token && group.step < group.last_step && !self.stops_of(&group).is_empty() {
+            group.place = Place::Deciding;
+        } else {
+            self.go_on(&mut group);
+        }
+        self.groups[number] = group;
+        Ok(())
+    }
+
+    /// The next step of a group, if there is one.
+    pub(super) fn go_on(&mut self, group: &mut Group) {
         let more = group.step < group.last_step && group.prompts.iter().any(|prompt| !prompt.finished);
         if more && self.jobs[group.job].failed.is_none() {
             group.step += 1;
             group.place = Place::Start;
-            self.begin_step(&mut group);
+            self.begin_step(group);
         } else {
             group.place = Place::Done;
-            self.lose_steps(&group);
-            self.deliver_generated(&group);
+            self.lose_steps(group);
+            self.deliver_generated(group);
+            group.weights = None;
         }
-        self.groups[number] = group;
-        Ok(())
     }
 
     /// What a group would have read at steps that it does not reach never comes.
@@ -113,12 +124,12 @@ impl Interleaver<'_, '_> {
                 return;
             }
             for &(_, id) in group.asked.outside.get(&step).into_iter().flatten() {
-                self.jobs[group.job].lose((OUTSIDE, id));
+                self.lose(group.job, (OUTSIDE, id));
             }
             for &owner in group.steps.iter() {
                 if self.open_step(group, owner, step) {
                     for &(_, id) in group.asked.inside.get(&owner).into_iter().flatten() {
-                        self.jobs[group.job].lose((step, id));
+                        self.lose(group.job, (step, id));
                     }
                 }
             }
@@ -132,7 +143,7 @@ impl Interleaver<'_, '_> {
         if !steps.contains(step, group.total_steps()) {
             return false;
         }
-        let evaluator = Evaluator { model: self.model, schedule: self.schedule, program };
+        let evaluator = Evaluator { models: self.models, program };
         self.jobs[group.job].begin_step(owner, body, step, &evaluator, self.pool);
         true
     }
@@ -161,10 +172,11 @@ impl Interleaver<'_, '_> {
                 };
                 let mut logits = vec![0.0; rows.width()];
                 rows.copy_row(row, &mut logits);
+                let (label, own) = &group.noise;
                 let noise = Noise {
                     seed: self.jobs[group.job].program.program.seed,
-                    label: group.name.clone(),
-                    coordinates: vec![group.invoke as u64, prompt_number as u64, group.step],
+                    label: label.clone(),
+                    coordinates: own.iter().copied().chain([prompt_number as u64, group.step]).collect(),
                 };
                 let present: Vec<u32> = prompt.tokens.iter().chain(&prompt.made).copied().collect();
                 sampling::choose(&logits, &present, &generation.sampling, &noise)

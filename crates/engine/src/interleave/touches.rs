@@ -7,10 +7,10 @@ use pellucid_graph::{GradientOf, NodeId, NodeKind, Trace};
 
 use crate::job::Instance;
 
-/// A getter or setter of the current step: its stage and instance, in the order in which they come.
+/// A getter, setter or skip of the current step: its stage and instance, in the order in which they come.
 pub(super) type Touch = (usize, Instance);
 
-/// What a trace asks of one invoke: getters and setters that are needed, each with its hook point's place.
+/// What a trace asks of one invoke: getters, setters and skips that are needed, each with its hook point's place.
 #[derive(Clone, Default)]
 pub(super) struct Asked {
     /// Those outside `steps`, by step.
@@ -21,6 +21,10 @@ pub(super) struct Asked {
     pub gradients: Vec<usize>,
     /// Nodes that read the tokens it generates.
     pub generated: Vec<NodeId>,
+    /// Nodes that set its weights.
+    pub weights: Vec<NodeId>,
+    /// Nodes that may stop its generation, by the node that owns the `steps` body.
+    pub stops: BTreeMap<NodeId, Vec<NodeId>>,
 }
 
 impl Asked {
@@ -32,6 +36,11 @@ impl Asked {
             match &program.program.node(id).kind {
                 NodeKind::Steps { body, .. } => {
                     for &inner in body.iter().filter(needed) {
+                        if let NodeKind::Stop { invoke, .. } = &program.program.node(inner).kind
+                            && let Some(asked) = all.get_mut(*invoke)
+                        {
+                            asked.stops.entry(id).or_default().push(inner);
+                        }
                         if let Some((invoke, _, place)) = touch(program, inner)
                             && let Some(asked) = all.get_mut(invoke)
                         {
@@ -42,6 +51,11 @@ impl Asked {
                 NodeKind::Generated(invoke) if program.nodes[id.index()].needed => {
                     if let Some(asked) = all.get_mut(*invoke) {
                         asked.generated.push(id);
+                    }
+                }
+                NodeKind::SetWeight { invoke, .. } if program.nodes[id.index()].needed => {
+                    if let Some(asked) = all.get_mut(*invoke) {
+                        asked.weights.push(id);
                     }
                 }
                 NodeKind::Grad { of, .. } | NodeKind::SetGrad { of, .. }
@@ -74,6 +88,22 @@ impl Asked {
         all
     }
 
+    /// Leaves out what is known never to come.
+    pub fn retain(&mut self, mut comes: impl FnMut(NodeId) -> bool) {
+        for touches in self.outside.values_mut().chain(self.inside.values_mut()) {
+            touches.retain(|&(_, id)| comes(id));
+        }
+        self.outside.retain(|_, touches| !touches.is_empty());
+        self.inside.retain(|_, touches| !touches.is_empty());
+        self.generated.retain(|&id| comes(id));
+    }
+
+    /// The nodes outside `steps` for which the invoke runs, if there are no others.
+    pub fn all_outside(&self) -> Option<impl Iterator<Item = NodeId>> {
+        let touches = self.outside.values().flatten().map(|&(_, id)| id);
+        self.inside.is_empty().then(|| touches.chain(self.generated.iter().copied()))
+    }
+
     /// The last step of a generation of `total` steps that matters; none: the invoke does not run.
     pub fn last_step(&self, program: &CheckedProgram, total: u64) -> Option<u64> {
         let mut last = self.outside.keys().next_back().copied();
@@ -89,10 +119,12 @@ impl Asked {
     }
 }
 
-/// The invoke, step and place of a getter or setter.
+/// The invoke, step and place of a getter, setter or skip.
 fn touch(program: &CheckedProgram, id: NodeId) -> Option<(usize, u64, usize)> {
-    let (NodeKind::Get(address) | NodeKind::Set { address, .. }) = &program.program.node(id).kind else {
-        return None;
+    let (invoke, step) = match &program.program.node(id).kind {
+        NodeKind::Get(address) | NodeKind::Set { address, .. } => (address.invoke, address.step),
+        NodeKind::Skip { invoke, step, .. } => (*invoke, *step),
+        _ => return None,
     };
-    Some((address.invoke, address.step.unwrap_or(0), program.nodes[id.index()].place?))
+    Some((invoke, step.unwrap_or(0), program.nodes[id.index()].place?))
 }

@@ -40,8 +40,12 @@ impl From<pellucid_graph::rules::RuleError> for OperationError {
 impl OperationError {
     /// The same as a fault of the node that met it.
     pub(crate) fn at(&self, node: &pellucid_graph::Node) -> pellucid_graph::fault::Fault {
-        let fault =
-            pellucid_graph::fault::Fault::new(&self.message).at_node(node.name.clone(), node.source.clone());
+        let mut message = self.message.clone();
+        if !node.coordinates().is_empty() {
+            let cell: Vec<String> = node.coordinates().iter().map(u64::to_string).collect();
+            message.push_str(&format!(" (in cell {})", cell.join(", ")));
+        }
+        let fault = pellucid_graph::fault::Fault::new(message).at_node(node.label(), node.source.clone());
         match &self.hint {
             Some(hint) => fault.with_hint(hint),
             None => fault,

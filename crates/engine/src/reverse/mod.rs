@@ -32,6 +32,7 @@ use pellucid_models::Model;
 
 use crate::error::{EngineError, Interruption};
 use crate::job::{Job, OUTSIDE};
+use crate::loaded::Loaded;
 use crate::nodes::Evaluator;
 use crate::operations::{OperationError, gradients};
 use crate::pass::Schedule;
@@ -74,6 +75,7 @@ pub(crate) type Outcome = Result<bool, Failure>;
 
 /// What a way back works with.
 pub(crate) struct Desk<'d, 'a> {
+    pub models: &'d [Loaded],
     pub model: &'d Model,
     pub schedule: &'d Schedule,
     pub job: &'d mut Job<'a>,
@@ -88,7 +90,7 @@ impl Desk<'_, '_> {
     /// Gives a gradient to its node, and runs what can run then.
     fn deliver(&mut self, target: NodeId, gradient: Tensor) {
         let program = self.job.program;
-        let evaluator = Evaluator { model: self.model, schedule: self.schedule, program };
+        let evaluator = Evaluator { models: self.models, program };
         self.job.deliver((OUTSIDE, target), vec![gradient], &evaluator, self.pool);
     }
 }
@@ -109,6 +111,7 @@ pub(crate) struct WayBack<'a> {
 
 /// What an interleaver lends to a way back.
 pub(crate) struct Lent<'d, 'a> {
+    pub models: &'d [Loaded],
     pub model: &'d Model,
     pub schedule: &'d Schedule,
     pub job: &'d mut Job<'a>,
@@ -165,6 +168,7 @@ impl<'a> WayBack<'a> {
         let mut walkers = Vec::new();
         {
             let desk = Desk {
+                models: lent.models,
                 model: lent.model,
                 schedule: lent.schedule,
                 job: lent.job,
@@ -227,6 +231,7 @@ impl<'a> WayBack<'a> {
     ) -> Outcome {
         let mut moved = false;
         let mut desk = Desk {
+            models: lent.models,
             model: lent.model,
             schedule: lent.schedule,
             job: lent.job,

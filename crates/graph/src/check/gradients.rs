@@ -142,6 +142,10 @@ impl Checker<'_> {
         if targets.is_empty() || !self.faults.is_empty() {
             return;
         }
+        self.refuse_detours(targets.keys().copied().collect());
+        if !self.faults.is_empty() {
+            return;
+        }
         let touches = self.model_touches();
         let mut users: Vec<Vec<NodeId>> = vec![Vec::new(); self.program.nodes.len()];
         for (position, node) in self.program.nodes.iter().enumerate() {
@@ -164,6 +168,33 @@ impl Checker<'_> {
                 self.fault(backward, "nobody asks for a gradient of this `backward`", Some(hint));
             } else if let Some(plan) = self.plan(backward, targets, &touches, &users, &mut work) {
                 self.gradients.push(plan);
+            }
+        }
+    }
+
+    /// Gradients do not flow through what depends on a condition, nor through passes with skipped modules or other weights:
+    /// a `backward` in a trace with such is refused, since it would leave a part of the gradient out.
+    fn refuse_detours(&mut self, backwards: Vec<NodeId>) {
+        let mut detours: HashMap<Option<NodeId>, NodeId> = HashMap::new();
+        for (position, node) in self.program.nodes.iter().enumerate() {
+            let is_detour = matches!(
+                node.kind,
+                NodeKind::Skip { .. } | NodeKind::SetWeight { .. } | NodeKind::Merge { .. }
+            );
+            if is_detour || !node.guards.is_empty() {
+                detours.entry(self.nodes[position].trace).or_insert(NodeId(position as u32));
+            }
+        }
+        for backward in backwards {
+            let trace = self.nodes[backward.index()].trace;
+            if let Some(&detour) = detours.get(&trace) {
+                let name = self.program.node(detour).label();
+                let message = format!(
+                    "gradients do not flow in a trace with conditions, skips or weights that are set, and `{name}` is one"
+                );
+                let hint =
+                    "go back in a trace of its own: values that it reads of others are constants to it";
+                self.fault(backward, message, Some(hint.into()));
             }
         }
     }

@@ -3,25 +3,35 @@
 //! All faults are reported together, each with its node, its author's line if given, and a hint. The pass is linear in
 //! nodes and edges:
 //!
-//! 1. `names`: every hook point and module is found in the specification ("did you mean");
+//! 1. `names`: every hook point, module and parameter is found in the specification ("did you mean");
 //! 2. `types`: shapes and number types of every node, lengths of untokenised prompts as symbols;
-//! 3. `gradients`: what each `backward` goes through;
-//! 4. `order`: soundness in time: what must be acyclic is the graph of events (invoke, step, place, version);
-//! 5. `use_of`: setters that nobody sees, results that nobody saves;
-//! 6. `price`: floating-point operations, peak bytes, result bytes.
+//! 3. `skips`: nothing inside a skipped module is read or written;
+//! 4. `gradients`: what each `backward` goes through;
+//! 5. `order`: soundness in time: what must be acyclic is the graph of events (invoke, step, place, version);
+//! 6. `use_of`: setters that nobody sees, results that nobody saves;
+//! 7. `price`: floating-point operations, peak bytes, result bytes.
+//!
+//! What is checked is a program's core: [`crate::expand`] comes before. A fault that many cells of a sweep share is
+//! reported once, under the name that its author wrote, with the first cell that has it.
 
 mod gradients;
+mod guards;
 mod names;
 mod order;
 mod price;
+mod skips;
 mod types;
 mod use_of;
+mod weights;
 
-use crate::fault::{Fault, Faults};
+use std::collections::HashSet;
+
+use crate::fault::{Fault, Faults, quote};
 use crate::limits;
-use crate::program::{GradientOf, HookAddress, Node, NodeId, NodeKind, Program, Trace, Value};
+use crate::program::{GradientOf, HookAddress, NodeId, NodeKind, Program, Prompts, Trace, Value};
 use crate::shape::TensorType;
 use crate::spec::ModelSpec;
+use crate::suggest::did_you_mean;
 
 pub use gradients::GradientPlan;
 pub use names::SpecIndex;
@@ -45,10 +55,15 @@ pub struct CheckedProgram {
 pub struct CheckedNode {
     /// The type of each output; for a node inside `steps`, at the body's first step.
     pub outputs: Vec<TensorType>,
-    /// Of a getter or setter, and of a gradient of a hook point: the hook point's place in the schedule.
+    /// Of a getter or setter, and of a gradient of a hook point: the hook point's place in the schedule; of a skip that of
+    /// the module's output.
     pub place: Option<usize>,
-    /// Of an application: the module's index in the specification.
+    /// Of an application or a skip: the module's index in the specification.
     pub module: Option<usize>,
+    /// Of a weight that is read or set: its index in the specification.
+    pub parameter: Option<usize>,
+    /// Which model it is about: the place in the list that the program was checked with.
+    pub model: usize,
     /// The trace that it stands in.
     pub trace: Option<NodeId>,
     /// The `steps` body that it stands in.
@@ -59,19 +74,32 @@ pub struct CheckedNode {
 
 /// Checks a program against a model. Every fault is reported, up to [`limits::FAULTS`].
 pub fn check(program: Program, index: &SpecIndex<'_>) -> Result<CheckedProgram, Faults> {
+    check_models(program, &[("", index)])
+}
+
+/// Checks a program whose traces may run on several models, each with the name by which a trace calls it. The first is
+/// the program's own: that of traces which name none.
+///
+/// # Errors
+/// Every fault, up to [`limits::FAULTS`].
+pub fn check_models(program: Program, models: &[(&str, &SpecIndex<'_>)]) -> Result<CheckedProgram, Faults> {
+    if models.is_empty() {
+        return Err(Fault::new("there is no model to check the program against").into());
+    }
     let mut checker = Checker {
         program: &program,
-        spec: index.spec(),
-        index,
+        models,
         nodes: vec![CheckedNode::default(); program.nodes.len()],
         gradients: Vec::new(),
         faults: Vec::new(),
+        reported: HashSet::new(),
         next_symbol: 0,
     };
     checker.structure();
     if checker.faults.is_empty() {
         checker.names();
         checker.types();
+        checker.skips();
         checker.gradients();
         checker.order();
         checker.use_of();
@@ -86,41 +114,86 @@ pub fn check(program: Program, index: &SpecIndex<'_>) -> Result<CheckedProgram, 
     }
 }
 
+/// The type of a value of a program that may be written only in part, if what it comes from is sound.
+pub(crate) fn type_of(
+    program: &Program,
+    models: &[(&str, &SpecIndex<'_>)],
+    value: Value,
+) -> Option<TensorType> {
+    let mut checker = Checker {
+        program,
+        models,
+        nodes: vec![CheckedNode::default(); program.nodes.len()],
+        gradients: Vec::new(),
+        faults: Vec::new(),
+        reported: HashSet::new(),
+        next_symbol: 0,
+    };
+    checker.structure();
+    checker.names();
+    checker.types();
+    checker.nodes.get(value.node.index())?.outputs.get(value.output as usize).cloned()
+}
+
 /// The state of one check.
 struct Checker<'a> {
     program: &'a Program,
-    spec: &'a ModelSpec,
-    index: &'a SpecIndex<'a>,
+    /// Never empty.
+    models: &'a [(&'a str, &'a SpecIndex<'a>)],
     nodes: Vec<CheckedNode>,
     gradients: Vec<GradientPlan>,
     faults: Vec<Fault>,
+    /// What was reported of expanded nodes: their label, and the message without its numbers.
+    reported: HashSet<(String, String)>,
     next_symbol: u32,
 }
 
 impl<'a> Checker<'a> {
+    /// The names of the model that a node is about.
+    fn index(&self, id: NodeId) -> &'a SpecIndex<'a> {
+        let model = self.nodes[id.index()].model;
+        self.models.get(model).unwrap_or(&self.models[0]).1
+    }
+
+    /// The specification of the model that a node is about.
+    fn spec(&self, id: NodeId) -> &'a ModelSpec {
+        self.index(id).spec()
+    }
+
     fn fault(&mut self, id: NodeId, message: impl Into<String>, hint: Option<String>) {
-        if self.faults.len() < limits::FAULTS {
-            let node = self.program.node(id);
-            self.faults.push(Fault {
-                node: Some(node.name.clone()),
-                place: None,
-                source: node.source.clone(),
-                message: message.into(),
-                hint,
-            });
+        if self.faults.len() >= limits::FAULTS {
+            return;
         }
+        let node = self.program.node(id);
+        let mut message = message.into();
+        if let Some(origin) = &node.origin {
+            // What cells share is reported once; cells differ in numbers alone.
+            let words = message.chars().filter(|character| !character.is_ascii_digit()).collect();
+            if !self.reported.insert((origin.label.clone(), words)) {
+                return;
+            }
+            if !origin.coordinates.is_empty() {
+                let cell: Vec<String> = origin.coordinates.iter().map(u64::to_string).collect();
+                message.push_str(&format!(" (in cell {})", cell.join(", ")));
+            }
+        }
+        let fault = Fault { hint, ..Fault::new(message) };
+        self.faults.push(fault.at_node(node.label(), node.source.clone()));
     }
 
     /// Programs can also be built in Rust: their structure is checked as the wire would.
     fn structure(&mut self) {
         let program = self.program;
-        if program.nodes.len() > limits::NODES {
-            let message =
-                format!("the program has {} nodes; at most {} are taken", program.nodes.len(), limits::NODES);
+        if program.nodes.len() > limits::EXPANDED_NODES {
+            let message = format!(
+                "the program has {} nodes; at most {} are taken",
+                program.nodes.len(),
+                limits::EXPANDED_NODES
+            );
             self.faults.push(Fault { node: None, place: None, source: None, message, hint: None });
             return;
         }
-        let mut names = std::collections::HashSet::new();
+        let mut names = HashSet::new();
         let mut owners = vec![None; program.nodes.len()];
         let mut owned = vec![false; program.nodes.len()];
         for (position, node) in program.nodes.iter().enumerate() {
@@ -132,7 +205,10 @@ impl<'a> Checker<'a> {
                     Some("give each node its own name".into()),
                 );
             }
-            for &child in body_of(node) {
+            if node.kind.is_surface() {
+                self.fault(id, "it was not expanded", Some("call `expand` before `check`".into()));
+            }
+            for child in node.kind.owned() {
                 if child <= id || child.index() >= program.nodes.len() || owned[child.index()] {
                     self.fault(
                         id,
@@ -178,11 +254,33 @@ impl<'a> Checker<'a> {
             };
             self.nodes[position].trace = trace;
             self.nodes[position].steps = steps;
+            self.nodes[position].model = match &program.node(id).kind {
+                NodeKind::Trace(trace) => self.model_of(id, trace),
+                _ => trace.map_or(0, |trace| self.nodes[trace.index()].model),
+            };
             self.placement(id);
-            for value in program.node(id).kind.values() {
+            for value in program.node(id).values() {
                 self.reference(id, value);
             }
         }
+    }
+
+    /// The place of the model that a trace names.
+    fn model_of(&mut self, id: NodeId, trace: &Trace) -> usize {
+        let Some(name) = &trace.model else { return 0 };
+        if let Some(place) = self.models.iter().position(|(known, _)| known == name) {
+            return place;
+        }
+        let known: Vec<&str> =
+            self.models.iter().map(|(name, _)| *name).filter(|name| !name.is_empty()).collect();
+        let hint = did_you_mean(name, known.iter().copied()).or_else(|| {
+            Some(match known.as_slice() {
+                [] => "only one model is loaded: leave `model` out".to_owned(),
+                known => format!("those that are loaded are called {}", known.join(", ")),
+            })
+        });
+        self.fault(id, format!("no model is loaded as {}", quote(name)), hint);
+        0
     }
 
     /// Whether a node may stand where it stands.
@@ -225,6 +323,27 @@ impl<'a> Checker<'a> {
                 }
             }
             NodeKind::Get(address) | NodeKind::Set { address, .. } => self.address(id, address),
+            NodeKind::Skip { invoke, step, .. } => self.step_of(id, *invoke, *step),
+            NodeKind::SetWeight { invoke, .. } => {
+                let known = self.invoke(id, *invoke);
+                if known && inside_steps {
+                    self.fault(
+                        id,
+                        "a weight is set for all steps of its invoke, but this stands inside `steps`",
+                        Some("move it out of `steps`".into()),
+                    );
+                }
+            }
+            NodeKind::Stop { invoke, .. } => {
+                let known = self.invoke(id, *invoke);
+                if known && !inside_steps {
+                    self.fault(
+                        id,
+                        "it ends a generation after the step in which it stands, but it stands in none",
+                        Some("put it into the body of a `steps`".into()),
+                    );
+                }
+            }
             NodeKind::Backward { .. } => self.backward(id),
             NodeKind::Grad { backward, of } | NodeKind::SetGrad { backward, of, .. } => {
                 self.gradient(id, *backward, of);
@@ -237,9 +356,6 @@ impl<'a> Checker<'a> {
                 if self.invoke(id, *invoke) && (!generates || inside_steps) {
                     self.fault(id, "the generated tokens are known only after a generation", None);
                 }
-            }
-            NodeKind::Save(_) | NodeKind::Log(_) | NodeKind::Apply { .. } if !inside_trace => {
-                self.fault(id, "it stands outside a trace", Some("move it into the trace's body".into()));
             }
             _ => {}
         }
@@ -302,12 +418,17 @@ impl<'a> Checker<'a> {
     }
 
     fn address(&mut self, id: NodeId, address: &HookAddress) {
-        if !self.invoke(id, address.invoke) {
+        self.step_of(id, address.invoke, address.step);
+    }
+
+    /// Whether an invoke has that step.
+    fn step_of(&mut self, id: NodeId, invoke: usize, step: Option<u64>) {
+        if !self.invoke(id, invoke) {
             return;
         }
         let steps =
             self.trace_of(id).and_then(|trace| trace.generation.as_ref()).map_or(1, |g| g.max_new_tokens);
-        if let Some(step) = address.step {
+        if let Some(step) = step {
             if self.nodes[id.index()].steps.is_some() {
                 self.fault(
                     id,
@@ -354,20 +475,25 @@ impl<'a> Checker<'a> {
             if !(sampling.repetition_penalty.is_finite() && sampling.repetition_penalty > 0.0) {
                 self.fault(id, "`repetition_penalty` must be a positive number", None);
             }
-            if !self.spec.capabilities.iter().any(|capability| capability == "generate") {
-                self.fault(id, format!("`{}` cannot generate", self.spec.name), None);
+            if !self.spec(id).can("generate") {
+                self.fault(id, format!("`{}` cannot generate", self.spec(id).name), None);
             }
         }
         let new_tokens = trace
             .generation
             .as_ref()
             .map_or(0, |generation| generation.max_new_tokens - u64::from(generation.max_new_tokens > 0));
+        let sizes = &self.spec(id).sizes;
         for invoke in &trace.invokes {
-            let name = &invoke.name;
+            let name = invoke.label();
+            if let Prompts::Axis(_) = &invoke.prompts {
+                self.fault(id, "it was not expanded", Some("call `expand` before `check`".into()));
+                continue;
+            }
             if invoke.prompts.count() == 0 {
                 self.fault(id, format!("invoke `{name}` has no prompt"), None);
             }
-            let crate::program::Prompts::Tokens(prompts) = &invoke.prompts else { continue };
+            let Prompts::Tokens(prompts) = &invoke.prompts else { continue };
             for (number, tokens) in prompts.iter().enumerate() {
                 let length = tokens.len() as u64;
                 if tokens.is_empty() {
@@ -377,16 +503,14 @@ impl<'a> Checker<'a> {
                         Some("a prompt needs at least one token".into()),
                     );
                 }
-                if let Some(token) =
-                    tokens.iter().find(|&&token| u64::from(token) >= self.spec.sizes.vocabulary)
-                {
+                if let Some(token) = tokens.iter().find(|&&token| u64::from(token) >= sizes.vocabulary) {
                     let message = format!(
                         "prompt {number} of invoke `{name}` has token {token}, but the vocabulary ends at {}",
-                        self.spec.sizes.vocabulary.saturating_sub(1)
+                        sizes.vocabulary.saturating_sub(1)
                     );
                     self.fault(id, message, None);
                 }
-                if let Some(positions) = self.spec.sizes.positions
+                if let Some(positions) = sizes.positions
                     && length.saturating_add(new_tokens) > positions
                 {
                     let message = format!(
@@ -407,24 +531,15 @@ impl<'a> Checker<'a> {
         }
         let (reader, read) = (&self.nodes[id.index()], &self.nodes[value.node.index()]);
         if read.steps.is_some() && read.steps != reader.steps {
-            let name = self.program.node(value.node).name.clone();
+            let name = self.program.node(value.node).label().to_owned();
             self.fault(
                 id,
                 format!("it reads `{name}`, which has one value for each step and is known only inside its `steps`"),
                 Some("save it there, or move this node into the same `steps`".into()),
             );
         } else if !self.program.node(value.node).kind.has_value() {
-            let name = self.program.node(value.node).name.clone();
+            let name = self.program.node(value.node).label().to_owned();
             self.fault(id, format!("it reads `{name}`, which has no value"), None);
         }
-    }
-}
-
-/// The nodes that a node owns.
-fn body_of(node: &Node) -> &[NodeId] {
-    match &node.kind {
-        NodeKind::Trace(trace) => &trace.body,
-        NodeKind::Steps { body, .. } => body,
-        _ => &[],
     }
 }

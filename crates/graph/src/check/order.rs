@@ -10,10 +10,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Checker;
 use super::gradients::{Chain, GradientPlan, Touches, Version};
-use crate::program::{GradientOf, NodeId, NodeKind};
+use crate::program::{GradientOf, NodeId, NodeKind, Value};
 
-/// When a hook point is touched: step, place in the schedule, program order.
+/// When a node changes or reads an invoke: step, moment within the step, program order. A hook point's moment is one more
+/// than its place in the schedule.
 pub(super) type Event = (u64, usize, NodeId);
+
+/// The moment before a step's first hook point: weights are set there.
+const BEFORE: usize = 0;
+/// The moment after a step's last hook point, when its token is chosen: generations are stopped there.
+const AFTER: usize = usize::MAX;
 
 /// Edits whose dependencies are walked one by one for a message; the rest of a bad program's are counted.
 const EXPLAINED: usize = 16;
@@ -71,17 +77,37 @@ struct Stop {
 }
 
 impl Checker<'_> {
-    /// The event of a getter or setter: its invoke, and when. Inside `steps`, at the body's first step.
+    /// The event of a node that touches an invoke: the invoke, and when. Inside `steps`, at the body's first step.
     pub(super) fn event(&self, id: NodeId) -> Option<(usize, Event)> {
-        let (NodeKind::Get(address) | NodeKind::Set { address, .. }) = &self.program.node(id).kind else {
-            return None;
-        };
         let checked = &self.nodes[id.index()];
+        let (invoke, step, moment) = match &self.program.node(id).kind {
+            NodeKind::Get(address) | NodeKind::Set { address, .. } => {
+                (address.invoke, address.step, checked.place?.saturating_add(1))
+            }
+            NodeKind::Skip { invoke, step, .. } => (*invoke, *step, checked.place?.saturating_add(1)),
+            NodeKind::SetWeight { invoke, .. } => (*invoke, None, BEFORE),
+            NodeKind::Stop { invoke, .. } => (*invoke, None, AFTER),
+            _ => return None,
+        };
         let first = checked.steps.map(|owner| match &self.program.node(owner).kind {
             NodeKind::Steps { steps, .. } => steps.from,
             _ => 0,
         });
-        Some((address.invoke, (first.or(address.step).unwrap_or(0), checked.place?, id)))
+        Some((invoke, (first.or(step).unwrap_or(0), moment, id)))
+    }
+
+    /// What a node waits for before it does its work. A getter reads whether or not its conditions hold.
+    fn waits_for(&self, id: NodeId) -> Vec<Value> {
+        let node = self.program.node(id);
+        if let NodeKind::Get(_) = node.kind { Vec::new() } else { node.values() }
+    }
+
+    /// Whether what comes after a node in its invoke waits for it.
+    pub(super) fn changes(&self, id: NodeId) -> bool {
+        matches!(
+            self.program.node(id).kind,
+            NodeKind::Set { .. } | NodeKind::Skip { .. } | NodeKind::SetWeight { .. } | NodeKind::Stop { .. }
+        )
     }
 
     /// Refuses a program whose events depend on one another in a circle.
@@ -91,7 +117,7 @@ impl Checker<'_> {
         let mut chains: HashMap<Chain, Vec<Event>> = HashMap::new();
         for position in 0..count {
             let id = NodeId(position as u32);
-            for value in self.program.node(id).kind.values() {
+            for value in self.waits_for(id) {
                 events.edge(value.node.index(), position);
             }
             if let Some((invoke, event)) = self.event(id) {
@@ -105,7 +131,7 @@ impl Checker<'_> {
                 if let Some(setter) = last_setter {
                     events.edge(setter.index(), id.index());
                 }
-                if matches!(self.program.node(id).kind, NodeKind::Set { .. }) {
+                if self.changes(id) {
                     last_setter = Some(id);
                 }
             }
@@ -206,7 +232,7 @@ impl Checker<'_> {
         let edits = edits.map(|position| NodeId(position as u32));
         let kind = |id: &NodeId| &self.program.node(*id).kind;
         let edits: Vec<NodeId> =
-            edits.filter(|id| matches!(kind(id), NodeKind::Set { .. } | NodeKind::SetGrad { .. })).collect();
+            edits.filter(|id| self.changes(*id) || matches!(kind(id), NodeKind::SetGrad { .. })).collect();
         let before = self.faults.len();
         for &edit in edits.iter().take(EXPLAINED) {
             if let Some(source) = self.later_source(edit, stuck) {
@@ -222,6 +248,10 @@ impl Checker<'_> {
                     NodeKind::SetGrad { .. } => (
                         format!("{set} is set from {read}, which is computed later on the way back{line}"),
                         "read a gradient at a later hook point, or go back a second time with another `backward`",
+                    ),
+                    NodeKind::Stop { .. } => (
+                        format!("{set} waits for {read}, which is computed later{line}"),
+                        "read an earlier hook point, or give the reader an invoke of its own: values may flow from one invoke to another",
                     ),
                     _ => (
                         format!("{set} is set from {read}, which is computed later{line}"),
@@ -257,7 +287,7 @@ impl Checker<'_> {
         let own = self.event(edit);
         let own_gradient = kind(edit).gradient().map(|(backward, _)| backward);
         let mut seen = vec![false; self.program.nodes.len()];
-        let mut open: Vec<NodeId> = kind(edit).values().iter().map(|value| value.node).collect();
+        let mut open: Vec<NodeId> = self.waits_for(edit).iter().map(|value| value.node).collect();
         while let Some(id) = open.pop() {
             if std::mem::replace(&mut seen[id.index()], true) || !stuck[id.index()] {
                 continue;
@@ -273,7 +303,7 @@ impl Checker<'_> {
             if gradient.is_some() && gradient == own_gradient {
                 return Some(id);
             }
-            open.extend(kind(id).values().iter().map(|value| value.node));
+            open.extend(self.waits_for(id).iter().map(|value| value.node));
             open.extend(gradient);
         }
         None
@@ -300,26 +330,37 @@ impl Checker<'_> {
         }
     }
 
-    /// A getter's, setter's or gradient's hook point in words.
+    /// What a node touches, in words.
     pub(super) fn described(&self, id: NodeId) -> String {
-        let (address, gradient) = match &self.program.node(id).kind {
-            NodeKind::Get(address) | NodeKind::Set { address, .. } => (address, false),
+        let node = self.program.node(id);
+        let of_hook = |address: &crate::program::HookAddress| {
+            (format!("`{}`", address.hook), address.invoke, address.step)
+        };
+        let ((what, invoke, step), gradient) = match &node.kind {
+            NodeKind::Get(address) | NodeKind::Set { address, .. } => (of_hook(address), false),
+            NodeKind::Skip { invoke, module, step, .. } => {
+                ((format!("`{module}.output`"), *invoke, *step), false)
+            }
+            NodeKind::SetWeight { invoke, parameter, .. } => {
+                ((format!("`{parameter}`"), *invoke, None), false)
+            }
+            NodeKind::Stop { invoke, .. } => ((format!("`{}`", node.label()), *invoke, None), false),
             NodeKind::Grad { of, .. } | NodeKind::SetGrad { of, .. } => match of {
-                GradientOf::Hook(address) => (address, true),
+                GradientOf::Hook(address) => (of_hook(address), true),
                 GradientOf::Value(value) => match &self.program.node(value.node).kind {
-                    NodeKind::Get(address) => (address, true),
-                    _ => return format!("the gradient of `{}`", self.program.node(value.node).name),
+                    NodeKind::Get(address) => (of_hook(address), true),
+                    _ => return format!("the gradient of `{}`", self.program.node(value.node).label()),
                 },
             },
-            _ => return format!("`{}`", self.program.node(id).name),
+            _ => return format!("`{}`", node.label()),
         };
         let invokes = self.trace_of(id).map_or(1, |trace| trace.invokes.len());
-        let of = match self.trace_of(id).and_then(|trace| trace.invokes.get(address.invoke)) {
-            Some(invoke) if invokes > 1 => format!(" of invoke `{}`", invoke.name),
+        let of = match self.trace_of(id).and_then(|trace| trace.invokes.get(invoke)) {
+            Some(invoke) if invokes > 1 => format!(" of invoke `{}`", invoke.label()),
             _ => String::new(),
         };
-        let step = address.step.map(|step| format!(" at step {step}")).unwrap_or_default();
+        let step = step.map(|step| format!(" at step {step}")).unwrap_or_default();
         let prefix = if gradient { "the gradient of " } else { "" };
-        format!("{prefix}`{}`{of}{step}", address.hook)
+        format!("{prefix}{what}{of}{step}")
     }
 }

@@ -1,10 +1,13 @@
 //! What a program will cost: an upper estimate from its shapes and the model's.
 
+use std::collections::{BTreeSet, HashMap};
+
 use serde::{Deserialize, Serialize};
 
 use super::Checker;
-use crate::program::{NodeId, NodeKind, Prompts};
+use crate::program::{HookAddress, NodeId, NodeKind, Prompts};
 use crate::rules::{ASSUMED_LENGTH, RuleContext};
+use crate::spec::ModelSpec;
 
 /// What a program will cost, at most; prompts that are not tokenised yet are taken to have 128 tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -19,67 +22,185 @@ pub struct Price {
     pub tokens: u64,
 }
 
+/// Tokens of one wave: as many as share a pass.
+const WAVE_TOKENS: u64 = 8_192;
+
+/// Bytes held, by wave.
+#[derive(Default)]
+struct Waves {
+    /// Of each wave: what begins to be held in it, and what is held in it for the last time.
+    bytes: Vec<(u64, u64)>,
+}
+
+impl Waves {
+    fn begin(&mut self) {
+        self.bytes.push((0, 0));
+    }
+
+    fn last(&self) -> usize {
+        self.bytes.len().saturating_sub(1)
+    }
+
+    /// So many bytes are held from one wave to another.
+    fn hold(&mut self, from: usize, to: usize, bytes: u64) {
+        if self.bytes.is_empty() {
+            self.begin();
+        }
+        let last = self.last();
+        let begun = &mut self.bytes[from.min(last)].0;
+        *begun = begun.saturating_add(bytes);
+        let ended = &mut self.bytes[to.min(last)].1;
+        *ended = ended.saturating_add(bytes);
+    }
+
+    fn peak(&self) -> u64 {
+        let (mut held, mut peak) = (0_u64, 0_u64);
+        for &(begun, ended) in &self.bytes {
+            held = held.saturating_add(begun);
+            peak = peak.max(held);
+            // Once it is beyond counting it stays there.
+            held = if held == u64::MAX { held } else { held.saturating_sub(ended) };
+        }
+        peak
+    }
+}
+
 impl Checker<'_> {
+    /// Floating-point operations and results are counted node by node. Bytes held at once follow the run: invokes pass in
+    /// waves of as many tokens as share a pass, and a value is held from the wave that makes it to the last that reads it.
     pub(super) fn price(&self) -> Price {
         let mut price = Price::default();
+        let mut waves = Waves::default();
+        let mut totals = vec![1_u64; self.program.nodes.len()];
+        let mut of_invoke: HashMap<(NodeId, usize), usize> = HashMap::new();
         for (id, trace) in self.program.traces() {
             let steps = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
-            let mut peak = 0u64;
-            // What going back once takes, and what is kept for it.
-            let (mut back_flops, mut kept) = (0u64, 0u64);
-            for invoke in &trace.invokes {
+            totals[id.index()] = steps;
+            waves.begin();
+            let mut in_wave = 0_u64;
+            for (number, invoke) in trace.invokes.iter().enumerate() {
                 let lengths: Vec<u64> = match &invoke.prompts {
                     Prompts::Tokens(prompts) => prompts.iter().map(|tokens| tokens.len() as u64).collect(),
                     Prompts::Text { texts, .. } => vec![ASSUMED_LENGTH; texts.len()],
+                    Prompts::Axis(_) => Vec::new(),
                 };
+                let own = lengths.iter().fold(0_u64, |sum, &length| sum.saturating_add(length));
+                // A generation keeps the keys and values of all its invokes.
+                if in_wave > 0 && in_wave.saturating_add(own) > WAVE_TOKENS && trace.generation.is_none() {
+                    waves.begin();
+                    in_wave = 0;
+                }
+                in_wave = in_wave.saturating_add(own);
                 for length in lengths {
                     let context = length.saturating_add(steps - 1);
                     price.tokens = price.tokens.saturating_add(context);
-                    price.flops = price.flops.saturating_add(self.forward_flops(context));
-                    back_flops = back_flops.saturating_add(self.forward_flops(context).saturating_mul(2));
-                    kept = kept.saturating_add(self.kept_bytes(length));
-                    peak = peak.saturating_add(self.forward_bytes(length, context));
+                    price.flops = price.flops.saturating_add(forward_flops(self.spec(id), context));
+                    waves.hold(waves.last(), waves.last(), forward_bytes(self.spec(id), length, context));
                 }
+                of_invoke.insert((id, number), waves.last());
             }
-            let mut values = 0u64;
-            for position in 0..self.program.nodes.len() {
-                let node = NodeId(position as u32);
-                if self.nodes[position].trace != Some(id) || !self.nodes[position].needed {
-                    continue;
-                }
-                let repeats = self.repeats(node, steps);
-                price.flops = price.flops.saturating_add(self.node_flops(node).saturating_mul(repeats));
-                let bytes = self.nodes[position]
-                    .outputs
-                    .iter()
-                    .fold(0u64, |sum, output| sum.saturating_add(output.bytes(ASSUMED_LENGTH)));
-                values = values.saturating_add(bytes);
-                if let NodeKind::Save(value) = &self.program.node(node).kind {
-                    let saved = self.nodes[value.node.index()].outputs.get(value.output as usize);
-                    let bytes = saved.map_or(0, |saved| saved.bytes(ASSUMED_LENGTH)).saturating_mul(repeats);
-                    price.result_bytes = price.result_bytes.saturating_add(bytes);
-                }
-            }
-            let back =
-                self.gradients.iter().filter(|plan| self.nodes[plan.backward.index()].trace == Some(id));
-            if back.clone().next().is_some() {
-                peak = peak.saturating_add(kept);
-            }
-            for plan in back {
-                price.flops = price.flops.saturating_add(back_flops);
-                for &node in &plan.path {
-                    price.flops = price.flops.saturating_add(self.node_flops(node).saturating_mul(2));
-                }
-            }
-            price.peak_bytes = price.peak_bytes.max(peak.saturating_add(values));
         }
+        let mut made = vec![0_usize; self.program.nodes.len()];
+        let mut read = vec![0_usize; self.program.nodes.len()];
+        for position in 0..self.program.nodes.len() {
+            let (id, checked) = (NodeId(position as u32), &self.nodes[position]);
+            if !checked.needed {
+                continue;
+            }
+            let values = self.program.node(id).values();
+            let mut wave = values.iter().map(|value| made[value.node.index()]).max().unwrap_or(0);
+            match (&self.program.node(id).kind, checked.trace) {
+                (NodeKind::Get(HookAddress { invoke, .. }) | NodeKind::Generated(invoke), Some(trace)) => {
+                    wave = of_invoke.get(&(trace, *invoke)).copied().unwrap_or(0);
+                }
+                // What is set from a later wave waits for it.
+                (
+                    NodeKind::Set { address: HookAddress { invoke, .. }, .. }
+                    | NodeKind::Skip { invoke, .. }
+                    | NodeKind::SetWeight { invoke, .. },
+                    Some(trace),
+                ) => {
+                    if let Some(own) = of_invoke.get_mut(&(trace, *invoke)) {
+                        *own = wave.max(*own);
+                        wave = *own;
+                    }
+                }
+                _ => {}
+            }
+            if let NodeKind::SetWeight { value, .. } = &self.program.node(id).kind {
+                // The numbers once more, and in the form that runs, beside the value itself.
+                let set = self.nodes[value.node.index()].outputs.get(value.output as usize);
+                let bytes = set.map_or(0, |set| set.bytes(ASSUMED_LENGTH));
+                waves.hold(wave, wave, bytes.saturating_mul(2));
+            }
+            made[position] = wave;
+            read[position] = wave;
+            for value in values {
+                let last = &mut read[value.node.index()];
+                *last = wave.max(*last);
+            }
+            let repeats = self.repeats(id, checked.trace.map_or(1, |trace| totals[trace.index()]));
+            price.flops = price.flops.saturating_add(self.node_flops(id).saturating_mul(repeats));
+            if let NodeKind::Save(value) = &self.program.node(id).kind {
+                let saved = self.nodes[value.node.index()].outputs.get(value.output as usize);
+                let bytes = saved.map_or(0, |saved| saved.bytes(ASSUMED_LENGTH)).saturating_mul(repeats);
+                price.result_bytes = price.result_bytes.saturating_add(bytes);
+            }
+        }
+        for (position, checked) in self.nodes.iter().enumerate().filter(|(_, checked)| checked.needed) {
+            let outputs = checked.outputs.iter();
+            let bytes = outputs.fold(0_u64, |sum, output| sum.saturating_add(output.bytes(ASSUMED_LENGTH)));
+            waves.hold(made[position], read[position], bytes);
+        }
+        self.price_of_going_back(&of_invoke, &mut price, &mut waves);
         let constants = self
             .program
             .constants
             .values()
             .fold(0u64, |sum, constant| sum.saturating_add(constant.bytes.len() as u64));
-        price.peak_bytes = price.peak_bytes.saturating_add(constants).saturating_add(price.result_bytes);
+        price.peak_bytes = waves.peak().saturating_add(constants).saturating_add(price.result_bytes);
         price
+    }
+
+    /// Going back takes about twice what going there took, and what it reads is kept: of the invokes that it goes through,
+    /// which of a sweep's cell are its own, not those of all cells.
+    fn price_of_going_back(
+        &self,
+        of_invoke: &HashMap<(NodeId, usize), usize>,
+        price: &mut Price,
+        waves: &mut Waves,
+    ) {
+        // Of each invoke that is gone back through: what once takes.
+        let mut known: HashMap<(NodeId, usize), u64> = HashMap::new();
+        for plan in &self.gradients {
+            let Some(trace) = self.nodes[plan.backward.index()].trace else { continue };
+            let NodeKind::Trace(definition) = &self.program.node(trace).kind else { continue };
+            let mut through: BTreeSet<usize> = BTreeSet::new();
+            for &node in plan.path.iter().chain(&plan.targets) {
+                self.program.node(node).kind.clone().for_each_invoke_mut(&mut |invoke| {
+                    through.insert(*invoke);
+                });
+            }
+            for number in through {
+                let flops = *known.entry((trace, number)).or_insert_with(|| {
+                    let Some(Prompts::Tokens(prompts)) =
+                        definition.invokes.get(number).map(|invoke| &invoke.prompts)
+                    else {
+                        return 0;
+                    };
+                    let (spec, wave) =
+                        (self.spec(trace), of_invoke.get(&(trace, number)).copied().unwrap_or(0));
+                    prompts.iter().map(|tokens| tokens.len() as u64).fold(0, |sum: u64, length| {
+                        waves.hold(wave, wave, kept_bytes(spec, length));
+                        sum.saturating_add(forward_flops(spec, length).saturating_mul(2))
+                    })
+                });
+                price.flops = price.flops.saturating_add(flops);
+            }
+            for &node in &plan.path {
+                price.flops = price.flops.saturating_add(self.node_flops(node).saturating_mul(2));
+            }
+        }
     }
 
     /// How often a node runs.
@@ -93,56 +214,6 @@ impl Checker<'_> {
         }
     }
 
-    /// Two operations for each weight of a matrix and each token, and attention's own products.
-    fn forward_flops(&self, context: u64) -> u64 {
-        let sizes = &self.spec.sizes;
-        let embedding = sizes.vocabulary.saturating_mul(sizes.hidden);
-        let matrices = self.spec.parameters.iter().filter(|parameter| parameter.shape.len() == 2);
-        let weights = matrices.fold(0u64, |sum, parameter| {
-            sum.saturating_add(
-                parameter.shape.iter().fold(1u64, |product, &size| product.saturating_mul(size)),
-            )
-        });
-        let weights = weights.max(embedding);
-        let attention =
-            sizes.layers.saturating_mul(sizes.heads).saturating_mul(sizes.head_size).saturating_mul(4);
-        let pairs = context.saturating_mul(context.saturating_add(1)) / 2;
-        weights.saturating_mul(2).saturating_mul(context).saturating_add(attention.saturating_mul(pairs))
-    }
-
-    /// The buffers of a pass for one prompt, and its keys and values.
-    fn forward_bytes(&self, length: u64, context: u64) -> u64 {
-        let sizes = &self.spec.sizes;
-        let attention = sizes.heads.saturating_mul(sizes.head_size);
-        let width = sizes
-            .hidden
-            .saturating_mul(4)
-            .saturating_add(sizes.inner.saturating_mul(2))
-            .saturating_add(attention.saturating_mul(4));
-        let cache = sizes
-            .layers
-            .saturating_mul(sizes.key_value_heads)
-            .saturating_mul(sizes.head_size)
-            .saturating_mul(2);
-        let logits = sizes.vocabulary;
-        length
-            .saturating_mul(width.saturating_add(logits))
-            .saturating_add(context.saturating_mul(cache))
-            .saturating_mul(4)
-    }
-
-    /// What is kept of a pass for the way back, for one prompt: what every layer's norms, activations and attention read.
-    fn kept_bytes(&self, length: u64) -> u64 {
-        let sizes = &self.spec.sizes;
-        let attention = sizes.heads.saturating_mul(sizes.head_size);
-        let layer = sizes
-            .hidden
-            .saturating_mul(2)
-            .saturating_add(sizes.inner.saturating_mul(3))
-            .saturating_add(attention.saturating_mul(3));
-        length.saturating_mul(sizes.layers).saturating_mul(layer).saturating_mul(4)
-    }
-
     fn node_flops(&self, id: NodeId) -> u64 {
         match &self.program.node(id).kind {
             NodeKind::Operation(operation) => {
@@ -154,13 +225,13 @@ impl Checker<'_> {
                 (operation.kind.definition().rule)(&mut context).map_or(0, |typed| typed.flops)
             }
             NodeKind::Apply { .. } => {
-                let Some(module) =
-                    self.nodes[id.index()].module.and_then(|module| self.spec.modules.get(module))
+                let spec = self.spec(id);
+                let Some(module) = self.nodes[id.index()].module.and_then(|module| spec.modules.get(module))
                 else {
                     return 0;
                 };
                 let prefix = format!("{}.", module.path);
-                let own = self.spec.parameters.iter().filter(|parameter| parameter.name.starts_with(&prefix));
+                let own = spec.parameters.iter().filter(|parameter| parameter.name.starts_with(&prefix));
                 let weights = own.fold(0u64, |sum, parameter| {
                     sum.saturating_add(
                         parameter.shape.iter().fold(1u64, |product, &size| product.saturating_mul(size)),
@@ -168,7 +239,7 @@ impl Checker<'_> {
                 });
                 // A tied unembedding has no parameter of its own.
                 let weights = if weights == 0 {
-                    self.spec.sizes.vocabulary.saturating_mul(self.spec.sizes.hidden)
+                    spec.sizes.vocabulary.saturating_mul(spec.sizes.hidden)
                 } else {
                     weights
                 };
@@ -184,4 +255,49 @@ impl Checker<'_> {
             _ => 0,
         }
     }
+}
+
+/// Two operations for each weight of a matrix and each token, and attention's own products.
+fn forward_flops(spec: &ModelSpec, context: u64) -> u64 {
+    let sizes = &spec.sizes;
+    let embedding = sizes.vocabulary.saturating_mul(sizes.hidden);
+    let matrices = spec.parameters.iter().filter(|parameter| parameter.shape.len() == 2);
+    let weights = matrices.fold(0u64, |sum, parameter| {
+        sum.saturating_add(parameter.shape.iter().fold(1u64, |product, &size| product.saturating_mul(size)))
+    });
+    let weights = weights.max(embedding);
+    let attention =
+        sizes.layers.saturating_mul(sizes.heads).saturating_mul(sizes.head_size).saturating_mul(4);
+    let pairs = context.saturating_mul(context.saturating_add(1)) / 2;
+    weights.saturating_mul(2).saturating_mul(context).saturating_add(attention.saturating_mul(pairs))
+}
+
+/// The buffers of a pass for one prompt, and its keys and values.
+fn forward_bytes(spec: &ModelSpec, length: u64, context: u64) -> u64 {
+    let sizes = &spec.sizes;
+    let attention = sizes.heads.saturating_mul(sizes.head_size);
+    let width = sizes
+        .hidden
+        .saturating_mul(4)
+        .saturating_add(sizes.inner.saturating_mul(2))
+        .saturating_add(attention.saturating_mul(4));
+    let cache =
+        sizes.layers.saturating_mul(sizes.key_value_heads).saturating_mul(sizes.head_size).saturating_mul(2);
+    let logits = sizes.vocabulary;
+    length
+        .saturating_mul(width.saturating_add(logits))
+        .saturating_add(context.saturating_mul(cache))
+        .saturating_mul(4)
+}
+
+/// What is kept of a pass for the way back, for one prompt: what every layer's norms, activations and attention read.
+fn kept_bytes(spec: &ModelSpec, length: u64) -> u64 {
+    let sizes = &spec.sizes;
+    let attention = sizes.heads.saturating_mul(sizes.head_size);
+    let layer = sizes
+        .hidden
+        .saturating_mul(2)
+        .saturating_add(sizes.inner.saturating_mul(3))
+        .saturating_add(attention.saturating_mul(3));
+    length.saturating_mul(sizes.layers).saturating_mul(layer).saturating_mul(4)
 }

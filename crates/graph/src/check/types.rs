@@ -31,6 +31,23 @@ impl Checker<'_> {
                 _ => self.node_type(id, &[], Phase::Prompt),
             }
         }
+        self.same_types();
+    }
+
+    /// What a loop carries has one type in all iterations.
+    fn same_types(&mut self) {
+        for same in &self.program.same_types {
+            let of = |value: Value| self.nodes.get(value.node.index())?.outputs.get(value.output as usize);
+            let (Some(first), Some(next)) = (of(same.first), of(same.next)) else { continue };
+            let fits = first.dtype == next.dtype
+                && first.shape.len() == next.shape.len()
+                && first.shape.iter().zip(&next.shape).all(|(first, next)| first.could_equal(next));
+            if !fits {
+                let message = format!("`{}` is {first} at first, and {next} later", same.what);
+                let hint = "it must have one number type and shape throughout: carry a tensor of the final size, or use `to`";
+                self.fault(same.at, message, Some(hint.into()));
+            }
+        }
     }
 
     /// The width of an invoke's rectangle: its longest prompt.
@@ -39,11 +56,11 @@ impl Checker<'_> {
             Prompts::Tokens(prompts) => {
                 Dimension::known(prompts.iter().map(Vec::len).max().unwrap_or(0) as u64)
             }
-            Prompts::Text { .. } => Dimension::symbol(self.fresh()),
+            Prompts::Text { .. } | Prompts::Axis(_) => Dimension::symbol(self.fresh()),
         }
     }
 
-    fn fresh(&mut self) -> Symbol {
+    pub(super) fn fresh(&mut self) -> Symbol {
         let symbol = Symbol(self.next_symbol);
         self.next_symbol += 1;
         symbol
@@ -82,18 +99,19 @@ impl Checker<'_> {
 
     fn node_type(&mut self, id: NodeId, lengths: &[Dimension], phase: Phase) {
         let node = self.program.node(id);
+        self.guards(id);
         // A node that reads a value whose own type is at fault is not reported again.
         let of = match node.kind.gradient() {
             Some((_, GradientOf::Value(value))) => Some(*value),
             _ => None,
         };
-        for value in node.kind.values().into_iter().chain(of) {
+        for value in node.values().into_iter().chain(of) {
             let outputs = self.nodes[value.node.index()].outputs.len();
             if outputs == 0 {
                 return;
             }
             if value.output as usize >= outputs {
-                let name = &self.program.node(value.node).name;
+                let name = self.program.node(value.node).label();
                 let message = format!(
                     "`{name}` has {outputs} output{}; output {} is not there",
                     if outputs == 1 { "" } else { "s" },
@@ -109,6 +127,26 @@ impl Checker<'_> {
                     self.written(id, &format!("`{}`", address.hook), *value, &target);
                 }
                 Vec::new()
+            }
+            NodeKind::Skip { invoke, step, value, .. } => {
+                if let Some(address) = self.skipped_output(id, *invoke, *step)
+                    && let Some(target) = self.hook_type(id, &address, lengths, phase)
+                {
+                    self.written(id, &format!("`{}`", address.hook), *value, &target);
+                }
+                Vec::new()
+            }
+            NodeKind::Stop { invoke, when } => {
+                self.stop(id, *invoke, *when);
+                Vec::new()
+            }
+            NodeKind::Weight { index, .. } => self.weight(id, index.as_deref()).into_iter().collect(),
+            NodeKind::SetWeight { value, .. } => {
+                self.set_weight(id, *value);
+                Vec::new()
+            }
+            NodeKind::Merge { condition, then, otherwise } => {
+                self.merge(id, *condition, *then, *otherwise).into_iter().collect()
             }
             NodeKind::Apply { input, .. } => self.application(id, *input).into_iter().collect(),
             NodeKind::Operation(operation) => {
@@ -162,11 +200,23 @@ impl Checker<'_> {
                 Vec::new()
             }
             NodeKind::Trace(_) | NodeKind::Steps { .. } | NodeKind::Save(_) | NodeKind::Log(_) => Vec::new(),
+            // Surface nodes were refused before.
+            NodeKind::Sweep(_)
+            | NodeKind::Loop(_)
+            | NodeKind::Cond(_)
+            | NodeKind::Branch(_)
+            | NodeKind::Edit(_)
+            | NodeKind::Parameter(_)
+            | NodeKind::Carried(_)
+            | NodeKind::Reduce(_)
+            | NodeKind::GetAll(_)
+            | NodeKind::SetAll(_)
+            | NodeKind::Cache(_) => Vec::new(),
         };
         self.nodes[id.index()].outputs = outputs;
     }
 
-    fn prompts(&self, id: NodeId, invoke: usize) -> Dimension {
+    pub(super) fn prompts(&self, id: NodeId, invoke: usize) -> Dimension {
         let invoke = self.trace_of(id).and_then(|trace| trace.invokes.get(invoke));
         Dimension::known(invoke.map_or(0, |invoke| invoke.prompts.count()) as u64)
     }
@@ -184,7 +234,7 @@ impl Checker<'_> {
         lengths: &[Dimension],
         phase: Phase,
     ) -> Option<TensorType> {
-        let hook = self.spec.hook_points.get(self.nodes[id.index()].place?)?;
+        let hook = self.spec(id).hook_points.get(self.nodes[id.index()].place?)?;
         let prompt = lengths.get(address.invoke)?.clone();
         let phase = match address.step {
             None => phase,
@@ -283,11 +333,11 @@ impl Checker<'_> {
 
     /// The type of a module's result on a value.
     fn application(&mut self, id: NodeId, input: Value) -> Option<TensorType> {
-        let module = self.spec.modules.get(self.nodes[id.index()].module?)?;
+        let spec = self.spec(id);
+        let module = spec.modules.get(self.nodes[id.index()].module?)?;
         let given = self.nodes[input.node.index()].outputs[input.output as usize].clone();
-        let hook = |name: &str| {
-            self.spec.hook_points.iter().find(|hook| hook.module == module.path && hook.name == name)
-        };
+        let hook =
+            |name: &str| spec.hook_points.iter().find(|hook| hook.module == module.path && hook.name == name);
         let (Some(taken), Some(result)) = (hook("input"), hook("output")) else {
             self.fault(id, format!("`{}` cannot be applied by itself", module.path), None);
             return None;

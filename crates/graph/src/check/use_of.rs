@@ -21,8 +21,8 @@ impl Checker<'_> {
         for position in 0..self.program.nodes.len() {
             let id = NodeId(position as u32);
             match &self.program.node(id).kind {
-                NodeKind::Save(_) | NodeKind::Log(_) => open.push(id),
-                NodeKind::Set { .. } => {
+                NodeKind::Save(_) | NodeKind::Log(_) | NodeKind::Stop { .. } => open.push(id),
+                NodeKind::Set { .. } | NodeKind::Skip { .. } | NodeKind::SetWeight { .. } => {
                     if let Some((invoke, event)) = self.event(id) {
                         setters.entry((self.nodes[position].trace, invoke)).or_default().events.push(event);
                     }
@@ -37,7 +37,7 @@ impl Checker<'_> {
             if std::mem::replace(&mut self.nodes[id.index()].needed, true) {
                 continue;
             }
-            open.extend(self.program.node(id).kind.values().iter().map(|value| value.node));
+            open.extend(self.program.node(id).values().iter().map(|value| value.node));
             if let Some((backward, of)) = self.program.node(id).kind.gradient() {
                 open.push(backward);
                 if let GradientOf::Value(value) = of {
@@ -68,10 +68,20 @@ impl Checker<'_> {
                 }
             }
         }
-        for position in 0..self.program.nodes.len() {
+        let mut leaves = vec![false; self.program.nodes.len()];
+        for (checked, node) in self.nodes.iter().zip(&self.program.nodes) {
+            if let Some(trace) = checked.trace.filter(|_| {
+                checked.needed && !matches!(node.kind, NodeKind::Trace(_) | NodeKind::Stop { .. })
+            }) {
+                leaves[trace.index()] = true;
+            }
+        }
+        for (position, leaves) in leaves.into_iter().enumerate() {
             let id = NodeId(position as u32);
             match &self.program.node(id).kind {
-                NodeKind::Set { .. } if !self.nodes[position].needed => {
+                NodeKind::Set { .. } | NodeKind::Skip { .. } | NodeKind::SetWeight { .. }
+                    if !self.nodes[position].needed && !self.program.node(id).optional =>
+                {
                     let described = self.described(id);
                     let hint = "save something that is computed after it, or remove it".to_owned();
                     self.fault(
@@ -82,19 +92,12 @@ impl Checker<'_> {
                         Some(hint),
                     );
                 }
-                NodeKind::Trace(_) => {
-                    let leaves = self.nodes.iter().zip(&self.program.nodes).any(|(checked, node)| {
-                        checked.trace == Some(id)
-                            && checked.needed
-                            && !matches!(node.kind, NodeKind::Trace(_))
-                    });
-                    if !leaves {
-                        self.fault(
-                            id,
-                            "nothing of this trace is saved",
-                            Some("mark what you want back with `save`".into()),
-                        );
-                    }
+                NodeKind::Trace(_) if !leaves => {
+                    self.fault(
+                        id,
+                        "nothing of this trace is saved",
+                        Some("mark what you want back with `save`".into()),
+                    );
                 }
                 _ => {}
             }

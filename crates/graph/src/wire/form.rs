@@ -33,6 +33,35 @@ pub(super) enum FieldKind {
     Shape,
     /// The elements of a literal.
     Elements,
+    /// The axes of a sweep or loop.
+    Over,
+    /// What a loop carries: a value for each name.
+    Carry,
+    /// What each carried value is next: a value of the body for each name.
+    Next,
+    /// Values of the body.
+    Yields,
+    /// A branch of a condition.
+    Branch,
+    /// Names of edits.
+    Edits,
+    /// What an invoke is called.
+    Name,
+    /// How values of cells become one.
+    Reduction,
+    /// Texts: patterns of hook points.
+    Texts,
+}
+
+/// Where a node may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stands {
+    /// In a trace, or in a body inside one.
+    InTrace,
+    /// In the program's own body, or in a body outside traces.
+    OutsideTraces,
+    /// In either.
+    Anywhere,
 }
 
 /// One field of a form.
@@ -48,6 +77,7 @@ pub(super) struct Field {
 #[derive(Debug)]
 pub(super) struct Form {
     pub(super) op: &'static str,
+    pub(super) stands: Stands,
     /// Whether other nodes can refer to a value of it.
     pub(super) has_value: bool,
     pub(super) fields: &'static [Field],
@@ -62,12 +92,18 @@ const fn optional(name: &'static str, kind: FieldKind, summary: &'static str) ->
     Field { name, kind, required: false, summary }
 }
 
+const BOOLEAN: FieldKind = FieldKind::Parameter(ParameterKind::Boolean);
 const TENSOR: FieldKind = FieldKind::Parameter(ParameterKind::Tensor);
 const TEXT: FieldKind = FieldKind::Parameter(ParameterKind::Text);
 const DTYPE: FieldKind = FieldKind::Parameter(ParameterKind::DType);
 const INVOKE: Field =
     optional("invoke", FieldKind::InvokeName, "Whose; may be left out where the trace has one invoke.");
 const HOOK: Field = required("hook", TEXT, "The hook point: `<module path>.<name>`, or an alias.");
+const EXCEPT: Field = optional("except", FieldKind::Texts, "With a pattern: hook points that are left out.");
+const OVER: &str =
+    "The axes: objects of one or more parameters of equal length, which go along an axis together.";
+const REGION_INVOKES: Field =
+    optional("invokes", FieldKind::Invokes, "Inside a trace: inputs that each cell has for itself.");
 const BACKWARD: Field = required("backward", FieldKind::Backward, "The `backward` that computes it.");
 const GRADIENT_OF: Field = optional("of", TENSOR, "The value that it is the gradient of; or a `hook`.");
 const GRADIENT_HOOK: Field =
@@ -79,9 +115,16 @@ const STEP: Field =
 pub(super) const FORMS: &[Form] = &[
     Form {
         op: "trace",
+        stands: Stands::OutsideTraces,
         has_value: false,
         summary: "One or more invokes and one graph over them, run on the model.",
         fields: &[
+            optional(
+                "model",
+                TEXT,
+                "The model that it runs on, by the name that the engine knows it by; left out: the program's own.",
+            ),
+            optional("edits", FieldKind::Edits, "Edits of all its invokes, in order."),
             required("invokes", FieldKind::Invokes, "The inputs."),
             optional("generate", FieldKind::Generation, "How to generate; left out: one forward pass."),
             required("body", FieldKind::Body, "The graph, in program order."),
@@ -89,18 +132,32 @@ pub(super) const FORMS: &[Form] = &[
     },
     Form {
         op: "get",
+        stands: Stands::InTrace,
         has_value: true,
-        summary: "Reads a hook point's value.",
-        fields: &[INVOKE, HOOK, STEP],
+        summary: "Reads a hook point's value, or those of all that match a pattern, stacked.",
+        fields: &[INVOKE, HOOK, STEP, EXCEPT],
     },
     Form {
         op: "set",
+        stands: Stands::InTrace,
         has_value: false,
-        summary: "Replaces a hook point's value.",
-        fields: &[INVOKE, HOOK, STEP, required("value", TENSOR, "The new value.")],
+        summary: "Replaces a hook point's value, or those of all that match a pattern.",
+        fields: &[
+            INVOKE,
+            HOOK,
+            STEP,
+            EXCEPT,
+            required("value", TENSOR, "The new value."),
+            optional(
+                "each",
+                BOOLEAN,
+                "With a pattern: the k-th row of the value is for the k-th hook point.",
+            ),
+        ],
     },
     Form {
         op: "apply",
+        stands: Stands::Anywhere,
         has_value: true,
         summary: "Applies a module of the model to a value; fires no hook point.",
         fields: &[
@@ -110,6 +167,7 @@ pub(super) const FORMS: &[Form] = &[
     },
     Form {
         op: "literal",
+        stands: Stands::Anywhere,
         has_value: true,
         summary: "A small tensor written in the program.",
         fields: &[
@@ -120,36 +178,42 @@ pub(super) const FORMS: &[Form] = &[
     },
     Form {
         op: "constant",
+        stands: Stands::Anywhere,
         has_value: true,
         summary: "A tensor that travels beside the program, in the safetensors file that holds it.",
         fields: &[required("key", TEXT, "Its name in the file.")],
     },
     Form {
         op: "tokens",
+        stands: Stands::InTrace,
         has_value: true,
         summary: "The invoke's token ids: [prompts, length], i64, left-padded with 0.",
         fields: &[INVOKE],
     },
     Form {
         op: "lengths",
+        stands: Stands::InTrace,
         has_value: true,
         summary: "The number of tokens of each prompt of the invoke: [prompts], i64.",
         fields: &[INVOKE],
     },
     Form {
         op: "mask",
+        stands: Stands::InTrace,
         has_value: true,
         summary: "Which cells of the invoke's rectangle are real: [prompts, length], bool.",
         fields: &[INVOKE],
     },
     Form {
         op: "generated",
+        stands: Stands::InTrace,
         has_value: true,
         summary: "The tokens that a generation made for the invoke: [prompts, new tokens], i64; -1 after a prompt stopped.",
         fields: &[INVOKE],
     },
     Form {
         op: "steps",
+        stands: Stands::InTrace,
         has_value: false,
         summary: "Steps of a generation: the body runs once at each chosen step.",
         fields: &[
@@ -164,7 +228,125 @@ pub(super) const FORMS: &[Form] = &[
         ],
     },
     Form {
+        op: "sweep",
+        stands: Stands::Anywhere,
+        has_value: true,
+        summary: "One body over a grid of parameters; its values are the yields, stacked in the grid's shape.",
+        fields: &[
+            required("over", FieldKind::Over, OVER),
+            REGION_INVOKES,
+            required("body", FieldKind::Body, "The nodes of each cell."),
+            optional("yields", FieldKind::Yields, "Values of the body."),
+        ],
+    },
+    Form {
+        op: "loop",
+        stands: Stands::Anywhere,
+        has_value: true,
+        summary: "One body again and again, in sequence; its values are the carried ones in the end.",
+        fields: &[
+            optional("over", FieldKind::Over, OVER),
+            optional("count", FieldKind::Natural, "In place of `over`: how often, with the parameter `i`."),
+            REGION_INVOKES,
+            optional("carry", FieldKind::Carry, "What each carried value begins as."),
+            required("body", FieldKind::Body, "The nodes of each iteration."),
+            optional("next", FieldKind::Next, "What each carried value is in the next iteration."),
+        ],
+    },
+    Form {
+        op: "cond",
+        stands: Stands::Anywhere,
+        has_value: true,
+        summary: "Two branches, of which one runs; its values are the yields of that branch.",
+        fields: &[
+            required("condition", TENSOR, "A bool without dimensions."),
+            required("then", FieldKind::Branch, "What runs where it holds."),
+            optional("else", FieldKind::Branch, "What runs where it does not; left out: nothing."),
+        ],
+    },
+    Form {
+        op: "edit",
+        stands: Stands::OutsideTraces,
+        has_value: false,
+        summary: "A stack of edits of one invoke, which later traces and their invokes use by its name.",
+        fields: &[
+            optional("invoke", FieldKind::Name, "How its nodes call the invoke; left out: they need not."),
+            optional("edits", FieldKind::Edits, "Edits that come before its own."),
+            required("body", FieldKind::Body, "Its nodes, in program order."),
+        ],
+    },
+    Form {
+        op: "reduce",
+        stands: Stands::Anywhere,
+        has_value: true,
+        summary: "One value made of all cells of the sweep that it stands in, known after it.",
+        fields: &[
+            required("reduction", FieldKind::Reduction, "How."),
+            required("value", TENSOR, "The value of each cell."),
+            optional(
+                "dim",
+                FieldKind::Parameter(ParameterKind::Integers),
+                "Dimensions of it that count as samples too.",
+            ),
+            optional(
+                "correction",
+                FieldKind::Parameter(ParameterKind::Number),
+                "Of `var` and `covariance`: what is taken off the number of samples; left out: 1.",
+            ),
+            optional("k", FieldKind::Positive, "Of `topk`: how many."),
+            optional("largest", BOOLEAN, "Of `topk`: whether the largest; left out: true."),
+        ],
+    },
+    Form {
+        op: "cache",
+        stands: Stands::InTrace,
+        has_value: false,
+        summary: "Saves every hook point that matches a pattern, each as `name/path`.",
+        fields: &[INVOKE, optional("pattern", TEXT, "Which hook points; left out: all."), EXCEPT, STEP],
+    },
+    Form {
+        op: "stop",
+        stands: Stands::InTrace,
+        has_value: false,
+        summary: "Inside `steps`: ends the generation of the prompts for which a bool holds, after this step's token.",
+        fields: &[INVOKE, required("when", TENSOR, "A bool, without dimensions or [prompts].")],
+    },
+    Form {
+        op: "skip",
+        stands: Stands::InTrace,
+        has_value: false,
+        summary: "Gives a module's output without running the module.",
+        fields: &[
+            INVOKE,
+            required("module", TEXT, "The module's path or alias."),
+            STEP,
+            required("value", TENSOR, "The output."),
+        ],
+    },
+    Form {
+        op: "weight",
+        stands: Stands::Anywhere,
+        has_value: true,
+        summary: "A parameter of the model as it was loaded, f32 in the checkpoint's layout, or a part of it.",
+        fields: &[
+            required("parameter", TEXT, "Its name in transformers, or by an alias of its module."),
+            optional("index", FieldKind::Parameter(ParameterKind::Index), "Which part; left out: all of it."),
+        ],
+    },
+    Form {
+        op: "set_weight",
+        stands: Stands::InTrace,
+        has_value: false,
+        summary: "Runs an invoke with another parameter: all of its steps, and no other invoke.",
+        fields: &[
+            INVOKE,
+            required("parameter", TEXT, "Its name in transformers, or by an alias of its module."),
+            required("value", TENSOR, "The parameter, of the same shape."),
+        ],
+    },
+    Form {
         op: "save",
+        stands: Stands::Anywhere,
         has_value: false,
         summary: "Returns a value, under this node's name.",
         fields: &[required("value", TENSOR, "What is returned.")],
@@ -172,12 +354,14 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         // `log` is the logarithm.
         op: "print",
+        stands: Stands::Anywhere,
         has_value: false,
         summary: "Streams a small value to the caller while the program runs.",
         fields: &[required("value", TENSOR, "What is streamed.")],
     },
     Form {
         op: "backward",
+        stands: Stands::InTrace,
         has_value: false,
         summary: "Goes back from a value to what it was computed from, for `grad` and `set_grad`.",
         fields: &[
@@ -187,12 +371,14 @@ pub(super) const FORMS: &[Form] = &[
     },
     Form {
         op: "grad",
+        stands: Stands::InTrace,
         has_value: true,
         summary: "Reads the gradient of a value or of a hook point.",
         fields: &[BACKWARD, GRADIENT_OF, INVOKE, GRADIENT_HOOK],
     },
     Form {
         op: "set_grad",
+        stands: Stands::InTrace,
         has_value: false,
         summary: "Replaces the gradient of a value or of a hook point on the way back.",
         fields: &[
@@ -218,6 +404,19 @@ impl Op {
             Op::Form(form) => form.has_value,
             Op::Operation(_) => true,
         }
+    }
+
+    /// Where a node of it may stand.
+    pub(super) fn stands(self) -> Stands {
+        match self {
+            Op::Form(form) => form.stands,
+            Op::Operation(_) => Stands::Anywhere,
+        }
+    }
+
+    /// Whether it is the form of that name.
+    pub(super) fn is(self, name: &str) -> bool {
+        matches!(self, Op::Form(form) if form.op == name)
     }
 
     /// Whether a node of it owns a body.

@@ -30,6 +30,7 @@ mod layout;
 mod outline;
 mod read_argument;
 mod read_program;
+mod read_region;
 mod read_trace;
 mod reader;
 mod scan;

@@ -34,7 +34,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn argument(&mut self, kind: ParameterKind, item: Item<'t>) -> Option<Argument> {
+    pub(super) fn argument(&mut self, kind: ParameterKind, item: Item<'t>) -> Option<Argument> {
         Some(match kind {
             ParameterKind::Tensor => Argument::Value(self.value(item)?),
             ParameterKind::Operand if item.text().is_some() => Argument::Value(self.value(item)?),
@@ -115,7 +115,7 @@ impl<'t> Reader<'t> {
     }
 }
 
-fn is_object_with(item: Item<'_>, key: &str) -> bool {
+pub(super) fn is_object_with(item: Item<'_>, key: &str) -> bool {
     item.entries().is_some_and(|entries| entries.iter().any(|(other, _)| other == key))
 }
 

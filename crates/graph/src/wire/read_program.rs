@@ -1,17 +1,17 @@
 //! Reads a program: its frame, its nodes, their sources.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::form::is_name;
-use super::form::{self, COMMON, Form, Op};
+use super::form::{self, COMMON, Form, Op, Stands};
 use super::json::{Item, Items, Json};
-use super::outline::{Outline, Reference};
-use super::reader::{Fields, Invokes, Reader, Segment};
+use super::outline::{Outline, Reference, Role};
+use super::reader::{Fields, Reader, Segment};
 use super::{VERSION, json};
 use crate::dtype::DType;
 use crate::fault::{Fault, Faults, quote};
 use crate::limits;
-use crate::operation::OperationKind;
+use crate::operation::{Argument, OperationKind, ParameterKind};
 use crate::program::{
     Constant, GradientOf, HookAddress, Node, NodeId, NodeKind, Program, SourceLocation, StepSelection, Value,
 };
@@ -44,7 +44,7 @@ pub(super) fn read(bytes: &[u8], constants: BTreeMap<String, Constant>) -> Resul
     });
     let seed = reader.optional(fields, "seed", Reader::natural);
     let body =
-        reader.required(fields, "body", |reader, item| reader.items(item, "a list of nodes", limits::TRACES));
+        reader.required(fields, "body", |reader, item| reader.items(item, "a list of nodes", limits::NODES));
     let Some(body) = body else { return Err(reader.faults) };
     let mut faults = reader.faults;
     let outline = Outline::new(body, &mut faults);
@@ -64,6 +64,7 @@ pub(super) fn read(bytes: &[u8], constants: BTreeMap<String, Constant>) -> Resul
         nodes,
         body,
         constants,
+        same_types: Vec::new(),
     })
 }
 
@@ -94,23 +95,28 @@ impl<'t> Reader<'t> {
     /// One node; none where a fault was noted.
     fn node(&mut self, id: NodeId, constants: &BTreeMap<String, Constant>) -> Option<Node> {
         let entry = &self.outline.entries[id.index()];
-        let (item, op, parent) = (entry.item, entry.op, entry.parent);
+        let (item, role, trace) = (entry.item, entry.role, entry.trace);
+        let op = match role {
+            Role::Node(op) => op,
+            Role::Parameter => return self.parameter_node(id, item),
+            Role::Carried => return self.carried_node(id, item),
+            Role::Branch => return self.branch_node(id, item),
+        };
         let Some(entries) = item.entries() else { return self.expected("a node", item) };
         self.source =
             self.read_source(entries.iter().find(|(key, _)| key == "source").map(|(_, json)| json.into()));
         let Some(op) = op else { return self.unknown_op(entries) };
         let name =
             self.read_name(id, entries.iter().find(|(key, _)| key == "name").map(|(_, json)| json.into()));
-        let is_trace = matches!(op, Op::Form(form) if form.op == "trace");
-        match parent {
-            None if !is_trace => {
+        match op.stands() {
+            Stands::InTrace if trace.is_none() => {
                 self.fault_with_hint::<()>("stands outside a trace", "put it into the `body` of a `trace`");
             }
-            Some(_) if is_trace => {
-                self.fault_with_hint::<()>(
-                    "a trace inside a trace",
-                    "traces stand in the program's own `body`, in sequence",
-                );
+            Stands::OutsideTraces if trace.is_some() => {
+                let message =
+                    if op.is("trace") { "a trace inside a trace" } else { "an edit inside a trace" };
+                let hint = "traces and edits stand in the program's own `body`, in sequence";
+                self.fault_with_hint::<()>(message, hint);
             }
             _ => {}
         }
@@ -118,7 +124,7 @@ impl<'t> Reader<'t> {
             Op::Form(form) => self.form(id, item, form, constants)?,
             Op::Operation(kind) => self.operation_node(item, kind)?,
         };
-        Some(Node { name: name?, kind, source: self.source.clone() })
+        Some(Node { source: self.source.clone(), ..Node::new(name?, kind) })
     }
 
     fn unknown_op<T>(&mut self, entries: &'t [(std::borrow::Cow<'t, str>, Json<'t>)]) -> Option<T> {
@@ -166,19 +172,20 @@ impl<'t> Reader<'t> {
     ) -> Option<NodeKind> {
         let known: Vec<&str> = COMMON.into_iter().chain(form.fields.iter().map(|field| field.name)).collect();
         let fields = self.fields(item, form.op, &known)?;
-        let body = self.outline.entries[id.index()].body.clone();
+        let owned = self.outline.entries[id.index()].owned.clone();
+        let body = owned.body.clone();
         match form.op {
             "trace" => self.trace(fields, body).map(NodeKind::Trace),
-            "get" => self.address(fields).map(NodeKind::Get),
-            "set" => {
-                let address = self.address(fields);
-                let value = self.required(fields, "value", Reader::value);
-                Some(NodeKind::Set { address: address?, value: value? })
-            }
+            "get" => self.get(fields),
+            "set" => self.set(fields),
+            "sweep" => self.sweep(id, fields, owned),
+            "loop" => self.repeat(id, fields, owned),
+            "cond" => self.cond(fields, &owned),
+            "edit" => self.edit(fields, body),
+            "reduce" => self.reduce(id, fields),
+            "cache" => self.cache(fields),
             "apply" => {
-                let module = self.required(fields, "module", |reader, item| {
-                    reader.text(item, "a module's path", limits::TEXT_BYTES).map(str::to_owned)
-                });
+                let module = self.module(fields);
                 let input = self.required(fields, "input", Reader::value);
                 Some(NodeKind::Apply { module: module?, input: input? })
             }
@@ -192,6 +199,34 @@ impl<'t> Reader<'t> {
             "mask" => self.invoke_of(fields).map(NodeKind::Mask),
             "generated" => self.invoke_of(fields).map(NodeKind::Generated),
             "steps" => self.steps(fields, body),
+            "stop" => {
+                let invoke = self.invoke_of(fields);
+                let when = self.required(fields, "when", Reader::value);
+                Some(NodeKind::Stop { invoke: invoke?, when: when? })
+            }
+            "skip" => {
+                let invoke = self.invoke_of(fields);
+                let module = self.module(fields);
+                let step = self.optional(fields, "step", Reader::natural);
+                let value = self.required(fields, "value", Reader::value);
+                Some(NodeKind::Skip { invoke: invoke?, module: module?, step: step?, value: value? })
+            }
+            "weight" => {
+                let parameter = self.parameter_name(fields);
+                let index = self.optional(fields, "index", |reader, item| {
+                    match reader.argument(ParameterKind::Index, item)? {
+                        Argument::Index(items) => Some(items),
+                        _ => None,
+                    }
+                });
+                Some(NodeKind::Weight { parameter: parameter?, index: index? })
+            }
+            "set_weight" => {
+                let invoke = self.invoke_of(fields);
+                let parameter = self.parameter_name(fields);
+                let value = self.required(fields, "value", Reader::value);
+                Some(NodeKind::SetWeight { invoke: invoke?, parameter: parameter?, value: value? })
+            }
             "save" => self.required(fields, "value", Reader::value).map(NodeKind::Save),
             "print" => self.required(fields, "value", Reader::value).map(NodeKind::Log),
             "backward" => {
@@ -222,13 +257,16 @@ impl<'t> Reader<'t> {
         self.operation(fields, kind).map(NodeKind::Operation)
     }
 
-    fn address(&mut self, fields: Fields<'t>) -> Option<HookAddress> {
-        let invoke = self.invoke_of(fields);
-        let hook = self.required(fields, "hook", |reader, item| {
-            reader.text(item, "a hook point", limits::TEXT_BYTES).map(str::to_owned)
-        });
-        let step = self.optional(fields, "step", Reader::natural);
-        Some(HookAddress { invoke: invoke?, hook: hook?, step: step? })
+    fn module(&mut self, fields: Fields<'t>) -> Option<String> {
+        self.required(fields, "module", |reader, item| {
+            reader.text(item, "a module's path", limits::TEXT_BYTES).map(str::to_owned)
+        })
+    }
+
+    fn parameter_name(&mut self, fields: Fields<'t>) -> Option<String> {
+        self.required(fields, "parameter", |reader, item| {
+            reader.text(item, "a parameter's name", limits::TEXT_BYTES).map(str::to_owned)
+        })
     }
 
     /// What a gradient is the gradient of: a value, or a hook point of an invoke.
@@ -239,7 +277,13 @@ impl<'t> Reader<'t> {
             (Some(_), None, Some(_)) => {
                 self.fault_with_hint("a value belongs to no invoke: `invoke` goes with `hook`", hint)
             }
-            (None, Some(_), _) => self.address(fields).map(GradientOf::Hook),
+            (None, Some(_), _) => {
+                let invoke = self.invoke_of(fields);
+                let hook = self.required(fields, "hook", |reader, item| {
+                    reader.text(item, "a hook point", limits::TEXT_BYTES).map(str::to_owned)
+                });
+                Some(GradientOf::Hook(HookAddress { invoke: invoke?, hook: hook?, step: None }))
+            }
             (None, None, _) => self.fault_with_hint("needs the field `of` or the field `hook`", hint),
             (Some(_), Some(_), _) => self.fault_with_hint("has both `of` and `hook`", hint),
         }
@@ -250,9 +294,10 @@ impl<'t> Reader<'t> {
         let name = self.text(item, "the name of a `backward`", limits::TEXT_BYTES)?;
         match self.outline.reference(name, self.node.unwrap_or(NodeId(0))) {
             Reference::NoValue(node, "backward") => Some(node),
-            Reference::Value(_) | Reference::NoValue(..) | Reference::OutOfScope => {
-                self.fault(format!("{} is not a `backward`", quote(name)))
-            }
+            Reference::Value(_)
+            | Reference::NoValue(..)
+            | Reference::OutOfScope(_)
+            | Reference::NotYetReduced => self.fault(format!("{} is not a `backward`", quote(name))),
             Reference::Itself | Reference::Later(_) => self.fault_with_hint(
                 format!("{} does not stand before it", quote(name)),
                 "write the `backward` before the gradients that it computes",
@@ -262,24 +307,28 @@ impl<'t> Reader<'t> {
     }
 
     /// The place of the invoke that a node names, or of the trace's only one.
-    fn invoke_of(&mut self, fields: Fields<'t>) -> Option<usize> {
+    pub(super) fn invoke_of(&mut self, fields: Fields<'t>) -> Option<usize> {
+        let unknown = self.invokes.iter().any(|level| level.places.is_none());
+        let count: usize =
+            self.invokes.iter().filter_map(|level| level.places.as_ref()).map(HashMap::len).sum();
         let Some(item) = fields.optional("invoke") else {
-            return match &self.invokes {
-                Invokes::Unknown => Some(0),
-                Invokes::Known(names) if names.len() == 1 => Some(0),
-                Invokes::Known(names) => {
-                    let count = names.len();
-                    self.fault(format!("needs the field `invoke`: the trace has {count} of them"))
-                }
+            // Where there is none, or they could not be read, a fault was noted already.
+            return match count {
+                0 | 1 => Some(0),
+                _ if unknown => Some(0),
+                count => self.fault(format!("needs the field `invoke`: the trace has {count} of them")),
             };
         };
         self.at(Segment::Key("invoke"), |reader| {
             let name = reader.text(item, "the name of an invoke", limits::TEXT_BYTES)?;
-            let Invokes::Known(names) = &reader.invokes else { return Some(0) };
-            if let Some(&place) = names.get(name) {
+            let levels = || reader.invokes.iter().filter_map(|level| level.places.as_ref());
+            if let Some(&place) = levels().find_map(|places| places.get(name)) {
                 return Some(place);
             }
-            let guess = did_you_mean(name, names.keys().take(1_000).map(AsRef::as_ref));
+            if unknown || reader.invokes.is_empty() {
+                return Some(0);
+            }
+            let guess = did_you_mean(name, levels().flat_map(HashMap::keys).take(1_000).map(AsRef::as_ref));
             let message = format!("the trace has no invoke {}", quote(name));
             reader.fault_with_guess(message, guess)
         })
@@ -334,6 +383,15 @@ impl<'t> Reader<'t> {
 
     /// A reference to an earlier node's value: its name, or `name.1` for a further output.
     pub(super) fn value(&mut self, item: Item<'t>) -> Option<Value> {
+        self.value_seen(item, false)
+    }
+
+    /// The same, seen from the end of the body of the node that is being read.
+    pub(super) fn inner_value(&mut self, item: Item<'t>) -> Option<Value> {
+        self.value_seen(item, true)
+    }
+
+    fn value_seen(&mut self, item: Item<'t>, inside: bool) -> Option<Value> {
         let text = self.text(item, "the name of a node", limits::TEXT_BYTES + 16)?;
         let (name, output) = match text.split_once('.') {
             None => (text, 0),
@@ -354,9 +412,18 @@ impl<'t> Reader<'t> {
             }
         };
         let from = self.node.unwrap_or(NodeId(0));
+        let reference = match inside {
+            true => self.outline.reference_inside(name, from),
+            false => self.outline.reference(name, from),
+        };
+        self.referred(name, reference).map(|node| Value { node, output })
+    }
+
+    /// The node that a name refers to.
+    pub(super) fn referred(&mut self, name: &str, reference: Reference) -> Option<NodeId> {
         let quoted = quote(name);
-        match self.outline.reference(name, from) {
-            Reference::Value(node) => Some(Value { node, output }),
+        match reference {
+            Reference::Value(node) => Some(node),
             Reference::Itself => self.fault(format!("{quoted} refers to itself")),
             Reference::Later(node) => {
                 let place = self.outline.pointer(node);
@@ -366,15 +433,31 @@ impl<'t> Reader<'t> {
                 )
             }
             Reference::NoValue(_, op) => self.fault(format!("{quoted} is a `{op}`, which has no value")),
-            Reference::OutOfScope => self.fault_with_hint(
-                format!("{quoted} is made inside a `steps` body, and cannot be seen outside it"),
-                "save it inside the body: a save there gives one result for each step",
+            Reference::OutOfScope(owner) => {
+                let hint = match owner {
+                    "steps" => "save it inside the body: a save there gives one result for each step",
+                    "edit" => "an edit's values are its own: compute it again where it is needed",
+                    "loop" => "carry it: the loop's own values are the carried ones in the end",
+                    "cond" => {
+                        "yield it in both branches: the condition's own values are those of the branch that ran"
+                    }
+                    _ => "yield it: the sweep's own values are its yields, stacked",
+                };
+                self.fault_with_hint(
+                    format!("{quoted} is made inside a `{owner}` body, and cannot be seen outside it"),
+                    hint,
+                )
+            }
+            Reference::NotYetReduced => self.fault_with_hint(
+                format!("{quoted} is known only after its sweep"),
+                "read it behind the sweep, not inside it",
             ),
             Reference::Nothing => {
                 let message = match is_name(name) {
                     true => format!("there is no node {quoted}"),
                     false => format!("{quoted} cannot be the name of a node"),
                 };
+                let from = self.node.unwrap_or(NodeId(0));
                 let guess = did_you_mean(name, self.outline.names_before(from));
                 self.fault_with_guess(message, guess)
             }

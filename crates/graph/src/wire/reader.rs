@@ -20,12 +20,13 @@ pub(super) enum Segment {
     Place(usize),
 }
 
-/// The names of a trace's invokes.
-pub(super) enum Invokes<'t> {
-    /// Outside a trace, or in one whose invokes could not be read: a fault was noted there, none more is needed.
-    Unknown,
-    /// Their places by name.
-    Known(HashMap<Cow<'t, str>, usize>),
+/// The invokes of a trace, or of a sweep or loop inside one.
+pub(super) struct Invokes<'t> {
+    /// The node after the last that sees them.
+    pub(super) end: u32,
+    /// Their places among those that can be seen, by name; none where they could not be read: a fault was noted there,
+    /// none more is needed.
+    pub(super) places: Option<HashMap<Cow<'t, str>, usize>>,
 }
 
 /// What is being read, and what was wrong so far.
@@ -35,8 +36,8 @@ pub(super) struct Reader<'t> {
     /// The node being read.
     pub(super) node: Option<NodeId>,
     pub(super) source: Option<SourceLocation>,
-    /// Of the trace being read.
-    pub(super) invokes: Invokes<'t>,
+    /// Of the trace being read, then of the sweeps and loops inside it.
+    pub(super) invokes: Vec<Invokes<'t>>,
     path: Vec<Segment>,
 }
 
@@ -62,13 +63,14 @@ impl<'t> Fields<'t> {
 
 impl<'t> Reader<'t> {
     pub(super) fn new(faults: Faults, outline: Outline<'t>) -> Self {
-        Reader { faults, outline, node: None, source: None, invokes: Invokes::Unknown, path: Vec::new() }
+        Reader { faults, outline, node: None, source: None, invokes: Vec::new(), path: Vec::new() }
     }
 
     /// Begins a node.
     pub(super) fn begin(&mut self, node: NodeId) {
         (self.node, self.source) = (Some(node), None);
         self.path.clear();
+        self.invokes.retain(|invokes| invokes.end > node.0);
     }
 
     /// Reads what stands under a key or at a place of a list.

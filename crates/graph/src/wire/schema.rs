@@ -5,14 +5,16 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::form::{COMMON, FORMS, Field, FieldKind, Form, parameter_field};
+use super::form::{COMMON, FORMS, Field, FieldKind, Form, Stands, parameter_field};
 use super::read_argument::{INDEX_FIELDS, SIZE_FIELDS};
 use super::read_program::{PROGRAM_FIELDS, SOURCE_FIELDS};
-use super::read_trace::{GENERATION_FIELDS, INVOKE_FIELDS};
+use super::read_region::{BRANCH_FIELDS, RANGE_FIELDS, ROWS_FIELDS, TEXTS_FIELDS, TOKEN_LISTS_FIELDS};
+use super::read_trace::{AXIS_FIELDS, GENERATION_FIELDS, INVOKE_FIELDS};
 use super::{VERSION, write};
 use crate::dtype::DType;
 use crate::limits;
 use crate::operation::{self, Argument, OperationDefinition, Parameter, ParameterKind};
+use crate::surface::Reduction;
 
 /// A reference to a definition of the schema.
 fn reference(name: &str) -> Json {
@@ -51,10 +53,14 @@ pub fn schema() -> Json {
         let summary = format!("{}: {}", row.signature, row.summary);
         definitions.insert(format!("op_{}", row.name), node(row.name, &summary, operation_fields(row)));
     }
-    let inner = FORMS.iter().map(|form| form.op).filter(|op| *op != "trace");
-    let inner = inner.chain(operation::table().iter().map(|row| row.name));
-    let inner: Vec<Json> = inner.map(|op| reference(&format!("op_{op}"))).collect();
-    definitions.insert("body".into(), list(json!({ "oneOf": inner }), limits::NODES));
+    for (name, elsewhere) in [("trace_body", Stands::OutsideTraces), ("session_body", Stands::InTrace)] {
+        let forms = FORMS.iter().filter(|form| form.stands != elsewhere).map(|form| form.op);
+        let ops = forms.chain(operation::table().iter().map(|row| row.name));
+        let ops: Vec<Json> = ops.map(|op| reference(&format!("op_{op}"))).collect();
+        definitions.insert(name.into(), list(json!({ "oneOf": ops }), limits::NODES));
+    }
+    let either = json!({ "anyOf": [reference("trace_body"), reference("session_body")] });
+    definitions.insert("body".into(), either);
 
     let mut schema = Map::new();
     schema.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
@@ -67,7 +73,7 @@ pub fn schema() -> Json {
             json!({ "const": VERSION }),
             or_null(text(limits::TEXT_BYTES)),
             or_null(reference("natural")),
-            list(reference("op_trace"), limits::TRACES),
+            reference("session_body"),
         ],
         &["pellucid", "body"],
     );
@@ -140,6 +146,15 @@ fn shared() -> Vec<(&'static str, Json)> {
         ),
         ("invoke", invoke()),
         (
+            "branch",
+            object(
+                BRANCH_FIELDS,
+                [reference("body"), or_null(list(reference("value"), limits::LIST_ARGUMENTS))],
+                &["body"],
+            ),
+        ),
+        ("parameter", parameter()),
+        (
             "generation",
             object(
                 GENERATION_FIELDS,
@@ -164,10 +179,11 @@ fn invoke() -> Json {
         INVOKE_FIELDS,
         [
             reference("name"),
-            prompt.clone(),
+            json!({ "anyOf": [prompt, object(AXIS_FIELDS, [reference("name")], &AXIS_FIELDS)] }),
             list(prompt, limits::PROMPTS),
             list(reference("tokens"), limits::PROMPTS),
             or_null(json!({ "type": "boolean", "default": true })),
+            or_null(list(reference("name"), limits::EDITS)),
         ],
         &[],
     );
@@ -177,6 +193,29 @@ fn invoke() -> Json {
         { "required": ["tokens"], "properties": { "special_tokens": { "type": "null" } } }
     ]);
     invoke
+}
+
+/// The values of a parameter of a sweep or loop.
+fn parameter() -> Json {
+    let prompt = || text(limits::PROMPT_CHARACTERS);
+    let texts = json!({ "anyOf": [prompt(), list(prompt(), limits::PROMPTS)] });
+    let tokens = json!({ "anyOf": [reference("tokens"), list(reference("tokens"), limits::PROMPTS)] });
+    let range = json!({ "type": "array", "items": reference("integer"), "minItems": 2, "maxItems": 3 });
+    let number = json!({ "allOf": [reference("number"), { "not": { "type": "boolean" } }] });
+    let special_tokens = or_null(json!({ "type": "boolean", "default": true }));
+    json!({ "anyOf": [
+        list(number, limits::CELLS),
+        object(RANGE_FIELDS, [range], &RANGE_FIELDS),
+        object(TEXTS_FIELDS, [list(texts, limits::CELLS), special_tokens], &["texts"]),
+        object(TOKEN_LISTS_FIELDS, [list(tokens, limits::CELLS)], &TOKEN_LISTS_FIELDS),
+        object(ROWS_FIELDS, [reference("value")], &ROWS_FIELDS)
+    ] })
+}
+
+/// An object whose keys are names.
+fn by_name(values: Json) -> Json {
+    let names = "^[A-Za-z0-9_]+$";
+    json!({ "type": "object", "patternProperties": { names: values }, "additionalProperties": false })
 }
 
 /// A node of that `op` with those fields beside the common ones: (name, schema, required).
@@ -202,7 +241,11 @@ fn node(op: &str, summary: &str, fields: Vec<(&'static str, Json, bool)>) -> Jso
 
 fn form_fields(form: &Form) -> Vec<(&'static str, Json, bool)> {
     let field = |field: &Field| {
-        let kind = kind(field.kind);
+        let kind = match (field.kind, form.stands) {
+            // A trace and what stands in it have bodies of traces; a sweep or loop has what its own place has.
+            (FieldKind::Body, Stands::InTrace | Stands::OutsideTraces) => reference("trace_body"),
+            (field, _) => kind(field),
+        };
         let mut schema = if field.required { kind } else { or_null(kind) };
         schema["description"] = field.summary.into();
         (field.name, schema, field.required)
@@ -231,6 +274,20 @@ fn kind(kind: FieldKind) -> Json {
     let one_or_many = |item: &str, most| json!({ "anyOf": [reference(item), list(reference(item), most)] });
     match kind {
         FieldKind::Body => reference("body"),
+        FieldKind::Over => {
+            let mut axis = by_name(reference("parameter"));
+            axis["minProperties"] = 1.into();
+            let mut axes = list(axis, limits::AXES);
+            axes["minItems"] = 1.into();
+            axes
+        }
+        FieldKind::Carry | FieldKind::Next => by_name(reference("value")),
+        FieldKind::Yields => list(reference("value"), limits::LIST_ARGUMENTS),
+        FieldKind::Branch => reference("branch"),
+        FieldKind::Edits => list(reference("name"), limits::EDITS),
+        FieldKind::Name => reference("name"),
+        FieldKind::Reduction => json!({ "enum": Reduction::ALL.map(Reduction::name) }),
+        FieldKind::Texts => list(text(limits::TEXT_BYTES), limits::LIST_ARGUMENTS),
         FieldKind::Invokes => list(reference("invoke"), limits::INVOKES),
         FieldKind::Generation => reference("generation"),
         FieldKind::InvokeName => text(limits::TEXT_BYTES),

@@ -7,10 +7,10 @@ use super::VERSION;
 use super::form::parameter_field;
 use crate::operation::{Argument, IndexItem, Operation, Size};
 use crate::program::{
-    Generation, GradientOf, HookAddress, Invoke, Node, NodeId, NodeKind, Program, Prompts, Sampling, Trace,
-    Value,
+    Generation, GradientOf, HookAddress, Invoke, Node, NodeId, NodeKind, Program, Prompts, Sampling, Value,
 };
 use crate::scalar::Scalar;
+use crate::surface::{Parameter, Reduction, Region, WildcardAddress};
 
 /// Above this, numbers travel as texts: many readers of JSON keep whole numbers as `f64`.
 const EXACT_IN_FLOAT: u64 = 1 << 53;
@@ -22,7 +22,7 @@ pub(super) fn program(program: &Program) -> Json {
         object.insert("model".into(), model.as_str().into());
     }
     object.insert("seed".into(), natural(program.seed));
-    object.insert("body".into(), Writer { program }.body(&program.body, None));
+    object.insert("body".into(), Writer { program }.body(&program.body, &[]));
     Json::Object(object)
 }
 
@@ -31,15 +31,16 @@ struct Writer<'p> {
 }
 
 impl Writer<'_> {
-    fn body(&self, nodes: &[NodeId], trace: Option<&Trace>) -> Json {
+    /// The nodes of a body, which see those invokes.
+    fn body(&self, nodes: &[NodeId], seen: &[&Invoke]) -> Json {
         nodes
             .iter()
             .filter_map(|id| self.program.nodes.get(id.index()))
-            .map(|node| self.node(node, trace))
+            .map(|node| self.node(node, seen))
             .collect()
     }
 
-    fn node(&self, node: &Node, trace: Option<&Trace>) -> Json {
+    fn node(&self, node: &Node, seen: &[&Invoke]) -> Json {
         let mut object = Map::new();
         object.insert("op".into(), op(&node.kind).into());
         object.insert("name".into(), node.name.as_str().into());
@@ -53,9 +54,8 @@ impl Writer<'_> {
         let mut field = |name: &str, value: Json| {
             object.insert(name.into(), value);
         };
-        let invoke_name = |place: usize| -> Json {
-            trace.and_then(|trace| trace.invokes.get(place)).map_or("?", |invoke| invoke.name.as_str()).into()
-        };
+        let invoke_name =
+            |place: usize| -> Json { seen.get(place).map_or("?", |invoke| invoke.name.as_str()).into() };
         let address = |field: &mut dyn FnMut(&str, Json), address: &HookAddress| {
             field("invoke", invoke_name(address.invoke));
             field("hook", address.hook.as_str().into());
@@ -65,11 +65,17 @@ impl Writer<'_> {
         };
         match &node.kind {
             NodeKind::Trace(trace) => {
-                field("invokes", trace.invokes.iter().map(invoke).collect());
+                if let Some(model) = &trace.model {
+                    field("model", model.as_str().into());
+                }
+                if !trace.edits.is_empty() {
+                    field("edits", self.edits(&trace.edits));
+                }
+                field("invokes", self.invokes(&trace.invokes));
                 if let Some(generation) = &trace.generation {
                     field("generate", generate(generation));
                 }
-                field("body", self.body(&trace.body, Some(trace)));
+                field("body", self.body(&trace.body, &trace.invokes.iter().collect::<Vec<_>>()));
             }
             NodeKind::Get(hook) => address(&mut field, hook),
             NodeKind::Set { address: hook, value } => {
@@ -97,9 +103,102 @@ impl Writer<'_> {
                     field("to", natural(to));
                 }
                 field("every", natural(steps.every));
-                field("body", self.body(body, trace));
+                field("body", self.body(body, seen));
+            }
+            NodeKind::Stop { invoke, when } => {
+                field("invoke", invoke_name(*invoke));
+                field("when", self.value(*when));
+            }
+            NodeKind::Skip { invoke, module, step, value } => {
+                field("invoke", invoke_name(*invoke));
+                field("module", module.as_str().into());
+                if let Some(step) = step {
+                    field("step", natural(*step));
+                }
+                field("value", self.value(*value));
+            }
+            NodeKind::Weight { parameter, index } => {
+                field("parameter", parameter.as_str().into());
+                if let Some(items) = index {
+                    field("index", items.iter().map(|item| self.index_item(item)).collect());
+                }
+            }
+            NodeKind::SetWeight { invoke, parameter, value } => {
+                field("invoke", invoke_name(*invoke));
+                field("parameter", parameter.as_str().into());
+                field("value", self.value(*value));
+            }
+            NodeKind::Merge { condition, then, otherwise } => {
+                field("condition", self.value(*condition));
+                field("then", self.value(*then));
+                field("else", self.value(*otherwise));
             }
             NodeKind::Save(value) | NodeKind::Log(value) => field("value", self.value(*value)),
+            NodeKind::Sweep(sweep) => {
+                self.region(&sweep.region, seen, &mut field);
+                if !sweep.yields.is_empty() {
+                    field("yields", sweep.yields.iter().map(|value| self.value(*value)).collect());
+                }
+            }
+            NodeKind::Cond(cond) => {
+                field("condition", self.value(cond.condition));
+                field("then", self.branch(cond.then, seen));
+                if let Some(otherwise) = cond.otherwise {
+                    field("else", self.branch(otherwise, seen));
+                }
+            }
+            NodeKind::Edit(edit) => {
+                field("invoke", edit.invoke.as_str().into());
+                if !edit.edits.is_empty() {
+                    field("edits", self.edits(&edit.edits));
+                }
+                let invoke = Invoke::new(edit.invoke.clone(), Prompts::default());
+                field("body", self.body(&edit.body, &[&invoke]));
+            }
+            NodeKind::Loop(repeated) => {
+                let carried = || repeated.carry.iter().filter_map(|id| self.program.nodes.get(id.index()));
+                if !repeated.carry.is_empty() {
+                    let initial = carried().map(|node| {
+                        let initial = node.kind.values().first().map(|value| self.value(*value));
+                        (node.name.clone(), initial.unwrap_or_default())
+                    });
+                    field("carry", Json::Object(initial.collect()));
+                    let next = carried().zip(&repeated.next);
+                    let next = next.map(|(node, value)| (node.name.clone(), self.value(*value)));
+                    field("next", Json::Object(next.collect()));
+                }
+                self.region(&repeated.region, seen, &mut field);
+            }
+            // They are written by what owns them.
+            NodeKind::Parameter(_) | NodeKind::Carried(_) | NodeKind::Branch(_) => {}
+            NodeKind::Reduce(reduce) => {
+                field("reduction", reduce.reduction.name().into());
+                field("value", self.value(reduce.value));
+                if !reduce.dim.is_empty() {
+                    field("dim", reduce.dim.iter().map(|dim| integer(*dim)).collect());
+                }
+                if reduce.correction != Scalar::Int(1) {
+                    field("correction", scalar(reduce.correction));
+                }
+                if reduce.reduction == Reduction::TopK || reduce.k > 0 {
+                    field("k", natural(reduce.k));
+                }
+                if !reduce.largest {
+                    field("largest", false.into());
+                }
+            }
+            NodeKind::GetAll(address) => {
+                self.wildcard("hook", address, invoke_name(address.invoke), &mut field)
+            }
+            NodeKind::SetAll(set) => {
+                self.wildcard("hook", &set.address, invoke_name(set.address.invoke), &mut field);
+                field("value", self.value(set.value));
+                // Said in any case, so that a pattern without a wildcard is still read as one.
+                field("each", set.each.into());
+            }
+            NodeKind::Cache(cache) => {
+                self.wildcard("pattern", &cache.address, invoke_name(cache.address.invoke), &mut field);
+            }
             NodeKind::Backward { of, cotangent } => {
                 field("of", self.value(*of));
                 if let Some(cotangent) = cotangent {
@@ -118,6 +217,99 @@ impl Writer<'_> {
             }
         }
         Json::Object(object)
+    }
+
+    fn edits(&self, edits: &[NodeId]) -> Json {
+        let nodes = edits.iter().filter_map(|id| self.program.nodes.get(id.index()));
+        nodes.map(|node| Json::from(node.name.as_str())).collect()
+    }
+
+    fn branch(&self, id: NodeId, seen: &[&Invoke]) -> Json {
+        let Some(NodeKind::Branch(branch)) = self.program.nodes.get(id.index()).map(|node| &node.kind) else {
+            return Json::Null;
+        };
+        let mut object = Map::new();
+        object.insert("body".into(), self.body(&branch.body, seen));
+        if !branch.yields.is_empty() {
+            object.insert("yields".into(), branch.yields.iter().map(|value| self.value(*value)).collect());
+        }
+        Json::Object(object)
+    }
+
+    fn region(&self, region: &Region, seen: &[&Invoke], field: &mut dyn FnMut(&str, Json)) {
+        let axis = |parameters: &Vec<NodeId>| {
+            let nodes = parameters.iter().filter_map(|id| self.program.nodes.get(id.index()));
+            Json::Object(nodes.map(|node| (node.name.clone(), self.parameter(&node.kind))).collect())
+        };
+        field("over", region.over.iter().map(axis).collect());
+        if !region.invokes.is_empty() {
+            field("invokes", self.invokes(&region.invokes));
+        }
+        let seen: Vec<&Invoke> = seen.iter().copied().chain(&region.invokes).collect();
+        field("body", self.body(&region.body, &seen));
+    }
+
+    fn parameter(&self, kind: &NodeKind) -> Json {
+        match kind {
+            NodeKind::Parameter(Parameter::Numbers(numbers)) => {
+                numbers.iter().map(|number| scalar(*number)).collect()
+            }
+            NodeKind::Parameter(Parameter::Range { from, to, step }) => {
+                json!({ "range": [integer(*from), integer(*to), integer(*step)] })
+            }
+            NodeKind::Parameter(Parameter::Texts { cells, special_tokens: true }) => {
+                json!({ "texts": cells })
+            }
+            NodeKind::Parameter(Parameter::Texts { cells, special_tokens: false }) => {
+                json!({ "texts": cells, "special_tokens": false })
+            }
+            NodeKind::Parameter(Parameter::Tokens(cells)) => json!({ "token_lists": cells }),
+            NodeKind::Parameter(Parameter::Rows(value)) => json!({ "rows_of": self.value(*value) }),
+            _ => Json::Null,
+        }
+    }
+
+    fn wildcard(
+        &self,
+        hook: &str,
+        address: &WildcardAddress,
+        invoke: Json,
+        field: &mut dyn FnMut(&str, Json),
+    ) {
+        field("invoke", invoke);
+        field(hook, address.pattern.as_str().into());
+        // Said in any case: it is what makes a hook point a pattern.
+        field("except", json!(address.except));
+        if let Some(step) = address.step {
+            field("step", natural(step));
+        }
+    }
+
+    fn invokes(&self, invokes: &[Invoke]) -> Json {
+        invokes
+            .iter()
+            .map(|invoke| {
+                let mut object = self.prompts(invoke);
+                if !invoke.edits.is_empty() {
+                    object["edits"] = self.edits(&invoke.edits);
+                }
+                object
+            })
+            .collect()
+    }
+
+    fn prompts(&self, invoke: &Invoke) -> Json {
+        match &invoke.prompts {
+            Prompts::Text { texts, special_tokens: true } => json!({"name": invoke.name, "prompts": texts}),
+            Prompts::Text { texts, special_tokens: false } => {
+                json!({"name": invoke.name, "prompts": texts, "special_tokens": false})
+            }
+            Prompts::Tokens(tokens) => json!({"name": invoke.name, "tokens": tokens}),
+            Prompts::Axis(parameter) => {
+                let parameter = self.program.nodes.get(parameter.index());
+                json!({"name": invoke.name, "prompt": {"axis": parameter.map_or("?", |node| node.name.as_str())}})
+            }
+        }
     }
 
     fn operation(&self, operation: &Operation, field: &mut dyn FnMut(&str, Json)) {
@@ -192,21 +384,26 @@ fn op(kind: &NodeKind) -> &'static str {
         NodeKind::Mask(_) => "mask",
         NodeKind::Generated(_) => "generated",
         NodeKind::Steps { .. } => "steps",
+        NodeKind::Stop { .. } => "stop",
+        NodeKind::Skip { .. } => "skip",
+        NodeKind::Weight { .. } => "weight",
+        NodeKind::SetWeight { .. } => "set_weight",
+        NodeKind::Merge { .. } => "merge",
         NodeKind::Save(_) => "save",
         NodeKind::Log(_) => "print",
+        NodeKind::Sweep(_) => "sweep",
+        NodeKind::Loop(_) => "loop",
+        NodeKind::Cond(_) => "cond",
+        NodeKind::Branch(_) => "branch",
+        NodeKind::Edit(_) => "edit",
+        NodeKind::Parameter(_) | NodeKind::Carried(_) => "parameter",
+        NodeKind::Reduce(_) => "reduce",
+        NodeKind::GetAll(_) => "get",
+        NodeKind::SetAll(_) => "set",
+        NodeKind::Cache(_) => "cache",
         NodeKind::Backward { .. } => "backward",
         NodeKind::Grad { .. } => "grad",
         NodeKind::SetGrad { .. } => "set_grad",
-    }
-}
-
-fn invoke(invoke: &Invoke) -> Json {
-    match &invoke.prompts {
-        Prompts::Text { texts, special_tokens: true } => json!({"name": invoke.name, "prompts": texts}),
-        Prompts::Text { texts, special_tokens: false } => {
-            json!({"name": invoke.name, "prompts": texts, "special_tokens": false})
-        }
-        Prompts::Tokens(tokens) => json!({"name": invoke.name, "tokens": tokens}),
     }
 }
 

@@ -4,8 +4,9 @@
 use pellucid_graph::operation::{self, ParameterKind};
 use pellucid_graph::program::Constant;
 use pellucid_graph::{
-    Argument, DType, Generation, GradientOf, HookAddress, IndexItem, Invoke, Node, NodeId, NodeKind,
-    Operation, Program, Prompts, Sampling, Scalar, Size, SourceLocation, StepSelection, Trace, Value,
+    Argument, Cache, DType, Generation, GradientOf, HookAddress, IndexItem, Invoke, Loop, Node, NodeId,
+    NodeKind, Operation, Parameter, Program, Prompts, Reduce, Reduction, Region, Sampling, Scalar, SetAll,
+    Size, SourceLocation, StepSelection, Sweep, Trace, Value, WildcardAddress,
 };
 /// A list of choices; when it is used up, every choice is the first.
 pub(crate) struct Choices {
@@ -107,10 +108,15 @@ struct Maker<'c> {
     program: Program,
     /// What can be referred to.
     visible: Vec<Value>,
-    /// The `backward`s so far.
+    /// The `backward`s that can be seen.
     backwards: Vec<NodeId>,
-    /// How many invokes the trace has.
+    /// How many invokes can be seen.
     invokes: usize,
+    in_trace: bool,
+    /// Parameters of prompts that can be seen.
+    prompts: Vec<NodeId>,
+    /// What is made after the innermost sweep, if it is the innermost body.
+    after_sweep: Option<Vec<Value>>,
 }
 
 /// A well-formed program.
@@ -124,10 +130,19 @@ pub(crate) fn program(choices: &mut Choices, constants: bool) -> Program {
             program.constants.insert(format!("{}{place}", text(choices)), Constant { dtype, shape, bytes });
         }
     }
-    let mut maker = Maker { choices, program, visible: Vec::new(), backwards: Vec::new(), invokes: 0 };
+    let mut maker = Maker {
+        choices,
+        program,
+        visible: Vec::new(),
+        backwards: Vec::new(),
+        invokes: 0,
+        in_trace: false,
+        prompts: Vec::new(),
+        after_sweep: None,
+    };
     for _ in 0..(maker.choices.below(5) + 1) % 5 {
-        let trace = maker.trace();
-        maker.program.body.push(trace);
+        let id = if maker.choices.one_in(4) { maker.inner(3) } else { maker.trace() };
+        maker.program.body.push(id);
     }
     maker.program
 }
@@ -142,7 +157,7 @@ impl Maker<'_> {
             line: self.choices.bits() as u32,
             text: self.choices.maybe(text),
         });
-        self.program.nodes.push(Node { name, kind: NodeKind::Tokens(0), source });
+        self.program.nodes.push(Node { source, ..Node::new(name, NodeKind::Tokens(0)) });
         id
     }
 
@@ -150,34 +165,172 @@ impl Maker<'_> {
         let id = self.node();
         let count = 1 + self.choices.below(3);
         let invokes = (0..count)
-            .map(|place| Invoke {
-                name: format!("{}{place}", self.choices.pick(&["i", "clean", "_"])),
-                prompts: match self.choices.below(2) {
-                    0 => Prompts::Text {
-                        texts: self.choices.many(3, text),
-                        special_tokens: self.choices.one_in(2),
-                    },
-                    _ => Prompts::Tokens(
-                        self.choices.many(3, |choices| choices.many(4, |choices| choices.bits() as u32)),
-                    ),
-                },
+            .map(|place| {
+                let name = format!("{}{place}", self.choices.pick(&["i", "clean", "_"]));
+                Invoke::new(name, self.prompts())
             })
             .collect();
         self.invokes = count;
+        self.in_trace = true;
         let generation = self.choices.maybe(generation);
         let body = self.body(2);
-        self.program.nodes[id.index()].kind = NodeKind::Trace(Trace { invokes, generation, body });
+        self.in_trace = false;
+        self.program.nodes[id.index()].kind = NodeKind::Trace(Trace {
+            model: self.choices.maybe(text),
+            invokes,
+            generation,
+            body,
+            ..Trace::default()
+        });
         id
     }
 
+    fn prompts(&mut self) -> Prompts {
+        match self.choices.below(3) {
+            0 => Prompts::Text { texts: self.choices.many(3, text), special_tokens: self.choices.one_in(2) },
+            1 if !self.prompts.is_empty() => Prompts::Axis(self.choices.pick(&self.prompts)),
+            _ => Prompts::Tokens(
+                self.choices.many(3, |choices| choices.many(4, |choices| choices.bits() as u32)),
+            ),
+        }
+    }
+
+    /// A node that its owner lists itself.
+    fn part(&mut self, kind: NodeKind) -> NodeId {
+        let id = NodeId(self.program.nodes.len() as u32);
+        self.program.nodes.push(Node::new(format!("p{}", id.0), kind));
+        id
+    }
+
+    fn parameter(&mut self) -> NodeId {
+        let parameter = match self.choices.below(6) {
+            0 => Parameter::Range {
+                from: integer(self.choices),
+                to: integer(self.choices),
+                step: integer(self.choices).max(1),
+            },
+            1 => Parameter::Numbers(self.choices.many(3, |choices| Scalar::Int(integer(choices)))),
+            2 => Parameter::Numbers(self.choices.many(3, |choices| Scalar::Float(finite(choices)))),
+            3 => Parameter::Texts {
+                cells: self.choices.many(3, |choices| choices.many(2, text)),
+                special_tokens: self.choices.one_in(2),
+            },
+            4 if !self.visible.is_empty() => Parameter::Rows(self.value()),
+            _ => Parameter::Tokens(self.choices.many(3, |choices| {
+                let prompt = |choices: &mut Choices| choices.many(3, |choices| choices.bits() as u32);
+                let first = prompt(choices);
+                std::iter::once(first).chain(choices.many(2, prompt)).collect()
+            })),
+        };
+        self.part(NodeKind::Parameter(parameter))
+    }
+
+    /// A sweep or a loop: its parameters, invokes and body.
+    fn region(&mut self, id: NodeId, depth: usize) -> NodeKind {
+        let (outside, prompts, invokes) = (self.visible.len(), self.prompts.len(), self.invokes);
+        let mut region = Region::default();
+        for _ in 0..=self.choices.below(2) {
+            let axis = (0..=self.choices.below(2)).map(|_| self.parameter()).collect();
+            region.over.push(axis);
+        }
+        let carry: Vec<NodeId> = match self.choices.one_in(2) && !self.visible.is_empty() {
+            true => (0..self.choices.below(3))
+                .map(|_| {
+                    let initial = self.value();
+                    self.part(NodeKind::Carried(initial))
+                })
+                .collect(),
+            false => Vec::new(),
+        };
+        let is_loop = !carry.is_empty() || self.choices.one_in(2);
+        for &parameter in region.over.iter().flatten() {
+            match &self.program.nodes[parameter.index()].kind {
+                NodeKind::Parameter(values) if values.has_value() => self.visible.push(parameter.into()),
+                _ => self.prompts.push(parameter),
+            }
+        }
+        self.visible.extend(carry.iter().map(|&carried| Value::from(carried)));
+        if self.in_trace {
+            for place in 0..self.choices.below(3) {
+                let prompts = self.prompts();
+                region.invokes.push(Invoke::new(format!("r{}_{place}", id.0), prompts));
+            }
+        }
+        self.invokes += region.invokes.len();
+        let around = self.after_sweep.replace(Vec::new());
+        if is_loop {
+            self.after_sweep = None;
+        }
+        region.body = self.body(depth - 1);
+        let inner: Vec<Value> = match self.visible.is_empty() {
+            true => Vec::new(),
+            false => (0..3).map(|_| self.value()).collect(),
+        };
+        let reduced = std::mem::replace(&mut self.after_sweep, around).unwrap_or_default();
+        self.visible.truncate(outside);
+        self.prompts.truncate(prompts);
+        self.invokes = invokes;
+        self.visible.extend(reduced);
+        match is_loop {
+            true => {
+                let next = inner.into_iter().cycle().take(carry.len()).collect();
+                NodeKind::Loop(Loop { region, carry, next })
+            }
+            false => NodeKind::Sweep(Sweep { region, yields: inner }),
+        }
+    }
+
+    fn wildcard(&mut self) -> WildcardAddress {
+        let except = self.choices.many(2, hook);
+        let HookAddress { invoke, hook, step } = self.address();
+        let pattern = match self.choices.below(3) {
+            // With nothing left out, only what has a `*` or a `[` with an end is a pattern.
+            0 => format!("{hook}.*"),
+            1 => "layers.*.attention.mixed".into(),
+            _ => "**.h[0:3].output".into(),
+        };
+        WildcardAddress { invoke, pattern, except, step }
+    }
+
     fn body(&mut self, depth: usize) -> Vec<NodeId> {
-        (0..self.choices.below(12)).map(|_| self.inner(depth)).collect()
+        (0..self.choices.below(12))
+            .map(|_| match !self.in_trace && self.choices.one_in(6) {
+                true => self.trace(),
+                false => self.inner(depth),
+            })
+            .collect()
     }
 
     fn inner(&mut self, depth: usize) -> NodeId {
         let id = self.node();
         let mut has_value = true;
-        let kind = match self.choices.below(16) {
+        let traced = self.in_trace && self.invokes > 0;
+        let kind = match self.choices.below(19) {
+            0..5 | 7 if !traced => match self.operation() {
+                Some(operation) => NodeKind::Operation(operation),
+                None => NodeKind::Literal { dtype: DType::I64, shape: vec![0], elements: vec![] },
+            },
+            16 if depth > 0 => self.region(id, depth),
+            17 if traced => match self.choices.below(3) {
+                0 => NodeKind::GetAll(self.wildcard()),
+                1 if !self.visible.is_empty() => {
+                    has_value = false;
+                    let (value, each) = (self.value(), self.choices.one_in(2));
+                    NodeKind::SetAll(SetAll { address: self.wildcard(), value, each })
+                }
+                _ => {
+                    has_value = false;
+                    NodeKind::Cache(Cache { address: self.wildcard() })
+                }
+            },
+            18 if self.after_sweep.is_some() && !self.visible.is_empty() => {
+                has_value = false;
+                let reduce = self.reduce();
+                if let Some(after) = &mut self.after_sweep {
+                    after.push(id.into());
+                }
+                NodeKind::Reduce(reduce)
+            }
             0 => NodeKind::Get(self.address()),
             1 => NodeKind::Tokens(self.choices.below(self.invokes)),
             2 => NodeKind::Lengths(self.choices.below(self.invokes)),
@@ -199,7 +352,9 @@ impl Maker<'_> {
                     every: natural(self.choices).max(1),
                 };
                 let outside = self.visible.len();
+                let around = self.after_sweep.take();
                 let body = self.body(depth - 1);
+                self.after_sweep = around;
                 self.visible.truncate(outside);
                 has_value = false;
                 NodeKind::Steps { steps, body }
@@ -207,30 +362,50 @@ impl Maker<'_> {
             8 if !self.visible.is_empty() => {
                 has_value = false;
                 let value = self.value();
-                match self.choices.below(5) {
+                match self.choices.below(9) {
                     0 => NodeKind::Save(value),
-                    1 => NodeKind::Log(value),
-                    2 => {
+                    2 if traced => NodeKind::Set { address: self.address(), value },
+                    3 if traced => NodeKind::Stop { invoke: self.choices.below(self.invokes), when: value },
+                    4 if traced => NodeKind::Skip {
+                        invoke: self.choices.below(self.invokes),
+                        module: self.choices.pick(&MODULES).to_owned(),
+                        step: self.choices.maybe(natural),
+                        value,
+                    },
+                    5 if traced => NodeKind::SetWeight {
+                        invoke: self.choices.below(self.invokes),
+                        parameter: text(self.choices),
+                        value,
+                    },
+                    6 if traced => {
                         self.backwards.push(id);
                         NodeKind::Backward { of: value, cotangent: self.one_more() }
                     }
-                    3 if !self.backwards.is_empty() => {
+                    7 if traced && !self.backwards.is_empty() => {
                         let backward = self.choices.pick(&self.backwards);
                         NodeKind::SetGrad { backward, of: self.gradient_of(), value }
                     }
-                    _ => NodeKind::Set { address: self.address(), value },
+                    _ => NodeKind::Log(value),
                 }
             }
-            10 if !self.visible.is_empty() && !self.backwards.is_empty() => {
+            10 if traced && !self.visible.is_empty() && !self.backwards.is_empty() => {
                 let backward = self.choices.pick(&self.backwards);
                 NodeKind::Grad { backward, of: self.gradient_of() }
             }
+            10 | 11 => NodeKind::Weight {
+                parameter: text(self.choices),
+                index: self
+                    .choices
+                    .one_in(2)
+                    .then(|| (0..self.choices.below(5)).map(|_| self.index_item()).collect()),
+            },
             9 if !self.visible.is_empty() => {
                 NodeKind::Apply { module: self.choices.pick(&MODULES).to_owned(), input: self.value() }
             }
             _ => match self.operation() {
                 Some(operation) => NodeKind::Operation(operation),
-                None => NodeKind::Get(self.address()),
+                None if traced => NodeKind::Get(self.address()),
+                None => NodeKind::Literal { dtype: DType::I64, shape: vec![0], elements: vec![] },
             },
         };
         self.program.nodes[id.index()].kind = kind;
@@ -238,6 +413,19 @@ impl Maker<'_> {
             self.visible.push(Value { node: id, output: 0 });
         }
         id
+    }
+
+    fn reduce(&mut self) -> Reduce {
+        let reduction = self.choices.pick(&Reduction::ALL);
+        let least = u64::from(reduction == Reduction::TopK);
+        Reduce {
+            reduction,
+            value: self.value(),
+            dim: self.choices.many(2, integer),
+            correction: scalar(self.choices),
+            k: natural(self.choices).max(least),
+            largest: !self.choices.one_in(2),
+        }
     }
 
     fn one_more(&mut self) -> Option<Value> {
@@ -254,7 +442,8 @@ impl Maker<'_> {
     fn address(&mut self) -> HookAddress {
         HookAddress {
             invoke: self.choices.below(self.invokes),
-            hook: hook(self.choices),
+            // A text with `*` or `[` is a pattern, and no hook point.
+            hook: hook(self.choices).replace(['*', '['], "_"),
             step: self.choices.maybe(natural),
         }
     }

@@ -74,6 +74,12 @@ impl Coverage {
             if known.steps.is_some() {
                 self.add("construct", "nodes inside `steps`");
             }
+            if !node.guards.is_empty() {
+                self.add("construct", "nodes under a condition");
+                if matches!(node.kind, NodeKind::Set { .. }) {
+                    self.add("construct", "setters under a condition");
+                }
+            }
             for value in node.kind.values() {
                 let read = &checked.nodes[value.node.index()];
                 if read.trace != known.trace {
@@ -109,6 +115,11 @@ impl Coverage {
                 NodeKind::Literal { .. } => self.add("construct", "literals"),
                 NodeKind::Constant(_) => self.add("construct", "constants"),
                 NodeKind::Log(_) => self.add("construct", "logs"),
+                NodeKind::Stop { .. } => self.add("construct", "stops"),
+                NodeKind::Skip { .. } => self.add("construct", "skips"),
+                NodeKind::Weight { .. } => self.add("construct", "weights"),
+                NodeKind::SetWeight { .. } => self.add("construct", "set weights"),
+                NodeKind::Merge { .. } => self.add("construct", "merges"),
                 NodeKind::Backward { cotangent, .. } => {
                     self.add("construct", "ways back");
                     if cotangent.is_some() {
@@ -132,7 +143,7 @@ impl Coverage {
                         }
                     }
                 }
-                NodeKind::Save(_) | NodeKind::Trace(_) | NodeKind::Steps { .. } => {}
+                _ => {}
             }
         }
     }

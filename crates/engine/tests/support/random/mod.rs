@@ -7,14 +7,16 @@
 
 pub mod coverage;
 pub mod dice;
+mod dynamic;
 mod gradients;
 mod operations;
+pub mod regions;
 
 use std::collections::BTreeMap;
 
 use pellucid_graph::check::{self, CheckedProgram, SpecIndex};
 use pellucid_graph::{
-    Argument, DType, Generation, HookAddress, IndexItem, Invoke, Node, NodeId, NodeKind, Operation,
+    Argument, DType, Generation, Guard, HookAddress, IndexItem, Invoke, Node, NodeId, NodeKind, Operation,
     OperationKind, Program, Prompts, Sampling, Scalar, StepSelection, Trace, Value,
 };
 
@@ -46,12 +48,14 @@ pub struct Wishes {
 /// A proposal: nodes that follow one another.
 pub struct Draft {
     base: usize,
-    kinds: Vec<NodeKind>,
+    kinds: Vec<(NodeKind, Vec<Guard>)>,
+    /// The conditions under which what is added runs.
+    guards: Vec<Guard>,
 }
 
 impl Draft {
     pub fn add(&mut self, kind: NodeKind) -> Value {
-        self.kinds.push(kind);
+        self.kinds.push((kind, self.guards.clone()));
         Value { node: NodeId((self.base + self.kinds.len() - 1) as u32), output: 0 }
     }
 
@@ -174,17 +178,13 @@ impl<'a> Builder<'a> {
                     if self.dice.chance(0.05) { self.dice.range(8, 40) } else { self.dice.range(1, 8) };
                 (0..length).map(|_| self.dice.below(vocabulary) as u32).collect()
             });
-            Invoke { name: format!("i{number}"), prompts: Prompts::Tokens(tokens.collect()) }
+            Invoke::new(format!("i{number}"), Prompts::Tokens(tokens.collect()))
         });
         let invokes: Vec<Invoke> = invokes.collect();
         let generation = (self.wishes.generation && self.dice.chance(0.35)).then(|| self.generation());
         let id = NodeId(self.program.nodes.len() as u32);
-        let trace = Trace { invokes, generation, body: Vec::new() };
-        self.program.nodes.push(Node {
-            name: format!("n{}", id.0),
-            kind: NodeKind::Trace(trace),
-            source: None,
-        });
+        let trace = Trace { invokes, generation, ..Trace::default() };
+        self.program.nodes.push(Node::new(format!("n{}", id.0), NodeKind::Trace(trace)));
         self.program.body.push(id);
         self.trace = Some(id);
     }
@@ -219,7 +219,7 @@ impl<'a> Builder<'a> {
     }
 
     fn draft(&self) -> Draft {
-        Draft { base: self.program.nodes.len(), kinds: Vec::new() }
+        Draft { base: self.program.nodes.len(), kinds: Vec::new(), guards: Vec::new() }
     }
 
     /// Puts a proposal to the checker, and keeps it if it is taken.
@@ -229,8 +229,9 @@ impl<'a> Builder<'a> {
         }
         self.proposed += 1;
         let mut program = self.program.clone();
-        for kind in draft.kinds.iter().cloned() {
-            add(&mut program, self.steps.or(self.trace).unwrap(), kind);
+        for (kind, guards) in draft.kinds.iter().cloned() {
+            let id = add(&mut program, self.steps.or(self.trace).unwrap(), kind);
+            program.nodes[id.index()].guards = guards;
         }
         let mut judged = program.clone();
         let added = judged.nodes.len();
@@ -247,6 +248,10 @@ impl<'a> Builder<'a> {
                 }
                 for (offset, node) in new.iter().enumerate() {
                     let id = NodeId((self.program.nodes.len() + offset) as u32);
+                    // What is made in a branch is seen nowhere else.
+                    if !program.node(id).guards.is_empty() {
+                        continue;
+                    }
                     for (number, output) in node.outputs.iter().enumerate() {
                         let shape = output.shape.iter().map(|dimension| {
                             // Inside `steps` the recorded type is the first step's.
@@ -286,7 +291,9 @@ impl<'a> Builder<'a> {
         let mut saved = false;
         for node in &program.nodes[self.trace.unwrap().index()..] {
             match &node.kind {
-                NodeKind::Set { address, .. } => edited[address.invoke] = true,
+                NodeKind::Set { address: HookAddress { invoke, .. }, .. }
+                | NodeKind::Skip { invoke, .. }
+                | NodeKind::SetWeight { invoke, .. } => edited[*invoke] = true,
                 NodeKind::Save(_) => saved = true,
                 _ => {}
             }
@@ -373,12 +380,17 @@ impl<'a> Builder<'a> {
     fn last_edits(&self) -> BTreeMap<usize, usize> {
         let mut last = BTreeMap::new();
         for node in &self.program.nodes[self.trace.unwrap().index()..] {
-            if let NodeKind::Set { address, .. } = &node.kind
-                && let Some(place) = self.index.hook(&address.hook)
-            {
-                let entry = last.entry(address.invoke).or_insert(place);
-                *entry = (*entry).max(place);
-            }
+            let (invoke, place) = match &node.kind {
+                NodeKind::Set { address, .. } => (address.invoke, self.index.hook(&address.hook)),
+                // Anything may be what it changes.
+                NodeKind::Skip { invoke, .. } | NodeKind::SetWeight { invoke, .. } => {
+                    (*invoke, Some(self.index.spec().hook_points.len() - 1))
+                }
+                _ => continue,
+            };
+            let Some(place) = place else { continue };
+            let entry = last.entry(invoke).or_insert(place);
+            *entry = (*entry).max(place);
         }
         last
     }
@@ -398,7 +410,8 @@ impl<'a> Builder<'a> {
             46..52 => self.apply(),
             52..57 => self.input_value(),
             57..65 => self.save(),
-            65..77 => self.gradients(),
+            65..73 => self.dynamic(),
+            73..84 => self.gradients(),
             _ => self.some_operation(),
         }
     }
@@ -715,7 +728,7 @@ impl<'a> Builder<'a> {
 /// Adds a node to a body.
 fn add(program: &mut Program, owner: NodeId, kind: NodeKind) -> NodeId {
     let id = NodeId(program.nodes.len() as u32);
-    program.nodes.push(Node { name: format!("n{}", id.0), kind, source: None });
+    program.nodes.push(Node::new(format!("n{}", id.0), kind));
     match &mut program.nodes[owner.index()].kind {
         NodeKind::Trace(trace) => trace.body.push(id),
         NodeKind::Steps { body, .. } => body.push(id),

@@ -6,6 +6,40 @@ use pellucid_graph::{Argument, DType, IndexItem, OperationKind, Scalar, Size};
 
 use super::{Builder, Draft, Known, NodeKind, number, whole};
 
+/// Operations that want matrices of a kind that values at hand seldom are.
+const LINEAR_ALGEBRA: [&str; 12] = [
+    "qr",
+    "svd",
+    "eigh",
+    "cholesky",
+    "solve",
+    "lstsq",
+    "inv",
+    "pinv",
+    "det",
+    "slogdet",
+    "matrix_exp",
+    "orthogonal",
+];
+
+/// A symmetric, positive definite matrix that depends on a value, wherever a matrix is asked for: 2 I + tanh(mean) / 10.
+fn of_matrices(
+    definition: &operation::OperationDefinition,
+    input: &Known,
+    draft: &mut Draft,
+) -> Vec<Argument> {
+    let value =
+        draft.operation(OperationKind::To, vec![Argument::Value(input.value), Argument::DType(DType::F32)]);
+    let mean = draft.operation(OperationKind::Mean, vec![Argument::Value(value)]);
+    let bounded = draft.operation(OperationKind::Tanh, vec![Argument::Value(mean)]);
+    let small = draft.operation(OperationKind::Mul, vec![Argument::Value(bounded), number(0.1)]);
+    let unit = draft.operation(OperationKind::Eye, vec![whole(3)]);
+    let unit = draft.operation(OperationKind::Mul, vec![Argument::Value(unit), number(2.0)]);
+    let matrix = draft.operation(OperationKind::Add, vec![Argument::Value(unit), Argument::Value(small)]);
+    let of = |parameter: &operation::Parameter| parameter.default.clone().unwrap_or(Argument::Value(matrix));
+    definition.parameters.iter().map(of).collect()
+}
+
 impl Builder<'_> {
     pub(super) fn some_operation(&mut self) {
         let definition = self.dice.of(operation::table());
@@ -27,7 +61,11 @@ impl Builder<'_> {
             .or_else(|| self.some_value(|_| true));
         let Some(input) = input else { return self.getter() };
         let mut draft = self.draft();
-        let arguments = self.arguments(definition, &input, &mut draft);
+        let arguments = if LINEAR_ALGEBRA.contains(&definition.name) && input.dtype.is_float() {
+            Some(of_matrices(definition, &input, &mut draft))
+        } else {
+            self.arguments(definition, &input, &mut draft)
+        };
         let Some(arguments) = arguments else { return };
         draft.add(NodeKind::Operation(pellucid_graph::Operation { kind: definition.kind, arguments }));
         self.put(draft);

@@ -1,0 +1,228 @@
+//! Invokes that wait between passes: before their first step for weights that are set, and for conditions on which it
+//! depends whether they run at all; after a step for the word to stop.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pellucid_graph::{NodeId, NodeKind, Value};
+use pellucid_models::stage::WeightId;
+
+use super::Interleaver;
+use super::group::{Group, Place};
+use crate::job::{Instance, OUTSIDE};
+use crate::nodes::Evaluator;
+use crate::operations::OperationError;
+use crate::tensor::Tensor;
+use crate::weights::{self, WeightSet};
+
+/// A weight that is set: the job, the value, and the parameter in whose place it is.
+pub(super) type SetWeight = (usize, Value, WeightId);
+
+impl Interleaver<'_, '_> {
+    /// Lets the groups go on whose waiting is over, and those that go on because of them.
+    pub(super) fn settle(&mut self) {
+        let mut changed = true;
+        while std::mem::take(&mut changed) {
+            for number in 0..self.groups.len() {
+                let ready = match self.groups[number].place {
+                    Place::Waiting => self.can_start(&self.groups[number]),
+                    Place::Deciding => self.can_decide(&self.groups[number]),
+                    _ => false,
+                };
+                if !ready || self.jobs[self.groups[number].job].failed.is_some() {
+                    continue;
+                }
+                changed = true;
+                let mut group = std::mem::take(&mut self.groups[number]);
+                match group.place {
+                    Place::Waiting => self.start(&mut group),
+                    _ => self.decide(&mut group),
+                }
+                self.groups[number] = group;
+            }
+        }
+    }
+
+    /// The node for which a group waits that can never go on.
+    pub(super) fn stuck_at(&self, group: &Group) -> Option<NodeId> {
+        let job = &self.jobs[group.job];
+        match group.place {
+            Place::Waiting => group.asked.weights.iter().copied().find(|&id| !job.is_ready((OUTSIDE, id))),
+            Place::Deciding => {
+                self.stops_of(group).into_iter().find(|&stop| !job.is_ready(stop)).map(|stop| stop.1)
+            }
+            _ => group.touches.get(group.next_touch).map(|touch| touch.1.1),
+        }
+    }
+
+    fn can_start(&self, group: &Group) -> bool {
+        let job = &self.jobs[group.job];
+        if !group.asked.weights.iter().all(|&id| job.is_ready((OUTSIDE, id))) {
+            return false;
+        }
+        let Some(asked) = group.asked.all_outside() else { return true };
+        let asked: Vec<NodeId> = asked.collect();
+        // Something for which it runs in any case, or nothing for which it may still run.
+        asked.iter().any(|&id| job.is_granted((OUTSIDE, id)))
+            || asked.iter().all(|&id| job.is_lost((OUTSIDE, id)))
+    }
+
+    fn start(&mut self, group: &mut Group) {
+        let job = &self.jobs[group.job];
+        group.asked.retain(|id| !job.is_never((OUTSIDE, id)));
+        let Some(last_step) = group.asked.last_step(job.program, group.total_steps()) else {
+            // Nothing of the invoke is needed: it does not run.
+            group.place = Place::Done;
+            for instance in group.asked.weights.iter().map(|&id| (OUTSIDE, id)) {
+                if !self.jobs[group.job].is_lost(instance) {
+                    self.jobs[group.job].applied(instance);
+                }
+            }
+            return;
+        };
+        group.last_step = last_step;
+        for prompt in &mut group.prompts {
+            if let Some(sequence) = &mut prompt.sequence {
+                sequence.keep_caches = last_step > 0;
+            }
+        }
+        self.set_weights(group);
+        group.place = Place::Start;
+        self.begin_step(group);
+    }
+
+    /// Makes the weights of a group ready to run with. Of several in one parameter's place the last counts.
+    fn set_weights(&mut self, group: &mut Group) {
+        let ids = std::mem::take(&mut group.asked.weights);
+        let mut chosen: BTreeMap<WeightId, (NodeId, Value)> = BTreeMap::new();
+        for &id in &ids {
+            let job = &mut self.jobs[group.job];
+            let NodeKind::SetWeight { value, .. } = &job.program.program.node(id).kind else { continue };
+            if job.is_lost((OUTSIDE, id)) {
+                continue;
+            }
+            let parameter = job.program.nodes[id.index()].parameter;
+            let weight = parameter
+                .ok_or_else(|| OperationError::new("its parameter was not found"))
+                .and_then(weights::weight_id);
+            match weight {
+                Ok(weight) => {
+                    chosen.insert(weight, (id, *value));
+                }
+                Err(error) => job.fail(id, &error),
+            }
+        }
+        let mut set = WeightSet::default();
+        for (&weight, &(id, value)) in &chosen {
+            let key = (group.job, value, weight);
+            group.weights_key.push(key);
+            if let Err(error) = self.replace(&mut set, key) {
+                self.jobs[group.job].fail(id, &error);
+            }
+        }
+        group.weights = (!chosen.is_empty()).then(|| Arc::new(set));
+        for instance in ids.into_iter().map(|id| (OUTSIDE, id)) {
+            if !self.jobs[group.job].is_lost(instance) {
+                self.jobs[group.job].applied(instance);
+            }
+        }
+    }
+
+    /// Puts a value into a weight's place: the same weight as before, where another invoke still runs with it.
+    fn replace(&mut self, set: &mut WeightSet, key: SetWeight) -> Result<(), OperationError> {
+        let (job, value, weight) = key;
+        if self.dry {
+            return Ok(());
+        }
+        if let Some(known) = self.replaced.get(&key).and_then(|(known, _)| known.upgrade()) {
+            set.insert(weight, known);
+            return Ok(());
+        }
+        let tensor = self.jobs[job].value(value, OUTSIDE);
+        let tensor = tensor.ok_or_else(|| OperationError::new("the value is not there"))?;
+        // The numbers, and once more in the form that runs.
+        if !self.jobs[job].has_room_for((tensor.elements() as u64).saturating_mul(8)) {
+            return Ok(());
+        }
+        let made = Arc::new(weights::replaced(self.model, weight.0 as usize, &tensor)?);
+        let bytes = made.bytes() as u64;
+        self.jobs[job].hold(bytes);
+        self.replaced.insert(key, (Arc::downgrade(&made), bytes));
+        set.insert(weight, made);
+        Ok(())
+    }
+
+    /// Weights with which nobody runs any more are free.
+    pub(super) fn free_weights(&mut self) {
+        let (replaced, jobs) = (&mut self.replaced, &mut *self.jobs);
+        replaced.retain(|&(job, ..), (weight, bytes)| {
+            let held = weight.strong_count() > 0;
+            if !held {
+                jobs[job].let_go(*bytes);
+            }
+            held
+        });
+    }
+
+    /// The stops of a group's current step.
+    pub(super) fn stops_of(&self, group: &Group) -> Vec<Instance> {
+        let program = self.jobs[group.job].program;
+        let (step, total) = (group.step, group.total_steps());
+        let chosen =
+            group.asked.stops.iter().filter(|(owner, _)| match &program.program.node(**owner).kind {
+                NodeKind::Steps { steps, .. } => steps.contains(step, total),
+                _ => false,
+            });
+        chosen.flat_map(|(_, stops)| stops).map(|&id| (step, id)).collect()
+    }
+
+    fn can_decide(&self, group: &Group) -> bool {
+        let job = &self.jobs[group.job];
+        self.stops_of(group).into_iter().all(|stop| job.is_ready(stop))
+    }
+
+    /// Ends the prompts that the program stops at this step.
+    fn decide(&mut self, group: &mut Group) {
+        for stop in self.stops_of(group) {
+            let job = &mut self.jobs[group.job];
+            let NodeKind::Stop { when, .. } = &job.program.program.node(stop.1).kind else { continue };
+            if job.is_lost(stop) {
+                continue;
+            }
+            let when = job.value(*when, stop.0);
+            job.applied(stop);
+            // In a dry run no stop is taken to hold.
+            let Some(when) = when else { continue };
+            match stopped(&when, group.prompts.len()) {
+                Err(error) => job.fail(stop.1, &error),
+                Ok(stopped) => {
+                    for (prompt, _) in group.prompts.iter_mut().zip(stopped).filter(|(_, stopped)| *stopped) {
+                        prompt.finished = true;
+                        prompt.sequence = None;
+                    }
+                }
+            }
+        }
+        self.go_on(group);
+    }
+
+    /// A value of a job never comes.
+    pub(super) fn lose(&mut self, job: usize, instance: Instance) {
+        let program = self.jobs[job].program;
+        let evaluator = Evaluator { models: self.models, program };
+        self.jobs[job].lose(instance, &evaluator, self.pool);
+    }
+}
+
+/// Which of so many prompts a stop ends: all of them or none, or those for which it holds.
+pub(crate) fn stopped(when: &Tensor, prompts: usize) -> Result<Vec<bool>, OperationError> {
+    let holds = when.truths()?;
+    match (when.rank(), holds.as_slice()) {
+        (0, &[holds]) => Ok(vec![holds; prompts]),
+        (1, holds) if holds.len() == prompts => Ok(holds.to_vec()),
+        _ => Err(OperationError::new(format!(
+            "it stops where a tensor of shape {:?} holds, but the invoke has {prompts} prompts",
+            when.shape()
+        ))),
+    }
+}

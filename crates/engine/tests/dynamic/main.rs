@@ -1,0 +1,89 @@
+//! What depends on values and what stands in for parts of the model: stops, skips, weights that are set.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod conditions;
+mod edits;
+mod failures;
+mod models;
+mod skips;
+mod stops;
+#[path = "../support/mod.rs"]
+mod support;
+mod weights;
+
+use pellucid_engine::{Engine, EngineError, Results, RunOptions, Tensor};
+use pellucid_graph::Program;
+use pellucid_graph::check::CheckedProgram;
+use support::Golden;
+
+fn engine(name: &str) -> Engine {
+    Golden::open(name).engine()
+}
+
+/// A program from the JSON of its body.
+fn session(body: &str) -> Program {
+    let text = format!(r#"{{"pellucid":1,"body":[{body}]}}"#);
+    Program::from_bytes(text.as_bytes()).unwrap_or_else(|faults| panic!("{faults}\n{text}"))
+}
+
+/// A trace from the JSON of its invokes, of further fields, and of its nodes.
+fn trace(invokes: &str, fields: &str, nodes: &str) -> String {
+    format!(r#"{{"op":"trace","invokes":[{invokes}],{fields}"body":[{nodes}]}}"#)
+}
+
+fn check(engine: &Engine, body: &str) -> CheckedProgram {
+    engine.check(session(body)).unwrap_or_else(|faults| panic!("{faults}\n{body}"))
+}
+
+/// The first fault of a program that is refused.
+fn refusal(engine: &Engine, body: &str) -> String {
+    match engine.check(session(body)) {
+        Err(faults) => faults.0[0].to_string(),
+        Ok(_) => panic!("it is taken:\n{body}"),
+    }
+}
+
+/// Runs a program both ways, which must agree to the bit.
+fn run(engine: &Engine, body: &str) -> Results {
+    let checked = check(engine, body);
+    let planned =
+        engine.run(&checked, &RunOptions::default()).unwrap_or_else(|error| panic!("{error}\n{body}"));
+    let naive = engine.run_naive(&checked).unwrap_or_else(|error| panic!("naive: {error}\n{body}"));
+    assert_same(&planned, &naive, body);
+    planned
+}
+
+fn assert_same(one: &Results, other: &Results, what: &str) {
+    let names = |results: &Results| results.tensors.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(one), names(other), "{what}");
+    for (name, tensor) in &one.tensors {
+        assert!(tensor.is_same_bits(&other.tensors[name]), "`{name}` differs\n{what}");
+    }
+    let absent = |results: &Results| {
+        let mut names = results.absent.clone();
+        names.sort();
+        names
+    };
+    assert_eq!(absent(one), absent(other), "{what}");
+}
+
+fn failure(engine: &Engine, body: &str) -> String {
+    let checked = check(engine, body);
+    match engine.run(&checked, &RunOptions::default()) {
+        Err(EngineError::Node(fault)) => fault.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn tensor<'r>(results: &'r Results, name: &str) -> &'r Tensor {
+    results.tensors.get(name).unwrap_or_else(|| panic!("`{name}` is not among the results"))
+}
+
+fn numbers(results: &Results, name: &str) -> Vec<f64> {
+    tensor(results, name).to_vec_f64().unwrap()
+}
+
+fn integers(results: &Results, name: &str) -> Vec<i64> {
+    tensor(results, name).to_vec_i64().unwrap()
+}

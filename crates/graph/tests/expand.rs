@@ -1,0 +1,337 @@
+//! What sweeps, loops, reductions and wildcards become, and what is refused of them.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may panic as tests do")]
+
+mod support;
+
+use pellucid_graph::check::{CheckedProgram, SpecIndex, check};
+use pellucid_graph::{Faults, NodeKind, Program, Prompts, expand};
+
+fn checked(body: &str) -> Result<CheckedProgram, Faults> {
+    let text = format!(r#"{{ "pellucid": 1, "body": [{body}] }}"#);
+    let spec = support::tiny_gpt2();
+    let index = SpecIndex::new(&spec);
+    check(expand::expand(Program::from_json(text.as_bytes())?, &index)?, &index)
+}
+
+fn sound(body: &str) -> CheckedProgram {
+    checked(body).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+/// The messages of a program that is refused.
+fn refused(body: &str) -> String {
+    match checked(body) {
+        Ok(_) => panic!("it was taken: {body}"),
+        Err(faults) => faults.to_string(),
+    }
+}
+
+/// The names of the nodes that a program becomes.
+fn names(program: &Program) -> Vec<&str> {
+    program.nodes.iter().map(|node| node.name.as_str()).collect()
+}
+
+/// The type of what is saved under a name.
+fn saved(checked: &CheckedProgram, name: &str) -> String {
+    let node = checked.program.nodes.iter().find(|node| node.name == name);
+    let Some(NodeKind::Save(value)) = node.map(|node| &node.kind) else {
+        panic!("nothing is saved as {name}")
+    };
+    checked.nodes[value.node.index()].outputs[value.output as usize].to_string()
+}
+
+const PATCHING: &str = r#"{ "op": "trace", "name": "t",
+    "invokes": [{ "name": "clean", "tokens": [[1, 2, 3]] }],
+    "body": [{ "op": "sweep", "name": "grid",
+      "over": [{ "layer": [0, 1, 2] }, { "position": { "range": [0, 3] } }],
+      "invokes": [{ "name": "patched", "tokens": [[3, 2, 1]] }],
+      "body": [
+        { "op": "get", "name": "from", "invoke": "clean", "hook": "layers.{layer}.output" },
+        { "op": "getitem", "name": "row", "input": "from", "index": [":", { "tensor": "position" }] },
+        { "op": "get", "name": "to", "invoke": "patched", "hook": "layers.{layer}.output" },
+        { "op": "index_put", "name": "put", "input": "to", "index": [":", { "tensor": "position" }], "values": "row" },
+        { "op": "set", "invoke": "patched", "hook": "layers.{layer}.output", "value": "put" },
+        { "op": "get", "name": "logits", "invoke": "patched", "hook": "logits" },
+        { "op": "getitem", "name": "one", "input": "logits", "index": [0, -1, 5] }],
+      "yields": ["one"] },
+      { "op": "save", "name": "out", "value": "grid" }] }"#;
+
+#[test]
+fn a_sweep_is_one_trace_with_the_invokes_of_all_cells() {
+    let checked = sound(PATCHING);
+    let program = &checked.program;
+    let (_, trace) = program.traces().next().unwrap();
+    assert_eq!(trace.invokes.len(), 1 + 9);
+    assert_eq!(trace.invokes[1 + 5].name, "patched@1.2");
+    assert_eq!(trace.invokes[1 + 5].noise_coordinates(6), [1, 2, 1]);
+    assert_eq!(saved(&checked, "out"), "f32[3, 3]");
+    // Reading the clean prompt does not depend on the position: three getters, not nine.
+    let read = |label| program.nodes.iter().filter(|node| node.label() == label).count();
+    assert_eq!((read("from"), read("row"), read("to")), (3, 9, 9));
+    let put = program.nodes.iter().find(|node| node.name == "put@2.1").unwrap();
+    assert_eq!((put.label(), put.coordinates()), ("put", &[2, 1][..]));
+}
+
+#[test]
+fn names_of_expanded_nodes_are_unique() {
+    let checked = sound(PATCHING);
+    let mut all = names(&checked.program);
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), count);
+}
+
+#[test]
+fn cells_of_a_session_s_sweep_share_its_traces() {
+    let checked = sound(
+        r#"{ "op": "sweep", "name": "grid", "over": [{ "pair": { "token_lists": [[1, 2], [3, 4, 5]] }, "head": [0, 1] }],
+             "body": [
+               { "op": "trace", "invokes": [{ "name": "a", "prompt": { "axis": "pair" } }], "body": [
+                 { "op": "get", "name": "m", "hook": "layers.0.attention.mixed" },
+                 { "op": "getitem", "name": "h", "input": "m", "index": [0, -1, { "tensor": "head" }] },
+                 { "op": "save", "name": "each", "value": "h" }] },
+               { "op": "mul", "name": "twice", "input": "h", "other": 2 }],
+             "yields": ["twice"] },
+           { "op": "save", "name": "out", "value": "grid" }"#,
+    );
+    let traces: Vec<_> = checked.program.traces().collect();
+    assert_eq!(traces.len(), 1);
+    let invokes = &traces[0].1.invokes;
+    assert_eq!(invokes[1].prompts, Prompts::Tokens(vec![vec![3, 4, 5]]));
+    assert_eq!(saved(&checked, "each"), saved(&checked, "out"));
+}
+
+#[test]
+fn a_loop_carries_values_and_saves_one_for_each_iteration() {
+    let checked = sound(
+        r#"{ "op": "zeros", "name": "start", "size": [4] },
+           { "op": "loop", "name": "training", "count": 3, "carry": { "x": "start" }, "body": [
+               { "op": "add", "name": "y", "input": "x", "other": "i" },
+               { "op": "save", "name": "history", "value": "y" }], "next": { "x": "y" } },
+           { "op": "save", "name": "out", "value": "training" }"#,
+    );
+    assert_eq!(saved(&checked, "out"), "f32[4]");
+    assert_eq!(saved(&checked, "history"), "f32[3, 4]");
+    let additions = checked.program.nodes.iter().filter(|node| node.label() == "y");
+    assert_eq!(additions.map(|node| node.coordinates()[0]).collect::<Vec<_>>(), [0, 1, 2]);
+}
+
+#[test]
+fn what_is_saved_in_loops_and_sweeps_has_their_order_of_nesting() {
+    let body = r#"{ "op": "sweep", "over": [{ "a": [1, 2] }], "body": [
+        { "op": "loop", "over": [{ "b": [1, 2, 3] }], "body": [
+          { "op": "sweep", "over": [{ "c": [1, 2, 3, 4] }], "body": [
+            { "op": "loop", "over": [{ "d": [1, 2, 3, 4, 5] }], "body": [
+              { "op": "add", "name": "x", "input": "a", "other": "d" },
+              { "op": "save", "name": "out", "value": "x" }] }] }] }] }"#;
+    assert_eq!(saved(&sound(body), "out"), "i64[2, 3, 4, 5]");
+}
+
+#[test]
+fn rows_of_a_value_are_an_axis() {
+    let checked = sound(
+        r#"{ "op": "randn", "name": "directions", "size": [3, 6] },
+           { "op": "sweep", "name": "s", "over": [{ "row": { "rows_of": "directions" }, "scale": [1.5, 2, 4] }], "body": [
+               { "op": "mul", "name": "y", "input": "row", "other": "scale" }], "yields": ["y", "row"] },
+           { "op": "save", "name": "out", "value": "s" },
+           { "op": "save", "name": "rows", "value": "s.1" }"#,
+    );
+    assert_eq!((saved(&checked, "out"), saved(&checked, "rows")), ("f32[3, 6]".into(), "f32[3, 6]".into()));
+}
+
+#[test]
+fn reductions_have_the_shapes_they_promise() {
+    let each = |reduction: &str, more: &str| {
+        sound(&format!(
+            r#"{{ "op": "sweep", "over": [{{ "a": [1, 2] }}, {{ "b": [1, 2, 3] }}], "body": [
+                {{ "op": "randn", "name": "x", "size": [5, 4] }},
+                {{ "op": "reduce", "name": "r", "reduction": "{reduction}", "value": "x" {more} }}] }},
+               {{ "op": "save", "name": "out", "value": "r" }}"#
+        ))
+    };
+    for reduction in ["sum", "mean", "var", "amin", "amax"] {
+        assert_eq!(saved(&each(reduction, ""), "out"), "f32[5, 4]", "{reduction}");
+        assert_eq!(saved(&each(reduction, r#", "dim": 0"#), "out"), "f32[4]", "{reduction}");
+    }
+    assert_eq!(saved(&each("covariance", ""), "out"), "f32[4, 4]");
+    assert_eq!(saved(&each("topk", r#", "k": 2"#), "out"), "f32[5, 4, 2]");
+    assert_eq!(saved(&each("topk", r#", "k": 7, "dim": [0]"#), "out"), "f32[4, 7]");
+    let origins = |more: &str| {
+        let body = format!(
+            r#"{{ "op": "sweep", "over": [{{ "a": [1, 2] }}, {{ "b": [1, 2, 3] }}], "body": [
+                {{ "op": "randn", "name": "x", "size": [5, 4] }},
+                {{ "op": "reduce", "name": "r", "reduction": "topk", "value": "x", "k": 2 {more} }}] }},
+               {{ "op": "save", "name": "out", "value": "r.1" }}"#
+        );
+        saved(&sound(&body), "out")
+    };
+    assert_eq!(origins(""), "i64[5, 4, 2, 2]");
+    assert_eq!(origins(r#", "dim": [0, 1]"#), "i64[2, 3]");
+}
+
+#[test]
+fn wildcards_stand_for_hook_points_in_the_schedule_s_order() {
+    let trace = |body: &str| {
+        format!(r#"{{ "op": "trace", "invokes": [{{ "tokens": [[1, 2]] }}], "body": [{body}] }}"#)
+    };
+    let all = sound(&trace(
+        r#"{ "op": "get", "name": "all", "hook": "layers.*.output", "except": ["layers[1,2].output"] },
+           { "op": "save", "name": "out", "value": "all" },
+           { "op": "get", "name": "some", "hook": "layers[0:3:2].attention.pattern" },
+           { "op": "save", "name": "patterns", "value": "some" },
+           { "op": "cache", "name": "c", "pattern": "layers.0.**", "except": ["**.scores"] }"#,
+    ));
+    let layers = support::tiny_gpt2().sizes.layers;
+    assert!(saved(&all, "out").starts_with(&format!("f32[{}, 1, 2,", layers - 2)), "{}", saved(&all, "out"));
+    assert!(saved(&all, "patterns").starts_with("f32[2, 1,"));
+    let names = names(&all.program);
+    assert!(names.contains(&"c/transformer.h.0.attn.pattern"));
+    assert!(!names.iter().any(|name| name.starts_with("c/") && name.contains("scores")));
+    let each = sound(
+        &trace(
+            r#"{ "op": "get", "name": "all", "hook": "layers.*.attention.output" },
+           { "op": "mul", "name": "half", "input": "all", "other": 0.5 },
+           { "op": "set", "hook": "layers.*.attention.output", "value": "half", "each": true },
+           { "op": "get", "name": "l", "hook": "logits" }, { "op": "save", "name": "out", "value": "l" }"#,
+        )
+        .replace("\"all\", \"hook\"", "\"all\", \"invoke\": \"a\", \"hook\"")
+        .replace(
+            r#"[{ "tokens": [[1, 2]] }]"#,
+            r#"[{ "name": "a", "tokens": [[1, 2]] }, { "name": "b", "tokens": [[1, 2]] }]"#,
+        )
+        .replace("\"op\": \"set\"", "\"op\": \"set\", \"invoke\": \"b\"")
+        .replace("\"l\", \"hook\"", "\"l\", \"invoke\": \"b\", \"hook\""),
+    );
+    let set = each.program.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Set { .. }));
+    assert_eq!(set.count() as u64, layers);
+}
+
+#[test]
+fn one_fault_in_many_cells_is_one_fault() {
+    let message = refused(&PATCHING.replace("[0, 1, 2]", "[1, 77, 99]"));
+    insta::assert_snapshot!(message);
+}
+
+#[test]
+fn what_is_wrong_is_said_with_what_to_do() {
+    let sweep = |over: &str, body: &str, yields: &str| {
+        format!(
+            r#"{{ "op": "zeros", "name": "z", "size": [2] }},
+               {{ "op": "sweep", "name": "s", "over": {over}, "body": [{body}], "yields": [{yields}] }},
+               {{ "op": "save", "name": "out", "value": "s" }}"#
+        )
+    };
+    let add = r#"{ "op": "add", "name": "x", "input": "a", "other": 1 }"#;
+    let mut messages = Vec::new();
+    let mut all = |what: &str, body: &str| {
+        let message = refused(body);
+        assert!(message.len() < 4_000, "{message}");
+        messages.push(format!("# {what}\n{message}"));
+    };
+    all("an empty axis", &sweep(r#"[{ "a": [] }]"#, add, r#""x""#));
+    all("an empty range", &sweep(r#"[{ "a": { "range": [3, 1] } }]"#, add, r#""x""#));
+    all("no axis", &sweep("[]", add, r#""x""#));
+    all("an axis without a parameter", &sweep("[{}]", add, r#""x""#));
+    all("zipped parameters of unequal length", &sweep(r#"[{ "a": [1, 2], "b": [1] }]"#, add, r#""x""#));
+    all("a huge axis", &sweep(r#"[{ "a": { "range": [0, 9000000000000000000] } }]"#, add, r#""x""#));
+    all(
+        "axes that multiply",
+        &sweep(r#"[{ "a": { "range": [0, 100000] } }, { "b": { "range": [0, 100000] } }]"#, add, r#""x""#),
+    );
+    all("a parameter by the name of a node", &sweep(r#"[{ "z": [1] }]"#, "", ""));
+    all(
+        "an unknown parameter",
+        &sweep(
+            r#"[{ "a": [1, 2] }]"#,
+            r#"{ "op": "apply", "name": "x", "module": "layers.{b}.mlp", "input": "z" }"#,
+            r#""x""#,
+        ),
+    );
+    all(
+        "a value of one cell",
+        &format!(
+            r#"{}, {{ "op": "save", "name": "y", "value": "x" }}"#,
+            sweep(r#"[{ "a": [1, 2] }]"#, add, r#""x""#)
+        ),
+    );
+    all(
+        "a yield that is not there",
+        &sweep(r#"[{ "a": [1, 2] }]"#, add, r#""x""#).replace(r#""value": "s""#, r#""value": "s.1""#),
+    );
+    all("prompts as a value", &sweep(r#"[{ "a": { "texts": ["x"] } }]"#, add, r#""x""#));
+    all("rows of nothing", &sweep(r#"[{ "a": { "rows_of": "one" } }]"#, add, r#""x""#).replace(
+        r#"{ "op": "zeros""#, r#"{ "op": "literal", "name": "one", "dtype": "f32", "shape": [], "elements": [1.0] }, { "op": "zeros""#));
+    all(
+        "rows of an unknown number",
+        r#"{ "op": "trace", "invokes": [{ "prompt": "x" }], "body": [
+        { "op": "tokens", "name": "t" }, { "op": "getitem", "name": "row", "input": "t", "index": [0] },
+        { "op": "sweep", "name": "s", "over": [{ "a": { "rows_of": "row" } }], "body": [
+          { "op": "add", "name": "x", "input": "a", "other": 1 }], "yields": ["x"] },
+        { "op": "save", "name": "out", "value": "s" }] }"#,
+    );
+    all(
+        "a carried value that grows",
+        r#"{ "op": "zeros", "name": "z", "size": [2] },
+        { "op": "loop", "name": "l", "count": 3, "carry": { "x": "z" }, "body": [
+          { "op": "cat", "name": "y", "tensors": ["x", "x"] }], "next": { "x": "y" } },
+        { "op": "save", "name": "out", "value": "l" }"#,
+    );
+    all(
+        "next without carry, and carry without next",
+        r#"{ "op": "zeros", "name": "z", "size": [2] },
+        { "op": "loop", "name": "l", "count": 3, "carry": { "x": "z", "w": "z" }, "body": [
+          { "op": "add", "name": "y", "input": "x", "other": 1 }], "next": { "x": "y", "v": "y" } }"#,
+    );
+    all("over and count", r#"{ "op": "loop", "over": [{ "a": [1] }], "count": 3, "body": [] }"#);
+    all(
+        "an edit of what cells share",
+        r#"{ "op": "trace", "invokes": [{ "name": "p", "tokens": [[1, 2]] }], "body": [
+        { "op": "sweep", "over": [{ "layer": [0, 1] }], "body": [
+          { "op": "get", "name": "h", "invoke": "p", "hook": "layers.{layer}.output" },
+          { "op": "set", "invoke": "p", "hook": "layers.{layer}.output", "value": "h" }] },
+        { "op": "get", "name": "l", "hook": "logits" }, { "op": "save", "name": "out", "value": "l" }] }"#,
+    );
+    all(
+        "a pattern of nothing",
+        r#"{ "op": "trace", "invokes": [{ "tokens": [[1, 2]] }], "body": [
+        { "op": "get", "name": "h", "hook": "layers.*.atention.output" }, { "op": "save", "name": "out", "value": "h" }] }"#,
+    );
+    all(
+        "a pattern that is none",
+        r#"{ "op": "trace", "invokes": [{ "tokens": [[1, 2]] }], "body": [
+        { "op": "get", "name": "h", "hook": "layers[0:x].output" }, { "op": "save", "name": "out", "value": "h" }] }"#,
+    );
+    all(
+        "a reduction outside a sweep",
+        r#"{ "op": "zeros", "name": "z", "size": [2] },
+        { "op": "reduce", "name": "r", "reduction": "mean", "value": "z" }"#,
+    );
+    all(
+        "a reduction read inside its sweep",
+        &sweep(
+            r#"[{ "a": [1, 2] }]"#,
+            r#"{ "op": "reduce", "name": "r", "reduction": "sum", "value": "a" },
+           { "op": "add", "name": "x", "input": "r", "other": 1 }"#,
+            r#""x""#,
+        ),
+    );
+    insta::assert_snapshot!(messages.join("\n\n"));
+}
+
+#[test]
+fn copies_of_large_literals_are_refused_before_they_are_made() {
+    let elements = vec!["1.0"; 60_000].join(",");
+    // The literal itself is shared by all cells, an operation on it would be too: what differs is the cell.
+    let prompts = vec!["\"0123456789abcdef0123456789abcdef\""; 20_000].join(",");
+    let body = format!(
+        r#"{{ "op": "trace", "invokes": [{{ "name": "p", "tokens": [[1]] }}], "body": [
+            {{ "op": "literal", "name": "big", "dtype": "f32", "shape": [60000], "elements": [{elements}] }},
+            {{ "op": "sweep", "name": "s", "over": [{{ "a": {{ "range": [0, 20000] }} }}],
+               "invokes": [{{ "name": "q", "prompts": [{}] }}], "body": [
+                {{ "op": "get", "name": "l", "invoke": "q", "hook": "logits" }}], "yields": ["l"] }},
+            {{ "op": "save", "name": "out", "value": "s" }}] }}"#,
+        &prompts[..35 * 10_000 - 1]
+    );
+    assert!(refused(&body).contains("takes more than"), "{}", refused(&body));
+}
