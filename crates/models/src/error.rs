@@ -116,6 +116,16 @@ pub enum Error {
         /// What is, or what to do.
         hint: String,
     },
+    /// An adapter, or an autoencoder, that is of another model than the one it is put on.
+    #[error("{origin} does not fit the model `{model}`: {reason}")]
+    Misfit {
+        /// What does not fit: its file or name.
+        origin: String,
+        /// The model.
+        model: String,
+        /// What is wrong, and what would fit.
+        reason: String,
+    },
     /// A tokenizer could not be built, or refused a text.
     #[error("the tokenizer of {origin}: {reason}")]
     Tokenizer {

@@ -10,6 +10,7 @@
 //! | [`stage`] | the types of a list of stages: the seam to an engine |
 //! | [`rotary`] | tables of rotary positions |
 //! | [`Model`] | a loaded model: blueprint, packed weights, tokenizer |
+//! | [`adapters`] | what is laid over a model: LoRA adapters, sparse autoencoders |
 //! | [`weights`] | checkpoints: named tensors in mapped files |
 //! | [`hub`] | models by name: the hub's cache, and downloads into it |
 //! | [`tokenizer`] | text to token ids and back |
@@ -38,6 +39,7 @@
 //!
 //! **Invariant:** this crate knows nothing of programs or users, and no family has a forward function.
 
+pub mod adapters;
 pub mod chat_template;
 pub mod config;
 pub mod decoder;
@@ -57,7 +59,7 @@ pub mod weights;
 pub use config::ConfigError;
 pub use error::{Error, Result};
 pub use files::ModelFiles;
-pub use model::{Model, ModelOptions, Progress, ProgressListener};
+pub use model::{Model, ModelOptions, ModelWeight, Progress, ProgressListener};
 pub use parameter::Parameter;
 /// How weights are packed.
 pub use pellucid_kernels::Precision;

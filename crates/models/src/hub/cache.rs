@@ -76,7 +76,9 @@ impl ModelCache {
         #[cfg(unix)]
         {
             let name = blob.file_name().unwrap_or_default();
-            let target = Path::new("../../blobs").join(name);
+            // One step up for each folder of the file's path in the repository.
+            let above = Path::new(file).components().skip(1).map(|_| "..");
+            let target = above.collect::<PathBuf>().join("../../blobs").join(name);
             replace(&path, |new| std::os::unix::fs::symlink(&target, new))?;
         }
         #[cfg(not(unix))]

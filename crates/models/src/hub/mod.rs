@@ -17,6 +17,7 @@ pub use self::settings::Settings;
 
 use self::cache::ModelCache;
 use self::client::{Client, Failure, Listing};
+use crate::weights::near::near_names;
 use crate::weights::safetensors_files::{INDEX_FILE, SINGLE_FILE, read_index};
 use crate::{Error, Result};
 
@@ -69,9 +70,52 @@ pub fn fetch(name: &ModelName, wanted: Wanted, settings: &Settings) -> Result<Sn
     if settings.offline || settled {
         return cached.ok_or_else(|| not_in_cache(name, &cache, settings));
     }
+    ask(name, settings, &cache, cached, |client, listing| {
+        download(name, wanted, settings, &cache, client, listing)
+    })
+}
+
+/// Finds files of a repository by their paths in it, in the cache or on the hub: an adapter's, an autoencoder's.
+///
+/// # Errors
+/// As [`fetch`]; and when the repository lacks one of the files.
+pub fn fetch_files(name: &ModelName, files: &[String], settings: &Settings) -> Result<Snapshot> {
+    let cache = ModelCache::new(&settings.cache, name);
+    let whole = |snapshot: &Snapshot| files.iter().all(|file| snapshot.folder.join(file).is_file());
+    let cached = cache.snapshot(name.revision()).filter(whole);
+    if settings.offline || (name.is_commit() && cached.is_some()) {
+        return cached.ok_or_else(|| not_in_cache(name, &cache, settings));
+    }
+    ask(name, settings, &cache, cached, |client, listing| {
+        for file in files {
+            if !listing.files.contains(file) {
+                let near = near_names(file, listing.files.iter().map(String::as_str), 3).join(", ");
+                let near = if near.is_empty() { near } else { format!("; it has {near}") };
+                return Err(hub_error(name, format!("its repository has no {file}{near}")));
+            }
+        }
+        for file in files {
+            download::file(client, &cache, &listing.commit, file, settings)?;
+        }
+        cache.set_reference(name.revision(), &listing.commit)
+    })
+}
+
+/// Asks the hub what a revision holds and has `get` fetch of it; what is cached serves where the hub cannot be reached.
+fn ask(
+    name: &ModelName,
+    settings: &Settings,
+    cache: &ModelCache,
+    cached: Option<Snapshot>,
+    get: impl FnOnce(&Client<'_>, &Listing) -> Result<()>,
+) -> Result<Snapshot> {
     let client = Client::new(settings, name);
     match client.listing() {
-        Ok(listing) => download(name, wanted, settings, &cache, &client, &listing),
+        Ok(listing) => {
+            get(&client, &listing)?;
+            let folder = cache.snapshot_folder(&listing.commit);
+            Ok(Snapshot { folder, commit: listing.commit, unreachable: None })
+        }
         Err(Failure::Unreachable(reason)) => match cached {
             Some(snapshot) => Ok(Snapshot { unreachable: Some(reason), ..snapshot }),
             None => Err(hub_error(
@@ -123,7 +167,7 @@ fn download(
     cache: &ModelCache,
     client: &Client<'_>,
     listing: &Listing,
-) -> Result<Snapshot> {
+) -> Result<()> {
     let has = |file: &str| listing.files.iter().any(|other| other == file);
     if !has(CONFIG_FILE) {
         return Err(hub_error(
@@ -152,9 +196,7 @@ fn download(
             return Err(hub_error(name, format!("its repository has no weights in safetensors{there}")));
         }
     }
-    cache.set_reference(name.revision(), &listing.commit)?;
-    let folder = cache.snapshot_folder(&listing.commit);
-    Ok(Snapshot { folder, commit: listing.commit.clone(), unreachable: None })
+    cache.set_reference(name.revision(), &listing.commit)
 }
 
 /// What a repository has instead of what was looked for.

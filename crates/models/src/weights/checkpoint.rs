@@ -61,6 +61,15 @@ impl Checkpoint {
         Ok(Self { origin: folder.display().to_string(), entries })
     }
 
+    /// Opens one safetensors file: an adapter's, an autoencoder's.
+    ///
+    /// # Errors
+    /// When it is not there, or damaged or cut short.
+    pub fn open_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Ok(Self { origin: path.display().to_string(), entries: safetensors_files::open_file(path)? })
+    }
+
     /// Opens a GGUF file. Names, shapes and values are Hugging Face's: see [`gguf::GgufModel`], which also gives the
     /// configuration and the tokenizer that the file holds.
     ///

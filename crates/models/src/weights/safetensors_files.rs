@@ -122,7 +122,7 @@ fn open_index(folder: &Path, index: &Path) -> Result<BTreeMap<String, Entry>> {
     Ok(entries)
 }
 
-fn open_file(path: &Path) -> Result<BTreeMap<String, Entry>> {
+pub(super) fn open_file(path: &Path) -> Result<BTreeMap<String, Entry>> {
     let map = MappedFile::open(path).map_err(Error::io("open", path))?;
     let (data_start, metadata) = read_header(path, &map)?;
     let file = Arc::new(WeightsFile { path: path.to_owned(), map });

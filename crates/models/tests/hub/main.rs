@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pellucid_models::Error;
-use pellucid_models::hub::{ModelName, Settings, Snapshot, Wanted, fetch};
+use pellucid_models::hub::{ModelName, Settings, Snapshot, Wanted, fetch, fetch_files};
 use pellucid_models::weights::Source;
 use serde_json::json;
 use server::{Answer, Request, Server};
@@ -411,4 +411,25 @@ fn two_at_once_download_once() {
         .filter(|request| request.method == "GET" && request.path.ends_with("/model.safetensors"))
         .count();
     assert_eq!(downloads, 1);
+}
+
+#[test]
+fn chosen_files_come_from_a_repositorys_folders_and_nothing_else_does() {
+    let mut hub = hub();
+    let file = "blocks.1.x/cfg.json".to_owned();
+    hub.files.insert(file.clone(), b"{}".to_vec());
+    let (server, cache) = (serve(hub), Cache::new());
+    let settings = cache.settings(&server.address);
+    let get =
+        |file: &str, settings: &Settings| fetch_files(&name("owner/model"), &[file.to_owned()], settings);
+    let snapshot = get(&file, &settings).unwrap();
+    let path = snapshot.folder.join(&file);
+    assert_eq!(std::fs::read(&path).unwrap(), b"{}");
+    let blobs = cache.model().join("blobs").canonicalize().unwrap();
+    assert!(path.canonicalize().unwrap().starts_with(blobs), "a link into the cache's blobs");
+    assert!(!snapshot.folder.join("model.safetensors").exists());
+    let offline = Settings { offline: true, ..settings.clone() };
+    assert_eq!(get(&file, &offline).unwrap(), snapshot);
+    let missing = message(get("blocks.1.x/cfg.jsn", &settings));
+    assert!(missing.contains("has no blocks.1.x/cfg.jsn; it has blocks.1.x/cfg.json"), "{missing}");
 }
