@@ -28,7 +28,9 @@ fn main() -> Result<()> {
         ..RunOptions::default()
     };
     match trace.run_with(&options) {
-        Err(Error::Engine(EngineError::Cancelled)) => println!("cancelled after layer 1"),
+        Err(Error::Run(failure)) if failure.error == EngineError::Cancelled => {
+            println!("cancelled after layer 1")
+        }
         other => println!("{:?}", other?.names().collect::<Vec<_>>()),
     }
     Ok(())

@@ -6,6 +6,8 @@ use pellucid_engine::EngineError;
 use pellucid_engine::operations::OperationError;
 use pellucid_graph::fault::Faults;
 
+use crate::results::Results;
+
 /// What can go wrong. Messages say what, where and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -13,7 +15,11 @@ pub enum Error {
     /// The program is wrong, and was not run: everything that is wrong with it, each with the line it was written in.
     #[error("{0}")]
     Faults(Faults),
-    /// The run failed: an operation on its values, or a bound.
+    /// The run failed: an operation on its values, or a bound. It names the trace, and keeps what the traces before it
+    /// saved.
+    #[error(transparent)]
+    Run(Box<Failure>),
+    /// The engine failed before anything ran.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// The model cannot be opened.
@@ -56,6 +62,14 @@ pub enum Error {
         /// What is saved.
         known: String,
     },
+    /// A steering vector is not one, or its file is none.
+    #[error("{reason}\n  hint: {hint}")]
+    Steering {
+        /// What is wrong.
+        reason: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// A file cannot be read or written.
     #[error("{}: {error}", path.display())]
     File {
@@ -65,6 +79,34 @@ pub enum Error {
         #[source]
         error: std::io::Error,
     },
+}
+
+/// A run that failed: why, in which trace, and what had been saved before that trace began.
+#[derive(Debug)]
+pub struct Failure {
+    /// Why.
+    pub error: EngineError,
+    /// The name of the trace that was running; none: it failed before the first.
+    pub trace: Option<String>,
+    /// What the traces before had saved.
+    pub kept: Results,
+    message: String,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Box<pellucid_engine::Failure>> for Error {
+    fn from(failure: Box<pellucid_engine::Failure>) -> Self {
+        let message = failure.to_string();
+        let pellucid_engine::Failure { error, trace, kept } = *failure;
+        Error::Run(Box::new(Failure { error, trace, kept: Results::new(kept), message }))
+    }
 }
 
 impl From<Faults> for Error {

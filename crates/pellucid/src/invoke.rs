@@ -4,10 +4,11 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use pellucid_graph::fault::Fault;
-use pellucid_graph::{HookAddress, NodeKind};
+use pellucid_graph::{Cache, HookAddress, NodeKind, SetAll, WildcardAddress};
 
 use crate::builder::{Builder, Scope, source};
 use crate::module::Module;
+use crate::pattern::Pattern;
 use crate::value::{Value, Writer};
 
 /// One input of a trace: a prompt, or several, and the model's computation on it. Its hook points are read and written
@@ -35,6 +36,14 @@ impl Invoke {
         Invoke { builder, scope, index: self.index, step: None }
     }
 
+    pub(crate) fn builder(&self) -> &Arc<Builder> {
+        &self.builder
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        self.index
+    }
+
     #[track_caller]
     fn writer(&self) -> Writer<'_> {
         Writer { builder: &self.builder, scope: self.scope, location: Location::caller() }
@@ -46,7 +55,8 @@ impl Invoke {
     }
 
     pub(crate) fn address(&self, hook: &str, location: &'static Location<'static>) -> HookAddress {
-        if self.scope.steps.is_none() && self.step.is_none() && self.builder.has_open_steps() {
+        let outside_steps = self.scope.owner == self.scope.trace;
+        if outside_steps && self.step.is_none() && self.builder.has_open_steps() {
             let fault = Fault::new(format!("`{hook}` is addressed inside `steps`, but not at a step"))
                 .with_hint("take the invoke at the current step with `step.at(&invoke)`, or at a fixed one with `invoke.at_step(k)`");
             self.builder.fault(Fault { source: Some(source(location)), ..fault });
@@ -58,11 +68,7 @@ impl Invoke {
     /// `_`, unique in the trace.
     #[must_use]
     pub fn named(self, name: &str) -> Invoke {
-        self.builder.with_trace(self.scope.trace, |trace| {
-            if let Some(invoke) = trace.invokes.get_mut(self.index) {
-                name.clone_into(&mut invoke.name);
-            }
-        });
+        self.builder.name_invoke(self.index, name);
         self
     }
 
@@ -96,6 +102,83 @@ impl Invoke {
     pub fn edit(&self, hook: &str, change: impl FnOnce(Value) -> Value) {
         let value = change(self.get(hook));
         self.set(hook, &value);
+    }
+
+    /// Reads every hook point that matches a pattern, stacked along a new first dimension in the order in which a forward
+    /// pass reaches them: `invoke.get_all("layers.*.attention.mixed")`. See [`Pattern`].
+    #[track_caller]
+    pub fn get_all(&self, pattern: impl Into<Pattern>) -> Value {
+        let writer = self.writer();
+        let address = self.wildcard(pattern.into(), writer.location);
+        writer.node("", NodeKind::GetAll(address))
+    }
+
+    /// Replaces the value of every hook point that matches a pattern by the same value.
+    #[track_caller]
+    pub fn set_all(&self, pattern: impl Into<Pattern>, value: &Value) {
+        self.write_all(pattern.into(), value, false, self.writer());
+    }
+
+    /// Replaces the value of every hook point that matches a pattern, each by its own row of the value: what
+    /// [`Invoke::get_all`] reads is written back by `set_each`.
+    #[track_caller]
+    pub fn set_each(&self, pattern: impl Into<Pattern>, value: &Value) {
+        self.write_all(pattern.into(), value, true, self.writer());
+    }
+
+    fn write_all(&self, pattern: Pattern, value: &Value, each: bool, mut writer: Writer<'_>) {
+        let value = writer.read(value);
+        let address = self.wildcard(pattern, writer.location);
+        writer.node("", NodeKind::SetAll(SetAll { address, value, each }));
+    }
+
+    /// Saves every hook point that matches a pattern, each as `name/<its path>`: `invoke.cache("all", "**")` saves all that
+    /// there are.
+    #[track_caller]
+    pub fn cache(&self, name: &str, pattern: impl Into<Pattern>) {
+        let writer = self.writer();
+        let address = self.wildcard(pattern.into(), writer.location);
+        writer.node(name, NodeKind::Cache(Cache { address }));
+    }
+
+    fn wildcard(&self, pattern: Pattern, location: &'static Location<'static>) -> WildcardAddress {
+        let HookAddress { invoke, hook, step } = self.address(&pattern.pattern, location);
+        WildcardAddress { invoke, pattern: hook, except: pattern.except, step }
+    }
+
+    /// Gives a module's output without running the module: of its shape, or one that expands to it. Nothing inside the
+    /// module can be read or set in the same pass.
+    #[track_caller]
+    pub fn skip(&self, module: &str, value: &Value) {
+        let mut writer = self.writer();
+        let step = self.address(module, writer.location).step;
+        let scope = writer.scope;
+        let value = writer.read(value);
+        writer.scope = scope;
+        writer.node("", NodeKind::Skip { invoke: self.index, module: module.to_owned(), step, value });
+    }
+
+    /// Runs the invoke with another parameter, of the same shape, in a parameter's place: in all of its steps, and in no
+    /// other invoke. The value must be known before the invoke begins: it may come from other invokes, from earlier traces,
+    /// and from [`Trace::weight`](crate::Trace::weight).
+    #[track_caller]
+    pub fn set_weight(&self, parameter: &str, value: &Value) {
+        let mut writer = self.writer();
+        let scope = writer.scope;
+        let value = writer.read(value);
+        writer.scope = scope;
+        writer.node("", NodeKind::SetWeight { invoke: self.index, parameter: parameter.to_owned(), value });
+    }
+
+    /// Ends the generation of the prompts for which a bool holds (`[prompts]`, or one for all), after this step's token.
+    /// For an invoke at the current step: `step.at(&invoke).stop(&found)`.
+    #[track_caller]
+    pub fn stop(&self, when: &Value) {
+        let mut writer = self.writer();
+        let scope = writer.scope;
+        let when = writer.read(when);
+        writer.scope = scope;
+        writer.node("", NodeKind::Stop { invoke: self.index, when });
     }
 
     /// A module by its path (`transformer.h.5.attn`) or standard name (`layers.5.attention`).

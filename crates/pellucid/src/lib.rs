@@ -31,6 +31,10 @@
 //! | [`Value`] | what will have been computed: operators and methods with PyTorch's names and semantics |
 //! | [`Backward`] | gradients of a value, read and written |
 //! | [`Session`] | traces in sequence, whose values flow from one to the next |
+//! | [`Session::train`], [`Optimiser`] | training in the engine |
+//! | [`Axis`], [`Cell`] | sweeps and loops: one body for a whole grid, or again and again |
+//! | [`Pattern`] | many hook points at once |
+//! | [`Lora`], [`SparseAutoencoder`], [`Steering`] | what is laid over a model: adapters, dictionaries, vectors |
 //! | [`Results`], [`Tensor`] | what comes back |
 //! | [`picture`] | heat maps and curves of it, for a terminal and as a web page |
 //! | [`Program`] | an experiment as data: written down, sent, run elsewhere |
@@ -56,9 +60,13 @@
 //!
 //! **Invariant:** this crate writes programs and hands them to an engine; it computes nothing itself.
 
+mod adapters;
+mod axis;
 mod backward;
+mod branch;
 mod builder;
 mod bundled;
+mod edit;
 mod error;
 #[cfg(doctest)]
 mod examples;
@@ -66,26 +74,35 @@ mod generation;
 mod invoke;
 mod model;
 mod module;
+mod pattern;
 pub mod picture;
 mod prompts;
+mod region;
 mod results;
 mod session;
 pub mod spec;
 mod steps;
 mod trace;
+mod train;
 mod value;
 
+pub use adapters::{AutoencoderValues, Lora, LoraPair, LoraValues, SparseAutoencoder, Splice, Steering};
+pub use axis::{Axis, AxisValues, IntoAxes};
 pub use backward::Backward;
-pub use error::{Error, Result};
+pub use edit::{Edit, EditBody};
+pub use error::{Error, Failure, Result};
 pub use generation::Generation;
 pub use invoke::Invoke;
 pub use model::Model;
 pub use module::Module;
+pub use pattern::Pattern;
 pub use prompts::IntoPrompts;
+pub use region::{Cell, Reduce, Values};
 pub use results::Results;
 pub use session::Session;
 pub use steps::Steps;
 pub use trace::Trace;
+pub use train::Optimiser;
 pub use value::{
     Adam, CrossEntropy, Dimension, Dimensions, Ellipsis, Index, Item, NewAxis, Operand, OrthogonalMap,
     Pieces, Reduction, Sgd, Shape, Size, Value, step,

@@ -46,6 +46,28 @@ impl Model {
         Ok(Model { engine: Arc::new(Engine::new(Arc::new(model))) })
     }
 
+    /// The model with another beside it, on which traces of a session can run: values flow between the two.
+    ///
+    /// ```
+    /// use pellucid::{Model, s};
+    ///
+    /// # fn main() -> pellucid::Result<()> {
+    /// let student = Model::bundled()?;
+    /// let both = student.with_model("teacher", &Model::bundled()?);
+    /// let session = both.session();
+    /// let taught = session.trace_on("teacher").invoke("The capital of France is").logits().index(s![.., -1]);
+    /// let own = session.trace().invoke("The capital of France is").logits().index(s![.., -1]);
+    /// (taught.softmax(-1) - own.softmax(-1)).abs().amax(..).save("difference");
+    /// assert_eq!(session.run()?["difference"].to_vec_f32()?, [0.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_model(&self, name: &str, model: &Model) -> Model {
+        let engine = self.engine.share().with_model(name, model.engine.model().clone());
+        Model { engine: Arc::new(engine) }
+    }
+
     /// The small model that comes with the library: a GPT-2 of 4 layers and 1.07 million parameters, trained on
     /// sentences made by a script. It knows indirect objects, facts, relations in context and induction, and nothing
     /// else. Its files are kept in the user's cache folder.
@@ -63,6 +85,10 @@ impl Model {
     pub fn bundled_with(options: &ModelOptions) -> Result<Model> {
         let folder = crate::bundled::unpack()?;
         Model::open_with(&folder.to_string_lossy(), options)
+    }
+
+    pub(crate) fn inner(&self) -> &pellucid_models::Model {
+        self.engine.model()
     }
 
     /// Opens a trace: what to read and change while the model runs.
@@ -171,9 +197,9 @@ impl Model {
     /// Runs a checked program.
     ///
     /// # Errors
-    /// [`Error::Engine`] where an operation fails on its values, or a bound is reached.
+    /// [`Error::Run`] where an operation fails on its values, or a bound is reached.
     pub fn run(&self, program: &CheckedProgram, options: &RunOptions) -> Result<Results> {
-        Ok(Results::new(self.engine.run(program, options)?))
+        Ok(Results::new(self.engine.run_keeping(program, options)?))
     }
 
     /// Runs a checked program by the simple interpreter, one invoke at a time and nothing planned: the judge of
@@ -182,12 +208,12 @@ impl Model {
     /// # Errors
     /// Those of [`Model::run`].
     pub fn run_naive(&self, program: &CheckedProgram) -> Result<Results> {
-        Ok(Results::new(self.engine.run_naive(program)?))
+        Ok(Results::new(self.engine.run_naive_keeping(program)?))
     }
 
     /// Runs several programs in the same passes. Each result is bit for bit what it would be alone, each failure its own.
     pub fn run_together(&self, programs: &[(&CheckedProgram, &RunOptions)]) -> Vec<Result<Results>> {
-        let outcomes = self.engine.run_together(programs);
+        let outcomes = self.engine.run_together_keeping(programs);
         outcomes.into_iter().map(|outcome| Ok(Results::new(outcome?))).collect()
     }
 }

@@ -82,6 +82,12 @@ impl Module {
         self.invoke.edit(&self.hook(name), change);
     }
 
+    /// Gives the module's output without running it: see [`Invoke::skip`].
+    #[track_caller]
+    pub fn skip(&self, value: &Value) {
+        self.invoke.skip(&self.path, value);
+    }
+
     /// What goes into the module.
     #[track_caller]
     pub fn input(&self) -> Value {

@@ -7,11 +7,12 @@ use pellucid_engine::{Explanation, RunOptions};
 use pellucid_graph::Program;
 use pellucid_graph::check::CheckedProgram;
 
-use crate::builder::Builder;
+use crate::builder::{Builder, Scope};
 use crate::error::Result;
 use crate::model::Model;
 use crate::results::Results;
 use crate::trace::Trace;
+use crate::value::Writer;
 
 /// Traces in sequence. A value of one can be used in those after it, without leaving the engine in between.
 ///
@@ -45,10 +46,23 @@ impl Session {
         Session { model, builder: Arc::default() }
     }
 
+    #[track_caller]
+    pub(crate) fn writer(&self) -> Writer<'_> {
+        Writer { builder: &self.builder, scope: Scope::SESSION, location: Location::caller() }
+    }
+
     /// Opens the session's next trace.
     #[track_caller]
     pub fn trace(&self) -> Trace {
         let id = self.builder.trace("", Location::caller());
+        Trace::new(self.clone(), id)
+    }
+
+    /// Opens the session's next trace, on a model beside the session's own: one of those of [`Model::with_model`].
+    #[track_caller]
+    pub fn trace_on(&self, model: &str) -> Trace {
+        let id = self.builder.trace("", Location::caller());
+        self.builder.with_trace(id, |trace| trace.model = Some(model.to_owned()));
         Trace::new(self.clone(), id)
     }
 
@@ -89,7 +103,7 @@ impl Session {
     /// Runs the session's traces and gives back what they save.
     ///
     /// # Errors
-    /// Those of [`Session::check`], and [`Error::Engine`](crate::Error::Engine) where the run itself fails.
+    /// Those of [`Session::check`], and [`Error::Run`](crate::Error::Run) where the run itself fails.
     pub fn run(&self) -> Result<Results> {
         self.run_with(&RunOptions::default())
     }

@@ -5,7 +5,6 @@ use std::panic::Location;
 
 use pellucid_engine::{Explanation, RunOptions};
 use pellucid_graph::fault::Fault;
-use pellucid_graph::program::Invoke as InvokeDefinition;
 use pellucid_graph::{NodeId, NodeKind, Program, Prompts, StepSelection};
 
 use crate::backward::Backward;
@@ -17,7 +16,7 @@ use crate::prompts::IntoPrompts;
 use crate::results::Results;
 use crate::session::Session;
 use crate::steps::Steps;
-use crate::value::{Value, Writer};
+use crate::value::{Index, Value, Writer};
 
 /// One or more invokes and one graph over them. Values of its invokes can be used in one another freely, in either
 /// direction: what runs first is the planner's affair.
@@ -35,7 +34,11 @@ impl Trace {
     }
 
     fn scope(&self) -> Scope {
-        Scope { trace: self.id, steps: None }
+        Scope { trace: Some(self.id), owner: Some(self.id) }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.id
     }
 
     #[track_caller]
@@ -58,12 +61,8 @@ impl Trace {
 
     fn add(&self, prompts: Prompts) -> Invoke {
         let builder = &self.session.builder;
-        let index = builder.with_trace(self.id, |trace| {
-            let index = trace.invokes.len();
-            trace.invokes.push(InvokeDefinition { name: format!("invoke_{index}"), prompts });
-            index
-        });
-        Invoke::new(builder.clone(), self.scope(), index.unwrap_or(0))
+        let index = builder.add_invoke(self.id, prompts);
+        Invoke::new(builder.clone(), self.scope(), index)
     }
 
     /// Makes the trace a generation: every invoke goes on for at most so many new tokens. `trace.generate(20)` is greedy;
@@ -110,15 +109,32 @@ impl Trace {
         };
         let builder = &self.session.builder;
         let kind = NodeKind::Steps { steps: StepSelection { from, to, every }, body: Vec::new() };
-        let id = builder.node(self.scope(), String::new(), kind, location);
-        let steps = Steps::new(builder.clone(), Scope { trace: self.id, steps: Some(id) });
-        if builder.set_open_steps(Some(id)) {
+        let (id, around) = builder.node(self.scope(), String::new(), kind, location);
+        let scope = Scope { trace: around.trace, owner: Some(id) };
+        let steps = Steps::new(builder.clone(), scope);
+        if builder.open(scope, true) {
             let fault = Fault::new("`steps` cannot stand inside `steps`");
             builder.fault(Fault { source: Some(source(location)), ..fault });
         }
         let result = body(&steps);
-        builder.set_open_steps(None);
+        builder.close();
         result
+    }
+
+    /// A parameter of the model as it was loaded, f32 in the checkpoint's layout: `trace.weight("lm_head.weight")`, or by an
+    /// alias of its module, `layers.3.norm_1.weight`.
+    #[track_caller]
+    pub fn weight(&self, parameter: &str) -> Value {
+        self.writer().node("", NodeKind::Weight { parameter: parameter.to_owned(), index: None })
+    }
+
+    /// A part of a parameter: `trace.weight_at("lm_head.weight", s![token])`. Of an index that begins with a place or a
+    /// slice only those rows are read.
+    #[track_caller]
+    pub fn weight_at(&self, parameter: &str, index: impl Into<Index>) -> Value {
+        let mut writer = self.writer();
+        let index = Some(index.into().resolve(&mut writer));
+        writer.node("", NodeKind::Weight { parameter: parameter.to_owned(), index })
     }
 
     /// Goes back from a value of one element, a loss or a logit: see [`Backward`].
@@ -131,6 +147,13 @@ impl Trace {
     #[track_caller]
     pub fn backward_with(&self, of: &Value, cotangent: &Value) -> Backward {
         Backward::new(self.writer(), of, Some(cotangent))
+    }
+
+    /// How many tokens each invoke may generate: 0 where the trace is no generation.
+    pub(crate) fn max_new_tokens(&self) -> u64 {
+        let builder = &self.session.builder;
+        let tokens = builder.with_trace(self.id, |trace| trace.generation.as_ref().map(|g| g.max_new_tokens));
+        tokens.flatten().unwrap_or(0)
     }
 
     /// The session that it stands in: its own, unless it was opened in one.

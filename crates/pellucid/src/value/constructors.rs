@@ -6,6 +6,9 @@ use pellucid_graph::{Argument, DType, NodeKind, OperationKind, Scalar};
 
 use super::arguments::{absent, scalar};
 use super::{Given, Shape, Value, Writer};
+use crate::edit::EditBody;
+use crate::region::Cell;
+use crate::session::Session;
 use crate::steps::Steps;
 use crate::trace::Trace;
 
@@ -152,4 +155,4 @@ macro_rules! constructors {
     };
 }
 
-constructors!(Trace, Steps);
+constructors!(Trace, Steps, Session, Cell, EditBody);

@@ -57,8 +57,8 @@ pub(crate) struct Writer<'a> {
 impl Writer<'_> {
     /// Adds a node.
     pub(crate) fn node(&self, name: &str, kind: NodeKind) -> Value {
-        let node = self.builder.node(self.scope, name.to_owned(), kind, self.location);
-        Value { builder: self.builder.clone(), reference: node.into(), scope: self.scope }
+        let (node, scope) = self.builder.node(self.scope, name.to_owned(), kind, self.location);
+        Value { builder: self.builder.clone(), reference: node.into(), scope }
     }
 
     /// Adds an operation, in the innermost of the bodies of what it reads.
@@ -114,6 +114,10 @@ impl Given<'_> {
 }
 
 impl Value {
+    pub(crate) fn new(builder: Arc<Builder>, reference: Reference, scope: Scope) -> Value {
+        Value { builder, reference, scope }
+    }
+
     pub(crate) fn builder(&self) -> &Arc<Builder> {
         &self.builder
     }

@@ -2,8 +2,8 @@
 
 use pellucid::Model;
 
-use crate::golden::{Golden, LOGITS, Outcome, SHARES, integer, list, number, text};
-use crate::{attribution_patching, gradient_surgery};
+use crate::golden::{Golden, LOGITS, Outcome, SHARES, integer, list, number, text, texts};
+use crate::{attribution_patching, edge_attribution, gradient_surgery};
 
 /// Gradients of a difference of logits, which go up to about 50.
 const GRADIENTS: f64 = 3e-4;
@@ -22,6 +22,29 @@ fn attribution_patching_estimates_what_it_estimates_in_pytorch() -> Outcome {
         golden.holds(name, &results[name], SHARES)?;
     }
     golden.holds("residual.gradient", &results["gradient"], GRADIENTS)
+}
+
+#[test]
+fn edges_have_the_scores_that_they_have_in_pytorch() -> Outcome {
+    let golden = Golden::read("edge_attribution")?;
+    let model = Model::bundled()?;
+    let (clean, corrupted) = (golden.prompt("clean"), golden.prompt("corrupted"));
+    let circuit = edge_attribution::Circuit {
+        clean: &clean,
+        corrupted: &corrupted,
+        answers: answers(&golden),
+        steps: integer(golden.at("steps")) as u32,
+    };
+    assert_eq!(texts(golden.at("senders")), edge_attribution::senders(&model));
+    assert_eq!(texts(golden.at("receivers")), edge_attribution::receivers(&model));
+    let results = edge_attribution::edge_attribution(&model, &circuit)?;
+    for name in ["eap", "integrated"] {
+        golden.holds(name, &results[name], LOGITS)?;
+    }
+    for name in ["clean_difference", "corrupted_kl"] {
+        golden.holds_number(name, &results[name], LOGITS)?;
+    }
+    Ok(())
 }
 
 #[test]

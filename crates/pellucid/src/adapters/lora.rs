@@ -1,0 +1,186 @@
+//! LoRA adapters.
+
+use std::path::Path;
+
+use pellucid_engine::Tensor;
+use pellucid_models::adapters::{Array, LoraAdapter, LoraModule};
+
+use super::tensor;
+use crate::error::Result;
+use crate::invoke::Invoke;
+use crate::model::Model;
+use crate::results::Results;
+use crate::trace::Trace;
+use crate::value::Value;
+
+/// A LoRA adapter in the layout of the `peft` library: each of its linear layers gives
+/// `output + scale · B (A input)`.
+///
+/// ```
+/// use pellucid::{Lora, Model, s};
+///
+/// # fn main() -> pellucid::Result<()> {
+/// let model = Model::bundled()?;
+/// let lora = Lora::open("../../golden/adapters/lora-gpt2")?; // a folder, or a hub id
+///
+/// let trace = model.trace();
+/// let plain = trace.invoke("The capital of France is");
+/// let adapted = trace.invoke("The capital of France is");
+/// lora.values(&trace)?.attach(&adapted);
+/// plain.logits().index(s![0, -1]).save("plain");
+/// adapted.logits().index(s![0, -1]).save("adapted");
+///
+/// let results = trace.run()?;
+/// assert_ne!(results["plain"].to_vec_f32()?, results["adapted"].to_vec_f32()?);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// In a generation the adapter stands at every step: `trace.steps(.., |step| values.attach(&step.at(&invoke)))`.
+#[derive(Clone, Debug)]
+pub struct Lora {
+    adapter: LoraAdapter,
+}
+
+impl Lora {
+    /// Opens an adapter: a folder with `adapter_config.json` and `adapter_model.safetensors`, or a hub id.
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model): what is missing or damaged, or a variant that computes something else (DoRA, …).
+    pub fn open(source: &str) -> Result<Lora> {
+        Ok(Lora { adapter: LoraAdapter::open(source)? })
+    }
+
+    /// A new adapter for the linear layers whose paths end with one of `targets`, as `peft` begins one: A random by the
+    /// seed, B zero, so that it changes nothing before it is trained.
+    ///
+    /// ```
+    /// # fn main() -> pellucid::Result<()> {
+    /// let model = pellucid::Model::bundled()?;
+    /// let lora = pellucid::Lora::new(&model, 4, 8.0, &["c_attn", "mlp.c_proj"], 0)?;
+    /// assert_eq!(lora.modules().count(), 2 * model.layers());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) where a target names no linear layer.
+    pub fn new(model: &Model, rank: usize, alpha: f64, targets: &[&str], seed: u64) -> Result<Lora> {
+        Ok(Lora { adapter: LoraAdapter::new(model.inner(), rank, alpha, targets, seed)? })
+    }
+
+    /// The paths of its linear layers.
+    pub fn modules(&self) -> impl Iterator<Item = &str> {
+        self.adapter.modules.iter().map(|module| module.path.as_str())
+    }
+
+    /// The adapter's matrices as values of a trace, where they can be used for any of its invokes.
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) where the trace's model has no such layer, or one of another size.
+    #[track_caller]
+    pub fn values(&self, trace: &Trace) -> Result<LoraValues> {
+        self.adapter.check(trace.session().model().spec())?;
+        let mut pairs = Vec::with_capacity(self.adapter.modules.len());
+        for module in &self.adapter.modules {
+            pairs.push(LoraPair {
+                path: module.path.clone(),
+                scale: self.adapter.settings.scale(&module.path, module.rank()),
+                a: trace.constant(&tensor(&module.a)?),
+                b: trace.constant(&tensor(&module.b)?),
+            });
+        }
+        Ok(LoraValues { pairs })
+    }
+
+    /// The same adapter with the matrices that [`LoraValues::save`] returned under that name: what training made of it.
+    ///
+    /// # Errors
+    /// [`Error::NotSaved`](crate::Error::NotSaved) where they are not among the results;
+    /// [`Error::Model`](crate::Error::Model) where one has another shape.
+    pub fn with_results(&self, results: &Results, name: &str) -> Result<Lora> {
+        let mut adapter = self.adapter.clone();
+        for (index, module) in adapter.modules.iter_mut().enumerate() {
+            module.a = array(results.get(&saved_name(name, index, "a"))?, &module.a, module)?;
+            module.b = array(results.get(&saved_name(name, index, "b"))?, &module.b, module)?;
+        }
+        Ok(Lora { adapter })
+    }
+
+    /// Writes the adapter in `peft`'s layout to a folder, which is made where it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) where the files cannot be written.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        Ok(self.adapter.save(folder)?)
+    }
+}
+
+fn saved_name(name: &str, index: usize, matrix: &str) -> String {
+    format!("{name}_{index}_{matrix}")
+}
+
+fn array(tensor: &Tensor, like: &Array, module: &LoraModule) -> Result<Array> {
+    if tensor.shape() != like.shape {
+        let error = pellucid_models::Error::ShapeMismatch {
+            origin: "the results".to_owned(),
+            name: module.path.clone(),
+            found: tensor.shape().to_vec(),
+            expected: like.shape.clone(),
+        };
+        return Err(error.into());
+    }
+    Ok(Array { shape: like.shape.clone(), numbers: tensor.to_vec_f32()? })
+}
+
+/// The values of an adapter in a trace: one pair of matrices for each linear layer. They can be read, and replaced by
+/// values of the program: a trained adapter is one whose pairs a loop carries.
+#[derive(Clone, Debug)]
+pub struct LoraValues {
+    pairs: Vec<LoraPair>,
+}
+
+/// An adapter's part for one linear layer.
+#[derive(Clone, Debug)]
+pub struct LoraPair {
+    /// The layer's path.
+    pub path: String,
+    /// What multiplies `B (A input)`.
+    pub scale: f64,
+    /// `[rank, in]`.
+    pub a: Value,
+    /// `[out, rank]`.
+    pub b: Value,
+}
+
+impl LoraValues {
+    /// The pairs, in the order of [`Lora::modules`].
+    pub fn pairs(&self) -> &[LoraPair] {
+        &self.pairs
+    }
+
+    /// The pairs, to replace their matrices.
+    pub fn pairs_mut(&mut self) -> &mut [LoraPair] {
+        &mut self.pairs
+    }
+
+    /// Puts the adapter on an invoke: every one of its layers gives `output + scale · B (A input)` there.
+    #[track_caller]
+    pub fn attach(&self, invoke: &Invoke) {
+        for pair in &self.pairs {
+            let layer = invoke.module(&pair.path);
+            let inside = layer.input().matmul(&pair.a.transpose(0, 1));
+            let added = inside.matmul(&pair.b.transpose(0, 1)) * pair.scale;
+            layer.set_output(&(layer.output() + added));
+        }
+    }
+
+    /// Marks all matrices as returned, for [`Lora::with_results`]: `name_0_a`, `name_0_b`, `name_1_a`, ….
+    #[track_caller]
+    pub fn save(&self, name: &str) {
+        for (index, pair) in self.pairs.iter().enumerate() {
+            pair.a.save(&saved_name(name, index, "a"));
+            pair.b.save(&saved_name(name, index, "b"));
+        }
+    }
+}
