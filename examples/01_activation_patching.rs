@@ -3,6 +3,7 @@
 //! Each place of the clean run (residual stream, attention outputs, MLP outputs, single heads) is put into the corrupted
 //! run, one at a time, and the share of the answer that comes back is measured. All of it is one trace.
 
+use pellucid::picture::{HeatMap, Page};
 use pellucid::{Invoke, Model, Result, Results, Trace, Value, s};
 
 /// Saves `residual`, `attention` and `mlp` as `[layers, positions]`, `heads` as `[layers, heads]`, and both runs' logits.
@@ -72,16 +73,23 @@ fn main() -> Result<()> {
     let results =
         activation_patching(&model, clean, corrupted, model.token(" Mary")?, model.token(" John")?)?;
 
-    for name in ["residual", "attention", "mlp"] {
-        println!("{name}: the share of the answer that comes back, by position and layer");
-        let shares = results[name].to_vec_f32()?;
-        for (position, token) in model.encode(clean)?.into_iter().enumerate() {
-            print!("{:>10}", model.decode(&[token])?);
-            let columns = shares.iter().skip(position).step_by(results[name].shape()[1]);
-            columns.for_each(|share| print!(" {share:6.2}"));
-            println!();
-        }
+    let tokens = model.encode(clean)?.into_iter().map(|token| model.decode(&[token]));
+    let tokens = tokens.collect::<Result<Vec<_>>>()?;
+    let layers: Vec<String> = (0..model.layers()).map(|layer| format!("layer {layer}")).collect();
+    let mut page = Page::new("Where does it keep who gets the drink?");
+    for (name, part) in
+        [("residual", "the residual stream"), ("attention", "attention outputs"), ("mlp", "MLP outputs")]
+    {
+        let title = format!("The share of the answer that comes back: {part}");
+        let map = HeatMap::new(&title, &layers, &tokens, &results[name])?.transposed();
+        println!("{map}");
+        page = page.heat_map(&map);
     }
-    println!("heads, at the last position, by layer: {:.2?}", results["heads"].to_vec_f32()?);
+    let heads = (0..model.heads()).map(|head| format!("head {head}"));
+    let map = HeatMap::new("Heads, at the last position", &layers, heads, &results["heads"])?;
+    println!("{map}");
+    let path = std::env::temp_dir().join("activation_patching.html");
+    page.heat_map(&map).save(&path)?;
+    println!("the same as a page: {}", path.display());
     Ok(())
 }

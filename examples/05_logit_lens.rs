@@ -2,6 +2,7 @@
 //!
 //! The final norm and the unembedding are applied, out of their order, to the residual stream at every depth.
 
+use pellucid::picture::HeatMap;
 use pellucid::{Model, Result, Results, s};
 
 /// Saves, by depth and position, `answer_probability`, `top_ids` and `top_probabilities` (five each) and `kl_to_final`,
@@ -31,11 +32,15 @@ fn main() -> Result<()> {
     let model = Model::bundled()?;
     let prompt = "The Eiffel Tower is in the city of";
     let results = logit_lens(&model, prompt, model.token(" Paris")?)?;
-    let [depths, positions] = results["answer_probability"].shape() else { return Ok(()) };
+    let tokens = model.encode(prompt)?.into_iter().map(|token| model.decode(&[token]));
+    let tokens = tokens.collect::<Result<Vec<_>>>()?;
+    let depths = (0..=model.layers()).map(|depth| format!("depth {depth}"));
+    let title = "The probability of Paris, read out of each position at each depth";
+    println!("{}", HeatMap::new(title, depths, &tokens, &results["answer_probability"])?.transposed());
     let (ids, probabilities) = (results["top_ids"].to_vec_i64()?, results["top_probabilities"].to_vec_f32()?);
     println!("after {prompt:?}, the most probable token at each depth:");
-    for depth in 0..*depths {
-        let last = (depth * positions + positions - 1) * 5;
+    for depth in 0..=model.layers() {
+        let last = (depth * tokens.len() + tokens.len() - 1) * 5;
         println!("  {depth}: {:?} ({:.3})", model.decode(&[ids[last] as u32])?, probabilities[last]);
     }
     Ok(())

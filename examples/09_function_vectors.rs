@@ -44,11 +44,10 @@ pub fn function_vector(model: &Model, examples: &Examples, top: i64) -> Result<R
                 .edit("attention.mixed", |mixed| mixed.index_put(place, mean.index(s![head])));
             effects.push(probability(patched.logits()) - &base);
         }
-        // What each head alone writes: its part of the output projection. Row h holds only head h's mean.
-        let alone = trace.eye(model.heads() as i64).unsqueeze(-1) * mean.unsqueeze(0);
-        let project = format!("transformer.h.{layer}.attn.c_proj");
-        let bias = trace.zeros([model.hidden()]).apply(&project);
-        written.push(alone.flatten(1, 2).apply(&project) - bias); // [heads, hidden]
+        // What each head writes: its mean times its rows of the output projection.
+        let rows = trace.weight(&format!("transformer.h.{layer}.attn.c_proj.weight"));
+        let rows = rows.unflatten(0, [model.heads() as i64, -1]); // [heads, head size, hidden]
+        written.push(trace.einsum("hd,hdo->ho", [&mean, &rows]));
     }
     let effects = trace.stack(&effects, 0);
     effects.reshape([model.layers(), model.heads()]).save("effect");

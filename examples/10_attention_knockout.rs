@@ -2,6 +2,7 @@
 //!
 //! Scores from one position to another are set to −∞ before the softmax, in every head of a window of layers.
 
+use pellucid::picture::HeatMap;
 use pellucid::{Model, Result, Results, s};
 
 /// Cuts each edge (query position, key position) in each window of layers. Saves `answer_probability` and `difference`
@@ -47,16 +48,10 @@ fn main() -> Result<()> {
     let answers = (model.token(" Paris")?, model.token(" Rome")?);
     let results = attention_knockout(&model, prompt, answers, &windows, &edges)?;
 
-    println!("the probability of Paris when the last position cannot look at …, in layers {windows:?}");
-    let probabilities = results["answer_probability"].to_vec_f32()?;
-    for (edge, (_, key)) in edges.iter().enumerate() {
-        print!("{:>8}", model.decode(&tokens[*key..=*key])?);
-        probabilities
-            .iter()
-            .skip(edge)
-            .step_by(edges.len())
-            .for_each(|probability| print!(" {probability:7.4}"));
-        println!();
-    }
+    let keys = edges.iter().map(|(_, key)| model.decode(&tokens[*key..=*key]));
+    let keys = keys.collect::<Result<Vec<_>>>()?;
+    let windows = windows.map(|window| format!("in {window:?}"));
+    let title = "The probability of Paris when the last position cannot look at a token, in some layers";
+    println!("{}", HeatMap::new(title, windows, keys, &results["answer_probability"])?.transposed());
     Ok(())
 }

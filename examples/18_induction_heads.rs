@@ -3,6 +3,7 @@
 //! On random tokens that are repeated, such a head attends from a token to the one after its first occurrence. How much
 //! is the mean of the pattern along a diagonal.
 
+use pellucid::picture::HeatMap;
 use pellucid::{Model, Result, Results, s};
 
 /// Prompts of `2 * half` tokens, the second half a repetition of the first. Saves `induction`, `previous_token` and
@@ -40,8 +41,10 @@ fn main() -> Result<()> {
         (0..6).map(|_| (0..half).map(|_| random_token()).collect::<Vec<u32>>().repeat(2)).collect();
     let results = induction_heads(&model, &prompts, half)?;
     for name in ["induction", "previous_token", "duplicate_token"] {
-        println!("{name}, by layer and head:");
-        results[name].to_vec_f32()?.chunks(model.heads()).for_each(|heads| println!("  {heads:.2?}"));
+        let layers = (0..model.layers()).map(|layer| format!("layer {layer}"));
+        let heads = (0..model.heads()).map(|head| format!("head {head}"));
+        let title = format!("{name}: how much of its attention a head gives to such tokens");
+        println!("{}", HeatMap::new(&title, layers, heads, &results[name])?);
     }
     println!("accuracy on the second half: {:.3}", results["accuracy"].to_vec_f32()?[0]);
     Ok(())

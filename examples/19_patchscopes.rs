@@ -3,6 +3,7 @@
 //! The state of every layer is put into every layer of the other prompt, which then generates. Two traces in one
 //! session: the states flow from the one to the other.
 
+use pellucid::picture::HeatMap;
 use pellucid::{Model, Result, Results, s};
 
 /// Where a state is taken, and where it is put.
@@ -56,11 +57,9 @@ fn main() -> Result<()> {
     let results = patchscopes(&model, &source, &target, model.token(" Paris")?, 2)?;
 
     println!("the last state of {:?}, put into {:?}", source.prompt, target.prompt);
-    println!("the probability of Paris, by source layer (down) and target layer:");
-    results["answer_probability"]
-        .to_vec_f32()?
-        .chunks(model.layers())
-        .for_each(|row| println!("  {row:.3?}"));
+    let from = (0..model.layers()).map(|layer| format!("from layer {layer}"));
+    let into = (0..model.layers()).map(|layer| format!("into {layer}"));
+    println!("{}", HeatMap::new("The probability of Paris", from, into, &results["answer_probability"])?);
     for layer in 0..model.layers() {
         let tokens: Vec<u32> = results[&format!("generated_{layer}_0")]
             .to_vec_i64()?
