@@ -1,10 +1,11 @@
-//! Any bytes that give a program are checked without a panic.
+//! Any bytes that give a program are expanded and checked without a panic.
 #![no_main]
 
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use pellucid_graph::check::{SpecIndex, check};
+use pellucid_graph::expand::expand;
 use pellucid_graph::{ModelSpec, Program};
 
 static SPEC: LazyLock<ModelSpec> = LazyLock::new(|| {
@@ -14,7 +15,7 @@ static INDEX: LazyLock<SpecIndex<'static>> = LazyLock::new(|| SpecIndex::new(&SP
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(program) = Program::from_bytes(bytes)
-        && let Err(faults) = check(program, &INDEX)
+        && let Err(faults) = expand(program, &INDEX).and_then(|program| check(program, &INDEX))
     {
         assert!(!faults.is_empty() && !faults.to_string().is_empty());
     }

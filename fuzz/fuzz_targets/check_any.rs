@@ -1,4 +1,4 @@
-//! Any well-formed program is checked without a panic: the bytes are the choices of the tests' own generator, so that
+//! Any well-formed program is expanded and checked without a panic: the bytes are the choices of the tests' own generator, so that
 //! the fuzzer spends its time behind the parser.
 #![no_main]
 
@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use pellucid_graph::ModelSpec;
 use pellucid_graph::check::{SpecIndex, check};
+use pellucid_graph::expand::expand;
 
 static SPEC: LazyLock<ModelSpec> = LazyLock::new(|| {
     serde_json::from_str(include_str!("../../crates/graph/tests/specs/tiny-gpt2.json")).expect("a specification")
@@ -34,7 +35,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     let program = arbitrary::program(&mut arbitrary::Choices::new(list), true);
-    if let Err(faults) = check(program, &INDEX) {
+    if let Err(faults) = expand(program, &INDEX).and_then(|program| check(program, &INDEX)) {
         assert!(!faults.is_empty() && !faults.to_string().is_empty());
     }
 });
