@@ -10,7 +10,7 @@
 //! | [`broadcast`] | the shape of several shapes together |
 //! | [`index`] | what stands between the brackets of `x[...]`, made plain |
 //! | [`equation`] | the equations of `einsum` |
-//! | [`solve`] | a shape of as many elements as another, with a size to infer |
+//! | [`mod@solve`] | a shape of as many elements as another, with a size to infer |
 
 pub mod broadcast;
 pub mod equation;
