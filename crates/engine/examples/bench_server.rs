@@ -49,6 +49,7 @@ fn main() {
             Some("overhead") => overhead(&engine),
             Some("gradients") => gradients(&engine, number(1), number(2)),
             Some("attribution") => attribution(&engine, number(2)),
+            Some("lora") => lora(&engine, number(1), number(2)),
             Some("operation") => operation(&engine, number(1), number(2)),
             Some("memory") => memory(),
             Some("logits") => logits(&engine, number(1)),
@@ -72,28 +73,31 @@ fn tokens(prompts: usize, length: usize, vocabulary: u64) -> Vec<Vec<u32>> {
 
 fn checked(engine: &Engine, prompts: &[Vec<u32>], generate: &str, nodes: &str) -> CheckedProgram {
     let invoke = format!(r#"{{"name":"p","tokens":{prompts:?}}}"#);
-    try_checked(engine, &invoke, generate, nodes).unwrap_or_else(|faults| panic!("{faults}"))
+    try_checked(engine, &trace(&invoke, generate, nodes)).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
-fn try_checked(
-    engine: &Engine,
-    invokes: &str,
-    generate: &str,
-    nodes: &str,
-) -> Result<CheckedProgram, String> {
-    let text = format!(
-        r#"{{"pellucid":1,"body":[{{"op":"trace","invokes":[{invokes}]{generate},"body":[{nodes}]}}]}}"#
-    );
+fn trace(invokes: &str, generate: &str, nodes: &str) -> String {
+    format!(r#"{{"op":"trace","invokes":[{invokes}]{generate},"body":[{nodes}]}}"#)
+}
+
+/// A session of these nodes.
+fn try_checked(engine: &Engine, body: &str) -> Result<CheckedProgram, String> {
+    let text = format!(r#"{{"pellucid":1,"body":[{body}]}}"#);
     let program = Program::from_bytes(text.as_bytes()).map_err(|faults| faults.to_string())?;
     engine.check(program).map_err(|faults| faults.to_string())
 }
 
-/// Runs a program that must save so many tensors, checking included; what it cannot do is told.
+/// Runs a lone trace that must save so many tensors, checking included; what it cannot do is told.
 fn timed(engine: &Engine, invokes: &str, nodes: &str, saved: usize) {
+    timed_each(engine, &trace(invokes, "", nodes), saved, 1);
+}
+
+/// The same of a whole session's nodes, which do one thing so many times: the seconds are of one.
+fn timed_each(engine: &Engine, body: &str, saved: usize, times: usize) {
     let started = Instant::now();
-    let outcome = try_checked(engine, invokes, "", nodes)
+    let outcome = try_checked(engine, body)
         .and_then(|program| engine.run(&program, &RunOptions::default()).map_err(|error| error.to_string()));
-    let seconds = started.elapsed().as_secs_f64();
+    let seconds = started.elapsed().as_secs_f64() / times as f64;
     match outcome {
         Ok(results) => {
             assert_eq!(results.tensors.len(), saved);
@@ -157,6 +161,76 @@ fn attribution(engine: &Engine, length: usize) {
         ));
     }
     timed(engine, &invokes.join(","), &nodes.join(","), hooks.len());
+}
+
+/// Training steps of one program: enough that its own cost is shared as in real training.
+const STEPS: usize = 8;
+/// The adapter's rank and what its output is multiplied by, as in `benchmarks/peers.py`.
+const RANK: usize = 8;
+const SCALE: usize = 2;
+
+/// Training steps (AdamW) of a low-rank adapter of every query-key-value projection; the loss is that of every next token.
+fn lora(engine: &Engine, prompts: usize, length: usize) {
+    let sizes = &engine.model().spec().sizes;
+    let (layers, width, prompts) = (sizes.layers, sizes.hidden, tokens(prompts, length, sizes.vocabulary));
+    let targets: Vec<u32> = prompts.iter().flat_map(|prompt| prompt[1..].iter().copied()).collect();
+    let mut body = vec![format!(
+        r#"{{"op":"literal","name":"targets","dtype":"i64","shape":[{}],"elements":{targets:?}}}"#,
+        targets.len()
+    )];
+    for layer in 0..layers {
+        for (name, rows, columns) in [("a", RANK as u64, width), ("b", 3 * width, RANK as u64)] {
+            let start = if name == "a" { "randn" } else { "zeros" };
+            body.push(format!(r#"{{"op":"{start}","name":"{name}{layer}_0","size":[{rows},{columns}]}}"#));
+            for state in ["m", "v"] {
+                body.push(format!(
+                    r#"{{"op":"zeros","name":"{state}{name}{layer}_0","size":[{rows},{columns}]}}"#
+                ));
+            }
+        }
+    }
+    // A parameter as a step finds it, and the means of its gradient and of its square: the outputs of the step before.
+    let before = |step: usize, output: usize, parameter: &str| match (step, output) {
+        (0, output) => format!("{}{parameter}_0", ["", "m", "v"][output]),
+        (step, 0) => format!("t{parameter}_{step}"),
+        (step, output) => format!("t{parameter}_{step}.{output}"),
+    };
+    for step in 0..STEPS {
+        let mut nodes = Vec::new();
+        for layer in 0..layers {
+            let module = format!("transformer.h.{layer}.attn.c_attn");
+            let [a, b] = ["a", "b"].map(|name| before(step, 0, &format!("{name}{layer}")));
+            nodes.push(format!(
+                r#"{{"op":"get","name":"x{layer}","hook":"{module}.input"}},{{"op":"get","name":"y{layer}","hook":"{module}.output"}},
+                {{"op":"transpose","name":"at{layer}","input":"{a}","dim0":0,"dim1":1}},{{"op":"transpose","name":"bt{layer}","input":"{b}","dim0":0,"dim1":1}},
+                {{"op":"matmul","name":"i{layer}","input":"x{layer}","other":"at{layer}"}},{{"op":"matmul","name":"o{layer}","input":"i{layer}","other":"bt{layer}"}},
+                {{"op":"mul","name":"s{layer}","input":"o{layer}","other":{SCALE}}},{{"op":"add","name":"z{layer}","input":"y{layer}","other":"s{layer}"}},
+                {{"op":"set","hook":"{module}.output","value":"z{layer}"}}"#
+            ));
+        }
+        nodes.push(format!(
+            r#"{{"op":"get","name":"l","hook":"logits"}},{{"op":"getitem","name":"n","input":"l","index":[":",":-1"]}},
+            {{"op":"reshape","name":"f","input":"n","shape":[{},{}]}},{{"op":"cross_entropy","name":"loss","input":"f","target":"targets"}},
+            {{"op":"backward","name":"back","of":"loss"}}"#,
+            targets.len(),
+            sizes.vocabulary
+        ));
+        for layer in 0..layers {
+            for name in ["a", "b"].map(|name| format!("{name}{layer}")) {
+                let next = step + 1;
+                let [parameter, mean, square] = [0, 1, 2].map(|output| before(step, output, &name));
+                nodes.push(format!(
+                    r#"{{"op":"grad","name":"g{name}","backward":"back","of":"{parameter}"}},
+                    {{"op":"adam_step","name":"t{name}_{next}","parameter":"{parameter}","gradient":"g{name}","exp_avg":"{mean}","exp_avg_sq":"{square}","step":{next},"lr":0.001,"weight_decay":0.01,"decoupled":true}}"#
+                ));
+                if next == STEPS {
+                    nodes.push(format!(r#"{{"op":"save","name":"{name}","value":"t{name}_{next}"}}"#));
+                }
+            }
+        }
+        body.push(trace(&format!(r#"{{"tokens":{prompts:?}}}"#), "", &nodes.join(",")));
+    }
+    timed_each(engine, &body.join(","), 2 * layers as usize, STEPS);
 }
 
 const ALL: &str = r#"{"op":"get","name":"l","hook":"logits"},{"op":"save","name":"logits","value":"l"}"#;

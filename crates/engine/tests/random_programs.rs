@@ -22,6 +22,7 @@ use pellucid_models::{Model, ModelOptions};
 use random::coverage::{Coverage, operations};
 use random::dice::Dice;
 use random::regions::{Around, surrounded, with_start};
+use random::sessions::one_by_one;
 use random::{Builder, Wishes};
 use support::{Golden, model_names};
 
@@ -490,6 +491,50 @@ fn sweeps_and_loops_of_random_programs_give_the_same_bits_however_they_run() {
     finish(failures);
     if std::env::var("PELLUCID_MODEL").is_err() {
         assert!(sweeps >= 50 && loops >= 50 && cells_compared >= 50);
+    }
+}
+
+#[test]
+fn a_session_gives_what_its_traces_give_one_by_one() {
+    let mut failures = Vec::new();
+    let (mut sessions, mut uncut) = (0, 0);
+    for (number, (model, engine)) in engines().into_iter().enumerate() {
+        let spec = engine.model().spec().clone();
+        let index = SpecIndex::new(&spec);
+        for seed in seeds(number, PROGRAMS) {
+            let generated = Builder::generate(&index, seed, Wishes { may_fail: false, generation: true });
+            let whole = engine.run(&generated.checked, &RunOptions::default());
+            let program = &generated.checked.program;
+            let mut faults = None;
+            let cut = one_by_one(program, &mut |piece| {
+                let checked = engine.check(piece).map_err(|refused| {
+                    faults = Some(refused.to_string());
+                    EngineError::Internal("refused".into())
+                })?;
+                engine.run(&checked, &RunOptions::default())
+            });
+            if let Some(faults) = faults {
+                report(&mut failures, &model, seed, &format!("a trace alone: {faults}"), &generated.checked);
+                continue;
+            }
+            let Some(cut) = cut else {
+                uncut += usize::from(program.traces().count() > 1);
+                continue;
+            };
+            sessions += 1;
+            // Places of nodes are others in a program of its own.
+            if whole.is_err() && cut.is_err() {
+                continue;
+            }
+            if let Some(difference) = difference(&whole, &cut) {
+                report(&mut failures, &model, seed, &format!("one by one: {difference}"), &generated.checked);
+            }
+        }
+    }
+    println!("{sessions} sessions of several traces, {uncut} more that cannot be cut");
+    finish(failures);
+    if std::env::var("PELLUCID_MODEL").is_err() {
+        assert!(sessions >= 50, "only {sessions} sessions");
     }
 }
 

@@ -11,6 +11,7 @@ mod dynamic;
 mod gradients;
 mod operations;
 pub mod regions;
+pub mod sessions;
 
 use std::collections::BTreeMap;
 
