@@ -13,7 +13,8 @@ import subprocess
 import sys
 
 import numpy as np
-import safetensors.numpy
+import safetensors.torch
+import torch
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CLOSE = 1e-4
@@ -27,6 +28,13 @@ def git(*words):
 
 def deviation(one, other, path=""):
     """The largest deviation of two structures, relative to the largest number beside it; text and form must be the same."""
+    if isinstance(one, torch.Tensor):
+        if one.dtype != other.dtype:
+            raise ValueError(f"{path}: {one.dtype} against {other.dtype}")
+        # A 16-bit number's last digit is this much coarser than what others may differ by.
+        coarse = 100 if one.dtype in (torch.float16, torch.bfloat16) else 1
+        wide = lambda tensor: (tensor.double() if tensor.dtype.is_floating_point else tensor).numpy()  # noqa: E731
+        return deviation(wide(one), wide(other), path) / coarse
     if isinstance(one, np.ndarray):
         if one.shape != other.shape or one.dtype != other.dtype:
             raise ValueError(f"{path}: {one.dtype} {one.shape} against {other.dtype} {other.shape}")
@@ -62,7 +70,7 @@ def deviation(one, other, path=""):
 
 def parsed(name, content):
     if name.endswith(".safetensors"):
-        return safetensors.numpy.load(content)
+        return safetensors.torch.load(content)
     if name.endswith(".json"):
         return json.loads(content)
     return content

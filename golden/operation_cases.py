@@ -86,6 +86,8 @@ def arithmetic():
         yield name, dict(input=values(1.0, NAN, -INF, 2.0), other=values(NAN, 1.0, 0.0, 2.0))
         yield name, dict(input=whole(-5, 5, 4, dtype=I32), other=whole(-5, 5, 4))
         yield name, dict(input=whole(-5, 5, 2, 1), other=normal(3))
+        # Of equals each has half the gradient.
+        yield name, dict(input=values(1.0, -2.0, 3.0, 0.5), other=values(1.0, 2.0, 3.0, -0.5))
 
 
 def comparison():

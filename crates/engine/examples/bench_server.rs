@@ -198,20 +198,21 @@ fn lora(engine: &Engine, prompts: usize, length: usize) {
     for step in 0..STEPS {
         let mut nodes = Vec::new();
         for layer in 0..layers {
+            let at = format!("{layer}_{step}");
             let module = format!("transformer.h.{layer}.attn.c_attn");
             let [a, b] = ["a", "b"].map(|name| before(step, 0, &format!("{name}{layer}")));
             nodes.push(format!(
-                r#"{{"op":"get","name":"x{layer}","hook":"{module}.input"}},{{"op":"get","name":"y{layer}","hook":"{module}.output"}},
-                {{"op":"transpose","name":"at{layer}","input":"{a}","dim0":0,"dim1":1}},{{"op":"transpose","name":"bt{layer}","input":"{b}","dim0":0,"dim1":1}},
-                {{"op":"matmul","name":"i{layer}","input":"x{layer}","other":"at{layer}"}},{{"op":"matmul","name":"o{layer}","input":"i{layer}","other":"bt{layer}"}},
-                {{"op":"mul","name":"s{layer}","input":"o{layer}","other":{SCALE}}},{{"op":"add","name":"z{layer}","input":"y{layer}","other":"s{layer}"}},
-                {{"op":"set","hook":"{module}.output","value":"z{layer}"}}"#
+                r#"{{"op":"get","name":"x{at}","hook":"{module}.input"}},{{"op":"get","name":"y{at}","hook":"{module}.output"}},
+                {{"op":"transpose","name":"at{at}","input":"{a}","dim0":0,"dim1":1}},{{"op":"transpose","name":"bt{at}","input":"{b}","dim0":0,"dim1":1}},
+                {{"op":"matmul","name":"i{at}","input":"x{at}","other":"at{at}"}},{{"op":"matmul","name":"o{at}","input":"i{at}","other":"bt{at}"}},
+                {{"op":"mul","name":"s{at}","input":"o{at}","other":{SCALE}}},{{"op":"add","name":"z{at}","input":"y{at}","other":"s{at}"}},
+                {{"op":"set","hook":"{module}.output","value":"z{at}"}}"#
             ));
         }
         nodes.push(format!(
-            r#"{{"op":"get","name":"l","hook":"logits"}},{{"op":"getitem","name":"n","input":"l","index":[":",":-1"]}},
-            {{"op":"reshape","name":"f","input":"n","shape":[{},{}]}},{{"op":"cross_entropy","name":"loss","input":"f","target":"targets"}},
-            {{"op":"backward","name":"back","of":"loss"}}"#,
+            r#"{{"op":"get","name":"l_{step}","hook":"logits"}},{{"op":"getitem","name":"n_{step}","input":"l_{step}","index":[":",":-1"]}},
+            {{"op":"reshape","name":"f_{step}","input":"n_{step}","shape":[{},{}]}},{{"op":"cross_entropy","name":"loss_{step}","input":"f_{step}","target":"targets"}},
+            {{"op":"backward","name":"back_{step}","of":"loss_{step}"}}"#,
             targets.len(),
             sizes.vocabulary
         ));
@@ -220,8 +221,8 @@ fn lora(engine: &Engine, prompts: usize, length: usize) {
                 let next = step + 1;
                 let [parameter, mean, square] = [0, 1, 2].map(|output| before(step, output, &name));
                 nodes.push(format!(
-                    r#"{{"op":"grad","name":"g{name}","backward":"back","of":"{parameter}"}},
-                    {{"op":"adam_step","name":"t{name}_{next}","parameter":"{parameter}","gradient":"g{name}","exp_avg":"{mean}","exp_avg_sq":"{square}","step":{next},"lr":0.001,"weight_decay":0.01,"decoupled":true}}"#
+                    r#"{{"op":"grad","name":"g{name}_{step}","backward":"back_{step}","of":"{parameter}"}},
+                    {{"op":"adam_step","name":"t{name}_{next}","parameter":"{parameter}","gradient":"g{name}_{step}","exp_avg":"{mean}","exp_avg_sq":"{square}","step":{next},"lr":0.001,"weight_decay":0.01,"decoupled":true}}"#
                 ));
                 if next == STEPS {
                     nodes.push(format!(r#"{{"op":"save","name":"{name}","value":"t{name}_{next}"}}"#));

@@ -433,6 +433,20 @@ fn values_that_are_computed_have_gradients_too() {
     assert_eq!(values(&found["t_"]), [0.0, 0.0, 1.0]);
 }
 
+/// In f32, 10⁹ − 10⁹ + 1 is 1 in this order, and 0 in any other that begins with the 1.
+#[test]
+fn what_readers_bring_is_added_in_program_order() {
+    let (golden, engine) = tiny();
+    let nodes = r#"{"op":"ones","name":"x","size":[2]},
+        {"op":"mul","name":"a","input":"x","other":1000000000.0},{"op":"mul","name":"b","input":"x","other":-1000000000.0},
+        {"op":"mul","name":"c","input":"x","other":1.0},{"op":"add","name":"ab","input":"a","other":"b"},
+        {"op":"add","name":"abc","input":"ab","other":"c"},{"op":"sum","name":"loss","input":"abc"},
+        {"op":"backward","name":"back","of":"loss"},{"op":"grad","name":"g","backward":"back","of":"x"},
+        {"op":"save","name":"gradient","value":"g"}"#;
+    let found = run(&engine, &[("p", &[golden.prompt(0)])], nodes);
+    assert_eq!(values(&found["gradient"]), [1.0, 1.0]);
+}
+
 #[test]
 fn refusals_say_what_and_why() {
     let (golden, engine) = tiny();

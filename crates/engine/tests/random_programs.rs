@@ -202,7 +202,7 @@ fn planned_naive_together_and_reread_give_the_same_bits() {
     for (number, (model, engine)) in engines().into_iter().enumerate() {
         let spec = engine.model().spec().clone();
         let index = SpecIndex::new(&spec);
-        let mut alone: Vec<(u64, CheckedProgram, Result<Results, EngineError>)> = Vec::new();
+        let mut crowd = Crowd::default();
         for seed in seeds(number, PROGRAMS) {
             let wishes = Wishes { may_fail: seed % 5 == 0, generation: true };
             let generated = Builder::generate(&index, seed, wishes);
@@ -287,9 +287,9 @@ fn planned_naive_together_and_reread_give_the_same_bits() {
                     report(&mut failures, &model, seed, &format!("cannot be explained: {error}"), &checked);
                 }
             }
-            alone.push((seed, checked, planned));
+            crowd.join(&engine, &model, (seed, checked, planned), &mut failures);
         }
-        together(&engine, &model, &alone, &mut failures);
+        crowd.run(&engine, &model, &mut failures);
     }
     let rate = 1.0 - taken as f64 / proposed as f64;
     let summary = format!(
@@ -414,7 +414,7 @@ fn sweeps_and_loops_of_random_programs_give_the_same_bits_however_they_run() {
     for (number, (model, engine)) in engines().into_iter().enumerate() {
         let spec = engine.model().spec().clone();
         let index = SpecIndex::new(&spec);
-        let mut alone: Vec<(u64, CheckedProgram, Result<Results, EngineError>)> = Vec::new();
+        let mut crowd = Crowd::default();
         for seed in seeds(number, PROGRAMS / 4) {
             let generated = Builder::generate(&index, seed, Wishes { may_fail: false, generation: true });
             let plain = with_start(generated.checked.program);
@@ -479,10 +479,10 @@ fn sweeps_and_loops_of_random_programs_give_the_same_bits_however_they_run() {
                         }
                     }
                 }
-                alone.push((seed, checked, planned));
+                crowd.join(&engine, &model, (seed, checked, planned), &mut failures);
             }
         }
-        together(&engine, &model, &alone, &mut failures);
+        crowd.run(&engine, &model, &mut failures);
     }
     println!(
         "{sweeps} sweeps, {loops} loops, {cells_compared} cells compared, {unstackable} fail in both interpreters"
@@ -538,17 +538,40 @@ fn a_session_gives_what_its_traces_give_one_by_one() {
     }
 }
 
-/// Programs beside one another: each as it was alone, whatever becomes of its neighbours.
-fn together(
-    engine: &Engine,
-    model: &str,
-    alone: &[(u64, CheckedProgram, Result<Results, EngineError>)],
-    failures: &mut Vec<String>,
-) {
-    for (round, crowd) in alone.chunks(6).enumerate() {
+/// Programs that are run beside one another once there are enough: each must be as it was alone, whatever becomes of its
+/// neighbours.
+#[derive(Default)]
+struct Crowd {
+    round: usize,
+    /// Seed, program, and what it gave alone.
+    programs: Vec<(u64, CheckedProgram, Result<Results, EngineError>)>,
+}
+
+impl Crowd {
+    const SIZE: usize = 6;
+
+    fn join(
+        &mut self,
+        engine: &Engine,
+        model: &str,
+        program: (u64, CheckedProgram, Result<Results, EngineError>),
+        failures: &mut Vec<String>,
+    ) {
+        self.programs.push(program);
+        if self.programs.len() == Crowd::SIZE {
+            self.run(engine, model, failures);
+        }
+    }
+
+    fn run(&mut self, engine: &Engine, model: &str, failures: &mut Vec<String>) {
+        let crowd = std::mem::take(&mut self.programs);
+        if crowd.is_empty() {
+            return;
+        }
         // One of each crowd is cancelled at some point on its way.
-        let victim = round % crowd.len();
-        let countdown = Arc::new(AtomicUsize::new(3 + 7 * round));
+        let victim = self.round % crowd.len();
+        let countdown = Arc::new(AtomicUsize::new(3 + 7 * (self.round % 16)));
+        self.round += 1;
         let cancel = Arc::new(AtomicBool::new(false));
         let options: Vec<RunOptions> = (0..crowd.len())
             .map(|place| {

@@ -303,3 +303,34 @@ fn pack_panel(k: usize, columns: &[Column<'_>], precision: Precision, out: &mut 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::bf16_bits;
+
+    /// The nearer of the two bf16 numbers around a number, found by their distances.
+    fn nearest(number: f32) -> u32 {
+        let value = |bits: u32| f64::from(f32::from_bits(bits << 16));
+        let below = number.to_bits() >> 16;
+        let distance = |bits: u32| (value(bits) - f64::from(number)).abs();
+        match distance(below).total_cmp(&distance(below + 1)) {
+            std::cmp::Ordering::Less => below,
+            std::cmp::Ordering::Greater => below + 1,
+            std::cmp::Ordering::Equal => below + below % 2,
+        }
+    }
+
+    #[test]
+    fn bf16_is_the_nearest_and_of_two_as_near_the_even_one() {
+        for number in [1.0, 1.003_906_25, 1.005, 1.011_718_75, -1.005, 0.1, -3e-39, 1e-45, 3.3e38] {
+            assert_eq!(bf16_bits(number), nearest(number), "{number}");
+        }
+        for seed in 0..20_000u32 {
+            let number = f32::from_bits(seed.wrapping_mul(2_654_435_761) & 0xbfff_ffff);
+            assert_eq!(bf16_bits(number), nearest(number), "{number}");
+        }
+        assert_eq!(bf16_bits(f32::INFINITY), 0x7f80);
+        assert_eq!(bf16_bits(f32::MAX), 0x7f80);
+        assert!(f32::from_bits(bf16_bits(f32::from_bits(0x7f80_0001)) << 16).is_nan());
+    }
+}

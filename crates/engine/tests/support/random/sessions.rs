@@ -61,7 +61,8 @@ pub fn one_by_one(
     let mut all = Results::default();
     for (number, body) in pieces.iter().enumerate() {
         let later: BTreeSet<Value> = reads(program, &owner, |reader, read| read == number && reader > number);
-        let earlier: BTreeSet<Value> = reads(program, &owner, |reader, read| reader == number && read < number);
+        let earlier: BTreeSet<Value> =
+            reads(program, &owner, |reader, read| reader == number && read < number);
         if earlier.iter().any(|&value| !known.contains_key(&handed(value))) {
             // It was lost: so is what depends on it, which a program of its own cannot say.
             return None;
