@@ -2,9 +2,9 @@
 
     python golden/compare.py
 
-Sums in another order, on another processor, move the last digits: numbers may differ by 1e-4 of the largest of their tensor (of
-a list, in JSON), or by what `LOOSER` says of a file, where many steps of training let the last digits grow. All else is the same. Prints the largest deviation of each
-file that changed at all, and fails where one is too large.
+Sums in another order, on another processor, move the last digits: numbers may differ by 1e-4 of the largest of their tensor (of a
+list, in JSON), or by what `LOOSER` says of a file. All else is the same. Prints the largest deviation of each file that changed
+at all, and fails where one is too large.
 """
 
 import json
@@ -18,8 +18,8 @@ import torch
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CLOSE = 1e-4
-# File name: what its numbers may differ by.
-LOOSER: dict[str, float] = {}
+# File name: what its numbers may differ by. Thirty steps of Adam, and differences of nearly equal logits.
+LOOSER = {"lora.safetensors": 1e-3, "path_patching.safetensors": 5e-4}
 
 
 def git(*words):
