@@ -5,18 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pellucid_graph::check::{self, CheckedProgram, SpecIndex};
 use pellucid_graph::fault::Faults;
-use pellucid_graph::{NodeId, NodeKind, Program, expand};
+use pellucid_graph::{Program, TensorType, expand};
 use pellucid_models::Model;
 use pellucid_models::stage::Kernel;
 
 use crate::error::{EngineError, Failure};
 use crate::explain::{ExplainedPass, ExplainedPassenger, Explanation, PassRecord, Passenger};
-use crate::interleave::Interleaver;
-use crate::job::{Job, RunOptions};
+use crate::interleave::{Budget, Interleaver, PASS_TOKENS};
+use crate::job::{Held, RunOptions};
 use crate::loaded::Loaded;
 use crate::naive::Naive;
-use crate::nodes::Evaluator;
 use crate::results::{OtherModel, Provenance, Results};
+use crate::serve::Ticket;
 use crate::slots::BufferPool;
 use crate::tokenise;
 
@@ -66,6 +66,23 @@ impl Engine {
     /// # Errors
     /// Every fault of the program.
     pub fn check(&self, program: Program) -> Result<CheckedProgram, Faults> {
+        self.expanded(program, check::check_models)
+    }
+
+    /// The types of the values of a node, of a program that may be written only in part.
+    ///
+    /// # Errors
+    /// What is wrong with the program, where that leaves the node without types.
+    pub fn types_of(&self, program: Program, node: &str) -> Result<Vec<TensorType>, Faults> {
+        self.expanded(program, |program, specs| check::types_of(&program, specs, node))
+    }
+
+    /// Tokenises and expands a program, and does something with it and the models' specifications.
+    fn expanded<R>(
+        &self,
+        program: Program,
+        work: impl FnOnce(Program, &[(&str, &SpecIndex<'_>)]) -> Result<R, Faults>,
+    ) -> Result<R, Faults> {
         let models = |name: Option<&str>| {
             let named = name.and_then(|name| self.model_named(name));
             // A model that is not there is the checker's to report.
@@ -79,7 +96,7 @@ impl Engine {
         let one = self.models.len() == 1;
         let program = if one { tokenise::tokenise(&models, program)? } else { program };
         let program = tokenise::tokenise(&models, expand::expand_models(program, &specs)?)?;
-        check::check_models(program, &specs)
+        work(program, &specs)
     }
 
     /// Runs a program.
@@ -120,65 +137,46 @@ impl Engine {
         &self,
         programs: &[(&CheckedProgram, &RunOptions)],
     ) -> Vec<Result<Results, Box<Failure>>> {
-        let mut jobs: Vec<Job<'_>> =
-            programs.iter().map(|(program, options)| Job::new(program, options, false)).collect();
-        let failed = self.interleave(&mut jobs, false).err();
-        let provenance = self.provenance();
-        let finish = |mut job: Job<'_>| {
-            job.results.provenance = Provenance { seed: job.program.program.seed, ..provenance.clone() };
-            job.outcome(failed.clone())
-        };
-        jobs.into_iter().map(finish).collect()
-    }
-
-    /// Traces in sequence, the first of every program together, then the second of each that has one, ….
-    fn interleave(&self, jobs: &mut [Job<'_>], dry: bool) -> Result<Vec<PassRecord>, EngineError> {
-        let traces: Vec<Vec<NodeId>> =
-            jobs.iter().map(|job| job.program.program.traces().map(|(id, _)| id).collect()).collect();
-        let rounds = traces.iter().map(Vec::len).max().unwrap_or(0);
-        let mut passes = Vec::new();
         // A panic in an earlier run leaves buffers whose contents do not matter.
         let mut shared = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        // What stands between traces runs as soon as what it reads is there.
-        for job in jobs.iter_mut() {
-            let evaluator = Evaluator { models: &self.models, program: job.program };
-            job.begin_session(&evaluator, &mut shared);
+        let mut interleaver = self.interleaver(std::mem::take(&mut *shared), false);
+        for (place, (program, options)) in programs.iter().enumerate() {
+            let ticket = Ticket(place as u64);
+            interleaver.add(ticket, Held::Lent(*program), (*options).clone(), false);
         }
-        for round in 0..rounds {
-            for (job, traces) in jobs.iter_mut().zip(&traces).filter(|(job, _)| job.failed.is_none()) {
-                job.trace = traces.get(round).copied().or(job.trace);
+        let mut left = interleaver.run();
+        *shared = interleaver.pool;
+        left.sort_by_key(|left| left.ticket);
+        left.into_iter().map(|left| self.stamped(left.outcome)).collect()
+    }
+
+    /// Programs that run to their ends, in as few passes as possible.
+    fn interleaver(&self, pool: BufferPool, dry: bool) -> Interleaver<'_> {
+        let budget = Budget { tokens: PASS_TOKENS, milliseconds: None };
+        Interleaver::new(&self.models, pool, budget, dry)
+    }
+
+    /// The engine's models, in the order in which the checker numbers them.
+    pub(crate) fn models(&self) -> &[Loaded] {
+        &self.models
+    }
+
+    /// An outcome that says what made it.
+    pub(crate) fn stamped(&self, outcome: Result<Results, Box<Failure>>) -> Result<Results, Box<Failure>> {
+        let stamp = |results: &mut Results| {
+            let seed = results.provenance.seed;
+            results.provenance = Provenance { seed, ..self.provenance() };
+        };
+        match outcome {
+            Ok(mut results) => {
+                stamp(&mut results);
+                Ok(results)
             }
-            for number in 0..self.models.len() {
-                let of_round = |job: usize| traces[job].get(round).copied();
-                let here: Vec<(usize, NodeId)> = (0..jobs.len())
-                    .filter_map(|job| Some((job, of_round(job)?)))
-                    .filter(|&(job, trace)| {
-                        jobs[job].program.nodes[trace.index()].model == number && jobs[job].failed.is_none()
-                    })
-                    .collect();
-                if here.is_empty() {
-                    continue;
-                }
-                let interleaver = Interleaver::new(&self.models, number, jobs, &mut shared, dry);
-                let Some(mut interleaver) = interleaver else { continue };
-                here.into_iter().for_each(|(job, trace)| interleaver.add(job, trace));
-                interleaver.run()?;
-                passes.append(&mut interleaver.passes);
-            }
-            for (job, traces) in jobs.iter_mut().zip(&traces).filter(|(job, _)| job.failed.is_none()) {
-                let program = job.program;
-                if let Some(NodeKind::Trace(trace)) =
-                    traces.get(round).map(|&trace| &program.program.node(trace).kind)
-                {
-                    let total = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
-                    job.note_absent(&trace.body, total);
-                }
+            Err(mut failure) => {
+                stamp(&mut failure.kept);
+                Err(failure)
             }
         }
-        for job in jobs.iter_mut() {
-            job.note_absent(&job.program.program.body, 1);
-        }
-        Ok(passes)
     }
 
     /// Runs a program the simple way: one invoke at a time, nothing planned, nothing fused. Results are bit for bit those of
@@ -210,9 +208,12 @@ impl Engine {
     /// # Errors
     /// Only where the engine itself is at fault.
     pub fn explain(&self, program: &CheckedProgram) -> Result<Explanation, EngineError> {
-        let options = RunOptions::default();
-        let mut jobs = [Job::new(program, &options, true)];
-        let records = self.interleave(&mut jobs, true)?;
+        let mut interleaver = self.interleaver(BufferPool::default(), true);
+        interleaver.add(Ticket::default(), Held::Lent(program), RunOptions::default(), false);
+        if let Some(Err(failure)) = interleaver.run().pop().map(|left| left.outcome) {
+            return Err(failure.error);
+        }
+        let records = interleaver.records;
         let computed = program.nodes.iter().filter(|node| node.needed).count();
         Ok(Explanation {
             model: self.model().spec().name.clone(),

@@ -32,6 +32,15 @@ pub enum EngineError {
         /// Bytes it may hold.
         allowed: u64,
     },
+    /// A pass panicked in which it rode with others: one of its programs, or the engine, is at fault. Each can be run again
+    /// by itself.
+    #[error("a pass of {programs} programs failed, this one among them: {message}")]
+    PassFailed {
+        /// Programs of the pass.
+        programs: usize,
+        /// What went wrong.
+        message: String,
+    },
     /// Something of the engine itself went wrong: please report it.
     #[error("the engine failed: {0}")]
     Internal(String),

@@ -3,7 +3,11 @@
 //! Nodes run as soon as what they read is there, in program order; a value is freed after its last use. A node inside
 //! `steps` has an instance for each step. In a dry run nothing is computed: values are there without tensors.
 
+mod columns;
 mod conditions;
+mod held;
+mod options;
+mod running;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -11,62 +15,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use pellucid_graph::check::{CheckedProgram, GradientPlan};
-use pellucid_graph::{Argument, GradientOf, IndexItem, NodeId, NodeKind, Operation, OperationKind, Value};
+use pellucid_graph::{GradientOf, NodeId, NodeKind, Value};
 
 use crate::error::{EngineError, Failure};
-use crate::nodes::Evaluator;
+use crate::loaded::Loaded;
 use crate::operations::OperationError;
-use crate::results::{LogEntry, Results};
+use crate::results::Results;
 use crate::slots::BufferPool;
 use crate::tensor::Tensor;
 
-/// Called with each logged value while a program runs.
-pub type OnLog = Arc<dyn Fn(&LogEntry) + Send + Sync>;
-
-/// How a program runs: what it may take, and who watches.
-#[derive(Clone, Default)]
-pub struct RunOptions {
-    /// Bytes that the program's own values, saved ones included, may hold at once; none: no bound.
-    pub memory_bytes: Option<u64>,
-    /// Wall time that it may take; none: no bound.
-    pub seconds: Option<f64>,
-    /// Set from another thread to cancel: honoured between modules.
-    pub cancel: Option<Arc<AtomicBool>>,
-    /// Called with each logged value.
-    pub on_log: Option<OnLog>,
-    /// Called with each generated token.
-    pub on_token: Option<OnToken>,
-    /// Called between stages.
-    pub on_progress: Option<OnProgress>,
-}
-
-/// Called with each generated token.
-pub type OnToken = Arc<dyn Fn(&GeneratedToken) + Send + Sync>;
-
-/// Called while a program runs.
-pub type OnProgress = Arc<dyn Fn(&Progress) + Send + Sync>;
-
-/// A token that a generation has just made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GeneratedToken {
-    /// The invoke.
-    pub invoke: usize,
-    /// The prompt within the invoke.
-    pub prompt: usize,
-    /// The step.
-    pub step: u64,
-    /// The token.
-    pub token: u32,
-}
-
-/// How far a run is.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Progress {
-    /// Passes that have begun.
-    pub passes: usize,
-    /// The part of the current pass that is done, 0 to 1.
-    pub part: f64,
-}
+pub(crate) use held::Held;
+pub use options::{GeneratedToken, OnLog, OnProgress, OnSaved, OnToken, Progress, RunOptions, SavedValue};
+pub(crate) use running::Task;
 
 /// The step of nodes outside `steps`.
 pub(crate) const OUTSIDE: u64 = u64::MAX;
@@ -75,8 +35,10 @@ pub(crate) const OUTSIDE: u64 = u64::MAX;
 pub(crate) type Instance = (u64, NodeId);
 
 pub(crate) struct Job<'a> {
-    pub program: &'a CheckedProgram,
-    pub options: &'a RunOptions,
+    pub program: Held<'a, CheckedProgram>,
+    pub options: RunOptions,
+    /// Set to stop what is being computed: the caller's cancellation.
+    pub stop: Arc<AtomicBool>,
     pub failed: Option<EngineError>,
     pub results: Results,
     /// The trace that is running.
@@ -102,10 +64,16 @@ pub(crate) struct Job<'a> {
     held_bytes: u64,
     started: Instant,
     dry: bool,
+    /// Whether nodes that take long are left for whoever runs the program to run between passes.
+    pub defers: bool,
+    /// Those that were left.
+    deferred: VecDeque<Instance>,
+    /// The node that is being worked on: to be named if something panics.
+    pub at_node: Option<NodeId>,
 }
 
 impl<'a> Job<'a> {
-    pub fn new(program: &'a CheckedProgram, options: &'a RunOptions, dry: bool) -> Job<'a> {
+    pub fn new(program: Held<'a, CheckedProgram>, options: RunOptions, dry: bool) -> Job<'a> {
         let mut users = vec![Vec::new(); program.nodes.len()];
         for (position, checked) in program.nodes.iter().enumerate() {
             if checked.needed {
@@ -116,11 +84,12 @@ impl<'a> Job<'a> {
         }
         let mut kept = vec![0; program.nodes.len()];
         for plan in program.gradients.iter().filter(|plan| program.nodes[plan.backward.index()].needed) {
-            needed_on_the_way_back(program, plan).into_iter().for_each(|id| kept[id.index()] += 1);
+            needed_on_the_way_back(&program, plan).into_iter().for_each(|id| kept[id.index()] += 1);
             users[plan.backward.index()].extend(&plan.targets);
         }
         Job {
             program,
+            stop: options.cancel.clone().unwrap_or_default(),
             options,
             failed: None,
             results: Results::default(),
@@ -139,10 +108,13 @@ impl<'a> Job<'a> {
             held_bytes: 0,
             started: Instant::now(),
             dry,
+            defers: false,
+            deferred: VecDeque::new(),
+            at_node: None,
         }
     }
 
-    fn kind(&self, id: NodeId) -> &'a NodeKind {
+    fn kind(&self, id: NodeId) -> &NodeKind {
         &self.program.program.node(id).kind
     }
 
@@ -157,14 +129,14 @@ impl<'a> Job<'a> {
     }
 
     /// Makes the nodes between traces known; those that read nothing run.
-    pub fn begin_session(&mut self, evaluator: &Evaluator<'_>, pool: &mut BufferPool) {
-        let body = &self.program.program.body;
-        self.begin(body, OUTSIDE, evaluator, pool);
+    pub fn begin_session(&mut self, models: &[Loaded], pool: &mut BufferPool) {
+        let program = self.program.clone();
+        self.begin(&program.program.body, OUTSIDE, models, pool);
     }
 
     /// Makes the nodes of a trace known; those that read nothing run.
-    pub fn begin_trace(&mut self, body: &[NodeId], evaluator: &Evaluator<'_>, pool: &mut BufferPool) {
-        self.begin(body, OUTSIDE, evaluator, pool);
+    pub fn begin_trace(&mut self, body: &[NodeId], models: &[Loaded], pool: &mut BufferPool) {
+        self.begin(body, OUTSIDE, models, pool);
     }
 
     /// Makes the nodes of a `steps` body known at a step, once.
@@ -173,18 +145,19 @@ impl<'a> Job<'a> {
         owner: NodeId,
         body: &[NodeId],
         step: u64,
-        evaluator: &Evaluator<'_>,
+        models: &[Loaded],
         pool: &mut BufferPool,
     ) {
         if self.live_steps.entry(owner).or_default().insert(step) {
-            self.begin(body, step, evaluator, pool);
+            self.begin(body, step, models, pool);
         }
     }
 
-    fn begin(&mut self, body: &[NodeId], step: u64, evaluator: &Evaluator<'_>, pool: &mut BufferPool) {
+    fn begin(&mut self, body: &[NodeId], step: u64, models: &[Loaded], pool: &mut BufferPool) {
         let (mut ready, mut lost) = (BTreeSet::new(), Vec::new());
-        for &id in body.iter().filter(|id| self.program.nodes[id.index()].needed) {
-            let kind = self.kind(id);
+        let program = self.program.clone();
+        for &id in body.iter().filter(|id| program.nodes[id.index()].needed) {
+            let kind = &program.program.node(id).kind;
             if matches!(kind, NodeKind::Steps { .. } | NodeKind::Trace(_)) {
                 continue;
             }
@@ -204,7 +177,7 @@ impl<'a> Job<'a> {
             }
         }
         lost.into_iter().for_each(|instance| self.lose_quietly(instance, &mut ready));
-        self.run_ready(ready, evaluator, pool);
+        self.run_ready(ready, models, pool);
     }
 
     /// Whether a setter may go on: everything that it reads is there, or never comes.
@@ -227,7 +200,7 @@ impl<'a> Job<'a> {
         &mut self,
         instance: Instance,
         outputs: Vec<Tensor>,
-        evaluator: &Evaluator<'_>,
+        models: &[Loaded],
         pool: &mut BufferPool,
     ) {
         if self.lost.contains(&instance) {
@@ -236,7 +209,7 @@ impl<'a> Job<'a> {
         let mut ready = BTreeSet::new();
         self.file(instance, outputs, &mut ready);
         self.release(instance);
-        self.run_ready(ready, evaluator, pool);
+        self.run_ready(ready, models, pool);
     }
 
     /// A setter has been applied: its value has one reader less.
@@ -325,7 +298,7 @@ impl<'a> Job<'a> {
 
     /// A way back has come to its end: what was kept for it may be free.
     pub fn end_way_back(&mut self, plan: &GradientPlan) {
-        for id in needed_on_the_way_back(self.program, plan) {
+        for id in needed_on_the_way_back(&self.program, plan) {
             self.kept[id.index()] = self.kept[id.index()].saturating_sub(1);
             self.release_one((OUTSIDE, id));
         }
@@ -363,6 +336,11 @@ impl<'a> Job<'a> {
         }
     }
 
+    /// Bytes that it holds now.
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes
+    }
+
     /// Whether what a node makes fits into the program's memory beside what it holds: asked before it is made.
     fn has_room(&mut self, id: NodeId) -> bool {
         let outputs = &self.program.nodes[id.index()].outputs;
@@ -379,138 +357,6 @@ impl<'a> Job<'a> {
             }
         }
         self.failed.is_none()
-    }
-
-    /// Runs nodes that can run, in program order, and those that can run then.
-    fn run_ready(&mut self, mut ready: BTreeSet<Instance>, evaluator: &Evaluator<'_>, pool: &mut BufferPool) {
-        while let Some(instance) = ready.pop_first() {
-            if self.failed.is_some() {
-                return;
-            }
-            if self.is_settled(instance) {
-                continue;
-            }
-            let (step, id) = instance;
-            match self.kind(id) {
-                NodeKind::Merge { condition, then, otherwise } => {
-                    // In a dry run there are no values to choose from.
-                    let holds = self.truth(*condition, step).unwrap_or(true);
-                    let picked = if holds { *then } else { *otherwise };
-                    match self.value(picked, step) {
-                        _ if self.dry => self.finish(instance, Vec::new(), &mut ready),
-                        Some(tensor) => self.finish(instance, vec![tensor], &mut ready),
-                        None => self.lose_quietly(instance, &mut ready),
-                    }
-                }
-                NodeKind::Save(value) => {
-                    let kept = match self.value(*value, step) {
-                        Some(tensor) => self.save(instance, tensor),
-                        None => 0,
-                    };
-                    self.applied(instance);
-                    self.hold(kept);
-                }
-                NodeKind::Log(value) => {
-                    let mut kept = 0;
-                    if let Some(value) = self.value(*value, step) {
-                        kept = value.bytes_len();
-                        let node = self.program.program.node(id);
-                        let (name, coordinates) = (node.label().to_owned(), node.coordinates().to_vec());
-                        let step = (step != OUTSIDE).then_some(step);
-                        let entry = LogEntry { name, coordinates, step, value };
-                        if let Some(on_log) = &self.options.on_log {
-                            on_log(&entry);
-                        }
-                        self.results.logs.push(entry);
-                    }
-                    self.applied(instance);
-                    self.hold(kept);
-                }
-                _ if !self.has_room(id) => {}
-                _ => match self.compute(instance, evaluator, pool) {
-                    Ok(outputs) => self.finish(instance, outputs, &mut ready),
-                    Err(error) => self.fail(id, &error),
-                },
-            }
-            self.check_budget();
-        }
-    }
-
-    /// Files what a node made; what it read may be free then.
-    fn finish(&mut self, instance: Instance, outputs: Vec<Tensor>, ready: &mut BTreeSet<Instance>) {
-        self.release(instance);
-        self.file(instance, outputs, ready);
-    }
-
-    fn compute(
-        &self,
-        instance: Instance,
-        evaluator: &Evaluator<'_>,
-        pool: &mut BufferPool,
-    ) -> Result<Vec<Tensor>, OperationError> {
-        let (step, id) = instance;
-        if self.dry {
-            return Ok(Vec::new());
-        }
-        let mut read: HashMap<Value, Tensor> = HashMap::new();
-        for value in self.kind(id).values() {
-            // Every value is there, or the node would not run; the check keeps a mistake from becoming a panic.
-            let tensor = self.value(value, step).ok_or_else(|| {
-                OperationError::new(format!(
-                    "the value of `{}` is not there",
-                    self.program.program.node(value.node).name
-                ))
-            })?;
-            read.insert(value, tensor);
-        }
-        let lookup = |value: Value| read[&value].clone();
-        let step = (step != OUTSIDE).then_some(step);
-        let narrowed = self.in_narrowed_columns(instance);
-        evaluator.evaluate(id, narrowed.as_ref(), step, &lookup, pool)
-    }
-
-    /// The `getitem` of a getter whose value has only some columns, with its column's place among those.
-    pub fn in_narrowed_columns(&self, (step, id): Instance) -> Option<Operation> {
-        let NodeKind::Operation(operation) = self.kind(id) else { return None };
-        if operation.kind != OperationKind::GetItem || self.narrowed.is_empty() {
-            return None;
-        }
-        let Some(Argument::Value(input)) = operation.arguments.first() else { return None };
-        let columns = self.narrowed.get(&self.at(input.node, step))?;
-        let mut operation = operation.clone();
-        if let Some(Argument::Index(items)) = operation.arguments.get_mut(1)
-            && let Some(IndexItem::Integer(column)) = items.get_mut(1)
-        {
-            let width = self.narrow_width((step, input.node))?;
-            let wanted = if *column < 0 { width as i64 + *column } else { *column };
-            *column = columns.iter().position(|&kept| kept as i64 == wanted)? as i64;
-        }
-        Some(operation)
-    }
-
-    /// The full width of the rectangle that a getter reads.
-    fn narrow_width(&self, (_, id): Instance) -> Option<usize> {
-        let NodeKind::Get(address) = self.kind(id) else { return None };
-        let prompts = crate::nodes::prompts_of(self.program, id, address.invoke);
-        prompts.iter().map(Vec::len).max()
-    }
-
-    /// Files a result; the bytes that it keeps to the end of the run.
-    fn save(&mut self, (step, id): Instance, tensor: Tensor) -> u64 {
-        let name = &self.program.program.node(id).name;
-        let name = if step == OUTSIDE { name.clone() } else { format!("{name}/{step}") };
-        match tensor.contiguous() {
-            Ok(tensor) => {
-                let kept = tensor.bytes_len();
-                self.saved.push((name.clone(), id));
-                self.results.tensors.insert(name, tensor);
-                kept
-            }
-            Err(error) => {
-                self.fail(id, &error);
-                0
-            }
-        }
     }
 
     /// The program ends here, with the node at fault.
@@ -561,11 +407,11 @@ impl<'a> Job<'a> {
         self.results.absent.extend(absent);
     }
 
-    /// What came of the run, which failed with `error` if it did not fail by itself.
-    pub fn outcome(mut self, error: Option<EngineError>) -> Result<Results, Box<Failure>> {
+    /// What came of the run.
+    pub fn outcome(mut self) -> Result<Results, Box<Failure>> {
         self.results.report.seconds = self.elapsed();
-        match self.failed.or(error) {
-            Some(error) => Err(Failure::new(error, self.program, self.trace, self.results, &self.saved)),
+        match self.failed {
+            Some(error) => Err(Failure::new(error, &self.program, self.trace, self.results, &self.saved)),
             None => Ok(self.results),
         }
     }
@@ -573,33 +419,6 @@ impl<'a> Job<'a> {
     /// Seconds since the program began.
     fn elapsed(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
-    }
-
-    /// The columns of a rectangle of `width` that are read of a getter, when all its readers take single columns.
-    pub fn columns_read(&self, id: NodeId, width: usize) -> Option<Vec<usize>> {
-        let mut columns = Vec::new();
-        for &user in &self.users[id.index()] {
-            let NodeKind::Operation(operation) = self.kind(user) else { return None };
-            if operation.kind != OperationKind::GetItem {
-                return None;
-            }
-            let Some(Argument::Index(items)) = operation.arguments.get(1) else { return None };
-            let [IndexItem::Slice { .. } | IndexItem::Integer(_), IndexItem::Integer(column), rest @ ..] =
-                items.as_slice()
-            else {
-                return None;
-            };
-            // The getter must be what is indexed, not an index.
-            let reads_elsewhere = rest.iter().any(|item| matches!(item, IndexItem::Tensor(_)));
-            if reads_elsewhere
-                || operation.arguments.first() != Some(&Argument::Value(Value { node: id, output: 0 }))
-            {
-                return None;
-            }
-            let column = if *column < 0 { width as i64 + column } else { *column };
-            columns.push(usize::try_from(column).ok().filter(|&column| column < width)?);
-        }
-        Some(columns)
     }
 }
 
@@ -631,11 +450,14 @@ fn needed_on_the_way_back(program: &CheckedProgram, plan: &GradientPlan) -> BTre
             needed.extend(kind.values().iter().map(|value| value.node));
         }
     }
+    let trace = program.nodes[plan.backward.index()].trace;
     for &target in &plan.targets {
-        if let Some((_, GradientOf::Value(value))) = program.program.node(target).kind.gradient()
-            && !matches!(program.program.node(value.node).kind, NodeKind::Get(_))
-        {
-            needed.insert(value.node);
+        if let Some((_, GradientOf::Value(value))) = program.program.node(target).kind.gradient() {
+            // The way back passes the getters of its own trace; one of another trace is a value as any other.
+            let getter = matches!(program.program.node(value.node).kind, NodeKind::Get(_));
+            if !(getter && trace.is_some() && program.nodes[value.node.index()].trace == trace) {
+                needed.insert(value.node);
+            }
         }
     }
     needed

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`engine`] | [`Engine`]: one model and programs that run on it |
+//! | [`serve`] | programs that come and go, from whoever has them: [`Host`] |
 //! | `interleave` | which invokes share a pass, where each waits for another |
 //! | `job` | one program's run: which values are there, which nodes may run |
 //! | `loaded` | the models of an engine |
@@ -37,6 +38,7 @@ mod pass;
 pub mod results;
 mod reverse;
 mod sampling;
+pub mod serve;
 mod slots;
 pub mod tensor;
 mod tokenise;
@@ -46,7 +48,9 @@ mod weights;
 pub use engine::Engine;
 pub use error::{EngineError, Failure};
 pub use explain::Explanation;
-pub use job::{GeneratedToken, Progress, RunOptions};
+pub use job::{GeneratedToken, Progress, RunOptions, SavedValue};
 pub use pellucid_kernels::keep_freed_memory;
+pub use pellucid_kernels::pool::forked;
 pub use results::{LogEntry, OtherModel, Provenance, Report, Results};
+pub use serve::{Admission, Admitted, Host, Load, PassReport, ServeOptions, Ticket, Usage, Waiting};
 pub use tensor::Tensor;

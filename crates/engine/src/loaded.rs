@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pellucid_models::Model;
 
+use crate::interleave::Costs;
 use crate::pass::Schedule;
 
 /// A loaded model under the name by which traces call it; the first of an engine has none.
@@ -12,11 +13,14 @@ pub(crate) struct Loaded {
     pub model: Arc<Model>,
     /// What follows from its list of stages.
     pub schedule: Schedule,
+    /// What its stages cost.
+    pub costs: Costs,
 }
 
 impl Loaded {
     pub fn new(name: &str, model: Arc<Model>) -> Loaded {
         let schedule = Schedule::new(model.stages());
-        Loaded { name: name.to_owned(), model, schedule }
+        let costs = Costs::new(&model);
+        Loaded { name: name.to_owned(), model, schedule, costs }
     }
 }

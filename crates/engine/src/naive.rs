@@ -6,7 +6,7 @@
 
 mod gradients;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use pellucid_graph::check::CheckedProgram;
@@ -60,7 +60,7 @@ impl Visitor for Everywhere<'_> {
         Ok(())
     }
 
-    fn between(&mut self, _stage: usize, _state: &PassState) -> Result<(), Interruption> {
+    fn between(&mut self, _stage: usize, _state: &mut PassState) -> Result<(), Interruption> {
         Ok(())
     }
 }
@@ -276,9 +276,11 @@ impl<'a> Naive<'a> {
         }
     }
 
-    /// Computes a node and whatever it needs.
+    /// Computes a node and whatever it needs. Nodes that wait for one another, which the checker should have refused, are an
+    /// error.
     fn need(&mut self, instance: Instance) -> Result<(), EngineError> {
         let mut open = vec![instance];
+        let mut waiting = HashSet::from([instance]);
         while let Some(&instance) = open.last() {
             let (_, id) = instance;
             let node = self.program.program.node(id);
@@ -297,6 +299,13 @@ impl<'a> Naive<'a> {
                     let missing = reads.iter().map(|value| (OUTSIDE, value.node));
                     match missing.into_iter().find(|read| !self.values.contains_key(read)) {
                         Some(missing) => Ok(Some(missing)),
+                        // Nothing is gone back from, or the gradient is that of nothing.
+                        None if reads.iter().any(|read| self.is_lost(read.node))
+                            || self.is_gradient_of_lost(id) =>
+                        {
+                            self.values.insert(instance, None);
+                            Ok(None)
+                        }
                         None => self.gradient(id).map(|()| None),
                     }
                 }
@@ -306,9 +315,22 @@ impl<'a> Naive<'a> {
                 },
             };
             match done {
-                Ok(Some(missing)) => open.push(missing),
-                Ok(None) => {
+                Ok(Some(missing)) if waiting.insert(missing) => open.push(missing),
+                Ok(Some(missing)) => {
+                    let label = |id: NodeId| self.program.program.node(id).label();
+                    return Err(EngineError::Internal(format!(
+                        "`{}` and `{}` wait for one another",
+                        label(id),
+                        label(missing.1)
+                    )));
+                }
+                Ok(None) if self.values.contains_key(&instance) => {
                     open.pop();
+                    waiting.remove(&instance);
+                }
+                Ok(None) => {
+                    let message = format!("`{}` was computed, but has no value", node.label());
+                    return Err(EngineError::Internal(message));
                 }
                 Err(error) => {
                     let node = self.touching.map_or(node, |id| self.program.program.node(id));
@@ -323,6 +345,11 @@ impl<'a> Naive<'a> {
     fn missing(&self, (step, id): Instance) -> Option<Instance> {
         let values = self.program.program.node(id).values().into_iter();
         values.map(|value| self.at(value.node, step)).find(|read| !self.values.contains_key(read))
+    }
+
+    /// Whether a node outside `steps` was lost.
+    fn is_lost(&self, id: NodeId) -> bool {
+        matches!(self.values.get(&(OUTSIDE, id)), Some(None))
     }
 
     /// A value that is known and was not lost.
@@ -630,19 +657,11 @@ impl<'a> Naive<'a> {
         match &self.program.program.node(instance.1).kind {
             NodeKind::Set { value, .. } | NodeKind::Skip { value, .. } => {
                 let given = self.there(*value, instance.0).cloned().filter(|_| granted);
-                let walker = &mut self.walkers[invoke];
-                if let Some(given) = given {
-                    let hook = &self.model.spec().hook_points[point];
-                    let given = fit(&given, &hook.shape, hook.dtype, &rectangle)?;
-                    view::write(
-                        &mut walker.state,
-                        slot,
-                        layout,
-                        &rectangle,
-                        &given,
-                        self.schedule.id_limit(slot),
-                    )?;
-                }
+                let Some(given) = given else { return Ok(None) };
+                let hook = &self.model.spec().hook_points[point];
+                let given = fit(&given, &hook.shape, hook.dtype, &rectangle)?;
+                let state = &mut self.walkers[invoke].state;
+                view::write(state, slot, layout, &rectangle, &given, self.schedule.id_limit(slot))?;
                 Ok(Some(Vec::new()))
             }
             _ => Ok(Some(vec![view::read(&self.walkers[invoke].state, slot, layout, &rectangle)?])),

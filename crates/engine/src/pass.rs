@@ -130,8 +130,8 @@ pub(crate) trait Visitor {
     fn record(&mut self, _stage: usize, _state: &PassState) {}
     /// Called at each touched hook point, in order.
     fn visit(&mut self, stage: usize, point: usize, state: &mut PassState) -> Result<(), Interruption>;
-    /// Called between stages that compute: the place to stop for cancellation and deadlines.
-    fn between(&mut self, stage: usize, state: &PassState) -> Result<(), Interruption>;
+    /// Called between stages that compute: the place to stop for cancellation and deadlines. Sequences may leave here.
+    fn between(&mut self, stage: usize, state: &mut PassState) -> Result<(), Interruption>;
 }
 
 /// A visitor for whom nothing is of interest: applied modules fire no hook points.
@@ -150,7 +150,7 @@ impl Visitor for NoVisitor {
         Ok(())
     }
 
-    fn between(&mut self, _stage: usize, _state: &PassState) -> Result<(), Interruption> {
+    fn between(&mut self, _stage: usize, _state: &mut PassState) -> Result<(), Interruption> {
         Ok(())
     }
 }
@@ -301,14 +301,8 @@ impl PassState {
         }
     }
 
-    /// Takes sequences out before a stage, to be taken up there again; `leaving` is sorted.
+    /// Takes sequences out before a stage, to be taken up there again. What stays of them is to be removed.
     pub fn park(&mut self, leaving: &[usize], stage: usize) -> Vec<Parked> {
-        let parked = self.copy_out(leaving, stage);
-        self.remove(leaving);
-        parked
-    }
-
-    fn copy_out(&mut self, leaving: &[usize], stage: usize) -> Vec<Parked> {
         let mut parked: Vec<Parked> = Vec::with_capacity(leaving.len());
         for &number in leaving {
             let rows = self.rows[number].clone();
@@ -451,6 +445,9 @@ pub(crate) fn walk(
             }
             _ => {
                 visitor.between(number, state)?;
+                if state.sequences.is_empty() {
+                    break;
+                }
                 compute_stage(model, schedule, number, range.end, state, pool, visitor)?
             }
         };

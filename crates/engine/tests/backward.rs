@@ -279,6 +279,36 @@ fn written_gradients_flow_on() {
     assert!(relative(&found["through"], &minus) < 1e-7);
 }
 
+/// The key is not computed from the query, though it comes after it: what is written as the query's gradient goes on all the
+/// same, to the value that was set there and to what the model's own query was computed from.
+#[test]
+fn a_gradient_can_be_written_where_none_comes_from_the_loss() {
+    let (golden, engine) = tiny();
+    let prompt = [golden.prompt(0)];
+    let read = r#"{"op":"get","name":"q","hook":"layers.1.attention.query"},"#;
+    let edit = r#"{"op":"mul","name":"m","input":"q","other":1.0},{"op":"set","hook":"layers.1.attention.query","value":"m"},"#;
+    let loss = r#"{"op":"get","name":"k","hook":"layers.1.attention.key"},{"op":"mul","name":"kk","input":"k","other":"k"},
+        {"op":"sum","name":"loss","input":"kk"},"#;
+    let write = r#"{"op":"literal","name":"w","dtype":"f32","shape":[],"elements":[0.5]},{"op":"backward","name":"b","of":"loss"},
+        {"op":"set_grad","backward":"b","hook":"layers.1.attention.query","value":"w"},"#;
+    // The same as a loss: 0.5 for each element of the query.
+    let add = r#"{"op":"sum","name":"all","input":"q"},{"op":"mul","name":"part","input":"all","other":0.5},
+        {"op":"add","name":"both","input":"loss","other":"part"},{"op":"backward","name":"b","of":"both"},"#;
+    let early = r#"{"op":"grad","name":"e","backward":"b","hook":"embed.output"},{"op":"save","name":"early","value":"e"}"#;
+    let value =
+        r#",{"op":"grad","name":"v","backward":"b","of":"m"},{"op":"save","name":"value","value":"v"}"#;
+    let one: [(&str, &[Vec<u32>]); 1] = [("p", &prompt)];
+    let expected = values(&run(&engine, &one, &format!("{read}{loss}{add}{early}"))["early"]);
+    let keys = r#"{"op":"backward","name":"b","of":"loss"},"#;
+    let only_keys = run(&engine, &one, &format!("{loss}{keys}{early}"));
+    assert!(relative(&only_keys["early"], &expected) > 1e-3, "the query matters");
+    let own = run(&engine, &one, &format!("{loss}{write}{early}"));
+    assert!(relative(&own["early"], &expected) < GRADIENTS);
+    let set = run(&engine, &one, &format!("{read}{edit}{loss}{write}{early}{value}"));
+    assert!(relative(&set["early"], &expected) < GRADIENTS);
+    assert!(values(&set["value"]).iter().all(|&value| value == 0.5));
+}
+
 #[test]
 fn gradients_cross_invokes_in_either_direction() {
     let (golden, engine) = tiny();
@@ -445,6 +475,24 @@ fn what_readers_bring_is_added_in_program_order() {
         {"op":"save","name":"gradient","value":"g"}"#;
     let found = run(&engine, &[("p", &[golden.prompt(0)])], nodes);
     assert_eq!(values(&found["gradient"]), [1.0, 1.0]);
+}
+
+#[test]
+fn what_an_earlier_trace_read_is_a_value_like_any_other() {
+    let (golden, engine) = tiny();
+    let tokens = golden.prompt(0);
+    let text = format!(
+        r#"{{"pellucid":1,"body":[
+        {{"op":"trace","name":"first","invokes":[{{"name":"p","tokens":[{tokens:?}]}}],"body":[{{"op":"get","name":"h","hook":"layers.0.output"}}]}},
+        {{"op":"trace","name":"second","invokes":[{{"name":"p","tokens":[{tokens:?}]}}],"body":[{{"op":"tanh","name":"t","input":"h"}},
+        {{"op":"backward","name":"b","of":"h","cotangent":"t"}},{{"op":"grad","name":"g","backward":"b","of":"h"}},{{"op":"save","name":"s","value":"g"}},{{"op":"save","name":"expected","value":"t"}}]}}]}}"#
+    );
+    let checked = engine.check(pellucid_graph::Program::from_bytes(text.as_bytes()).unwrap()).unwrap();
+    for results in
+        [engine.run(&checked, &RunOptions::default()).unwrap(), engine.run_naive(&checked).unwrap()]
+    {
+        assert!(results.tensors["s"].is_same_bits(&results.tensors["expected"]));
+    }
 }
 
 #[test]

@@ -17,14 +17,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use pellucid_engine::{Engine, EngineError, Results, RunOptions, Tensor};
 use pellucid_graph::Program;
 use pellucid_graph::check::{CheckedProgram, SpecIndex};
-use pellucid_models::{Model, ModelOptions};
 
 use random::coverage::{Coverage, operations};
 use random::dice::Dice;
+use random::outcomes::difference;
 use random::regions::{Around, surrounded, with_start};
 use random::sessions::one_by_one;
 use random::{Builder, Wishes};
-use support::{Golden, model_names};
+use support::engines;
 
 /// Programs for each model in the normal test run.
 const PROGRAMS: u64 = 64;
@@ -33,124 +33,11 @@ fn number_from(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
 }
 
-/// Every golden model, and variations of some that the golden ones lack.
-fn engines() -> Vec<(String, Engine)> {
-    let only = std::env::var("PELLUCID_MODEL").ok();
-    let mut engines: Vec<(String, Engine)> = Vec::new();
-    for name in model_names() {
-        if only.as_ref().is_none_or(|only| *only == name) {
-            engines.push((name.clone(), Golden::open(&name).engine()));
-        }
-    }
-    for (name, base, changes) in [
-        ("one layer, one head", "gpt2", r#"{"n_layer":1,"n_head":1}"#),
-        ("one key head, window of 2", "mistral", r#"{"num_key_value_heads":1,"sliding_window":2}"#),
-        ("two layers, window of 3", "gemma3", r#"{"num_hidden_layers":2,"sliding_window":3}"#),
-    ] {
-        if only.as_ref().is_some_and(|only| only != name) {
-            continue;
-        }
-        let config = std::fs::read(support::folder().join(base).join("config.json")).unwrap();
-        let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
-        let changes: serde_json::Value = serde_json::from_str(changes).unwrap();
-        for (key, value) in changes.as_object().unwrap() {
-            config[key] = value.clone();
-        }
-        config["initializer_range"] = 0.2.into();
-        let model = Model::random(config, 11, &ModelOptions::default()).unwrap();
-        engines.push((name.to_owned(), Engine::new(Arc::new(model))));
-    }
-    engines
-}
-
 /// Seeds of one model's programs.
 fn seeds(model: usize, programs: u64) -> impl Iterator<Item = u64> {
     let first = number_from("PELLUCID_SEED", 1);
     (0..number_from("PELLUCID_PROGRAMS", programs))
         .map(move |number| first + model as u64 * 1_000_003 + number)
-}
-
-/// The same to the bit; one NaN is as good as another: which of two becomes an operation's result is the processor's choice.
-fn same_bits(one: &Tensor, other: &Tensor) -> bool {
-    one.is_same_bits(other)
-        || (one.dtype() == other.dtype()
-            && one.shape() == other.shape()
-            && one.dtype().is_float()
-            && one
-                .to_vec_f64()
-                .unwrap()
-                .iter()
-                .zip(other.to_vec_f64().unwrap())
-                .all(|(one, other)| one.to_bits() == other.to_bits() || (one.is_nan() && other.is_nan())))
-}
-
-/// Where two tensors differ: the first places, and how many.
-fn places(one: &Tensor, other: &Tensor) -> String {
-    let shapes = format!("{} {:?} against {} {:?}", one.dtype(), one.shape(), other.dtype(), other.shape());
-    if one.shape() != other.shape() {
-        return shapes;
-    }
-    let pairs: Vec<(f64, f64)> =
-        one.to_vec_f64().unwrap().into_iter().zip(other.to_vec_f64().unwrap()).collect();
-    let differ: Vec<usize> = (0..pairs.len())
-        .filter(|&at| {
-            let (one, other) = pairs[at];
-            one.to_bits() != other.to_bits() && !(one.is_nan() && other.is_nan())
-        })
-        .collect();
-    let first: Vec<String> =
-        differ.iter().take(4).map(|&at| format!("[{at}] {:e} {:e}", pairs[at].0, pairs[at].1)).collect();
-    format!("{shapes}, {} elements: {}", differ.len(), first.join(", "))
-}
-
-/// What differs between two outcomes of one program, in words; none: nothing.
-fn difference(one: &Result<Results, EngineError>, other: &Result<Results, EngineError>) -> Option<String> {
-    match (one, other) {
-        (Err(one), Err(other)) => {
-            let same = match (one, other) {
-                (EngineError::Node(one), EngineError::Node(other)) => {
-                    one.node == other.node && one.message == other.message
-                }
-                _ => one == other,
-            };
-            (!same).then(|| format!("fails with\n{one}\nagainst\n{other}"))
-        }
-        (Ok(one), Ok(other)) => {
-            let names = |results: &Results| results.tensors.keys().cloned().collect::<Vec<_>>();
-            if names(one) != names(other) {
-                return Some(format!("saves {:?} against {:?}", names(one), names(other)));
-            }
-            let absent = |results: &Results| {
-                let mut names = results.absent.clone();
-                names.sort();
-                names
-            };
-            if absent(one) != absent(other) {
-                return Some(format!("absent {:?} against {:?}", absent(one), absent(other)));
-            }
-            for (name, tensor) in &one.tensors {
-                if !same_bits(tensor, &other.tensors[name]) {
-                    return Some(format!("`{name}` differs: {}", places(tensor, &other.tensors[name])));
-                }
-            }
-            let logged = |results: &Results| {
-                let mut logs: BTreeMap<(String, Option<u64>), Tensor> = BTreeMap::new();
-                for entry in &results.logs {
-                    logs.insert((entry.name.clone(), entry.step), entry.value.clone());
-                }
-                logs
-            };
-            let (one, other) = (logged(one), logged(other));
-            if one.len() != other.len()
-                || one.iter().zip(&other).any(|(one, other)| one.0 != other.0 || !same_bits(one.1, other.1))
-            {
-                return Some("what is logged differs".into());
-            }
-            None
-        }
-        (Ok(_), Err(error)) => Some(format!("succeeds against\n{error}")),
-        (Err(error), Ok(_)) => Some(format!("fails, against success, with\n{error}")),
-    }
 }
 
 /// Whether a prompt of the program may stop before its last step.

@@ -7,9 +7,9 @@
 #![allow(unsafe_code)]
 
 use std::any::Any;
-use std::cell::{Cell, UnsafeCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 
@@ -22,6 +22,7 @@ const MAX_THREADS: usize = 256;
 
 thread_local! {
     static LIMIT: Cell<Option<usize>> = const { Cell::new(None) };
+    static STOP: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
 }
 
 /// The number of threads a loop started here may use, the caller included: that of the innermost [`with_threads`],
@@ -49,13 +50,50 @@ pub fn with_threads<R>(count: usize, body: impl FnOnce() -> R) -> R {
     body()
 }
 
+/// What [`stoppable`] gives where it was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped;
+
+/// Runs `body`; once `stop` is set, it ends before the next chunk of a loop that it runs, or at its next [`checkpoint`], by
+/// unwinding: what it was about to make is lost. The innermost `stop` counts.
+///
+/// # Errors
+/// Where it was stopped.
+pub fn stoppable<R>(stop: &Arc<AtomicBool>, body: impl FnOnce() -> R) -> Result<R, Stopped> {
+    struct Restore(Option<Arc<AtomicBool>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            STOP.replace(self.0.take());
+        }
+    }
+    let _restore = Restore(STOP.replace(Some(Arc::clone(stop))));
+    // What is left half done is `body`'s own, as with any panic.
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(done) => Ok(done),
+        Err(payload) if payload.is::<Stopped>() => Err(Stopped),
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+/// Where a long computation of this thread can be stopped; see [`stoppable`].
+pub fn checkpoint() {
+    if STOP.with_borrow(|stop| stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed))) {
+        resume_unwind(Box::new(Stopped));
+    }
+}
+
 /// Calls `chunk(0)`, `chunk(1)`, … `chunk(chunks - 1)`, each once, on several threads, and returns when all are done.
 ///
 /// # Panics
 /// With the first panic of a chunk; the chunks not begun by then are left out, and the pool goes on.
 pub fn parallel(chunks: usize, chunk: impl Fn(usize) + Sync) {
     let threads = threads().min(chunks);
-    let serial = || (0..chunks).for_each(&chunk);
+    let serial = || {
+        (0..chunks).for_each(|index| {
+            checkpoint();
+            chunk(index);
+        });
+    };
     if threads <= 1 {
         return serial();
     }
@@ -113,6 +151,7 @@ struct Job {
     chunks: usize,
     next: AtomicUsize,
     isa: Isa,
+    stop: Option<Arc<AtomicBool>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -126,6 +165,9 @@ impl Job {
                 let index = self.next.fetch_add(1, Ordering::Relaxed);
                 if index >= self.chunks {
                     break;
+                }
+                if self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                    resume_unwind(Box::new(Stopped));
                 }
                 chunk(index);
             }
@@ -163,14 +205,20 @@ const PLACE_MASK: u64 = 0xffff << 16;
 /// The loop's number: the high half. A worker joins a loop at most once.
 const LOOP: u64 = 1 << 32;
 
+/// The process's first pool.
+static FIRST: Pool = Pool::new();
+/// The pool in use: the first, or in a process that was forked off one of its own.
+static POOL: AtomicPtr<Pool> = AtomicPtr::new((&raw const FIRST).cast_mut());
+
 fn pool() -> &'static Pool {
-    static POOL: Pool = Pool {
-        state: AtomicU64::new(0),
-        job: UnsafeCell::new(std::ptr::null()),
-        busy: AtomicBool::new(false),
-        workers: Mutex::new(Vec::new()),
-    };
-    &POOL
+    // SAFETY: it is never null, and points to a static or to what was leaked for good.
+    unsafe { &*POOL.load(Ordering::Acquire) }
+}
+
+/// To be called in a process that was forked off, before it computes: the workers are threads of its parent, so a new
+/// pool begins without any. What the old one held stays where it is.
+pub fn forked() {
+    POOL.store(Box::leak(Box::new(Pool::new())), Ordering::Release);
 }
 
 /// The right to start a loop: at most one at a time.
@@ -190,6 +238,15 @@ impl Drop for Running {
 }
 
 impl Pool {
+    const fn new() -> Pool {
+        Pool {
+            state: AtomicU64::new(0),
+            job: UnsafeCell::new(std::ptr::null()),
+            busy: AtomicBool::new(false),
+            workers: Mutex::new(Vec::new()),
+        }
+    }
+
     fn ensure_workers(&'static self, count: usize) {
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         while workers.len() < count {
@@ -208,8 +265,14 @@ impl Pool {
         // SAFETY: only the lifetime is erased; `work` is done with the closure before this function returns.
         let chunk: *const (dyn Fn(usize) + Sync) =
             unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(chunk) };
-        let job =
-            Job { chunk, chunks, next: AtomicUsize::new(0), isa: Isa::current(), panic: Mutex::new(None) };
+        let job = Job {
+            chunk,
+            chunks,
+            next: AtomicUsize::new(0),
+            isa: Isa::current(),
+            stop: STOP.with_borrow(Clone::clone),
+            panic: Mutex::new(None),
+        };
         // SAFETY: `Running` is held, the last loop left no places and no workers inside (see below).
         unsafe { *self.job.get() = &raw const job };
         let number = (self.state.load(Ordering::Relaxed) >> 32).wrapping_add(1) & 0xffff_ffff;
@@ -300,6 +363,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_stopped_ends_at_its_next_chunk_and_nothing_else_does() {
+        for threads in [1, 3] {
+            with_threads(threads, || {
+                let stop = Arc::new(AtomicBool::new(false));
+                let begun = AtomicU32::new(0);
+                let stopped = stoppable(&stop, || {
+                    parallel(1000, |_| {
+                        begun.fetch_add(1, Ordering::Relaxed);
+                        stop.store(true, Ordering::Relaxed);
+                    });
+                });
+                assert_eq!(stopped, Err(Stopped));
+                assert!(begun.load(Ordering::Relaxed) <= threads as u32);
+                assert_eq!(stoppable(&stop, checkpoint), Err(Stopped));
+                // Not what runs outside of it, nor what is stopped by another.
+                checkpoint();
+                let whole = AtomicU32::new(0);
+                parallel(100, |_| {
+                    whole.fetch_add(1, Ordering::Relaxed);
+                });
+                let other = Arc::new(AtomicBool::new(false));
+                assert_eq!(stoppable(&other, || 7), Ok(7));
+                assert_eq!(whole.load(Ordering::Relaxed), 100);
+            });
+        }
+    }
+
+    #[test]
     fn a_loop_inside_a_loop_and_loops_from_several_threads_finish() {
         let total = AtomicU32::new(0);
         std::thread::scope(|scope| {
@@ -345,6 +436,21 @@ mod tests {
             });
         });
         assert!(data.iter().enumerate().all(|(position, value)| *value == position as u32 / 10 + 1));
+    }
+
+    #[test]
+    fn a_pool_that_was_begun_anew_starts_workers_of_its_own() {
+        with_threads(2, || {
+            for _ in 0..3 {
+                forked();
+                let seen = Mutex::new(std::collections::HashSet::new());
+                parallel(40, |_| {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    seen.lock().unwrap().insert(std::thread::current().id());
+                });
+                assert_eq!(seen.into_inner().unwrap().len(), 2);
+            }
+        });
     }
 
     #[test]

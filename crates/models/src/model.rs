@@ -163,13 +163,37 @@ impl Model {
     /// # Errors
     /// Where there is no such model, its family is not supported, or a weight is missing or of another shape.
     pub fn open(source: &str, options: &ModelOptions) -> Result<Self> {
+        Self::from_files(Self::files(source, options)?, options)
+    }
+
+    /// A model without its weights: enough to tokenise, and to check and plan programs, which can then be run on the
+    /// model itself. Running on it fails.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn outline(source: &str, options: &ModelOptions) -> Result<Self> {
+        let files = Self::files(source, options)?;
+        let mut blueprint = blueprint(&files.name, &files.config, files.generation_config.as_ref())?;
+        blueprint.spec.revision = files.revision;
+        Ok(Self {
+            blueprint,
+            config: files.config,
+            precision: options.precision,
+            weights: Vec::new(),
+            leftover: Vec::new(),
+            tokenizer: files.tokenizer,
+            chat_template: files.chat_template,
+        })
+    }
+
+    fn files(source: &str, options: &ModelOptions) -> Result<ModelFiles> {
         let mut parsed = Source::parse(source)?;
         if let (Source::Hub(_), Some(revision)) = (&parsed, &options.revision)
             && !source.contains('@')
         {
             parsed = Source::parse(&format!("{source}@{revision}"))?;
         }
-        Self::from_files(parsed.open(&Settings::from_environment())?, options)
+        parsed.open(&Settings::from_environment())
     }
 
     /// Loads a model from its files.

@@ -1,44 +1,50 @@
 //! Ways back, between the passes: each begins when the value is there that it goes back from, and goes on as far as it can.
 
-use std::collections::BTreeMap;
+use std::time::Instant;
 
 use pellucid_graph::{NodeId, NodeKind};
 
-use super::Interleaver;
-use super::group::Group;
+use super::member::{Ground, Member};
 use crate::error::EngineError;
 use crate::job::OUTSIDE;
-use crate::nodes::Evaluator;
 use crate::operations::OperationError;
-use crate::reverse::{Failure, Lent, Tape, Trail, WayBack, Ways};
+use crate::reverse::{Failure, Lent, Tape, Trail, WayBack};
+use crate::slots::BufferPool;
 
-impl Interleaver<'_, '_> {
-    /// Begins the ways back that can begin, and goes on with all. Whether any got anywhere.
-    pub(super) fn go_back(&mut self) -> bool {
+impl Member<'_> {
+    /// Begins the ways back that can begin, and goes on with all, until their time is over. Whether any got anywhere.
+    pub(super) fn go_back(
+        &mut self,
+        ground: Ground<'_>,
+        pool: &mut BufferPool,
+        until: Option<Instant>,
+    ) -> bool {
         let mut moved = false;
-        for job in 0..self.jobs.len() {
-            while let Some(backward) = self.jobs[job].next_backward() {
-                if self.dry {
-                    self.pretend(job, backward);
-                } else if self.jobs[job].failed.is_none() {
-                    self.begin_way_back(job, backward);
-                }
-                moved = true;
+        while let Some(backward) = self.job.next_backward() {
+            self.job.at_node = Some(backward);
+            if ground.dry {
+                self.pretend(backward, ground, pool);
+            } else if self.job.failed.is_none() {
+                self.begin_way_back(backward, ground, pool);
             }
+            moved = true;
         }
+        let Some(loaded) = ground.models.get(self.model) else { return moved };
         let mut backs = std::mem::take(&mut self.backs);
         for back in &mut backs {
-            let number = back.job;
-            let Self { groups, places, jobs, pool, models, model, schedule, .. } = self;
-            let trail = |invoke: usize| places.get(&(number, invoke)).map(|&place| groups[place].trail());
-            let mut lent = Lent { models, model, schedule, job: &mut jobs[number], pool };
+            let Self { groups, job, .. } = self;
+            job.at_node = job.program.gradients.get(back.plan()).map(|plan| plan.backward);
+            let trail = |invoke: usize| groups.get(invoke).map(|group| group.trail());
+            let (models, model, schedule) = (ground.models, &*loaded.model, &loaded.schedule);
+            let mut lent = Lent { models, model, schedule, job, pool, until };
             moved |= back.advance(&trail, &mut lent);
         }
+        let program = self.job.program.clone();
         backs.retain(|back| {
-            let over = back.is_done(&self.jobs[back.job]);
-            if over {
-                self.jobs[back.job].end_way_back(back.plan());
-                self.forget(back.job, back.plan().backward);
+            let over = back.is_done(&self.job);
+            if let (true, Some(plan)) = (over, program.gradients.get(back.plan())) {
+                self.job.end_way_back(plan);
+                self.forget(plan.backward);
             }
             !over
         });
@@ -47,78 +53,56 @@ impl Interleaver<'_, '_> {
     }
 
     /// After the last way back of a trace nothing is kept for one.
-    fn forget(&mut self, job: usize, backward: NodeId) {
-        let Some(ways) = self.ways.get_mut(&job) else { return };
-        ways.end(backward);
-        if ways.is_empty() {
-            self.ways.remove(&job);
-            for group in self.groups.iter_mut().filter(|group| group.job == job) {
-                self.jobs[job].let_go(group.tape.bytes());
+    fn forget(&mut self, backward: NodeId) {
+        self.ways.end(backward);
+        if self.ways.is_empty() {
+            for group in &mut self.groups {
+                self.job.let_go(group.tape.bytes());
                 (group.tape, group.tracked) = (Tape::default(), None);
             }
         }
     }
 
-    fn begin_way_back(&mut self, job: usize, backward: NodeId) {
-        let none = Ways::default();
-        let Self { groups, places, jobs, pool, models, model, schedule, ways, .. } = self;
-        let program = jobs[job].program;
-        let Ok(plan) = program.gradients.binary_search_by_key(&backward, |plan| plan.backward) else {
-            return;
-        };
-        let plan = &program.gradients[plan];
-        let ways = ways.get(&job).unwrap_or(&none);
-        let mut setters: BTreeMap<usize, Vec<NodeId>> = BTreeMap::new();
-        for (invoke, _) in ways.of_backward(backward) {
-            if let Some(&place) = places.get(&(job, invoke)) {
-                setters.insert(invoke, setters_of(&groups[place], program));
-            }
-        }
-        let trail = |invoke: usize| -> Option<Trail<'_>> {
-            places.get(&(job, invoke)).map(|&place| groups[place].trail())
-        };
-        let mut lent = Lent { models, model, schedule, job: &mut jobs[job], pool };
-        match WayBack::begin(job, plan, ways, &trail, setters, &mut lent) {
+    fn begin_way_back(&mut self, backward: NodeId, ground: Ground<'_>, pool: &mut BufferPool) {
+        let Some(loaded) = ground.models.get(self.model) else { return };
+        let plan = self.job.program.gradients.binary_search_by_key(&backward, |plan| plan.backward);
+        let Ok(plan) = plan else { return };
+        let setters = self.setters(self.ways.of_backward(backward).map(|(invoke, _)| invoke));
+        let Self { groups, job, ways, .. } = self;
+        let trail = |invoke: usize| -> Option<Trail<'_>> { groups.get(invoke).map(|group| group.trail()) };
+        let (models, model, schedule) = (ground.models, &*loaded.model, &loaded.schedule);
+        let mut lent = Lent { models, model, schedule, job, pool, until: None };
+        match WayBack::begin(plan, ways, &trail, setters, &mut lent) {
             Ok(back) => self.backs.push(back),
-            Err(Failure::Node(id, error)) => jobs[job].fail(id, &error),
+            Err(Failure::Node(id, error)) => job.fail(id, &error),
             Err(Failure::Internal(message)) => {
-                jobs[job].failed.get_or_insert(EngineError::Internal(message));
+                job.failed.get_or_insert(EngineError::Internal(message));
             }
         }
     }
 
     /// In a dry run gradients are there without being computed.
-    fn pretend(&mut self, job: usize, backward: NodeId) {
-        let program = self.jobs[job].program;
-        let evaluator = Evaluator { models: self.models, program };
-        self.jobs[job].applied((OUTSIDE, backward));
+    fn pretend(&mut self, backward: NodeId, ground: Ground<'_>, pool: &mut BufferPool) {
+        let program = self.job.program.clone();
+        self.job.applied((OUTSIDE, backward));
         let plan = program.gradients.iter().find(|plan| plan.backward == backward);
         for &target in plan.into_iter().flat_map(|plan| &plan.targets) {
             match program.program.node(target).kind {
                 NodeKind::Grad { .. } => {
-                    self.jobs[job].deliver((OUTSIDE, target), Vec::new(), &evaluator, self.pool);
+                    self.job.deliver((OUTSIDE, target), Vec::new(), ground.models, pool);
                 }
-                _ => self.jobs[job].applied((OUTSIDE, target)),
+                _ => self.job.applied((OUTSIDE, target)),
             }
         }
     }
 
     /// Ways back that wait for ever fail. The checker should have refused their programs.
-    pub(super) fn fail_stuck_on_the_way_back(&mut self) -> bool {
-        let stuck = std::mem::take(&mut self.backs);
-        for back in &stuck {
+    pub(super) fn fail_stuck_on_the_way_back(&mut self) {
+        let program = self.job.program.clone();
+        for back in std::mem::take(&mut self.backs) {
             let error = OperationError::new("it waits for a gradient that waits for this one itself");
-            self.jobs[back.job].fail(back.waits_at(), &error);
+            let Some(plan) = program.gradients.get(back.plan()) else { continue };
+            self.job.fail(plan.targets.first().copied().unwrap_or(plan.backward), &error);
         }
-        !stuck.is_empty()
     }
-}
-
-/// The setters of a group that takes one step, in program order.
-fn setters_of(group: &Group, program: &pellucid_graph::check::CheckedProgram) -> Vec<NodeId> {
-    let touches = group.asked.outside.values().flatten().map(|&(_, id)| id);
-    let mut setters: Vec<NodeId> =
-        touches.filter(|&id| matches!(program.program.node(id).kind, NodeKind::Set { .. })).collect();
-    setters.sort_unstable();
-    setters
 }

@@ -14,8 +14,7 @@ use crate::weights::WeightSet;
 
 /// One invoke on its way.
 #[derive(Default)]
-pub(super) struct Group {
-    pub job: usize,
+pub(crate) struct Group {
     pub invoke: usize,
     /// The name that its author gave it.
     pub label: Arc<str>,
@@ -52,7 +51,7 @@ pub(super) struct Group {
     pub weights_key: Vec<SetWeight>,
 }
 
-pub(super) struct Prompt {
+pub(crate) struct Prompt {
     pub tokens: Vec<u32>,
     pub made: Vec<u32>,
     pub finished: bool,
@@ -60,7 +59,7 @@ pub(super) struct Prompt {
 }
 
 #[derive(Default)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// Before its first step, until its weights are there, and it is known whether it runs at all.
     Waiting,
     /// After a step's token, until it is known which prompts the program stops.
@@ -69,6 +68,8 @@ pub(super) enum Place {
     Start,
     /// At a hook stage, before the touch that comes next.
     Parked(Vec<Parked>),
+    /// Before a stage at which its pass was cut, to let others ride.
+    Cut(Vec<Parked>),
     /// In the current pass.
     Riding,
     #[default]
@@ -78,7 +79,6 @@ pub(super) enum Place {
 impl Group {
     /// An invoke of a trace at its first step.
     pub fn new(
-        job: usize,
         trace: (&str, &Trace),
         invoke: usize,
         steps: Arc<[NodeId]>,
@@ -106,7 +106,6 @@ impl Group {
         });
         let stop_tokens = trace.generation.as_ref().and_then(|generation| generation.stop_tokens.clone());
         Group {
-            job,
             invoke,
             label: trace.invokes.get(invoke).map_or("", |own| own.label()).into(),
             noise: (name.to_owned(), coordinates),
@@ -130,6 +129,17 @@ impl Group {
     pub fn tokens(&self) -> usize {
         let going = self.prompts.iter().filter(|prompt| !prompt.finished);
         going.map(|prompt| if self.step == 0 { prompt.tokens.len() } else { 1 }).sum()
+    }
+
+    /// Pairs of a query and a key that attention has to do with in a pass at its step.
+    pub fn pairs(&self) -> u64 {
+        let going = self.prompts.iter().filter(|prompt| !prompt.finished);
+        going
+            .map(|prompt| {
+                let length = prompt.tokens.len() as u64;
+                if self.step == 0 { length * (length + 1) / 2 } else { length + self.step }
+            })
+            .sum()
     }
 
     /// What there is of it for a way back.

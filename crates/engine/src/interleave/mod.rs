@@ -1,201 +1,264 @@
 //! Running checked programs together: which invokes share a pass, where each waits for another, what each reads and
 //! writes on the way.
 //!
-//! Every invoke is a group of sequences with a place in time: its step, and the stage that comes next. All groups that
-//! stand at the same stage walk on in one pass. At a hook point that a program touches its getters and setters run in
-//! program order. A group whose setter waits for a value that another group has still to compute is parked there and
+//! Every invoke is a group of sequences with a place in time: its step, and the stage that comes next. Groups that stand at
+//! the same stage, whosever they are, walk on in one pass. At a hook point that a program touches its getters and setters
+//! run in program order. A group whose setter waits for a value that another group has still to compute is parked there and
 //! taken up when the value has come. So passes are cut just where the programs' own dependencies cut them; the checker
 //! has made sure that some group can always go on.
 //!
+//! Programs come and go between passes: each is at a trace and a step of its own. Nothing of one program is seen by another;
+//! all that they share is the time, the buffers and the kernels, which give a row the same bits whatever other rows there
+//! are.
+//!
 //! | module | holds |
 //! | --- | --- |
+//! | `member` | one program: where it is in its traces |
 //! | `group` | one invoke on its way: its prompts, its place, its rectangle |
 //! | `touches` | which hook points a trace reads and writes of each invoke |
 //! | `steps` | how a group's step begins and ends; the next tokens |
-//! | `packing` | one pass: who rides, from where to where |
+//! | `packing` | who rides in the next pass, from where to where |
+//! | `ride` | one pass |
+//! | `rider` | what happens at each touched hook point of a pass |
 //! | `waiting` | invokes that wait for conditions and weights before they start, or for the word to stop |
 //! | `back` | ways back, between the passes |
-//! | `rider` | what happens at each touched hook point of a pass |
+//! | `between` | programs' own operations that take long, between the passes and beside them |
+//! | `cost` | what passes cost, and how long they take |
+//! | `guard` | panics |
 
 mod back;
+mod between;
+mod cost;
 mod group;
+mod guard;
+mod member;
 mod packing;
+mod ride;
 mod rider;
 mod steps;
 mod touches;
 mod waiting;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
-use pellucid_graph::{NodeId, NodeKind};
-use pellucid_models::{Model, ModelWeight};
+use pellucid_graph::check::CheckedProgram;
 
-use crate::error::EngineError;
+use crate::error::{EngineError, Failure};
 use crate::explain::PassRecord;
-use crate::job::{Instance, Job};
+use crate::job::{Held, RunOptions};
 use crate::loaded::Loaded;
-use crate::nodes::Evaluator;
-use crate::operations::OperationError;
-use crate::pass::Schedule;
-use crate::reverse::{WayBack, Ways};
+use crate::results::Results;
+use crate::serve::{Load, PassReport, Ticket, Usage, Waiting};
 use crate::slots::BufferPool;
-use crate::tensor::Tensor;
 
-use group::{Group, Place};
+pub(crate) use between::Helpers;
+use cost::Clock;
+pub(crate) use cost::Costs;
+use group::Group;
+use member::{Ground, Member};
 pub(crate) use steps::stops;
-use touches::Asked;
-use waiting::SetWeight;
 pub(crate) use waiting::stopped;
 
-/// Programs that run together on one model, one trace of each.
-pub(crate) struct Interleaver<'r, 'a> {
-    /// The engine's models, and which of them these traces run on.
-    models: &'r [Loaded],
-    number: usize,
-    pub model: &'r Model,
-    pub schedule: &'r Schedule,
-    pub jobs: &'r mut [Job<'a>],
-    pub pool: &'r mut BufferPool,
-    pub dry: bool,
-    pub passes: Vec<PassRecord>,
-    groups: Vec<Group>,
-    /// The place of each job's invoke among the groups.
-    places: HashMap<(usize, usize), usize>,
-    /// What the gradients of each job's trace go back through.
-    ways: HashMap<usize, Ways>,
-    /// Ways back that have begun and not ended.
-    backs: Vec<WayBack<'a>>,
-    /// The traces that were added: the job and the trace.
-    traces: Vec<(usize, NodeId)>,
-    /// Weights that programs have set, while an invoke runs with them, with the bytes that they take.
-    replaced: HashMap<SetWeight, (Weak<ModelWeight>, u64)>,
+/// What a pass may hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// Tokens, unless one invoke alone has more.
+    pub tokens: u64,
+    /// Estimated milliseconds; none: no bound. Where there is one, programs also make way for one another between passes.
+    pub milliseconds: Option<f64>,
 }
 
-impl<'r, 'a> Interleaver<'r, 'a> {
-    /// None where the engine has no model of that number.
-    pub fn new(
-        models: &'r [Loaded],
-        number: usize,
-        jobs: &'r mut [Job<'a>],
-        pool: &'r mut BufferPool,
-        dry: bool,
-    ) -> Option<Self> {
-        let loaded = models.get(number)?;
-        Some(Interleaver {
-            models,
-            number,
-            model: &loaded.model,
-            schedule: &loaded.schedule,
-            jobs,
+/// Tokens of a pass, where nobody says otherwise.
+pub(crate) const PASS_TOKENS: u64 = 8192;
+
+/// Programs that run together.
+pub(crate) struct Interleaver<'e> {
+    ground: Ground<'e>,
+    budget: Budget,
+    members: Vec<Member<'e>>,
+    pub pool: BufferPool,
+    clock: Clock,
+    helpers: Option<Helpers<'e>>,
+    /// The passes that were made, in a dry run.
+    pub records: Vec<PassRecord>,
+    /// Where the current pass ends.
+    pass_end: usize,
+    serials: u64,
+    /// Floating-point operations that each program would have been given that was always here, if all always got the same.
+    fair_share: u64,
+}
+
+/// A program that has ended.
+pub(crate) struct Left {
+    pub ticket: Ticket,
+    pub outcome: Result<Results, Box<Failure>>,
+    pub usage: Usage,
+}
+
+impl<'e> Interleaver<'e> {
+    /// Nobody there yet. In a dry run nothing is computed.
+    pub fn new(models: &'e [Loaded], pool: BufferPool, budget: Budget, dry: bool) -> Self {
+        Interleaver {
+            ground: Ground { models, dry },
+            budget,
+            members: Vec::new(),
             pool,
-            dry,
-            passes: Vec::new(),
-            groups: Vec::new(),
-            places: HashMap::new(),
-            ways: HashMap::new(),
-            backs: Vec::new(),
-            traces: Vec::new(),
-            replaced: HashMap::new(),
-        })
-    }
-
-    /// Adds a trace of a job.
-    pub fn add(&mut self, job: usize, trace_id: NodeId) {
-        let program = self.jobs[job].program;
-        let node = program.program.node(trace_id);
-        let NodeKind::Trace(trace) = &node.kind else { return };
-        self.traces.push((job, trace_id));
-        let evaluator = Evaluator { models: self.models, program };
-        self.jobs[job].begin_trace(&trace.body, &evaluator, self.pool);
-        let bodies = trace.body.iter().copied();
-        let steps: Arc<[NodeId]> =
-            bodies.filter(|&id| matches!(program.program.node(id).kind, NodeKind::Steps { .. })).collect();
-        let ways = Ways::of(program, trace_id, self.model.stages(), self.schedule);
-        for (invoke, asked) in Asked::of(program, trace_id, trace).into_iter().enumerate() {
-            let end_tokens = &self.model.spec().end_tokens;
-            let named = (node.label(), trace);
-            let mut group = Group::new(job, named, invoke, steps.clone(), asked, end_tokens);
-            group.tracked = ways.tracked(invoke);
-            self.places.insert((job, invoke), self.groups.len());
-            self.groups.push(group);
-        }
-        if !ways.is_empty() {
-            self.ways.insert(job, ways);
+            clock: Clock::default(),
+            helpers: None,
+            records: Vec::new(),
+            pass_end: 0,
+            serials: 0,
+            fair_share: 0,
         }
     }
 
-    /// Runs every trace that was added to its end.
-    pub fn run(&mut self) -> Result<(), EngineError> {
+    /// The same, with threads that take what is too long to make others wait for it.
+    pub fn with_helpers(self, helpers: Helpers<'e>) -> Self {
+        Interleaver { helpers: Some(helpers), ..self }
+    }
+
+    /// A program joins.
+    pub fn add(
+        &mut self,
+        ticket: Ticket,
+        program: Held<'e, CheckedProgram>,
+        options: RunOptions,
+        alone: bool,
+    ) {
+        let mut member = Member::new(ticket, self.serials, program, options, self.ground.dry);
+        member.alone = alone;
+        member.came_at_flops = self.fair_share;
+        member.job.defers = self.budget.milliseconds.is_some();
+        self.serials += 1;
+        self.members.push(member);
+    }
+
+    /// Whether nobody is there.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Does what is to be done between passes: programs begin, go from trace to trace and back, and end. Where time is
+    /// bounded this takes about half as long as a pass; whose turn it is comes first.
+    pub fn settle(&mut self, order: &mut dyn FnMut(&mut [Waiting])) {
+        self.run_deferred(order);
+        let half = self.budget.milliseconds.map(|ms| Duration::from_secs_f64(ms.max(0.0) / 2000.0));
+        let mut now = Instant::now();
+        let until = half.map(|half| now + half);
+        // Ways back take long; everything else is soon done.
+        let (mut turns, backs): (Vec<usize>, Vec<usize>) =
+            (0..self.members.len()).partition(|&place| self.members[place].backs.is_empty());
+        turns.extend(self.in_turn(backs.into_iter(), order));
+        for place in turns {
+            let member = &mut self.members[place];
+            let (ground, pool) = (self.ground, &mut self.pool);
+            member.guarded(|member| member.settle(ground, pool, until));
+            let then = Instant::now();
+            let took = milliseconds(then - now);
+            member.usage.measured_ms += took;
+            if until.is_some() && !member.backs.is_empty() {
+                member.usage.flops = member.usage.flops.saturating_add(self.clock.worth(took));
+            }
+            now = then;
+        }
+    }
+
+    /// What there is to know of a program that waits with so many tokens and operations.
+    fn waiting(&self, place: usize, tokens: u64, flops: u64) -> Waiting {
+        let member = &self.members[place];
+        Waiting {
+            ticket: member.ticket,
+            tokens,
+            flops,
+            served_flops: member.usage.flops,
+            came_at_flops: member.came_at_flops,
+            pass_flops: self.budget.milliseconds.map_or(u64::MAX, |most| self.clock.worth(most)),
+            member: place,
+        }
+    }
+
+    /// Those programs, by whose turn it is.
+    fn in_turn(
+        &self,
+        places: impl Iterator<Item = usize>,
+        order: &mut dyn FnMut(&mut [Waiting]),
+    ) -> Vec<usize> {
+        let mut waiting: Vec<Waiting> = places.map(|place| self.waiting(place, 0, 0)).collect();
+        if waiting.len() > 1 {
+            order(&mut waiting);
+        }
+        waiting.into_iter().map(|waiting| waiting.member).collect()
+    }
+
+    /// Takes out the programs that have ended.
+    pub fn leave(&mut self) -> Vec<Left> {
+        let ended = self.members.extract_if(.., |member| member.has_ended());
+        ended.map(Member::into_left).collect()
+    }
+
+    /// All programs that are left end here, by a fault of the engine.
+    pub fn abandon(&mut self) {
+        for member in &mut self.members {
+            let error = EngineError::Internal("no program can go on".into());
+            member.job.failed.get_or_insert(error);
+        }
+    }
+
+    /// Whether a program has work of its own to do before it can go on in a pass.
+    pub fn has_own_work(&self) -> bool {
+        self.members.iter().any(|member| member.job.has_deferred() || !member.backs.is_empty())
+    }
+
+    /// What there is, for whoever decides who may join.
+    pub fn load(&self) -> Load {
+        let mut load = Load {
+            programs: self.members.len(),
+            pass_tokens: self.budget.tokens,
+            pass_ms: self.budget.milliseconds.unwrap_or(f64::INFINITY),
+            ..Load::default()
+        };
+        for member in &self.members {
+            load.held_bytes = load.held_bytes.saturating_add(member.job.held_bytes());
+            load.reserved_bytes = load.reserved_bytes.saturating_add(member.job.program.price.peak_bytes);
+            let Some(loaded) = self.ground.models.get(member.model) else { continue };
+            let mut work = cost::Work::default();
+            for group in member.groups.iter().filter(|group| member.is_ready(group)) {
+                load.tokens += group.tokens() as u64;
+                work = work.with(loaded.costs.ahead(group));
+            }
+            load.estimated_ms += self.clock.pass(cost::Work { weights: 0, ..work });
+        }
+        load
+    }
+
+    /// Runs all that are there to their ends.
+    pub fn run(&mut self) -> Vec<Left> {
+        let mut left = Vec::new();
         loop {
-            for group in &mut self.groups {
-                if self.jobs[group.job].failed.is_some() {
-                    group.place = Place::Done;
+            self.settle(&mut Waiting::fairly);
+            left.extend(self.leave());
+            if self.pass(&mut Waiting::fairly).is_none() {
+                if self.is_empty() {
+                    return left;
                 }
-            }
-            self.free_weights();
-            self.settle();
-            if self.go_back() {
-                continue;
-            }
-            match self.next_pass() {
-                Some((stage, riders)) => self.pass(stage, riders)?,
-                None if self.fail_stuck() => {}
-                None => {
-                    self.remaining_steps();
-                    return Ok(());
-                }
+                self.abandon();
             }
         }
     }
 
-    /// Programs whose invokes wait for one another for ever fail, each by itself. The checker should have refused them.
-    fn fail_stuck(&mut self) -> bool {
-        let mut any = self.fail_stuck_on_the_way_back();
-        for group in &self.groups {
-            if matches!(group.place, Place::Done) {
-                continue;
-            }
-            any = true;
-            if let Some(id) = self.stuck_at(group) {
-                let error = OperationError::new("it waits for a value that waits for this edit itself");
-                self.jobs[group.job].fail(id, &error);
-            }
-            // Whatever it was that it waited for, it does not go on.
-            self.jobs[group.job].failed.get_or_insert_with(|| {
-                EngineError::Internal(format!("invoke {} waits for a value that never comes", group.invoke))
-            });
+    /// Runs the next pass; none: nobody can go on in one.
+    pub fn pass(&mut self, order: &mut dyn FnMut(&mut [Waiting])) -> Option<PassReport> {
+        let plan = self.choose(order)?;
+        let started = Instant::now();
+        let failure = self.ride_guarded(&plan);
+        let measured_ms = milliseconds(started.elapsed());
+        if failure.is_none() && !self.ground.dry {
+            self.clock.learn(plan.work, measured_ms);
         }
-        any
+        Some(self.account(plan, failure, measured_ms))
     }
+}
 
-    /// Steps that no invoke walked to: what their bodies compute from outside is there all the same.
-    fn remaining_steps(&mut self) {
-        for (job, trace_id) in std::mem::take(&mut self.traces) {
-            let program = self.jobs[job].program;
-            let NodeKind::Trace(trace) = &program.program.node(trace_id).kind else { continue };
-            let total = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
-            for &owner in &trace.body {
-                let NodeKind::Steps { steps, body } = &program.program.node(owner).kind else { continue };
-                if self.dry || !body.iter().any(|id| program.nodes[id.index()].needed) {
-                    continue;
-                }
-                let evaluator = Evaluator { models: self.models, program };
-                for step in (0..total).filter(|&step| steps.contains(step, total)) {
-                    if self.jobs[job].failed.is_none() {
-                        self.jobs[job].begin_step(owner, body, step, &evaluator, self.pool);
-                    }
-                }
-            }
-        }
-    }
-
-    fn deliver(&mut self, job: usize, instance: Instance, outputs: Result<Vec<Tensor>, OperationError>) {
-        let program = self.jobs[job].program;
-        let evaluator = Evaluator { models: self.models, program };
-        match outputs {
-            Ok(outputs) => self.jobs[job].deliver(instance, outputs, &evaluator, self.pool),
-            Err(error) => self.jobs[job].fail(instance.1, &error),
-        }
-    }
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
 }

@@ -1,178 +1,228 @@
-//! One pass: who rides, from where to where.
+//! Who rides in the next pass, from where to where.
 
 use std::collections::BTreeMap;
 
-use super::Interleaver;
+use super::cost::Work;
 use super::group::Place;
-use super::rider::Rider;
-use crate::error::{EngineError, Interruption};
-use crate::explain::{PassRecord, Passenger};
-use crate::pass::{PassState, walk};
+use super::waiting::SetWeight;
+use super::{Group, Interleaver, Member};
+use crate::error::EngineError;
+use crate::serve::{PassReport, Waiting};
 
-/// Tokens of one pass at most, unless one invoke alone has more.
-const PASS_TOKENS: usize = 8192;
+/// An invoke of a program that is there: the program's place, and the invoke's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Seat {
+    pub member: usize,
+    pub invoke: usize,
+}
 
-impl Interleaver<'_, '_> {
-    /// The groups that walk next: all that can go on from the earliest stage.
-    pub(super) fn next_pass(&self) -> Option<(usize, Vec<usize>)> {
-        let mut ready: Vec<(usize, bool, usize)> = Vec::new();
-        for (number, group) in self.groups.iter().enumerate() {
-            match &group.place {
-                Place::Start => ready.push((0, false, number)),
-                Place::Parked(parked) => {
-                    let instance = group.touches.get(group.next_touch).map(|touch| touch.1);
-                    if instance.is_some_and(|instance| self.jobs[group.job].is_ready(instance)) {
-                        ready.push((parked.first().map_or(0, |parked| parked.stage), true, number));
-                    }
-                }
-                Place::Waiting | Place::Deciding | Place::Riding | Place::Done => {}
+/// Where an invoke stands: before which stage, and how it is taken up there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stand {
+    pub stage: usize,
+    pub how: How,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum How {
+    /// From its tokens.
+    Start,
+    /// Where its pass was cut.
+    Cut,
+    /// At a hook point, with the touch that comes next.
+    Touch,
+}
+
+/// A pass.
+pub(super) struct Plan {
+    /// The model's place among the engine's.
+    pub model: usize,
+    pub stand: Stand,
+    /// Who rides; a program's stand together.
+    pub riders: Vec<Seat>,
+    /// The stage after the last that somebody needs.
+    pub end: usize,
+    /// The stage before which it stops: its end, unless it is cut.
+    pub to: usize,
+    pub work: Work,
+    /// Floating-point operations of each program's part.
+    pub shares: BTreeMap<usize, u64>,
+    /// Prompts and tokens of each.
+    pub rows: BTreeMap<usize, (usize, usize)>,
+    /// Programs that could have ridden.
+    pub waiting: usize,
+    pub estimated_ms: f64,
+}
+
+impl Group {
+    pub(super) fn stand(&self) -> Stand {
+        let (parked, how) = match &self.place {
+            Place::Parked(parked) => (Some(parked), How::Touch),
+            Place::Cut(parked) => (Some(parked), How::Cut),
+            _ => (None, How::Start),
+        };
+        let stage = parked.and_then(|parked| parked.first()).map_or(0, |parked| parked.stage);
+        Stand { stage, how }
+    }
+}
+
+impl Member<'_> {
+    /// Its invokes that can go on.
+    fn ready(&self) -> impl Iterator<Item = &Group> {
+        let ready = if self.job.failed.is_some() { &[][..] } else { &self.groups[..] };
+        ready.iter().filter(|group| self.is_ready(group))
+    }
+}
+
+impl Interleaver<'_> {
+    /// The next pass: of the program that comes first, those invokes that stand at its earliest stage; and with them all
+    /// that stand there too, program by program, until the pass is full.
+    pub(super) fn choose(&self, order: &mut dyn FnMut(&mut [Waiting])) -> Option<Plan> {
+        let mut waiting: Vec<Waiting> = Vec::new();
+        for (place, member) in self.members.iter().enumerate() {
+            let Some(loaded) = self.ground.models.get(member.model) else { continue };
+            let (mut tokens, mut flops) = (0, 0_u64);
+            for group in member.ready() {
+                tokens += group.tokens() as u64;
+                flops = flops.saturating_add(loaded.costs.ahead(group).flops);
+            }
+            if member.ready().next().is_some() {
+                waiting.push(self.waiting(place, tokens, flops));
             }
         }
-        let (stage, resumed) = ready.iter().map(|&(stage, resumed, _)| (stage, resumed)).min()?;
-        let mut riders: Vec<usize> = Vec::new();
-        let mut tokens = 0;
-        for (_, _, number) in ready.into_iter().filter(|&(at, parked, _)| (at, parked) == (stage, resumed)) {
-            // Rows with different weights cannot share a product.
-            let key = |number: usize| &self.groups[number].weights_key;
-            if riders.first().is_some_and(|&first| key(first) != key(number)) {
-                continue;
-            }
-            let own = self.groups[number].tokens();
-            if !riders.is_empty() && tokens + own > PASS_TOKENS {
-                break;
-            }
-            tokens += own;
-            riders.push(number);
+        if waiting.len() > 1 {
+            order(&mut waiting);
         }
-        Some((stage, riders))
+        let leader = self.members.get(waiting.first()?.member)?;
+        let first = leader.ready().min_by_key(|group| group.stand())?;
+        let (stand, key) = (first.stand(), first.weights_key.as_slice());
+        let mut plan = Plan {
+            model: leader.model,
+            stand,
+            riders: Vec::new(),
+            end: 0,
+            to: 0,
+            work: Work::default(),
+            shares: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            waiting: waiting.len(),
+            estimated_ms: 0.0,
+        };
+        for place in waiting.iter().map(|waiting| waiting.member) {
+            let Some(member) = self.members.get(place) else { continue };
+            let shares = std::ptr::eq(member, leader) || !(leader.alone || member.alone);
+            if shares && member.model == leader.model {
+                self.board(&mut plan, place, key);
+            }
+        }
+        plan.to = plan.end;
+        plan.estimated_ms = self.clock.pass(plan.work);
+        if let (Some(most), &[seat]) = (self.budget.milliseconds, plan.riders.as_slice())
+            && plan.estimated_ms > most
+        {
+            self.cut(&mut plan, seat, most);
+        }
+        Some(plan)
     }
 
-    /// Runs one pass of those groups from a stage on.
-    pub(super) fn pass(&mut self, stage: usize, riders: Vec<usize>) -> Result<(), EngineError> {
-        let list = self.model.stages();
-        let mut owners = Vec::new();
-        let mut starting = Vec::new();
-        let mut resuming = Vec::new();
-        for &number in &riders {
-            let group = &mut self.groups[number];
-            match std::mem::replace(&mut group.place, Place::Riding) {
-                Place::Parked(parked) => {
-                    for parked in parked {
-                        owners.push(number);
-                        resuming.push(parked);
-                    }
-                }
-                _ => {
-                    for prompt in &mut group.prompts {
-                        if let Some(sequence) = prompt.sequence.take_if(|_| !prompt.finished) {
-                            owners.push(number);
-                            starting.push(sequence);
-                        }
-                    }
-                }
+    /// Takes a program's invokes into a pass: all of them, or none where they fit into a pass of their own but not into what
+    /// is left of this one; of one that fills a pass, as many as there is room for.
+    fn board(&self, plan: &mut Plan, place: usize, key: &[SetWeight]) {
+        let (Some(member), Some(loaded)) = (self.members.get(place), self.ground.models.get(plan.model))
+        else {
+            return;
+        };
+        // Rows with different weights cannot share a product.
+        let alike = |group: &&Group| group.stand() == plan.stand && group.weights_key == key;
+        let ready: Vec<(&Group, usize, Work)> = member
+            .ready()
+            .filter(alike)
+            .map(|group| (group, group.tokens(), loaded.costs.ahead(group)))
+            .collect();
+        let fits = |tokens: usize, work: Work| {
+            tokens as u64 <= self.budget.tokens
+                && self.budget.milliseconds.is_none_or(|most| self.clock.pass(work) <= most)
+        };
+        let own = ready
+            .iter()
+            .fold((0, Work::default()), |(tokens, work), (_, own, more)| (tokens + own, work.with(*more)));
+        let mut aboard: usize = plan.rows.values().map(|rows| rows.1).sum();
+        let first = plan.riders.is_empty();
+        if !first && fits(own.0, own.1) && !fits(aboard + own.0, plan.work.with(own.1)) {
+            return;
+        }
+        for (group, tokens, own) in ready {
+            let work = plan.work.with(own);
+            if !fits(aboard + tokens, work) && !plan.riders.is_empty() {
+                return;
             }
-        }
-        let resumed = !resuming.is_empty();
-        let mut state =
-            if resumed { PassState::resume(list, resuming) } else { PassState::begin(list, starting) };
-        state.weights = riders.first().and_then(|&number| self.groups[number].weights.clone());
-        let end = riders.iter().map(|&number| self.groups[number].end).max().unwrap_or(0);
-        let passengers = riders.iter().map(|&number| {
-            let group = &self.groups[number];
-            Passenger {
-                invoke: group.label.clone(),
-                step: group.step,
-                prompts: owners.iter().filter(|&&owner| owner == number).count(),
-                tokens: owners
-                    .iter()
-                    .zip(&state.sequences)
-                    .filter(|(owner, _)| **owner == number)
-                    .map(|(_, sequence)| sequence.tokens.len())
-                    .sum(),
-                columns: group.columns.clone(),
-                until: group.end,
-            }
-        });
-        self.passes.push(PassRecord {
-            model: self.number,
-            from: stage,
-            to: end,
-            passengers: passengers.collect(),
-            parked: Vec::new(),
-        });
-        let mut riding: Vec<usize> = riders.iter().map(|&number| self.groups[number].job).collect();
-        riding.dedup();
-        for &job in &riding {
-            let report = &mut self.jobs[job].results.report;
-            report.passes += 1;
-        }
-        for (owner, sequence) in owners.iter().zip(&state.sequences) {
-            self.jobs[self.groups[*owner].job].results.report.tokens += sequence.tokens.len() as u64;
-        }
-        let outcome = self.walk(stage, end, resumed, &mut state, owners);
-        match outcome {
-            Ok(owners) => self.finish_pass(&mut state, &owners),
-            Err(Interruption::AllFailed) => Ok(()),
-            Err(Interruption::Internal(message)) => Err(EngineError::Internal(message)),
+            plan.work = work;
+            aboard += tokens;
+            plan.end = plan.end.max(group.end);
+            plan.riders.push(Seat { member: place, invoke: group.invoke });
+            let share = plan.shares.entry(place).or_default();
+            *share = share.saturating_add(own.flops);
+            let rows = plan.rows.entry(place).or_default();
+            rows.0 += group.prompts.iter().filter(|prompt| !prompt.finished).count();
+            rows.1 += tokens;
         }
     }
 
-    /// Walks the pass; gives back whose the sequences are that reached its end.
-    fn walk(
-        &mut self,
-        stage: usize,
-        end: usize,
-        resumed: bool,
-        state: &mut PassState,
-        owners: Vec<usize>,
-    ) -> Result<Vec<usize>, Interruption> {
-        let (model, schedule, dry) = (self.model, self.schedule, self.dry);
-        let mut pool = std::mem::take(self.pool);
-        let mut touched: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (place, &number) in owners.iter().enumerate() {
-            if place > 0 && owners[place - 1] == number {
-                continue;
-            }
-            let group = &self.groups[number];
-            let gradients = group.asked.gradients.iter().map(|&place| schedule.hook_stage[place]);
-            let touches = group.touches[group.next_touch..].iter().map(|touch| touch.0);
-            for at in touches.chain(gradients) {
-                let groups = touched.entry(at).or_default();
-                if groups.last() != Some(&number) {
-                    groups.push(number);
-                }
-            }
-        }
-        let stages: Vec<usize> = touched.keys().copied().collect();
-        let mut rider = Rider::new(self, owners, touched);
-        let mut outcome = Ok(());
-        if resumed {
-            outcome = rider.visit_stage(stage, state);
-        }
-        let from = if resumed { stage + 1 } else { stage };
-        if outcome.is_ok() {
-            outcome = if dry {
-                stages
-                    .iter()
-                    .filter(|&&at| at >= from && at < end)
-                    .try_for_each(|&at| rider.visit_stage(at, state))
+    /// One invoke that takes too long for one pass walks in several.
+    fn cut(&self, plan: &mut Plan, seat: Seat, most: f64) {
+        let (Some(member), Some(loaded)) =
+            (self.members.get(seat.member), self.ground.models.get(plan.model))
+        else {
+            return;
+        };
+        let Some(group) = member.groups.get(seat.invoke) else { return };
+        let Some(to) = loaded.costs.cut(group, plan.stand.stage, most, &self.clock) else { return };
+        plan.to = to;
+        plan.work = loaded.costs.of(group, plan.stand.stage, to);
+        plan.shares.insert(seat.member, plan.work.flops);
+        plan.estimated_ms = self.clock.pass(plan.work);
+    }
+
+    /// Books a pass that has been made.
+    pub(super) fn account(&mut self, plan: Plan, failure: Option<String>, measured_ms: f64) -> PassReport {
+        let programs = plan.shares.len();
+        self.fair_share = self.fair_share.saturating_add(plan.work.flops / plan.waiting.max(1) as u64);
+        let mut report = PassReport {
+            programs,
+            rows: 0,
+            tokens: 0,
+            flops: plan.work.flops,
+            estimated_ms: plan.estimated_ms,
+            measured_ms,
+            from: plan.stand.stage,
+            to: plan.to,
+            tickets: Vec::with_capacity(programs),
+        };
+        for (&place, &flops) in &plan.shares {
+            let (rows, tokens) = plan.rows.get(&place).copied().unwrap_or_default();
+            let member = &mut self.members[place];
+            let share = if plan.work.flops == 0 {
+                1.0 / programs.max(1) as f64
             } else {
-                walk(model, schedule, from..end, state, &mut pool, &mut rider)
+                flops as f64 / plan.work.flops as f64
             };
+            member.usage.passes += 1;
+            member.usage.rows += rows as u64;
+            member.usage.tokens += tokens as u64;
+            member.usage.flops = member.usage.flops.saturating_add(flops);
+            member.usage.estimated_ms += plan.estimated_ms * share;
+            member.usage.measured_ms += measured_ms * share;
+            report.rows += rows;
+            report.tokens += tokens;
+            report.tickets.push(member.ticket);
+            if let Some(message) = &failure {
+                let message = message.clone();
+                member.job.failed.get_or_insert(match programs {
+                    1 => EngineError::Internal(message),
+                    _ => EngineError::PassFailed { programs, message },
+                });
+            }
         }
-        let owners = rider.into_owners();
-        *self.pool = pool;
-        outcome.map(|()| owners)
-    }
-
-    /// Groups that reached the end of their step go on to the next, or are done.
-    fn finish_pass(&mut self, state: &mut PassState, owners: &[usize]) -> Result<(), EngineError> {
-        let mut numbers: Vec<usize> = owners.to_vec();
-        numbers.dedup();
-        for number in numbers {
-            let members: Vec<usize> = (0..owners.len()).filter(|&at| owners[at] == number).collect();
-            self.finish_step(number, state, &members)?;
-        }
-        Ok(())
+        report
     }
 }

@@ -8,242 +8,324 @@ use pellucid_models::stage::{HookLayout, Kernel, Slot};
 
 use super::Interleaver;
 use super::group::Place;
+use super::member::{Ground, Member};
+use super::packing::Seat;
 use crate::error::Interruption;
 use crate::job::{Instance, OUTSIDE, Progress};
+use crate::loaded::Loaded;
 use crate::operations::OperationError;
 use crate::pass::{PassState, Visitor};
 use crate::slots::BufferPool;
 use crate::tensor::Tensor;
 use crate::view::{self, fit};
 
-/// Watches one pass for its groups.
-pub(super) struct Rider<'v, 'r, 'a> {
-    run: &'v mut Interleaver<'r, 'a>,
-    /// The group of each sequence of the pass; a group's sequences stand together.
-    owners: Vec<usize>,
-    /// The sequences of each group.
-    spans: BTreeMap<usize, Range<usize>>,
-    /// The groups that touch a hook point in this pass, by its stage; each list is sorted.
-    touched: BTreeMap<usize, Vec<usize>>,
-    /// The skips of each group whose module begins at a stage.
-    skipping: BTreeMap<usize, Vec<(usize, Instance)>>,
-    /// The stages that a way back of one of the groups goes through; empty: none.
+/// Watches one pass for its invokes.
+pub(super) struct Rider<'v, 'e> {
+    run: &'v mut Interleaver<'e>,
+    loaded: &'e Loaded,
+    /// Whose each sequence of the pass is; an invoke's sequences stand together.
+    owners: Vec<Seat>,
+    /// The sequences of each invoke.
+    spans: BTreeMap<Seat, Range<usize>>,
+    /// The invokes that touch a hook point in this pass, by its stage; each list is sorted.
+    touched: BTreeMap<usize, Vec<Seat>>,
+    /// The skips of each invoke whose module begins at a stage.
+    skipping: BTreeMap<usize, Vec<(Seat, Instance)>>,
+    /// The stages that a way back of one of the invokes goes through; empty: none.
     tracked: Vec<bool>,
+    /// The layer that programs were told of last.
+    told: Option<u64>,
     /// Buffers for what nodes compute while the pass has the others.
     scratch: BufferPool,
 }
 
-/// Where each group's sequences stand.
-fn spans(owners: &[usize]) -> BTreeMap<usize, Range<usize>> {
-    let mut spans: BTreeMap<usize, Range<usize>> = BTreeMap::new();
+/// A touched hook point.
+struct Hook {
+    point: usize,
+    layout: HookLayout,
+    slot: Slot,
+    /// Whether the value may be taken along: nobody else looks at it, and the pass ends there.
+    last: bool,
+}
+
+/// Where each invoke's sequences stand.
+fn spans(owners: &[Seat]) -> BTreeMap<Seat, Range<usize>> {
+    let mut spans: BTreeMap<Seat, Range<usize>> = BTreeMap::new();
     for (at, &owner) in owners.iter().enumerate() {
         spans.entry(owner).or_insert(at..at).end = at + 1;
     }
     spans
 }
 
-impl<'v, 'r, 'a> Rider<'v, 'r, 'a> {
-    /// A watcher of sequences that belong to those groups, which touch hook points at those stages.
+impl<'v, 'e> Rider<'v, 'e> {
+    /// A watcher of sequences that belong to those invokes, which touch hook points at those stages.
     pub fn new(
-        run: &'v mut Interleaver<'r, 'a>,
-        owners: Vec<usize>,
-        touched: BTreeMap<usize, Vec<usize>>,
+        run: &'v mut Interleaver<'e>,
+        loaded: &'e Loaded,
+        owners: Vec<Seat>,
+        touched: BTreeMap<usize, Vec<Seat>>,
     ) -> Self {
         let spans = spans(&owners);
-        let mut skipping: BTreeMap<usize, Vec<(usize, Instance)>> = BTreeMap::new();
-        for &number in spans.keys() {
-            let group = &run.groups[number];
-            let program = run.jobs[group.job].program;
+        let mut skipping: BTreeMap<usize, Vec<(Seat, Instance)>> = BTreeMap::new();
+        let mut tracked = Vec::new();
+        for &seat in spans.keys() {
+            let member = &run.members[seat.member];
+            let (program, group) = (&member.job.program, &member.groups[seat.invoke]);
             for &(_, instance) in &group.touches[group.next_touch..] {
                 if let NodeKind::Skip { .. } = program.program.node(instance.1).kind
                     && let Some(module) = program.nodes[instance.1.index()].module
-                    && let Some(Some((from, _))) = run.schedule.skippable.get(module)
+                    && let Some(Some((from, _))) = loaded.schedule.skippable.get(module)
                 {
-                    skipping.entry(*from).or_default().push((number, instance));
+                    skipping.entry(*from).or_default().push((seat, instance));
                 }
             }
+            if let Some(own) = group.tracked.as_deref() {
+                tracked.resize(own.len(), false);
+                tracked.iter_mut().zip(own).for_each(|(all, own)| *all |= own);
+            }
         }
-        let mut tracked = Vec::new();
-        for own in spans.keys().filter_map(|&number| run.groups[number].tracked.as_deref()) {
-            tracked.resize(own.len(), false);
-            tracked.iter_mut().zip(own).for_each(|(all, own)| *all |= own);
-        }
-        Rider { run, spans, owners, touched, skipping, tracked, scratch: BufferPool::default() }
+        let scratch = BufferPool::default();
+        Rider { run, loaded, spans, owners, touched, skipping, tracked, told: None, scratch }
     }
 
     /// Whose the sequences are that are left in the pass.
-    pub fn into_owners(self) -> Vec<usize> {
+    pub fn into_owners(self) -> Vec<Seat> {
         self.owners
     }
 
-    fn span(&self, number: usize) -> Range<usize> {
-        self.spans.get(&number).cloned().unwrap_or_default()
+    fn span(&self, seat: Seat) -> Range<usize> {
+        self.spans.get(&seat).cloned().unwrap_or_default()
     }
 
     /// Getters and setters of a touched hook point.
     pub fn visit_stage(&mut self, stage: usize, state: &mut PassState) -> Result<(), Interruption> {
-        let kernel = &self.run.model.stages().stages[stage];
+        let kernel = &self.loaded.model.stages().stages[stage];
         let Kernel::Hook { point, layout } = kernel.kernel else { return Ok(()) };
-        let groups = self.touched.get(&stage).cloned().unwrap_or_default();
+        let seats = self.touched.get(&stage).cloned().unwrap_or_default();
         // All touches of this hook point, program by program, in program order.
         let mut touches: Vec<(usize, NodeId, usize, Instance)> = Vec::new();
-        for &number in &groups {
-            let group = &self.run.groups[number];
+        for &Seat { member, invoke } in &seats {
+            let group = &mut self.run.members[member].groups[invoke];
             if !matches!(group.place, Place::Riding) {
                 continue;
             }
             // Touches before this stage are those of a branch that is lost, inside a module that was skipped.
             let passed = group.touches[group.next_touch..].iter().take_while(|touch| touch.0 < stage).count();
-            self.run.groups[number].next_touch += passed;
-            let group = &self.run.groups[number];
+            group.next_touch += passed;
             let own = group.touches[group.next_touch..].iter().take_while(|touch| touch.0 == stage);
-            touches.extend(own.map(|&(_, instance)| (group.job, instance.1, number, instance)));
+            touches.extend(own.map(|&(_, instance)| (member, instance.1, invoke, instance)));
         }
-        touches.sort_by_key(|&(job, id, number, _)| (job, id, number));
+        touches.sort_by_key(|&(member, id, invoke, _)| (member, id, invoke));
         // The one touch with which the pass ends may take the value along instead of copying it.
-        let last = touches.len() == 1
-            && self.run.passes.last().is_some_and(|pass| pass.to == stage + 1)
-            && groups.iter().all(|&number| !self.run.groups[number].wants_token);
-        let mut blocked: BTreeSet<usize> = BTreeSet::new();
-        for (job, id, number, instance) in touches {
-            if self.run.jobs[job].failed.is_some() || blocked.contains(&number) {
+        let wants_token = |seat: &Seat| self.run.members[seat.member].groups[seat.invoke].wants_token;
+        let last = touches.len() == 1 && self.run.pass_end == stage + 1 && !seats.iter().any(wants_token);
+        let hook = Hook { point, layout, slot: kernel.outputs[0], last };
+        let mut blocked: BTreeSet<Seat> = BTreeSet::new();
+        for (place, _, invoke, instance) in touches {
+            let seat = Seat { member: place, invoke };
+            let span = self.span(seat);
+            let (ground, loaded, scratch) = (self.run.ground, self.loaded, &mut self.scratch);
+            let member = &mut self.run.members[place];
+            if member.job.failed.is_some() || blocked.contains(&seat) {
                 continue;
             }
-            match &self.run.jobs[job].program.program.node(id).kind {
-                NodeKind::Get(_) => {
-                    // A getter may stand there for its gradient alone.
-                    let outputs = if self.run.dry || !self.run.jobs[job].is_read(instance) {
-                        Ok(Vec::new())
-                    } else {
-                        let rectangle = self.run.groups[number].rectangle(self.span(number), state.narrowed);
-                        let slot = kernel.outputs[0];
-                        let value = if last {
-                            view::take(state, slot, layout, &rectangle)
-                        } else {
-                            view::read(state, slot, layout, &rectangle)
-                        };
-                        value.map(|tensor| vec![tensor])
-                    };
-                    std::mem::swap(self.run.pool, &mut self.scratch);
-                    self.run.deliver(job, instance, outputs);
-                    std::mem::swap(self.run.pool, &mut self.scratch);
-                    self.run.groups[number].next_touch += 1;
-                }
-                NodeKind::Set { .. } | NodeKind::Skip { .. } if !self.run.jobs[job].is_ready(instance) => {
-                    blocked.insert(number);
-                }
-                NodeKind::Set { value, .. } | NodeKind::Skip { value, .. } => {
-                    if !self.run.dry {
-                        let written = self.run.jobs[job].value(*value, instance.0);
-                        let outcome = match written {
-                            _ if self.run.jobs[job].is_lost(instance) => Ok(()),
-                            Some(written) => {
-                                self.write(state, kernel.outputs[0], point, layout, (number, id), &written)
-                            }
-                            None => Err(OperationError::new("the value is not there")),
-                        };
-                        if let Err(error) = outcome {
-                            self.run.jobs[job].fail(id, &error);
-                        }
-                    }
-                    if !self.run.jobs[job].is_lost(instance) {
-                        self.run.jobs[job].applied(instance);
-                    }
-                    self.run.groups[number].next_touch += 1;
-                }
-                _ => {}
+            let goes_on = member.guarded(|member| {
+                member.touch(&hook, (invoke, instance), span, state, loaded, ground, scratch)
+            });
+            if goes_on == Some(false) {
+                blocked.insert(seat);
             }
         }
-        self.leave(stage, state, &groups, &blocked)
+        self.leave(stage, state, &seats, &blocked)
     }
 
-    fn write(
-        &mut self,
-        state: &mut PassState,
-        slot: Slot,
-        point: usize,
-        layout: HookLayout,
-        (number, id): (usize, NodeId),
-        value: &Tensor,
-    ) -> Result<(), OperationError> {
-        let rectangle = self.run.groups[number].rectangle(self.span(number), state.narrowed);
-        let hook = &self.run.model.spec().hook_points[point];
-        let group = &mut self.run.groups[number];
-        if group.tracked.is_some() {
-            group.tape.written.insert((OUTSIDE, id), (value.shape().to_vec(), value.dtype()));
-        }
-        let value = fit(value, &hook.shape, hook.dtype, &rectangle)?;
-        view::write(state, slot, layout, &rectangle, &value, self.run.schedule.id_limit(slot))
-    }
-
-    /// Parks the groups that must wait, and lets those go that are at their end or whose program has failed.
+    /// Parks the invokes that must wait, and lets those go that are at their end or whose program has failed.
     fn leave(
         &mut self,
         stage: usize,
         state: &mut PassState,
-        groups: &[usize],
-        blocked: &BTreeSet<usize>,
+        seats: &[Seat],
+        blocked: &BTreeSet<Seat>,
     ) -> Result<(), Interruption> {
-        let mut leaving: Vec<usize> = Vec::new();
-        for &number in groups {
-            let group = &self.run.groups[number];
-            let failed = self.run.jobs[group.job].failed.is_some();
+        let leaves = |seat: &&Seat| {
+            let member = &self.run.members[seat.member];
+            let group = &member.groups[seat.invoke];
             let over = group.next_touch >= group.touches.len() && !group.wants_token;
-            if matches!(group.place, Place::Riding) && (failed || over || blocked.contains(&number)) {
-                leaving.push(number);
-            }
-        }
-        if leaving.is_empty() {
-            return Ok(());
-        }
-        for &number in &leaving {
-            let sequences: Vec<usize> = self.span(number).collect();
-            let parked = if blocked.contains(&number) { state.park(&sequences, stage) } else { Vec::new() };
-            if parked.is_empty() {
-                state.remove(&sequences);
-            }
-            self.owners.retain(|&owner| owner != number);
-            self.spans = spans(&self.owners);
-            let group = &mut self.run.groups[number];
-            if self.run.jobs[group.job].failed.is_some() {
-                group.place = Place::Done;
-            } else if blocked.contains(&number) {
-                group.place = Place::Parked(parked);
-                if let Some(record) = self.run.passes.last_mut() {
+            let failed = member.job.failed.is_some();
+            matches!(group.place, Place::Riding) && (failed || over || blocked.contains(seat))
+        };
+        let leaving: Vec<Seat> = seats.iter().filter(leaves).copied().collect();
+        for &seat in &leaving {
+            let span = self.span(seat);
+            let Interleaver { members, ground, records, .. } = &mut *self.run;
+            let member = &mut members[seat.member];
+            if member.job.failed.is_some() {
+                member.groups[seat.invoke].place = Place::Done;
+            } else if blocked.contains(&seat) {
+                let sequences: Vec<usize> = span.collect();
+                let group = &mut member.groups[seat.invoke];
+                group.place = Place::Parked(state.park(&sequences, stage));
+                if let (true, Some(record)) = (ground.dry, records.last_mut()) {
                     record.parked.push((stage, group.label.clone()));
                 }
             } else {
                 // Early exit: nothing above matters to it.
-                let finished = self.run.finish_step(number, state, &[]);
-                finished.map_err(|error| Interruption::Internal(error.to_string()))?;
+                let (ground, scratch) = (*ground, &mut self.scratch);
+                let none = 0..0;
+                let finished =
+                    member.guarded(|member| member.finish_step(seat.invoke, state, none, ground, scratch));
+                finished.unwrap_or(Ok(()))?;
             }
         }
+        self.remove(&leaving, state);
         Ok(())
+    }
+
+    /// Takes the sequences of those invokes out of the pass.
+    fn remove(&mut self, leaving: &[Seat], state: &mut PassState) {
+        if leaving.is_empty() {
+            return;
+        }
+        let mut sequences: Vec<usize> = leaving.iter().flat_map(|&seat| self.span(seat)).collect();
+        sequences.sort_unstable();
+        state.remove(&sequences);
+        let leaving: BTreeSet<Seat> = leaving.iter().copied().collect();
+        self.owners.retain(|owner| !leaving.contains(owner));
+        self.spans = spans(&self.owners);
+    }
+
+    /// Tells the programs that ride how far the pass is, once in each layer.
+    fn tell(&mut self, stage: usize) {
+        let layer = self.loaded.costs.layer(stage);
+        if self.told == Some(layer) {
+            return;
+        }
+        self.told = Some(layer);
+        let end = self.run.pass_end.max(1);
+        let layers = self.loaded.model.spec().sizes.layers;
+        for seats in chunks(&self.spans) {
+            let member = &mut self.run.members[seats[0].member];
+            let Some(on_progress) = member.job.options.on_progress.clone() else { continue };
+            let step = seats.iter().map(|seat| member.groups[seat.invoke].step).max().unwrap_or(0);
+            let (trace, traces) = member.traces();
+            let progress = Progress {
+                passes: member.job.results.report.passes,
+                part: stage as f64 / end as f64,
+                layer,
+                layers,
+                step,
+                trace,
+                traces,
+            };
+            member.guarded(|_| on_progress(&progress));
+        }
     }
 }
 
-impl Visitor for Rider<'_, '_, '_> {
+/// The invokes of each program.
+fn chunks(spans: &BTreeMap<Seat, Range<usize>>) -> Vec<Vec<Seat>> {
+    let seats: Vec<Seat> = spans.keys().copied().collect();
+    seats.chunk_by(|one, other| one.member == other.member).map(<[Seat]>::to_vec).collect()
+}
+
+impl Member<'_> {
+    /// One getter, setter or skip of an invoke, whose sequences stand in `span`. Whether it goes on: not where it is set
+    /// to a value that is not there.
+    #[allow(clippy::too_many_arguments, reason = "one call; they are what a pass lends to a program")]
+    fn touch(
+        &mut self,
+        hook: &Hook,
+        (invoke, instance): (usize, Instance),
+        span: Range<usize>,
+        state: &mut PassState,
+        loaded: &Loaded,
+        ground: Ground<'_>,
+        pool: &mut BufferPool,
+    ) -> bool {
+        self.job.at_node = Some(instance.1);
+        let written = match self.job.program.program.node(instance.1).kind {
+            NodeKind::Get(_) => None,
+            NodeKind::Set { value, .. } | NodeKind::Skip { value, .. } => Some(value),
+            _ => return true,
+        };
+        if let Some(value) = written {
+            if !self.job.is_ready(instance) {
+                return false;
+            }
+            if !ground.dry {
+                let written = self.job.value(value, instance.0);
+                let outcome = match written {
+                    _ if self.job.is_lost(instance) => Ok(()),
+                    Some(written) => self.write(hook, (invoke, instance.1), span, state, loaded, &written),
+                    None => Err(OperationError::new("the value is not there")),
+                };
+                if let Err(error) = outcome {
+                    self.job.fail(instance.1, &error);
+                }
+            }
+            if !self.job.is_lost(instance) {
+                self.job.applied(instance);
+            }
+        } else {
+            // A getter may stand there for its gradient alone.
+            let outputs = if ground.dry || !self.job.is_read(instance) {
+                Ok(Vec::new())
+            } else {
+                let rectangle = self.groups[invoke].rectangle(span, state.narrowed);
+                let value = if hook.last {
+                    view::take(state, hook.slot, hook.layout, &rectangle)
+                } else {
+                    view::read(state, hook.slot, hook.layout, &rectangle)
+                };
+                value.map(|tensor| vec![tensor])
+            };
+            self.deliver(instance, outputs, ground, pool);
+        }
+        self.groups[invoke].next_touch += 1;
+        true
+    }
+
+    fn write(
+        &mut self,
+        hook: &Hook,
+        (invoke, id): (usize, NodeId),
+        span: Range<usize>,
+        state: &mut PassState,
+        loaded: &Loaded,
+        value: &Tensor,
+    ) -> Result<(), OperationError> {
+        let group = &mut self.groups[invoke];
+        let rectangle = group.rectangle(span, state.narrowed);
+        let spec = &loaded.model.spec().hook_points[hook.point];
+        if group.tracked.is_some() {
+            group.tape.written.insert((OUTSIDE, id), (value.shape().to_vec(), value.dtype()));
+        }
+        let value = fit(value, &spec.shape, spec.dtype, &rectangle)?;
+        view::write(state, hook.slot, hook.layout, &rectangle, &value, loaded.schedule.id_limit(hook.slot))
+    }
+}
+
+impl Visitor for Rider<'_, '_> {
     fn touches(&self, stage: usize) -> bool {
         self.touched.contains_key(&stage)
     }
 
     fn sequence_touches(&self, stage: usize, sequence: usize) -> bool {
-        self.touched.get(&stage).is_some_and(|groups| groups.binary_search(&self.owners[sequence]).is_ok())
+        self.touched.get(&stage).is_some_and(|seats| seats.binary_search(&self.owners[sequence]).is_ok())
     }
 
     fn skips(&self, stage: usize) -> Option<usize> {
         let skipping = self.skipping.get(&stage)?;
-        let granted = |number: &usize| {
-            let job = &self.run.jobs[self.run.groups[*number].job];
-            skipping.iter().any(|(skips, instance)| skips == number && job.is_granted(*instance))
+        let granted = |seat: &Seat| {
+            let job = &self.run.members[seat.member].job;
+            skipping.iter().any(|(skips, instance)| skips == seat && job.is_granted(*instance))
         };
         if !self.spans.keys().all(granted) {
             return None;
         }
-        let &(number, instance) = skipping.first()?;
-        let program = self.run.jobs[self.run.groups[number].job].program;
-        let module = program.nodes[instance.1.index()].module?;
-        self.run.schedule.skippable.get(module).copied().flatten().map(|(_, output)| output)
+        let &(seat, instance) = skipping.first()?;
+        let module = self.run.members[seat.member].job.program.nodes[instance.1.index()].module?;
+        self.loaded.schedule.skippable.get(module).copied().flatten().map(|(_, output)| output)
     }
 
     fn tracks(&self, stage: usize) -> bool {
@@ -251,12 +333,13 @@ impl Visitor for Rider<'_, '_, '_> {
     }
 
     fn record(&mut self, stage: usize, state: &PassState) {
-        let list = self.run.model.stages();
-        for (&number, span) in &self.spans {
-            let group = &mut self.run.groups[number];
+        let list = self.loaded.model.stages();
+        for (&seat, span) in &self.spans {
+            let member = &mut self.run.members[seat.member];
+            let group = &mut member.groups[seat.invoke];
             if group.tracks(stage) {
                 let bytes = group.tape.record(&list.stages[stage], state, span.clone());
-                self.run.jobs[group.job].hold_for_way_back(bytes);
+                member.job.hold_for_way_back(bytes);
             }
         }
     }
@@ -265,18 +348,19 @@ impl Visitor for Rider<'_, '_, '_> {
         self.visit_stage(stage, state)
     }
 
-    fn between(&mut self, stage: usize, _state: &PassState) -> Result<(), Interruption> {
-        let mut alive = false;
-        let passes = self.run.passes.len();
-        let end = self.run.passes.last().map_or(1, |pass| pass.to).max(1);
-        for &number in &self.owners {
-            let job = &mut self.run.jobs[self.run.groups[number].job];
-            job.check_budget();
-            alive |= job.failed.is_none();
-            if let Some(on_progress) = &job.options.on_progress {
-                on_progress(&Progress { passes, part: stage as f64 / end as f64 });
+    fn between(&mut self, stage: usize, state: &mut PassState) -> Result<(), Interruption> {
+        self.tell(stage);
+        let mut leaving = Vec::new();
+        for &seat in self.spans.keys() {
+            let member = &mut self.run.members[seat.member];
+            member.job.check_budget();
+            if member.job.failed.is_some() {
+                member.groups[seat.invoke].place = Place::Done;
+                leaving.push(seat);
             }
         }
-        if alive { Ok(()) } else { Err(Interruption::AllFailed) }
+        // Rows that nobody wants any more are not computed.
+        self.remove(&leaving, state);
+        if self.owners.is_empty() { Err(Interruption::AllFailed) } else { Ok(()) }
     }
 }

@@ -1,47 +1,53 @@
 //! How a group's step begins and ends: what it touches, how far it walks, and the next tokens.
 
+use std::ops::Range;
+
 use pellucid_graph::{Generation, NodeId, NodeKind};
 use pellucid_models::Model;
 
-use super::Interleaver;
 use super::group::{Group, Place};
-use crate::error::EngineError;
+use super::member::{Ground, Member};
+use crate::error::Interruption;
 use crate::job::{GeneratedToken, Instance, OUTSIDE};
-use crate::nodes::Evaluator;
+use crate::loaded::Loaded;
 use crate::operations::Noise;
 use crate::pass::{PassState, Sequence};
 use crate::sampling;
-use crate::slots::SlotValue;
+use crate::slots::{BufferPool, SlotValue};
 use crate::tensor::Tensor;
 
-impl Interleaver<'_, '_> {
-    /// Finds what a group touches at its step, and how far it must walk.
-    pub(super) fn begin_step(&mut self, group: &mut Group) {
+impl Member<'_> {
+    /// Finds what an invoke touches at its step, and how far it must walk.
+    pub(super) fn begin_step(&mut self, invoke: usize, ground: Ground<'_>, pool: &mut BufferPool) {
+        let Some(loaded) = ground.models.get(self.model) else { return };
         let mut touches: Vec<(usize, Instance)> = Vec::new();
-        for (place, id) in group.asked.outside.get(&group.step).into_iter().flatten() {
+        let group = &self.groups[invoke];
+        let (step, total, bodies) = (group.step, group.total_steps(), group.steps.clone());
+        for (place, id) in group.asked.outside.get(&step).into_iter().flatten() {
             touches.push((*place, (OUTSIDE, *id)));
         }
-        for &owner in group.steps.iter() {
-            if self.open_step(group, owner, group.step) {
-                let inner = group.asked.inside.get(&owner).into_iter().flatten();
-                touches.extend(inner.map(|&(place, id)| (place, (group.step, id))));
+        for &owner in bodies.iter() {
+            if self.open_step(owner, step, total, ground, pool) {
+                let inner = self.groups[invoke].asked.inside.get(&owner).into_iter().flatten();
+                touches.extend(inner.map(|&(place, id)| (place, (step, id))));
             }
         }
         touches.sort_by_key(|&(place, (_, id))| (place, id));
+        let group = &mut self.groups[invoke];
         group.touches = touches
             .into_iter()
-            .map(|(place, instance)| (self.schedule.hook_stage[place], instance))
+            .map(|(place, instance)| (loaded.schedule.hook_stage[place], instance))
             .collect();
         group.next_touch = 0;
-        group.wants_token = group.step < group.last_step || !group.asked.generated.is_empty();
-        let list = self.model.stages();
+        group.wants_token = step < group.last_step || !group.asked.generated.is_empty();
+        let list = loaded.model.stages();
         group.end = if group.wants_token {
             list.stages.len()
         } else {
             group.touches.last().map_or(0, |touch| touch.0 + 1)
         };
-        group.columns = self.columns(group);
-        let columns = group.columns.clone();
+        let columns = self.columns(&self.groups[invoke], loaded);
+        let group = &mut self.groups[invoke];
         for prompt in &mut group.prompts {
             let Some(sequence) = &mut prompt.sequence else { continue };
             let padding = group.width - prompt.tokens.len();
@@ -49,26 +55,27 @@ impl Interleaver<'_, '_> {
                 columns.iter().filter(|&&column| column >= padding).map(|column| column - padding).collect()
             });
         }
-        if let Some(columns) = &group.columns {
+        if let Some(columns) = &columns {
             for &(stage, instance) in &group.touches {
                 if stage >= list.token_wise_from {
-                    self.jobs[group.job].narrowed.insert(instance, columns.clone());
+                    self.job.narrowed.insert(instance, columns.clone());
                 }
             }
         }
+        group.columns = columns;
     }
 
     /// The columns of the rectangle that matter from the final norm on; none: all of them.
-    fn columns(&self, group: &Group) -> Option<Vec<usize>> {
-        let from = self.model.stages().token_wise_from;
+    fn columns(&self, group: &Group, loaded: &Loaded) -> Option<Vec<usize>> {
+        let from = loaded.model.stages().token_wise_from;
         if group.step > 0 || group.end <= from {
             return None;
         }
         // A gradient there is that of the whole.
-        if group.asked.gradients.iter().any(|&place| self.schedule.hook_stage[place] >= from) {
+        if group.asked.gradients.iter().any(|&place| loaded.schedule.hook_stage[place] >= from) {
             return None;
         }
-        let job = &self.jobs[group.job];
+        let job = &self.job;
         let mut columns = if group.wants_token { vec![group.width - 1] } else { Vec::new() };
         for &(_, (_, id)) in group.touches.iter().filter(|touch| touch.0 >= from) {
             match job.program.program.node(id).kind {
@@ -81,100 +88,119 @@ impl Interleaver<'_, '_> {
         (columns.len() < group.width && !columns.is_empty()).then_some(columns)
     }
 
-    /// A group has reached the end of its step: it goes on to the next, or is done.
+    /// An invoke has reached the end of its step, with its sequences in those places of the pass: it goes on to the next,
+    /// or is done.
     pub(super) fn finish_step(
         &mut self,
-        number: usize,
+        invoke: usize,
         state: &mut PassState,
-        members: &[usize],
-    ) -> Result<(), EngineError> {
-        let mut group = std::mem::take(&mut self.groups[number]);
-        if self.jobs[group.job].failed.is_none() && group.wants_token {
-            self.next_tokens(&mut group, state, members)?;
+        members: Range<usize>,
+        ground: Ground<'_>,
+        pool: &mut BufferPool,
+    ) -> Result<(), Interruption> {
+        let wants_token = self.groups[invoke].wants_token;
+        if self.job.failed.is_none() && wants_token {
+            self.next_tokens(invoke, state, members, ground)?;
         }
         // With the last step's token nothing is left to stop.
-        if group.wants_token && group.step < group.last_step && !self.stops_of(&group).is_empty() {
-            group.place = Place::Deciding;
+        let group = &self.groups[invoke];
+        if wants_token && group.step < group.last_step && !self.stops_of(group).is_empty() {
+            self.groups[invoke].place = Place::Deciding;
         } else {
-            self.go_on(&mut group);
+            self.go_on(invoke, ground, pool);
         }
-        self.groups[number] = group;
         Ok(())
     }
 
-    /// The next step of a group, if there is one.
-    pub(super) fn go_on(&mut self, group: &mut Group) {
+    /// The next step of an invoke, if there is one.
+    pub(super) fn go_on(&mut self, invoke: usize, ground: Ground<'_>, pool: &mut BufferPool) {
+        let group = &mut self.groups[invoke];
         let more = group.step < group.last_step && group.prompts.iter().any(|prompt| !prompt.finished);
-        if more && self.jobs[group.job].failed.is_none() {
+        if more && self.job.failed.is_none() {
             group.step += 1;
             group.place = Place::Start;
-            self.begin_step(group);
+            self.begin_step(invoke, ground, pool);
         } else {
             group.place = Place::Done;
-            self.lose_steps(group);
-            self.deliver_generated(group);
-            group.weights = None;
+            self.lose_steps(invoke, ground, pool);
+            self.deliver_generated(invoke, ground, pool);
+            self.groups[invoke].weights = None;
         }
     }
 
-    /// What a group would have read at steps that it does not reach never comes.
-    fn lose_steps(&mut self, group: &Group) {
-        for step in group.step + 1..=group.last_step {
-            if self.jobs[group.job].failed.is_some() {
+    /// What an invoke would have read at steps that it does not reach never comes.
+    fn lose_steps(&mut self, invoke: usize, ground: Ground<'_>, pool: &mut BufferPool) {
+        let group = &self.groups[invoke];
+        let (steps, total, bodies) =
+            (group.step + 1..=group.last_step, group.total_steps(), group.steps.clone());
+        for step in steps {
+            if self.job.failed.is_some() {
                 return;
             }
-            for &(_, id) in group.asked.outside.get(&step).into_iter().flatten() {
-                self.lose(group.job, (OUTSIDE, id));
+            let outside = self.groups[invoke].asked.outside.get(&step).cloned();
+            for (_, id) in outside.into_iter().flatten() {
+                self.job.lose((OUTSIDE, id), ground.models, pool);
             }
-            for &owner in group.steps.iter() {
-                if self.open_step(group, owner, step) {
-                    for &(_, id) in group.asked.inside.get(&owner).into_iter().flatten() {
-                        self.lose(group.job, (step, id));
+            for &owner in bodies.iter() {
+                if self.open_step(owner, step, total, ground, pool) {
+                    let inside = self.groups[invoke].asked.inside.get(&owner).cloned();
+                    for (_, id) in inside.into_iter().flatten() {
+                        self.job.lose((step, id), ground.models, pool);
                     }
                 }
             }
         }
     }
 
-    /// Makes the nodes of a `steps` body known at a step, if the body runs there.
-    fn open_step(&mut self, group: &Group, owner: NodeId, step: u64) -> bool {
-        let program = self.jobs[group.job].program;
+    /// Makes the nodes of a `steps` body known at a step of so many, if the body runs there.
+    fn open_step(
+        &mut self,
+        owner: NodeId,
+        step: u64,
+        total: u64,
+        ground: Ground<'_>,
+        pool: &mut BufferPool,
+    ) -> bool {
+        let program = self.job.program.clone();
         let NodeKind::Steps { steps, body } = &program.program.node(owner).kind else { return false };
-        if !steps.contains(step, group.total_steps()) {
+        if !steps.contains(step, total) {
             return false;
         }
-        let evaluator = Evaluator { models: self.models, program };
-        self.jobs[group.job].begin_step(owner, body, step, &evaluator, self.pool);
+        self.job.begin_step(owner, body, step, ground.models, pool);
         true
     }
 
     /// Chooses the next token of each prompt, and makes its sequence ready for the next step.
     fn next_tokens(
         &mut self,
-        group: &mut Group,
+        invoke: usize,
         state: &mut PassState,
-        members: &[usize],
-    ) -> Result<(), EngineError> {
+        mut members: Range<usize>,
+        ground: Ground<'_>,
+    ) -> Result<(), Interruption> {
+        let Self { groups, job, .. } = self;
+        let Some(loaded) = ground.models.get(self.model) else { return Ok(()) };
+        let model = &loaded.model;
+        let group = &mut groups[invoke];
         let Some(generation) = &group.generation else { return Ok(()) };
-        let mut members = members.iter();
         for (prompt_number, prompt) in group.prompts.iter_mut().enumerate() {
             if prompt.finished {
                 continue;
             }
-            let Some(&member) = members.next() else { continue };
-            let token = if self.dry {
+            let Some(member) = members.next() else { continue };
+            let token = if ground.dry {
                 0
             } else {
                 let row = state.rows[member].end.checked_sub(1);
-                let logits = self.model.stages().logits.and_then(|slot| state.slot(slot));
+                let logits = model.stages().logits.and_then(|slot| state.slot(slot));
                 let (Some(row), Some(SlotValue::Rows(rows))) = (row, logits) else {
-                    return Err(EngineError::Internal("the logits are not there".into()));
+                    return Err(Interruption::missing("the logits"));
                 };
                 let mut logits = vec![0.0; rows.width()];
                 rows.copy_row(row, &mut logits);
                 let (label, own) = &group.noise;
                 let noise = Noise {
-                    seed: self.jobs[group.job].program.program.seed,
+                    seed: job.program.program.seed,
                     label: label.clone(),
                     coordinates: own.iter().copied().chain([prompt_number as u64, group.step]).collect(),
                 };
@@ -182,8 +208,8 @@ impl Interleaver<'_, '_> {
                 sampling::choose(&logits, &present, &generation.sampling, &noise)
             };
             prompt.made.push(token);
-            if !self.dry {
-                if let Some(on_token) = &self.jobs[group.job].options.on_token {
+            if !ground.dry {
+                if let Some(on_token) = &job.options.on_token {
                     on_token(&GeneratedToken {
                         invoke: group.invoke,
                         prompt: prompt_number,
@@ -192,7 +218,7 @@ impl Interleaver<'_, '_> {
                     });
                 }
                 prompt.finished =
-                    group.stop_tokens.contains(&token) || stops(self.model, generation, &prompt.made);
+                    group.stop_tokens.contains(&token) || stops(model, generation, &prompt.made);
             }
             let empty = Sequence {
                 tokens: Vec::new(),
@@ -210,20 +236,22 @@ impl Interleaver<'_, '_> {
         Ok(())
     }
 
-    fn deliver_generated(&mut self, group: &Group) {
-        if group.asked.generated.is_empty() || self.jobs[group.job].failed.is_some() {
+    fn deliver_generated(&mut self, invoke: usize, ground: Ground<'_>, pool: &mut BufferPool) {
+        let group = &self.groups[invoke];
+        if group.asked.generated.is_empty() || self.job.failed.is_some() {
             return;
         }
         let made = group.prompts.iter().map(|prompt| prompt.made.len()).max().unwrap_or(0);
-        let mut cells = vec![-1i64; made * group.prompts.len()];
+        let prompts = group.prompts.len();
+        let mut cells = vec![-1i64; made * prompts];
         for (prompt, cells) in group.prompts.iter().zip(cells.chunks_exact_mut(made.max(1))) {
             for (cell, &token) in cells.iter_mut().zip(&prompt.made) {
                 *cell = i64::from(token);
             }
         }
-        for &id in &group.asked.generated {
-            let outputs = Tensor::from_i64(cells.clone(), &[group.prompts.len(), made]);
-            self.deliver(group.job, (OUTSIDE, id), outputs.map(|tensor| vec![tensor]));
+        for id in group.asked.generated.clone() {
+            let outputs = Tensor::from_i64(cells.clone(), &[prompts, made]);
+            self.deliver((OUTSIDE, id), outputs.map(|tensor| vec![tensor]), ground, pool);
         }
     }
 }

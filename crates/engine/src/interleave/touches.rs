@@ -8,11 +8,11 @@ use pellucid_graph::{GradientOf, NodeId, NodeKind, Trace};
 use crate::job::Instance;
 
 /// A getter, setter or skip of the current step: its stage and instance, in the order in which they come.
-pub(super) type Touch = (usize, Instance);
+pub(crate) type Touch = (usize, Instance);
 
 /// What a trace asks of one invoke: getters, setters and skips that are needed, each with its hook point's place.
 #[derive(Clone, Default)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// Those outside `steps`, by step.
     pub outside: BTreeMap<u64, Vec<(usize, NodeId)>>,
     /// Those inside `steps`, by the node that owns the body.

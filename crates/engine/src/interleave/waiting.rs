@@ -7,45 +7,48 @@ use std::sync::Arc;
 use pellucid_graph::{NodeId, NodeKind, Value};
 use pellucid_models::stage::WeightId;
 
-use super::Interleaver;
 use super::group::{Group, Place};
+use super::member::{Ground, Member};
 use crate::job::{Instance, OUTSIDE};
-use crate::nodes::Evaluator;
+use crate::loaded::Loaded;
 use crate::operations::OperationError;
+use crate::slots::BufferPool;
 use crate::tensor::Tensor;
 use crate::weights::{self, WeightSet};
 
-/// A weight that is set: the job, the value, and the parameter in whose place it is.
-pub(super) type SetWeight = (usize, Value, WeightId);
+/// A weight that is set: the program's number, the value, and the parameter in whose place it is.
+pub(super) type SetWeight = (u64, Value, WeightId);
 
-impl Interleaver<'_, '_> {
-    /// Lets the groups go on whose waiting is over, and those that go on because of them.
-    pub(super) fn settle(&mut self) {
-        let mut changed = true;
+impl Member<'_> {
+    /// Lets the invokes go on whose waiting is over, and those that go on because of them. Whether any did.
+    pub(super) fn start_and_decide(&mut self, ground: Ground<'_>, pool: &mut BufferPool) -> bool {
+        let (mut changed, mut moved) = (true, false);
         while std::mem::take(&mut changed) {
-            for number in 0..self.groups.len() {
-                let ready = match self.groups[number].place {
-                    Place::Waiting => self.can_start(&self.groups[number]),
-                    Place::Deciding => self.can_decide(&self.groups[number]),
-                    _ => false,
+            for invoke in 0..self.groups.len() {
+                if self.job.failed.is_some() {
+                    return moved;
+                }
+                let group = &self.groups[invoke];
+                let (starts, decides) = match group.place {
+                    Place::Waiting => (self.can_start(group), false),
+                    Place::Deciding => (false, self.can_decide(group)),
+                    _ => continue,
                 };
-                if !ready || self.jobs[self.groups[number].job].failed.is_some() {
-                    continue;
+                if starts {
+                    self.start(invoke, ground, pool);
+                } else if decides {
+                    self.decide(invoke, ground, pool);
                 }
-                changed = true;
-                let mut group = std::mem::take(&mut self.groups[number]);
-                match group.place {
-                    Place::Waiting => self.start(&mut group),
-                    _ => self.decide(&mut group),
-                }
-                self.groups[number] = group;
+                changed |= starts || decides;
             }
+            moved |= changed;
         }
+        moved
     }
 
     /// The node for which a group waits that can never go on.
     pub(super) fn stuck_at(&self, group: &Group) -> Option<NodeId> {
-        let job = &self.jobs[group.job];
+        let job = &self.job;
         match group.place {
             Place::Waiting => group.asked.weights.iter().copied().find(|&id| !job.is_ready((OUTSIDE, id))),
             Place::Deciding => {
@@ -56,7 +59,7 @@ impl Interleaver<'_, '_> {
     }
 
     fn can_start(&self, group: &Group) -> bool {
-        let job = &self.jobs[group.job];
+        let job = &self.job;
         if !group.asked.weights.iter().all(|&id| job.is_ready((OUTSIDE, id))) {
             return false;
         }
@@ -67,15 +70,16 @@ impl Interleaver<'_, '_> {
             || asked.iter().all(|&id| job.is_lost((OUTSIDE, id)))
     }
 
-    fn start(&mut self, group: &mut Group) {
-        let job = &self.jobs[group.job];
+    fn start(&mut self, invoke: usize, ground: Ground<'_>, pool: &mut BufferPool) {
+        let Self { job, groups, .. } = self;
+        let group = &mut groups[invoke];
         group.asked.retain(|id| !job.is_never((OUTSIDE, id)));
-        let Some(last_step) = group.asked.last_step(job.program, group.total_steps()) else {
+        let Some(last_step) = group.asked.last_step(&job.program, group.total_steps()) else {
             // Nothing of the invoke is needed: it does not run.
             group.place = Place::Done;
             for instance in group.asked.weights.iter().map(|&id| (OUTSIDE, id)) {
-                if !self.jobs[group.job].is_lost(instance) {
-                    self.jobs[group.job].applied(instance);
+                if !job.is_lost(instance) {
+                    job.applied(instance);
                 }
             }
             return;
@@ -86,22 +90,24 @@ impl Interleaver<'_, '_> {
                 sequence.keep_caches = last_step > 0;
             }
         }
-        self.set_weights(group);
         group.place = Place::Start;
-        self.begin_step(group);
+        if let Some(loaded) = ground.models.get(self.model) {
+            self.set_weights(invoke, loaded, ground.dry);
+        }
+        self.begin_step(invoke, ground, pool);
     }
 
-    /// Makes the weights of a group ready to run with. Of several in one parameter's place the last counts.
-    fn set_weights(&mut self, group: &mut Group) {
-        let ids = std::mem::take(&mut group.asked.weights);
+    /// Makes the weights of an invoke ready to run with. Of several in one parameter's place the last counts.
+    fn set_weights(&mut self, invoke: usize, loaded: &Loaded, dry: bool) {
+        let ids = std::mem::take(&mut self.groups[invoke].asked.weights);
+        let program = self.job.program.clone();
         let mut chosen: BTreeMap<WeightId, (NodeId, Value)> = BTreeMap::new();
         for &id in &ids {
-            let job = &mut self.jobs[group.job];
-            let NodeKind::SetWeight { value, .. } = &job.program.program.node(id).kind else { continue };
-            if job.is_lost((OUTSIDE, id)) {
+            let NodeKind::SetWeight { value, .. } = &program.program.node(id).kind else { continue };
+            if self.job.is_lost((OUTSIDE, id)) {
                 continue;
             }
-            let parameter = job.program.nodes[id.index()].parameter;
+            let parameter = program.nodes[id.index()].parameter;
             let weight = parameter
                 .ok_or_else(|| OperationError::new("its parameter was not found"))
                 .and_then(weights::weight_id);
@@ -109,44 +115,49 @@ impl Interleaver<'_, '_> {
                 Ok(weight) => {
                     chosen.insert(weight, (id, *value));
                 }
-                Err(error) => job.fail(id, &error),
+                Err(error) => self.job.fail(id, &error),
             }
         }
         let mut set = WeightSet::default();
         for (&weight, &(id, value)) in &chosen {
-            let key = (group.job, value, weight);
-            group.weights_key.push(key);
-            if let Err(error) = self.replace(&mut set, key) {
-                self.jobs[group.job].fail(id, &error);
+            self.groups[invoke].weights_key.push((self.serial, value, weight));
+            self.job.at_node = Some(id);
+            if dry {
+                continue;
+            }
+            if let Err(error) = self.replace(&mut set, (value, weight), loaded) {
+                self.job.fail(id, &error);
             }
         }
-        group.weights = (!chosen.is_empty()).then(|| Arc::new(set));
+        self.groups[invoke].weights = (!chosen.is_empty()).then(|| Arc::new(set));
         for instance in ids.into_iter().map(|id| (OUTSIDE, id)) {
-            if !self.jobs[group.job].is_lost(instance) {
-                self.jobs[group.job].applied(instance);
+            if !self.job.is_lost(instance) {
+                self.job.applied(instance);
             }
         }
     }
 
     /// Puts a value into a weight's place: the same weight as before, where another invoke still runs with it.
-    fn replace(&mut self, set: &mut WeightSet, key: SetWeight) -> Result<(), OperationError> {
-        let (job, value, weight) = key;
-        if self.dry {
-            return Ok(());
-        }
+    fn replace(
+        &mut self,
+        set: &mut WeightSet,
+        key: (Value, WeightId),
+        loaded: &Loaded,
+    ) -> Result<(), OperationError> {
+        let (value, weight) = key;
         if let Some(known) = self.replaced.get(&key).and_then(|(known, _)| known.upgrade()) {
             set.insert(weight, known);
             return Ok(());
         }
-        let tensor = self.jobs[job].value(value, OUTSIDE);
+        let tensor = self.job.value(value, OUTSIDE);
         let tensor = tensor.ok_or_else(|| OperationError::new("the value is not there"))?;
         // The numbers, and once more in the form that runs.
-        if !self.jobs[job].has_room_for((tensor.elements() as u64).saturating_mul(8)) {
+        if !self.job.has_room_for((tensor.elements() as u64).saturating_mul(8)) {
             return Ok(());
         }
-        let made = Arc::new(weights::replaced(self.model, weight.0 as usize, &tensor)?);
+        let made = Arc::new(weights::replaced(&loaded.model, weight.0 as usize, &tensor)?);
         let bytes = made.bytes() as u64;
-        self.jobs[job].hold(bytes);
+        self.job.hold(bytes);
         self.replaced.insert(key, (Arc::downgrade(&made), bytes));
         set.insert(weight, made);
         Ok(())
@@ -154,11 +165,11 @@ impl Interleaver<'_, '_> {
 
     /// Weights with which nobody runs any more are free.
     pub(super) fn free_weights(&mut self) {
-        let (replaced, jobs) = (&mut self.replaced, &mut *self.jobs);
-        replaced.retain(|&(job, ..), (weight, bytes)| {
+        let (replaced, job) = (&mut self.replaced, &mut self.job);
+        replaced.retain(|_, (weight, bytes)| {
             let held = weight.strong_count() > 0;
             if !held {
-                jobs[job].let_go(*bytes);
+                job.let_go(*bytes);
             }
             held
         });
@@ -166,7 +177,7 @@ impl Interleaver<'_, '_> {
 
     /// The stops of a group's current step.
     pub(super) fn stops_of(&self, group: &Group) -> Vec<Instance> {
-        let program = self.jobs[group.job].program;
+        let program = &self.job.program;
         let (step, total) = (group.step, group.total_steps());
         let chosen =
             group.asked.stops.iter().filter(|(owner, _)| match &program.program.node(**owner).kind {
@@ -177,40 +188,35 @@ impl Interleaver<'_, '_> {
     }
 
     fn can_decide(&self, group: &Group) -> bool {
-        let job = &self.jobs[group.job];
+        let job = &self.job;
         self.stops_of(group).into_iter().all(|stop| job.is_ready(stop))
     }
 
     /// Ends the prompts that the program stops at this step.
-    fn decide(&mut self, group: &mut Group) {
-        for stop in self.stops_of(group) {
-            let job = &mut self.jobs[group.job];
-            let NodeKind::Stop { when, .. } = &job.program.program.node(stop.1).kind else { continue };
+    fn decide(&mut self, invoke: usize, ground: Ground<'_>, pool: &mut BufferPool) {
+        for stop in self.stops_of(&self.groups[invoke]) {
+            let Self { job, groups, .. } = self;
+            let NodeKind::Stop { when, .. } = job.program.program.node(stop.1).kind else { continue };
             if job.is_lost(stop) {
                 continue;
             }
-            let when = job.value(*when, stop.0);
+            job.at_node = Some(stop.1);
+            let when = job.value(when, stop.0);
             job.applied(stop);
             // In a dry run no stop is taken to hold.
             let Some(when) = when else { continue };
-            match stopped(&when, group.prompts.len()) {
+            let prompts = &mut groups[invoke].prompts;
+            match stopped(&when, prompts.len()) {
                 Err(error) => job.fail(stop.1, &error),
                 Ok(stopped) => {
-                    for (prompt, _) in group.prompts.iter_mut().zip(stopped).filter(|(_, stopped)| *stopped) {
+                    for (prompt, _) in prompts.iter_mut().zip(stopped).filter(|(_, stopped)| *stopped) {
                         prompt.finished = true;
                         prompt.sequence = None;
                     }
                 }
             }
         }
-        self.go_on(group);
-    }
-
-    /// A value of a job never comes.
-    pub(super) fn lose(&mut self, job: usize, instance: Instance) {
-        let program = self.jobs[job].program;
-        let evaluator = Evaluator { models: self.models, program };
-        self.jobs[job].lose(instance, &evaluator, self.pool);
+        self.go_on(invoke, ground, pool);
     }
 }
 

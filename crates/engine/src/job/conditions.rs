@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use pellucid_graph::{NodeId, NodeKind, Value};
 
 use super::{Instance, Job, OUTSIDE};
-use crate::nodes::Evaluator;
+use crate::loaded::Loaded;
 use crate::slots::BufferPool;
 
 impl Job<'_> {
@@ -51,10 +51,10 @@ impl Job<'_> {
     }
 
     /// A value never comes: nor does anything that reads it. A setter of such a value sets nothing.
-    pub fn lose(&mut self, instance: Instance, evaluator: &Evaluator<'_>, pool: &mut BufferPool) {
+    pub fn lose(&mut self, instance: Instance, models: &[Loaded], pool: &mut BufferPool) {
         let mut ready = BTreeSet::new();
         self.lose_quietly(instance, &mut ready);
-        self.run_ready(ready, evaluator, pool);
+        self.run_ready(ready, models, pool);
     }
 
     /// The same; what can run then is put into `ready`: the value of two branches when one of them is lost.

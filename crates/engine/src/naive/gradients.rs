@@ -24,7 +24,7 @@ type Result<T> = std::result::Result<T, OperationError>;
 pub(super) struct Back {
     of: Value,
     seed: Tensor,
-    /// Everything that the value is computed from.
+    /// Everything that the value is computed from, but what never came.
     ancestors: BTreeSet<NodeId>,
     targets: Vec<NodeId>,
     cotangents: HashMap<NodeId, Vec<Option<Tensor>>>,
@@ -81,6 +81,14 @@ impl Naive<'_> {
         }
     }
 
+    /// Whether a gradient is asked of, or written to, a value that never came.
+    pub(super) fn is_gradient_of_lost(&self, target: NodeId) -> bool {
+        match self.program.program.node(target).kind.gradient() {
+            Some((_, GradientOf::Value(value))) => self.is_lost(value.node),
+            _ => false,
+        }
+    }
+
     fn begin_back(&mut self, backward: NodeId) -> Result<()> {
         let program = self.program;
         let NodeKind::Backward { of, cotangent } = program.program.node(backward).kind else { return Ok(()) };
@@ -95,7 +103,7 @@ impl Naive<'_> {
         let trace = program.nodes[backward.index()].trace;
         let (mut ancestors, mut open) = (BTreeSet::new(), vec![of.node]);
         while let Some(id) = open.pop() {
-            if !ancestors.insert(id) {
+            if self.is_lost(id) || !ancestors.insert(id) {
                 continue;
             }
             match &program.program.node(id).kind {
@@ -117,7 +125,8 @@ impl Naive<'_> {
         let targets = program.program.nodes.iter().enumerate().filter(|(position, node)| {
             program.nodes[*position].needed && node.kind.gradient().is_some_and(|(of, _)| of == backward)
         });
-        let targets = targets.map(|(position, _)| NodeId(position as u32)).collect();
+        let targets = targets.map(|(position, _)| NodeId(position as u32));
+        let targets = targets.filter(|target| !self.is_gradient_of_lost(*target)).collect();
         let back = Back {
             of,
             seed,
@@ -199,8 +208,9 @@ impl Naive<'_> {
             let known = self.known(*value)?;
             let Some(cotangent) = cotangents.get_mut(value.output as usize) else { continue };
             if let NodeKind::SetGrad { value, .. } = kind {
-                let given = self.demand(*value)?;
-                *cotangent = Some(sums::fit(&given, known.shape(), known.dtype())?);
+                if let Some(given) = self.demand(*value)? {
+                    *cotangent = Some(sums::fit(&given, known.shape(), known.dtype())?);
+                }
             } else {
                 let gradient = match cotangent {
                     Some(cotangent) => sums::given_out(cotangent, known.dtype())?,
@@ -213,10 +223,13 @@ impl Naive<'_> {
         Ok(cotangents)
     }
 
-    /// A value, computed now if it was not yet.
-    fn demand(&mut self, value: Value) -> Result<Tensor> {
+    /// A value, computed now if it was not yet; none: it never comes.
+    fn demand(&mut self, value: Value) -> Result<Option<Tensor>> {
         self.need((OUTSIDE, value.node)).map_err(|error| OperationError::new(error.to_string()))?;
-        self.known(value)
+        match self.is_lost(value.node) {
+            true => Ok(None),
+            false => self.known(value).map(Some),
+        }
     }
 
     /// What a node brings to each value that it reads.
@@ -414,10 +427,11 @@ impl Naive<'_> {
             }
             self.ensure(&mut walk.state, slot);
             if let NodeKind::SetGrad { value, .. } = kind {
-                let given = self.demand(*value)?;
-                let axes = &self.model.spec().hook_points[point].shape;
-                let given = view::fit(&given, axes, DType::F32, &rectangle)?;
-                view::write(&mut walk.state, slot, layout, &rectangle, &given, u64::MAX)?;
+                if let Some(given) = self.demand(*value)? {
+                    let axes = &self.model.spec().hook_points[point].shape;
+                    let given = view::fit(&given, axes, DType::F32, &rectangle)?;
+                    view::write(&mut walk.state, slot, layout, &rectangle, &given, u64::MAX)?;
+                }
             } else {
                 let read = view::read(&walk.state, slot, layout, &rectangle)?;
                 let gradient = sums::given_out(&read, DType::F32)?;
@@ -427,7 +441,7 @@ impl Naive<'_> {
         Ok(())
     }
 
-    /// The setters of an invoke at a stage, and the getters that matter, in program order.
+    /// The setters of an invoke at a stage that set something, and the getters that matter, in program order.
     fn touches_at(&mut self, backward: NodeId, invoke: usize, stage: usize) -> Result<Vec<NodeId>> {
         let program = self.program;
         let touches = self.walkers[invoke].touches.clone().into_iter();
@@ -437,7 +451,8 @@ impl Naive<'_> {
             NodeKind::Get(_) => back.ancestors.contains(id),
             _ => true,
         };
-        Ok(at.into_iter().filter(matters).collect())
+        let at: Vec<NodeId> = at.into_iter().filter(matters).collect();
+        Ok(at.into_iter().filter(|id| !self.is_lost(*id)).collect())
     }
 
     fn ensure(&self, state: &mut PassState, slot: Slot) {

@@ -83,7 +83,10 @@ fn each<T>(
 ) -> Result<Vec<T>> {
     let count = batch.count();
     (0..count)
-        .map(|place| work(&batch.matrix(place)).map_err(|error| fault(call, error, place, count)))
+        .map(|place| {
+            pellucid_kernels::pool::checkpoint();
+            work(&batch.matrix(place)).map_err(|error| fault(call, error, place, count))
+        })
         .collect()
 }
 

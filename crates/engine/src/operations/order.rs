@@ -57,6 +57,7 @@ fn singles(elements: &[f32], length: usize, count: usize, descending: bool) -> V
     let mut found = Vec::with_capacity(elements.len() / length.max(1) * count);
     let mut keys: Vec<u64> = Vec::with_capacity(length);
     for row in elements.chunks_exact(length.max(1)) {
+        pellucid_kernels::pool::checkpoint();
         keys.clear();
         keys.extend(
             row.iter().enumerate().map(|(place, &element)| u64::from(key(element)) << 32 | place as u64),
@@ -71,6 +72,7 @@ fn singles(elements: &[f32], length: usize, count: usize, descending: bool) -> V
 fn general<N: Number>(elements: &[N], length: usize, count: usize, descending: bool) -> Vec<i64> {
     let mut found = Vec::with_capacity(elements.len() / length.max(1) * count);
     for row in elements.chunks_exact(length.max(1)) {
+        pellucid_kernels::pool::checkpoint();
         let mut places: Vec<usize> = (0..length).collect();
         first(&mut places, count, |&a, &b| {
             let order = compare(row[a], row[b]);

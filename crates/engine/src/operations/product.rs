@@ -2,7 +2,7 @@
 //!
 //! An element's sum runs over the contracted dimension in order, whatever the number of rows or matrices.
 
-use pellucid_kernels::WeightLayout;
+use pellucid_kernels::{WeightLayout, pool};
 
 use super::Result;
 use super::arguments::{Call, Operand};
@@ -66,6 +66,7 @@ pub(super) fn multiply<N: Number>(left: &[N], right: &[N], layout: Layout, out: 
         return;
     }
     for (row, sums) in left.chunks_exact(inner).zip(out.chunks_exact_mut(columns)) {
+        pool::checkpoint();
         match layout {
             Layout::InnerFirst => {
                 for (&factor, line) in row.iter().zip(right.chunks_exact(columns)) {

@@ -25,6 +25,7 @@ mod walker;
 pub(crate) mod way;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use pellucid_graph::check::GradientPlan;
 use pellucid_graph::{GradientOf, NodeId, NodeKind};
@@ -33,7 +34,6 @@ use pellucid_models::Model;
 use crate::error::{EngineError, Interruption};
 use crate::job::{Job, OUTSIDE};
 use crate::loaded::Loaded;
-use crate::nodes::Evaluator;
 use crate::operations::{OperationError, gradients};
 use crate::pass::Schedule;
 use crate::slots::BufferPool;
@@ -80,7 +80,9 @@ pub(crate) struct Desk<'d, 'a> {
     pub schedule: &'d Schedule,
     pub job: &'d mut Job<'a>,
     pub pool: &'d mut BufferPool,
-    pub plan: &'a GradientPlan,
+    /// When it has to make way for others.
+    pub until: Option<Instant>,
+    pub plan: &'d GradientPlan,
     /// The setters of each invoke, in program order.
     pub setters: &'d BTreeMap<usize, Vec<NodeId>>,
     values: &'d mut Values,
@@ -89,16 +91,19 @@ pub(crate) struct Desk<'d, 'a> {
 impl Desk<'_, '_> {
     /// Gives a gradient to its node, and runs what can run then.
     fn deliver(&mut self, target: NodeId, gradient: Tensor) {
-        let program = self.job.program;
-        let evaluator = Evaluator { models: self.models, program };
-        self.job.deliver((OUTSIDE, target), vec![gradient], &evaluator, self.pool);
+        self.job.deliver((OUTSIDE, target), vec![gradient], self.models, self.pool);
+    }
+
+    /// Whether its time is over for now.
+    fn is_late(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
     }
 }
 
 /// One `backward` on its way.
-pub(crate) struct WayBack<'a> {
-    pub job: usize,
-    plan: &'a GradientPlan,
+pub(crate) struct WayBack {
+    /// The place of its plan in the program's.
+    plan: usize,
     values: Values,
     walkers: Vec<Walker>,
     /// Gradients of nodes' own values, by node; those of getters are read and written where they are passed.
@@ -116,19 +121,22 @@ pub(crate) struct Lent<'d, 'a> {
     pub schedule: &'d Schedule,
     pub job: &'d mut Job<'a>,
     pub pool: &'d mut BufferPool,
+    /// When it has to make way for others; none: it need not.
+    pub until: Option<Instant>,
 }
 
-impl<'a> WayBack<'a> {
-    /// A `backward` whose value is there, with the ways of its trace's invokes.
+impl WayBack {
+    /// A `backward` whose value is there, by its plan's place, with the ways of its trace's invokes.
     pub fn begin<'t>(
-        job: usize,
-        plan: &'a GradientPlan,
+        number: usize,
         ways: &Ways,
         trail: &'t dyn Fn(usize) -> Option<Trail<'t>>,
         setters: BTreeMap<usize, Vec<NodeId>>,
-        lent: &mut Lent<'_, 'a>,
-    ) -> Result<WayBack<'a>, Failure> {
-        let program = lent.job.program;
+        lent: &mut Lent<'_, '_>,
+    ) -> Result<WayBack, Failure> {
+        let program = lent.job.program.clone();
+        let plan = program.gradients.get(number);
+        let plan = plan.ok_or_else(|| Failure::Internal("a way back without its plan".into()))?;
         let NodeKind::Backward { of, cotangent } = program.program.node(plan.backward).kind else {
             return Err(Failure::Internal("a way back without its node".into()));
         };
@@ -154,6 +162,14 @@ impl<'a> WayBack<'a> {
             }
         };
         lent.job.applied((OUTSIDE, plan.backward));
+        // A value that never came has no gradient: whoever waits for it goes on without.
+        for &target in &plan.targets {
+            if let Some((_, GradientOf::Value(value))) = program.program.node(target).kind.gradient()
+                && lent.job.is_lost((OUTSIDE, value.node))
+            {
+                lent.job.lose((OUTSIDE, target), lent.models, lent.pool);
+            }
+        }
         let mut targets: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
         let trace = program.nodes[plan.backward.index()].trace;
         for &target in &plan.targets {
@@ -173,6 +189,7 @@ impl<'a> WayBack<'a> {
                 schedule: lent.schedule,
                 job: lent.job,
                 pool: lent.pool,
+                until: lent.until,
                 plan,
                 setters: &setters,
                 values: &mut values,
@@ -183,7 +200,7 @@ impl<'a> WayBack<'a> {
                 }
             }
         }
-        Ok(WayBack { job, plan, values, walkers, targets, setters, open: VecDeque::new() })
+        Ok(WayBack { plan: number, values, walkers, targets, setters, open: VecDeque::new() })
     }
 
     /// Whether everything that was asked for has been given.
@@ -191,26 +208,26 @@ impl<'a> WayBack<'a> {
         job.failed.is_some() || (self.walkers.is_empty() && self.open.is_empty() && self.values.is_empty())
     }
 
-    /// Its plan.
-    pub fn plan(&self) -> &'a GradientPlan {
+    /// Its plan's place in the program's.
+    pub fn plan(&self) -> usize {
         self.plan
-    }
-
-    /// The gradient that it waits for: a `set_grad` whose value is not there.
-    pub fn waits_at(&self) -> NodeId {
-        self.plan.targets.first().copied().unwrap_or(self.plan.backward)
     }
 
     /// Goes on as far as it can. Whether it got anywhere.
     pub fn advance<'t>(
         &mut self,
         trail: &'t dyn Fn(usize) -> Option<Trail<'t>>,
-        lent: &mut Lent<'_, 'a>,
+        lent: &mut Lent<'_, '_>,
     ) -> bool {
         let mut moved = false;
         loop {
             match self.once(trail, lent) {
-                Ok(true) if lent.job.failed.is_none() => moved = true,
+                Ok(true) if lent.job.failed.is_none() => {
+                    moved = true;
+                    if lent.until.is_some_and(|until| Instant::now() >= until) {
+                        return true;
+                    }
+                }
                 Ok(_) => return moved,
                 Err(Failure::Node(id, error)) => {
                     lent.job.fail(id, &error);
@@ -227,20 +244,23 @@ impl<'a> WayBack<'a> {
     fn once<'t>(
         &mut self,
         trail: &'t dyn Fn(usize) -> Option<Trail<'t>>,
-        lent: &mut Lent<'_, 'a>,
+        lent: &mut Lent<'_, '_>,
     ) -> Outcome {
         let mut moved = false;
+        let program = lent.job.program.clone();
+        let plan = program.gradients.get(self.plan);
+        let plan = plan.ok_or_else(|| Failure::Internal("a way back without its plan".into()))?;
         let mut desk = Desk {
             models: lent.models,
             model: lent.model,
             schedule: lent.schedule,
             job: lent.job,
             pool: lent.pool,
-            plan: self.plan,
+            until: lent.until,
+            plan,
             setters: &self.setters,
             values: &mut self.values,
         };
-        let program = desk.job.program;
         while let Some(complete) =
             desk.values.next_complete(|id| program.nodes[id.index()].outputs.len().max(1))?
         {
@@ -248,6 +268,9 @@ impl<'a> WayBack<'a> {
             moved = true;
         }
         for _ in 0..self.open.len() {
+            if moved && desk.is_late() {
+                return Ok(true);
+            }
             let Some(((id, mut cotangents), done)) = self.open.pop_front() else { break };
             let targets = self.targets.get(&id).map_or(&[][..], Vec::as_slice);
             let reached = targets_of_value(targets, done, &mut cotangents, &mut desk)?;
@@ -282,7 +305,7 @@ fn targets_of_value(
     cotangents: &mut [Option<Tensor>],
     desk: &mut Desk<'_, '_>,
 ) -> Result<usize, Failure> {
-    let program = desk.job.program;
+    let program = desk.job.program.clone();
     while let Some(&target) = targets.get(done) {
         if desk.job.is_lost((OUTSIDE, target)) {
             done += 1;
@@ -323,7 +346,7 @@ fn targets_of_value(
 /// Goes back through one node: its cotangent is finished.
 fn node(id: NodeId, mut cotangents: Vec<Option<Tensor>>, desk: &mut Desk<'_, '_>) -> Result<(), Failure> {
     let failed = |error| Failure::at(id, error);
-    let program = desk.job.program;
+    let program = desk.job.program.clone();
     match &program.program.node(id).kind {
         NodeKind::Get(_) => {
             let cotangent = if cotangents.is_empty() { None } else { cotangents.swap_remove(0) };

@@ -151,6 +151,9 @@ impl Walker {
         let list = desk.model.stages();
         let mut moved = false;
         while !self.is_done() {
+            if moved && desk.is_late() {
+                return Ok(true);
+            }
             let number = self.at - 1;
             let stage = &list.stages[number];
             if let Kernel::Hook { point, layout } = stage.kernel {
@@ -325,7 +328,7 @@ impl Hook {
 
 /// The versions at each hook stage of an invoke that a `backward` has to do with.
 fn stops(invoke: usize, way: &Way, desk: &Desk<'_, '_>) -> BTreeMap<usize, Vec<Stop>> {
-    let program = desk.job.program;
+    let program = &desk.job.program;
     let trace = program.nodes[desk.plan.backward.index()].trace;
     let stage = |id: NodeId| {
         let checked = &program.nodes[id.index()];

@@ -85,7 +85,7 @@ impl Ways {
 /// Where gradients enter and leave each invoke's pass: the stages of hook points.
 #[derive(Default)]
 struct Ends {
-    /// By invoke: what is written, or asked for; and what is read.
+    /// By invoke: where values are set, or gradients asked for; and where values are read, or gradients written.
     by_invoke: BTreeMap<usize, (BTreeSet<usize>, BTreeSet<usize>)>,
 }
 
@@ -117,7 +117,12 @@ impl Ends {
                 None => continue,
             };
             if let Some(stage) = stage(id) {
-                self.by_invoke.entry(address.invoke).or_default().0.insert(stage);
+                let (starts, ends) = self.by_invoke.entry(address.invoke).or_default();
+                starts.insert(stage);
+                // What is written there goes on, whether or not anything came there from the loss.
+                if matches!(program.program.node(target).kind, NodeKind::SetGrad { .. }) {
+                    ends.insert(stage);
+                }
             }
         }
     }

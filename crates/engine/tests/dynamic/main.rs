@@ -1,10 +1,11 @@
-//! What depends on values and what stands in for parts of the model: stops, skips, weights that are set.
+//! What depends on values and what stands in for parts of the model: stops, skips, weights that are set; and gradients beside it.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod conditions;
 mod edits;
 mod failures;
+mod gradients;
 mod models;
 mod skips;
 mod stops;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use pellucid_engine::{Engine, Tensor};
 use pellucid_graph::Program;
-use pellucid_models::Model;
+use pellucid_models::{Model, ModelOptions};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
@@ -267,4 +267,34 @@ impl Tally {
         }
         std::mem::take(&mut self.failures)
     }
+}
+
+/// Every golden model, and variations of some that the golden ones lack.
+pub fn engines() -> Vec<(String, Engine)> {
+    let only = std::env::var("PELLUCID_MODEL").ok();
+    let mut engines: Vec<(String, Engine)> = Vec::new();
+    for name in model_names() {
+        if only.as_ref().is_none_or(|only| *only == name) {
+            engines.push((name.clone(), Golden::open(&name).engine()));
+        }
+    }
+    for (name, base, changes) in [
+        ("one layer, one head", "gpt2", r#"{"n_layer":1,"n_head":1}"#),
+        ("one key head, window of 2", "mistral", r#"{"num_key_value_heads":1,"sliding_window":2}"#),
+        ("two layers, window of 3", "gemma3", r#"{"num_hidden_layers":2,"sliding_window":3}"#),
+    ] {
+        if only.as_ref().is_some_and(|only| only != name) {
+            continue;
+        }
+        let config = std::fs::read(folder().join(base).join("config.json")).unwrap();
+        let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        let changes: serde_json::Value = serde_json::from_str(changes).unwrap();
+        for (key, value) in changes.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        config["initializer_range"] = 0.2.into();
+        let model = Model::random(config, 11, &ModelOptions::default()).unwrap();
+        engines.push((name.to_owned(), Engine::new(Arc::new(model))));
+    }
+    engines
 }

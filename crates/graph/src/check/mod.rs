@@ -16,6 +16,7 @@
 
 mod gradients;
 mod guards;
+mod meetings;
 mod names;
 mod order;
 mod price;
@@ -70,6 +71,8 @@ pub struct CheckedNode {
     pub steps: Option<NodeId>,
     /// Whether a save, a log or a setter needs it.
     pub needed: bool,
+    /// Floating-point operations that it takes to run once, at most; of a node that is not needed 0.
+    pub flops: u64,
 }
 
 /// Checks a program against a model. Every fault is reported, up to [`limits::FAULTS`].
@@ -105,7 +108,8 @@ pub fn check_models(program: Program, models: &[(&str, &SpecIndex<'_>)]) -> Resu
         checker.use_of();
     }
     if checker.faults.is_empty() {
-        let price = checker.price();
+        let (price, flops) = checker.price();
+        checker.nodes.iter_mut().zip(flops).for_each(|(node, flops)| node.flops = flops);
         let (nodes, mut gradients) = (checker.nodes, checker.gradients);
         gradients.iter_mut().for_each(|plan| plan.targets.retain(|target| nodes[target.index()].needed));
         Ok(CheckedProgram { program, nodes, gradients, price })
@@ -120,6 +124,30 @@ pub(crate) fn type_of(
     models: &[(&str, &SpecIndex<'_>)],
     value: Value,
 ) -> Option<TensorType> {
+    typed(program, models).nodes.get(value.node.index())?.outputs.get(value.output as usize).cloned()
+}
+
+/// The types of the values of a node that its author calls by that name, of a program that may be written only in part:
+/// whether it can run is not asked. Of a node that stands for many, those of the first.
+///
+/// # Errors
+/// What is wrong with the program, where that leaves the node without types.
+pub fn types_of(
+    program: &Program,
+    models: &[(&str, &SpecIndex<'_>)],
+    name: &str,
+) -> Result<Vec<TensorType>, Faults> {
+    let checker = typed(program, models);
+    let place = program.nodes.iter().position(|node| node.label() == name);
+    match place.and_then(|place| checker.nodes.get(place)) {
+        Some(node) if !node.outputs.is_empty() => Ok(node.outputs.clone()),
+        _ if !checker.faults.is_empty() => Err(Faults(checker.faults)),
+        _ => Err(Fault::new(format!("{} has no value", quote(name))).into()),
+    }
+}
+
+/// What names and types of a program can be found out.
+fn typed<'a>(program: &'a Program, models: &'a [(&'a str, &'a SpecIndex<'a>)]) -> Checker<'a> {
     let mut checker = Checker {
         program,
         models,
@@ -132,7 +160,7 @@ pub(crate) fn type_of(
     checker.structure();
     checker.names();
     checker.types();
-    checker.nodes.get(value.node.index())?.outputs.get(value.output as usize).cloned()
+    checker
 }
 
 /// The state of one check.

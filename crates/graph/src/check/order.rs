@@ -1,7 +1,8 @@
 //! Soundness in time.
 //!
 //! For each invoke, the hook points that a program touches form a chain: by step, then by place in the schedule, then by
-//! program order. A touch depends on every setter before it in its chain, and a setter on its value. A `backward` runs the
+//! program order. A body of `steps` stands there at its first step, and at others where it meets what else the generation has
+//! ([`super::meetings`]). A touch depends on every setter before it in its chain, and a setter on its value. A `backward` runs the
 //! chains in reverse: a version's gradient depends on those of later versions and on what its getters' values went into.
 //! A program is sound when this graph has no cycle, whatever the order of invokes. A cycle through one invoke alone is an
 //! edit set from something computed later; both places are named. A longer one is printed as the chain it is.
@@ -24,8 +25,8 @@ const AFTER: usize = usize::MAX;
 /// Edits whose dependencies are walked one by one for a message; the rest of a bad program's are counted.
 const EXPLAINED: usize = 16;
 
-/// What must happen before what. The program's nodes come first, by their ids; behind them the gradients that a `backward`
-/// computes on its way.
+/// What must happen before what. The program's nodes come first, by their ids; behind them those of bodies at further steps,
+/// and the gradients that a `backward` computes on its way.
 struct Events {
     successors: Vec<Vec<usize>>,
     predecessors: Vec<Vec<usize>>,
@@ -77,7 +78,7 @@ struct Stop {
 }
 
 impl Checker<'_> {
-    /// The event of a node that touches an invoke: the invoke, and when. Inside `steps`, at the body's first step.
+    /// The event of a node that touches an invoke, or reads its tokens: the invoke, and when. Inside `steps`, at the body's first step.
     pub(super) fn event(&self, id: NodeId) -> Option<(usize, Event)> {
         let checked = &self.nodes[id.index()];
         let (invoke, step, moment) = match &self.program.node(id).kind {
@@ -87,6 +88,8 @@ impl Checker<'_> {
             NodeKind::Skip { invoke, step, .. } => (*invoke, *step, checked.place?.saturating_add(1)),
             NodeKind::SetWeight { invoke, .. } => (*invoke, None, BEFORE),
             NodeKind::Stop { invoke, .. } => (*invoke, None, AFTER),
+            // After everything.
+            NodeKind::Generated(invoke) => (*invoke, Some(u64::MAX), AFTER),
             _ => return None,
         };
         let first = checked.steps.map(|owner| match &self.program.node(owner).kind {
@@ -114,25 +117,40 @@ impl Checker<'_> {
     pub(super) fn order(&mut self) {
         let count = self.program.nodes.len();
         let mut events = Events::new(count);
-        let mut chains: HashMap<Chain, Vec<Event>> = HashMap::new();
+        // The touches of each invoke, each with its place among the events.
+        let mut chains: HashMap<Chain, Vec<(Event, usize)>> = HashMap::new();
         for position in 0..count {
             let id = NodeId(position as u32);
             for value in self.waits_for(id) {
                 events.edge(value.node.index(), position);
             }
             if let Some((invoke, event)) = self.event(id) {
-                chains.entry((self.nodes[position].trace, invoke)).or_default().push(event);
+                chains.entry((self.nodes[position].trace, invoke)).or_default().push((event, position));
             }
         }
+        for meeting in self.meetings().into_values().flatten() {
+            let own: HashMap<NodeId, usize> = meeting.body.iter().map(|&id| (id, events.event(id))).collect();
+            for &id in &meeting.body {
+                for value in self.waits_for(id) {
+                    let read = own.get(&value.node).copied().unwrap_or(value.node.index());
+                    events.edge(read, own[&id]);
+                }
+                if let Some((invoke, (_, moment, _))) = self.event(id) {
+                    let chain = chains.entry((self.nodes[id.index()].trace, invoke)).or_default();
+                    chain.push(((meeting.step, moment, id), own[&id]));
+                }
+            }
+        }
+        let bodies = count..events.nodes.len();
         for chain in chains.values_mut() {
             chain.sort();
-            let mut last_setter: Option<NodeId> = None;
-            for &(_, _, id) in chain.iter() {
+            let mut last_setter: Option<usize> = None;
+            for &((_, _, id), event) in chain.iter() {
                 if let Some(setter) = last_setter {
-                    events.edge(setter.index(), id.index());
+                    events.edge(setter, event);
                 }
                 if self.changes(id) {
-                    last_setter = Some(id);
+                    last_setter = Some(event);
                 }
             }
         }
@@ -144,7 +162,10 @@ impl Checker<'_> {
         }
         let stuck = events.stuck();
         if stuck.contains(&true) {
-            self.explain(&stuck, &events);
+            // A node is stuck where it is at any step.
+            let mut nodes = stuck[..count].to_vec();
+            bodies.filter(|&event| stuck[event]).for_each(|event| nodes[events.nodes[event].index()] = true);
+            self.explain(&nodes, &stuck, &events);
         }
     }
 
@@ -227,15 +248,15 @@ impl Checker<'_> {
         written
     }
 
-    fn explain(&mut self, stuck: &[bool], events: &Events) {
-        let edits = (0..self.program.nodes.len()).filter(|&position| stuck[position]);
+    fn explain(&mut self, nodes: &[bool], stuck: &[bool], events: &Events) {
+        let edits = (0..nodes.len()).filter(|&position| nodes[position]);
         let edits = edits.map(|position| NodeId(position as u32));
         let kind = |id: &NodeId| &self.program.node(*id).kind;
         let edits: Vec<NodeId> =
             edits.filter(|id| self.changes(*id) || matches!(kind(id), NodeKind::SetGrad { .. })).collect();
         let before = self.faults.len();
         for &edit in edits.iter().take(EXPLAINED) {
-            if let Some(source) = self.later_source(edit, stuck) {
+            if let Some(source) = self.later_source(edit, nodes) {
                 let (set, read) = (self.described(edit), self.described(source));
                 let line = self
                     .program
@@ -344,7 +365,9 @@ impl Checker<'_> {
             NodeKind::SetWeight { invoke, parameter, .. } => {
                 ((format!("`{parameter}`"), *invoke, None), false)
             }
-            NodeKind::Stop { invoke, .. } => ((format!("`{}`", node.label()), *invoke, None), false),
+            NodeKind::Stop { invoke, .. } | NodeKind::Generated(invoke) => {
+                ((format!("`{}`", node.label()), *invoke, None), false)
+            }
             NodeKind::Grad { of, .. } | NodeKind::SetGrad { of, .. } => match of {
                 GradientOf::Hook(address) => (of_hook(address), true),
                 GradientOf::Value(value) => match &self.program.node(value.node).kind {

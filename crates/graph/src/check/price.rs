@@ -68,8 +68,10 @@ impl Waves {
 impl Checker<'_> {
     /// Floating-point operations and results are counted node by node. Bytes held at once follow the run: invokes pass in
     /// waves of as many tokens as share a pass, and a value is held from the wave that makes it to the last that reads it.
-    pub(super) fn price(&self) -> Price {
+    /// Gives the operations of each node beside it.
+    pub(super) fn price(&self) -> (Price, Vec<u64>) {
         let mut price = Price::default();
+        let mut flops = vec![0_u64; self.program.nodes.len()];
         let mut waves = Waves::default();
         let mut totals = vec![1_u64; self.program.nodes.len()];
         let mut of_invoke: HashMap<(NodeId, usize), usize> = HashMap::new();
@@ -140,7 +142,8 @@ impl Checker<'_> {
                 *last = wave.max(*last);
             }
             let repeats = self.repeats(id, checked.trace.map_or(1, |trace| totals[trace.index()]));
-            price.flops = price.flops.saturating_add(self.node_flops(id).saturating_mul(repeats));
+            flops[position] = self.node_flops(id);
+            price.flops = price.flops.saturating_add(flops[position].saturating_mul(repeats));
             if let NodeKind::Save(value) = &self.program.node(id).kind {
                 let saved = self.nodes[value.node.index()].outputs.get(value.output as usize);
                 let bytes = saved.map_or(0, |saved| saved.bytes(ASSUMED_LENGTH)).saturating_mul(repeats);
@@ -159,7 +162,7 @@ impl Checker<'_> {
             .values()
             .fold(0u64, |sum, constant| sum.saturating_add(constant.bytes.len() as u64));
         price.peak_bytes = waves.peak().saturating_add(constants).saturating_add(price.result_bytes);
-        price
+        (price, flops)
     }
 
     /// Going back takes about twice what going there took, and what it reads is kept: of the invokes that it goes through,

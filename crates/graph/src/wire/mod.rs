@@ -40,7 +40,7 @@ mod write;
 use std::collections::BTreeMap;
 
 use crate::fault::{Fault, Faults};
-use crate::program::Program;
+use crate::program::{Constant, Program};
 
 pub use layout::pretty;
 pub use schema::schema;
@@ -59,6 +59,25 @@ impl Program {
     /// travel in a safetensors file.
     pub fn from_json(bytes: &[u8]) -> Result<Program, Faults> {
         read_program::read(bytes, BTreeMap::new())
+    }
+
+    /// Reads a program from its JSON, and from what holds its constants beside it.
+    ///
+    /// ```
+    /// use pellucid_graph::{DType, Program, program::Constant};
+    ///
+    /// let text = br#"{ "pellucid": 1, "body": [{ "op": "constant", "name": "c", "key": "k" }] }"#;
+    /// let constant = Constant { dtype: DType::U8, shape: vec![2], bytes: vec![1, 2] };
+    /// assert!(Program::from_json(text).is_err());
+    /// let program = Program::from_json_with(text, [("k".to_owned(), constant)].into())?;
+    /// assert_eq!(Program::from_safetensors(&program.to_safetensors()?)?, program);
+    /// # Ok::<(), pellucid_graph::Faults>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Every fault that is found.
+    pub fn from_json_with(bytes: &[u8], constants: BTreeMap<String, Constant>) -> Result<Program, Faults> {
+        read_program::read(bytes, constants)
     }
 
     /// The program as JSON in its canonical form, without white space. Constants are named, not held: see

@@ -10,6 +10,7 @@ pub mod dice;
 mod dynamic;
 mod gradients;
 mod operations;
+pub mod outcomes;
 pub mod regions;
 pub mod sessions;
 

@@ -1,0 +1,173 @@
+//! Programs' own operations that take long: they run between passes, as many as are worth about half a pass; one that takes
+//! longer than a pass may runs beside them, on a thread of its own.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use pellucid_kernels::{Isa, pool};
+
+use super::guard::said;
+use super::{Interleaver, milliseconds};
+use crate::job::{Instance, Task};
+use crate::loaded::Loaded;
+use crate::operations::OperationError;
+use crate::serve::Waiting;
+use crate::slots::BufferPool;
+use crate::tensor::Tensor;
+
+/// Threads beside the one that runs passes.
+pub(crate) struct Helpers<'e> {
+    tasks: Sender<Sent<'e>>,
+    done: Receiver<Done>,
+}
+
+/// A node that runs on another thread.
+struct Sent<'e> {
+    /// The program's number.
+    serial: u64,
+    task: Task<'e>,
+    /// Set when nobody waits for it any more.
+    stop: Arc<AtomicBool>,
+}
+
+/// A node that has run on another thread.
+struct Done {
+    /// The program's number.
+    serial: u64,
+    instance: Instance,
+    /// What it gave; or what it said when it panicked.
+    outputs: Result<Result<Vec<Tensor>, OperationError>, String>,
+    milliseconds: f64,
+}
+
+impl<'e> Helpers<'e> {
+    /// So many threads, which end when this is dropped. Their kernels run on one thread each, by this thread's
+    /// instruction-set path: what they give is the same to the bit.
+    pub fn start<'scope>(
+        scope: &'scope Scope<'scope, 'e>,
+        models: &'e [Loaded],
+        threads: usize,
+    ) -> Helpers<'e>
+    where
+        'e: 'scope,
+    {
+        let (tasks, queue) = channel::<Sent<'e>>();
+        let (report, done) = channel();
+        let (queue, isa) = (Arc::new(Mutex::new(queue)), Isa::current());
+        for _ in 0..threads {
+            let (queue, report) = (queue.clone(), report.clone());
+            scope.spawn(move || {
+                let mut buffers = BufferPool::default();
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok(Sent { serial, task, stop }) = next else { return };
+                    let started = Instant::now();
+                    let run =
+                        || isa.scope(|| pool::with_threads(1, || task.run(models, &mut buffers, &stop)));
+                    let outputs =
+                        catch_unwind(AssertUnwindSafe(run)).map_err(|payload| said(payload.as_ref()));
+                    let (instance, ms) = (task.instance, milliseconds(started.elapsed()));
+                    drop(task);
+                    if report.send(Done { serial, instance, outputs, milliseconds: ms }).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Helpers { tasks, done }
+    }
+}
+
+impl Interleaver<'_> {
+    /// Runs what programs have left for between passes, by whose turn it is, until about half a pass's time is over; and
+    /// takes what other threads have done.
+    pub(super) fn run_deferred(&mut self, order: &mut dyn FnMut(&mut [Waiting])) {
+        while let Some(done) = self.helpers.as_ref().and_then(|helpers| helpers.done.try_recv().ok()) {
+            self.take_back(done);
+        }
+        let most = self.budget.milliseconds.unwrap_or(f64::INFINITY);
+        let mut left = most / 2.0;
+        loop {
+            let waiting = self
+                .members
+                .iter()
+                .enumerate()
+                .filter(|(_, member)| member.job.failed.is_none() && member.job.has_deferred());
+            let waiting: Vec<usize> = waiting.map(|(place, _)| place).collect();
+            let Some(&place) = self.in_turn(waiting.into_iter(), order).first() else { return };
+            left -= self.run_one_deferred(place, most);
+            if left <= 0.0 {
+                return;
+            }
+        }
+    }
+
+    /// Runs one operation of a program, or sends it to another thread; gives back the milliseconds that it took here.
+    fn run_one_deferred(&mut self, place: usize, most: f64) -> f64 {
+        let Self { members, pool, ground, clock, helpers, .. } = self;
+        let (member, ground) = (&mut members[place], *ground);
+        member.job.check_budget();
+        let Some(mut task) = member.job.next_deferred() else { return 0.0 };
+        let (instance, flops, applies) = (task.instance, task.flops(), task.applies());
+        let estimated = clock.own(flops, applies);
+        member.usage.flops = member.usage.flops.saturating_add(flops);
+        member.usage.estimated_ms += estimated;
+        if let (true, Some(helpers)) = (estimated > most, helpers) {
+            let sent = Sent { serial: member.serial, task, stop: member.presence.gone() };
+            match helpers.tasks.send(sent) {
+                Ok(()) => {
+                    member.away += 1;
+                    return 0.0;
+                }
+                // Nobody is there to take it.
+                Err(unsent) => task = unsent.0.task,
+            }
+        }
+        let started = Instant::now();
+        member.job.at_node = Some(instance.1);
+        member.guarded(|member| {
+            let outputs = task.run(ground.models, pool, &member.job.stop);
+            drop(task);
+            member.job.check_budget();
+            member.deliver(instance, outputs, ground, pool);
+        });
+        let took = milliseconds(started.elapsed());
+        // What was stopped tells nothing.
+        if !applies && member.job.failed.is_none() {
+            clock.learn_own(flops, took);
+        }
+        member.usage.measured_ms += took;
+        took
+    }
+
+    /// Waits for other threads, not longer than that. Whether there was one to wait for.
+    pub fn wait_for_helpers(&mut self, most: Duration) -> bool {
+        if self.members.iter().all(|member| member.away == 0) {
+            return false;
+        }
+        if let Some(done) = self.helpers.as_ref().and_then(|helpers| helpers.done.recv_timeout(most).ok()) {
+            self.take_back(done);
+        }
+        true
+    }
+
+    /// Delivers what another thread has done, if its program is still there.
+    fn take_back(&mut self, done: Done) {
+        let Self { members, pool, ground, .. } = self;
+        let Some(member) = members.iter_mut().find(|member| member.serial == done.serial) else { return };
+        let ground = *ground;
+        member.away = member.away.saturating_sub(1);
+        member.usage.measured_ms += done.milliseconds;
+        member.job.at_node = Some(done.instance.1);
+        match done.outputs {
+            Ok(outputs) => {
+                member.guarded(|member| member.deliver(done.instance, outputs, ground, pool));
+            }
+            Err(message) => member.fail_by_panic(&message),
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What passes cost: floating-point operations by stages, and how long they take here.
+
+use pellucid_models::Model;
+use pellucid_models::stage::{Kernel, POSITIONS, TOKENS};
+
+use super::group::{Group, Place};
+
+/// What follows for costs from a model's list of stages: computed once for each model.
+#[derive(Debug)]
+pub(crate) struct Costs {
+    /// Operations of linear layers for one token, of all stages before each.
+    linear: Vec<u64>,
+    /// Operations of attention for one query and one key, of all stages before each.
+    attention: Vec<u64>,
+    /// Stages before which a pass can be cut at little cost: only one value of each token is alive there.
+    cuts: Vec<usize>,
+    /// The layer that each stage is in.
+    layers: Vec<u64>,
+    token_wise_from: usize,
+}
+
+/// Work of a pass, or of one invoke's part in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Work {
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Operations that one token alone would take: the weights that are read, twice.
+    pub weights: u64,
+}
+
+impl Costs {
+    pub fn new(model: &Model) -> Costs {
+        let list = model.stages();
+        let count = list.stages.len();
+        let (mut linear, mut attention) = (vec![0_u64; count + 1], vec![0_u64; count + 1]);
+        let mut last_use = vec![0; list.slots as usize];
+        let mut written = vec![usize::MAX; list.slots as usize];
+        for (number, stage) in list.stages.iter().enumerate() {
+            linear[number + 1] = linear[number];
+            attention[number + 1] = attention[number];
+            match &stage.kernel {
+                Kernel::Linear { weight, .. } => {
+                    let size: u64 =
+                        list.weights[weight.0 as usize].shape.iter().map(|&size| size as u64).product();
+                    linear[number + 1] += 2 * size;
+                }
+                Kernel::AttentionMixed(own) => {
+                    attention[number + 1] += 4 * (own.heads * own.head_size) as u64;
+                }
+                _ => {}
+            }
+            stage.inputs.iter().for_each(|slot| last_use[slot.0 as usize] = number);
+            stage.outputs.iter().for_each(|slot| written[slot.0 as usize] = number);
+        }
+        let alive = |stage: usize| {
+            (0..list.slots as usize)
+                .filter(|&slot| slot != TOKENS.0 as usize && slot != POSITIONS.0 as usize)
+                .filter(|&slot| written[slot] < stage && last_use[slot] >= stage)
+                .count()
+        };
+        let cuts = (1..list.token_wise_from.min(count)).filter(|&stage| alive(stage) == 1).collect();
+        let mut layers = vec![0; count];
+        for alias in &model.spec().aliases {
+            let layer = alias.alias.strip_prefix("layers.").and_then(|rest| rest.parse::<u64>().ok());
+            let module = model.spec().modules.iter().position(|module| module.path == alias.target);
+            if let (Some(layer), Some(module)) = (layer, module) {
+                layers.iter_mut().skip(list.modules[module].range.start).for_each(|own| *own = layer);
+            }
+        }
+        Costs { linear, attention, cuts, layers, token_wise_from: list.token_wise_from }
+    }
+
+    /// The layer that a stage is in, or the last before it.
+    pub fn layer(&self, stage: usize) -> u64 {
+        self.layers.get(stage).copied().unwrap_or(0)
+    }
+
+    /// What stages `from..to` of a pass cost for an invoke.
+    pub fn of(&self, group: &Group, from: usize, to: usize) -> Work {
+        let to = to.min(group.end).max(from);
+        let tokens = group.tokens() as u64;
+        let read =
+            group.columns.as_ref().map_or(tokens, |columns| (columns.len() * group.prompts.len()) as u64);
+        let linear = |from: usize, to: usize| self.linear[to.max(from)] - self.linear[from];
+        let narrow = self.token_wise_from.clamp(from, to);
+        let flops = linear(from, narrow)
+            .saturating_mul(tokens)
+            .saturating_add(linear(narrow, to).saturating_mul(read.min(tokens)))
+            .saturating_add((self.attention[to] - self.attention[from]).saturating_mul(group.pairs()));
+        Work { flops, weights: linear(from, to) }
+    }
+
+    /// What an invoke's next walk would cost, to the end of its step.
+    pub fn ahead(&self, group: &Group) -> Work {
+        let from = match &group.place {
+            Place::Parked(parked) | Place::Cut(parked) => parked.first().map_or(0, |parked| parked.stage),
+            _ => 0,
+        };
+        self.of(group, from, group.end)
+    }
+
+    /// Where to cut a pass of one invoke that would take longer than `most` milliseconds: as late as possible, or where
+    /// it takes least. None: nowhere.
+    pub fn cut(&self, group: &Group, from: usize, most: f64, clock: &Clock) -> Option<usize> {
+        let first = self.cuts.partition_point(|&stage| stage <= from);
+        let end = self.cuts.partition_point(|&stage| stage < group.end);
+        let possible = self.cuts.get(first..end)?;
+        let fitting = possible.partition_point(|&stage| clock.pass(self.of(group, from, stage)) <= most);
+        possible.get(fitting.saturating_sub(1)).copied()
+    }
+}
+
+impl Work {
+    /// With what else rides in the pass: rows add up, weights are read once.
+    pub fn with(self, other: Work) -> Work {
+        Work { flops: self.flops.saturating_add(other.flops), weights: self.weights.max(other.weights) }
+    }
+}
+
+/// How long work takes here, learnt from what it took.
+///
+/// A pass is taken to need `a · weights + b · operations` milliseconds, `a` and `b` by least squares over the relative
+/// errors of past passes, late ones counting more. Operations of programs are taken to need a time for each operation.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    /// Of weights and operations of each past pass, divided by its time: sums of the products, and of both themselves.
+    sums: [f64; 5],
+    /// Milliseconds for each operation: of passes for weights and for rows; of programs' own operations.
+    weights: f64,
+    flops: f64,
+    own: f64,
+}
+
+/// What a past pass counts for, from one pass to the next.
+const MEMORY: f64 = 0.98;
+
+impl Default for Clock {
+    /// Before anything was measured: weights at 10 GB/s, products at 20 G operations a second, others at 1 G.
+    fn default() -> Clock {
+        Clock { sums: [0.0; 5], weights: 2e-7, flops: 5e-8, own: 1e-6 }
+    }
+}
+
+impl Clock {
+    /// Milliseconds of a pass.
+    pub fn pass(&self, work: Work) -> f64 {
+        self.weights * work.weights as f64 + self.flops * work.flops as f64
+    }
+
+    /// Milliseconds of a program's own operation; of an applied module, whose products are as fast as a pass's.
+    pub fn own(&self, flops: u64, applies: bool) -> f64 {
+        flops as f64 * if applies { self.flops } else { self.own }
+    }
+
+    /// The floating-point operations that a pass would do in so many milliseconds.
+    pub fn worth(&self, ms: f64) -> u64 {
+        (ms / self.flops.max(1e-9)) as u64
+    }
+
+    /// A pass took so many milliseconds.
+    pub fn learn(&mut self, work: Work, ms: f64) {
+        if work.flops == 0 || ms <= 0.0 {
+            return;
+        }
+        let (weights, flops) = (work.weights as f64 / ms, work.flops as f64 / ms);
+        let products = [weights * weights, weights * flops, flops * flops, weights, flops];
+        self.sums.iter_mut().zip(products).for_each(|(sum, product)| *sum = MEMORY * *sum + product);
+        let [ww, wf, ff, w, f] = self.sums;
+        let determinant = ww * ff - wf * wf;
+        (self.weights, self.flops) = if determinant <= 1e-6 * ww * ff {
+            // Passes that are all alike tell nothing about which of the two it is.
+            let (a, b) = (self.weights, self.flops);
+            let scale = (a * w + b * f) / (a * a * ww + 2.0 * a * b * wf + b * b * ff);
+            (a * scale, b * scale)
+        } else {
+            // Neither can be less than nothing.
+            match ((w * ff - f * wf) / determinant, (f * ww - w * wf) / determinant) {
+                (weights, _) if weights < 0.0 => (0.0, f / ff),
+                (_, flops) if flops < 0.0 => (w / ww, 0.0),
+                both => both,
+            }
+        };
+    }
+
+    /// A program's own operation took so many milliseconds.
+    pub fn learn_own(&mut self, flops: u64, ms: f64) {
+        if flops > 0 {
+            self.own = 0.8 * self.own + 0.2 * (ms / flops as f64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Clock, Work};
+
+    /// A machine that needs so much for weights and for rows.
+    fn learnt(passes: &[(u64, u64)], weights: f64, flops: f64) -> Clock {
+        let mut clock = Clock::default();
+        for _ in 0..200 {
+            for &(own, rows) in passes {
+                let work = Work { weights: own, flops: rows };
+                clock.learn(work, weights * own as f64 + flops * rows as f64);
+            }
+        }
+        clock
+    }
+
+    #[test]
+    fn what_passes_take_is_learnt_from_passes() {
+        let passes = [(200_000_000, 200_000_000), (200_000_000, 40_000_000_000), (90_000_000, 900_000_000)];
+        for (weights, flops) in [(1e-7, 1e-8), (0.0, 5e-9), (4e-7, 2e-9)] {
+            let clock = learnt(&passes, weights, flops);
+            for (own, rows) in [(200_000_000, 5_000_000_000), (50_000_000, 50_000_000)] {
+                let (expected, told) = (
+                    weights * own as f64 + flops * rows as f64,
+                    clock.pass(Work { weights: own, flops: rows }),
+                );
+                assert!((told / expected - 1.0).abs() < 0.05, "{told} ms told of {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn passes_that_are_all_alike_are_told_right_and_no_estimate_is_negative() {
+        let clock = learnt(&[(100, 1000)], 1e-3, 1e-3);
+        assert!((clock.pass(Work { weights: 100, flops: 1000 }) - 1.1).abs() < 0.05);
+        // More rows that took less time.
+        let mut clock = Clock::default();
+        for _ in 0..100 {
+            clock.learn(Work { weights: 100, flops: 1000 }, 5.0);
+            clock.learn(Work { weights: 100, flops: 9000 }, 1.0);
+            clock.learn(Work { weights: 0, flops: 0 }, 1.0);
+            clock.learn(Work { weights: 1, flops: 1 }, 0.0);
+        }
+        for work in [(0, 0), (100, 0), (0, 1000), (u64::MAX, u64::MAX)] {
+            let told = clock.pass(Work { weights: work.0, flops: work.1 });
+            assert!(told >= 0.0 && told.is_finite(), "{told}");
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! One program among those that run together: where it is in its traces, and the invokes of the one that is running.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use pellucid_graph::check::CheckedProgram;
+use pellucid_graph::{NodeId, NodeKind, Value};
+use pellucid_models::ModelWeight;
+use pellucid_models::stage::WeightId;
+
+use super::Left;
+use super::group::{Group, Place};
+use super::touches::Asked;
+use crate::error::EngineError;
+use crate::job::{Held, Instance, Job, OUTSIDE, RunOptions};
+use crate::loaded::Loaded;
+use crate::operations::OperationError;
+use crate::reverse::{WayBack, Ways};
+use crate::serve::{Ticket, Usage};
+use crate::slots::BufferPool;
+use crate::tensor::Tensor;
+
+/// What all programs stand on.
+#[derive(Clone, Copy)]
+pub(super) struct Ground<'e> {
+    /// The engine's models; the checker has numbered them.
+    pub models: &'e [Loaded],
+    /// Whether nothing is computed.
+    pub dry: bool,
+}
+
+/// One program.
+pub(crate) struct Member<'a> {
+    pub ticket: Ticket,
+    /// Its number: of all programs that ever were here no other had it.
+    pub serial: u64,
+    pub job: Job<'a>,
+    /// Whether it shares no pass.
+    pub alone: bool,
+    /// When it came.
+    pub since: Instant,
+    pub usage: Usage,
+    /// Everybody's fair share when it came.
+    pub came_at_flops: u64,
+    /// Nodes of it that run on other threads.
+    pub away: usize,
+    /// What tells these when it has left.
+    pub presence: Presence,
+    /// Whether everything of it has run.
+    pub over: bool,
+    traces: Vec<NodeId>,
+    stage: Stage,
+    /// The place of the running trace's model among the engine's.
+    pub(super) model: usize,
+    /// The invokes of the running trace.
+    pub(super) groups: Vec<Group>,
+    /// What the gradients of the running trace go back through.
+    pub(super) ways: Ways,
+    /// Ways back that have begun and not ended.
+    pub(super) backs: Vec<WayBack>,
+    /// Weights that it has set, while an invoke runs with them, with the bytes that they take.
+    pub(super) replaced: HashMap<(Value, WeightId), (Weak<ModelWeight>, u64)>,
+}
+
+/// That a program is there: others can ask whether it has gone.
+#[derive(Default)]
+pub(crate) struct Presence(Arc<AtomicBool>);
+
+impl Presence {
+    /// Set once it has gone.
+    pub fn gone(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// How far a program is.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// Nothing of it has run.
+    New,
+    /// Its trace of that place runs.
+    Trace(usize),
+    /// That trace's invokes are at their end.
+    AfterTrace(usize),
+    /// All its traces are.
+    Last,
+}
+
+impl<'a> Member<'a> {
+    pub fn new(
+        ticket: Ticket,
+        serial: u64,
+        program: Held<'a, CheckedProgram>,
+        options: RunOptions,
+        dry: bool,
+    ) -> Member<'a> {
+        let traces = program.program.traces().map(|(id, _)| id).collect();
+        Member {
+            ticket,
+            serial,
+            job: Job::new(program, options, dry),
+            alone: false,
+            since: Instant::now(),
+            usage: Usage::default(),
+            came_at_flops: 0,
+            away: 0,
+            presence: Presence::default(),
+            over: false,
+            traces,
+            stage: Stage::New,
+            model: 0,
+            groups: Vec::new(),
+            ways: Ways::default(),
+            backs: Vec::new(),
+            replaced: HashMap::new(),
+        }
+    }
+
+    /// Whether it leaves.
+    pub fn has_ended(&self) -> bool {
+        self.over || self.job.failed.is_some()
+    }
+
+    /// What came of it.
+    pub fn into_left(mut self) -> Left {
+        let program = self.job.program.clone();
+        self.job.note_absent(&program.program.body, 1);
+        self.job.results.provenance.seed = program.program.seed;
+        self.usage.seconds = self.since.elapsed().as_secs_f64();
+        Left { ticket: self.ticket, outcome: self.job.outcome(), usage: self.usage }
+    }
+
+    /// The place of its running trace, and how many it has.
+    pub fn traces(&self) -> (usize, usize) {
+        let place = match self.stage {
+            Stage::New => 0,
+            Stage::Trace(place) | Stage::AfterTrace(place) => place,
+            Stage::Last => self.traces.len(),
+        };
+        (place, self.traces.len())
+    }
+
+    /// Goes on as far as it can without a pass, or until its time is over for now.
+    pub fn settle(&mut self, ground: Ground<'_>, pool: &mut BufferPool, until: Option<Instant>) {
+        if self.over {
+            return;
+        }
+        if let Stage::New = self.stage {
+            // What stands between traces runs as soon as what it reads is there.
+            self.job.begin_session(ground.models, pool);
+            if self.job.failed.is_none() {
+                self.begin_trace(0, ground, pool);
+            }
+        }
+        loop {
+            self.job.check_budget();
+            if self.job.failed.is_some() {
+                return;
+            }
+            self.free_weights();
+            let moved = self.start_and_decide(ground, pool) | self.go_back(ground, pool, until);
+            if moved && !self.backs.is_empty() && until.is_some_and(|until| Instant::now() >= until) {
+                return;
+            }
+            if moved {
+                continue;
+            }
+            if self.can_walk() || self.job.has_deferred() || self.away > 0 {
+                return;
+            }
+            match self.stage {
+                _ if self.is_stuck() => self.fail_stuck(),
+                Stage::New => return,
+                Stage::Trace(place) => {
+                    self.remaining_steps(ground, pool);
+                    self.stage = Stage::AfterTrace(place);
+                }
+                Stage::AfterTrace(place) => {
+                    self.end_trace();
+                    self.begin_trace(place + 1, ground, pool);
+                }
+                Stage::Last => {
+                    self.over = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether one of its invokes can go on in a pass.
+    fn can_walk(&self) -> bool {
+        self.groups.iter().any(|group| self.is_ready(group))
+    }
+
+    /// Whether an invoke can go on in a pass.
+    pub(super) fn is_ready(&self, group: &Group) -> bool {
+        match &group.place {
+            Place::Start | Place::Cut(_) => true,
+            Place::Parked(_) => {
+                let touch = group.touches.get(group.next_touch);
+                touch.is_some_and(|touch| self.job.is_ready(touch.1))
+            }
+            Place::Waiting | Place::Deciding | Place::Riding | Place::Done => false,
+        }
+    }
+
+    /// Begins the trace of that place, if there is one.
+    fn begin_trace(&mut self, place: usize, ground: Ground<'_>, pool: &mut BufferPool) {
+        let Some(&id) = self.traces.get(place) else {
+            self.stage = Stage::Last;
+            return;
+        };
+        self.stage = Stage::Trace(place);
+        self.job.trace = Some(id);
+        let program = self.job.program.clone();
+        let node = program.program.node(id);
+        let NodeKind::Trace(trace) = &node.kind else { return };
+        self.model = program.nodes[id.index()].model;
+        let Some(loaded) = ground.models.get(self.model) else {
+            let error = OperationError::new("its model is not loaded");
+            return self.job.fail(id, &error);
+        };
+        self.job.begin_trace(&trace.body, ground.models, pool);
+        let bodies = trace.body.iter().copied();
+        let steps: Arc<[NodeId]> =
+            bodies.filter(|&id| matches!(program.program.node(id).kind, NodeKind::Steps { .. })).collect();
+        self.ways = Ways::of(&program, id, loaded.model.stages(), &loaded.schedule);
+        let end_tokens = &loaded.model.spec().end_tokens;
+        for (invoke, asked) in Asked::of(&program, id, trace).into_iter().enumerate() {
+            let mut group = Group::new((node.label(), trace), invoke, steps.clone(), asked, end_tokens);
+            group.tracked = self.ways.tracked(invoke);
+            self.groups.push(group);
+        }
+    }
+
+    /// The running trace is at its end.
+    fn end_trace(&mut self) {
+        // What was kept for ways back that never began.
+        self.groups.drain(..).for_each(|group| self.job.let_go(group.tape.bytes()));
+        let program = self.job.program.clone();
+        let Some(id) = self.job.trace else { return };
+        for plan in &program.gradients {
+            let own = program.nodes[plan.backward.index()].trace == Some(id);
+            if own && self.job.is_lost((OUTSIDE, plan.backward)) {
+                self.job.end_way_back(plan);
+            }
+        }
+        if let NodeKind::Trace(trace) = &program.program.node(id).kind {
+            let total = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
+            self.job.note_absent(&trace.body, total);
+        }
+    }
+
+    /// Steps that no invoke walked to: what their bodies compute from outside is there all the same.
+    fn remaining_steps(&mut self, ground: Ground<'_>, pool: &mut BufferPool) {
+        let program = self.job.program.clone();
+        let Some(NodeKind::Trace(trace)) = self.job.trace.map(|id| &program.program.node(id).kind) else {
+            return;
+        };
+        let total = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
+        for &owner in &trace.body {
+            let NodeKind::Steps { steps, body } = &program.program.node(owner).kind else { continue };
+            if ground.dry || !body.iter().any(|id| program.nodes[id.index()].needed) {
+                continue;
+            }
+            for step in (0..total).filter(|&step| steps.contains(step, total)) {
+                if self.job.failed.is_none() {
+                    self.job.begin_step(owner, body, step, ground.models, pool);
+                }
+            }
+        }
+    }
+
+    /// Whether something of it waits, and nothing of it goes on.
+    fn is_stuck(&self) -> bool {
+        !self.backs.is_empty() || self.groups.iter().any(|group| !matches!(group.place, Place::Done))
+    }
+
+    /// It waits for itself for ever: it fails. The checker should have refused it.
+    fn fail_stuck(&mut self) {
+        self.fail_stuck_on_the_way_back();
+        let waiting = self.groups.iter().find(|group| !matches!(group.place, Place::Done));
+        let Some(group) = waiting else { return };
+        let (invoke, node) = (group.invoke, self.stuck_at(group));
+        if let Some(id) = node {
+            let error = OperationError::new("it waits for a value that waits for this edit itself");
+            self.job.fail(id, &error);
+        }
+        // Whatever it was that it waited for, it does not go on.
+        self.job.failed.get_or_insert_with(|| {
+            EngineError::Internal(format!("invoke {invoke} waits for a value that never comes"))
+        });
+    }
+
+    /// A node's outputs, or why it has none.
+    pub(super) fn deliver(
+        &mut self,
+        instance: Instance,
+        outputs: Result<Vec<Tensor>, OperationError>,
+        ground: Ground<'_>,
+        pool: &mut BufferPool,
+    ) {
+        match outputs {
+            Ok(outputs) => self.job.deliver(instance, outputs, ground.models, pool),
+            Err(error) => self.job.fail(instance.1, &error),
+        }
+    }
+
+    /// The setters of an invoke that takes one step, in program order.
+    pub(super) fn setters_of(&self, invoke: usize) -> Vec<NodeId> {
+        let program = &self.job.program;
+        let touches = self.groups[invoke].asked.outside.values().flatten().map(|&(_, id)| id);
+        let mut setters: Vec<NodeId> =
+            touches.filter(|&id| matches!(program.program.node(id).kind, NodeKind::Set { .. })).collect();
+        setters.sort_unstable();
+        setters
+    }
+
+    /// The setters of those invokes.
+    pub(super) fn setters(&self, invokes: impl Iterator<Item = usize>) -> BTreeMap<usize, Vec<NodeId>> {
+        invokes
+            .filter(|&invoke| invoke < self.groups.len())
+            .map(|invoke| (invoke, self.setters_of(invoke)))
+            .collect()
+    }
+}

@@ -1,0 +1,61 @@
+//! Getters whose value has only some columns of their rectangle: those that somebody reads.
+
+use pellucid_graph::{Argument, IndexItem, NodeId, NodeKind, Operation, OperationKind, Value};
+
+use super::{Instance, Job};
+use crate::nodes::prompts_of;
+
+impl Job<'_> {
+    /// The `getitem` of a getter whose value has only some columns, with its column's place among those.
+    pub fn in_narrowed_columns(&self, (step, id): Instance) -> Option<Operation> {
+        let NodeKind::Operation(operation) = self.kind(id) else { return None };
+        if operation.kind != OperationKind::GetItem || self.narrowed.is_empty() {
+            return None;
+        }
+        let Some(Argument::Value(input)) = operation.arguments.first() else { return None };
+        let columns = self.narrowed.get(&self.at(input.node, step))?;
+        let mut operation = operation.clone();
+        if let Some(Argument::Index(items)) = operation.arguments.get_mut(1)
+            && let Some(IndexItem::Integer(column)) = items.get_mut(1)
+        {
+            let width = self.narrow_width((step, input.node))?;
+            let wanted = if *column < 0 { width as i64 + *column } else { *column };
+            *column = columns.iter().position(|&kept| kept as i64 == wanted)? as i64;
+        }
+        Some(operation)
+    }
+
+    /// The full width of the rectangle that a getter reads.
+    fn narrow_width(&self, (_, id): Instance) -> Option<usize> {
+        let NodeKind::Get(address) = self.kind(id) else { return None };
+        let prompts = prompts_of(&self.program, id, address.invoke);
+        prompts.iter().map(Vec::len).max()
+    }
+
+    /// The columns of a rectangle of `width` that are read of a getter, when all its readers take single columns.
+    pub fn columns_read(&self, id: NodeId, width: usize) -> Option<Vec<usize>> {
+        let mut columns = Vec::new();
+        for &user in &self.users[id.index()] {
+            let NodeKind::Operation(operation) = self.kind(user) else { return None };
+            if operation.kind != OperationKind::GetItem {
+                return None;
+            }
+            let Some(Argument::Index(items)) = operation.arguments.get(1) else { return None };
+            let [IndexItem::Slice { .. } | IndexItem::Integer(_), IndexItem::Integer(column), rest @ ..] =
+                items.as_slice()
+            else {
+                return None;
+            };
+            // The getter must be what is indexed, not an index.
+            let reads_elsewhere = rest.iter().any(|item| matches!(item, IndexItem::Tensor(_)));
+            if reads_elsewhere
+                || operation.arguments.first() != Some(&Argument::Value(Value { node: id, output: 0 }))
+            {
+                return None;
+            }
+            let column = if *column < 0 { width as i64 + column } else { *column };
+            columns.push(usize::try_from(column).ok().filter(|&column| column < width)?);
+        }
+        Some(columns)
+    }
+}

@@ -1,0 +1,232 @@
+//! Running the nodes that touch no hook point, as soon as what they read is there.
+//!
+//! Most run at once, where their last value came: often in the middle of a pass, in which others ride too. Those that take
+//! long are left, where the program has neighbours, for the time between passes: they are then [`Task`]s.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use pellucid_graph::check::CheckedProgram;
+use pellucid_graph::{NodeId, NodeKind, Operation, Value};
+use pellucid_kernels::pool::Stopped;
+
+use super::{Held, Instance, Job, OUTSIDE, SavedValue};
+use crate::loaded::Loaded;
+use crate::nodes::Evaluator;
+use crate::operations::OperationError;
+use crate::results::LogEntry;
+use crate::slots::BufferPool;
+use crate::tensor::Tensor;
+
+/// Floating-point operations from which an operation takes long: some milliseconds. Most of them read and write memory.
+const LONG_OPERATION: u64 = 4_000_000;
+/// The same for applied modules, which are matrix products.
+const LONG_APPLICATION: u64 = 200_000_000;
+
+/// A node with the values that it reads: all that is needed to run it, on any thread.
+pub(crate) struct Task<'a> {
+    program: Held<'a, CheckedProgram>,
+    pub instance: Instance,
+    /// Stands for the node's own.
+    operation: Option<Operation>,
+    reads: HashMap<Value, Tensor>,
+}
+
+impl Task<'_> {
+    /// What the node gives, unless it is stopped.
+    pub fn run(
+        &self,
+        models: &[Loaded],
+        pool: &mut BufferPool,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Vec<Tensor>, OperationError> {
+        let (step, id) = self.instance;
+        let step = (step != OUTSIDE).then_some(step);
+        let lookup = |value: Value| self.reads[&value].clone();
+        let evaluator = Evaluator { models, program: &self.program };
+        let run = || evaluator.evaluate(id, self.operation.as_ref(), step, &lookup, pool);
+        match pellucid_kernels::pool::stoppable(stop, run) {
+            Ok(outputs) => outputs,
+            Err(Stopped) => Err(OperationError::new("it was stopped")),
+        }
+    }
+
+    /// Floating-point operations that it was priced at.
+    pub fn flops(&self) -> u64 {
+        self.program.nodes[self.instance.1.index()].flops
+    }
+
+    /// Whether it applies a module.
+    pub fn applies(&self) -> bool {
+        matches!(self.program.program.node(self.instance.1).kind, NodeKind::Apply { .. })
+    }
+}
+
+impl<'a> Job<'a> {
+    /// Runs nodes that can run, in program order, and those that can run then.
+    pub(super) fn run_ready(
+        &mut self,
+        mut ready: BTreeSet<Instance>,
+        models: &[Loaded],
+        pool: &mut BufferPool,
+    ) {
+        while let Some(instance) = ready.pop_first() {
+            if self.failed.is_some() {
+                return;
+            }
+            if self.is_settled(instance) {
+                continue;
+            }
+            self.at_node = Some(instance.1);
+            self.run_one(instance, &mut ready, models, pool);
+            self.check_budget();
+        }
+    }
+
+    fn run_one(
+        &mut self,
+        instance: Instance,
+        ready: &mut BTreeSet<Instance>,
+        models: &[Loaded],
+        pool: &mut BufferPool,
+    ) {
+        let (step, id) = instance;
+        match *self.kind(id) {
+            NodeKind::Merge { condition, then, otherwise } => {
+                // In a dry run there are no values to choose from.
+                let holds = self.truth(condition, step).unwrap_or(true);
+                let picked = if holds { then } else { otherwise };
+                match self.value(picked, step) {
+                    _ if self.dry => self.finish(instance, Vec::new(), ready),
+                    Some(tensor) => self.finish(instance, vec![tensor], ready),
+                    None => self.lose_quietly(instance, ready),
+                }
+            }
+            NodeKind::Save(value) => {
+                let kept = self.value(value, step).map_or(0, |tensor| self.save(instance, tensor));
+                self.applied(instance);
+                self.hold(kept);
+            }
+            NodeKind::Log(value) => {
+                let kept = self.value(value, step).map_or(0, |value| self.log(instance, value));
+                self.applied(instance);
+                self.hold(kept);
+            }
+            _ if self.defers && self.takes_long(id) => self.deferred.push_back(instance),
+            _ => self.evaluate(instance, ready, models, pool),
+        }
+    }
+
+    fn evaluate(
+        &mut self,
+        instance: Instance,
+        ready: &mut BTreeSet<Instance>,
+        models: &[Loaded],
+        pool: &mut BufferPool,
+    ) {
+        if !self.has_room(instance.1) {
+            return;
+        }
+        let outputs = if self.dry {
+            Ok(Vec::new())
+        } else {
+            self.task(instance).and_then(|task| task.run(models, pool, &self.stop))
+        };
+        match outputs {
+            Ok(outputs) => self.finish(instance, outputs, ready),
+            Err(error) => {
+                // Where it was stopped that is why it failed.
+                self.check_budget();
+                self.fail(instance.1, &error);
+            }
+        }
+    }
+
+    fn takes_long(&self, id: NodeId) -> bool {
+        let flops = self.program.nodes[id.index()].flops;
+        match self.kind(id) {
+            NodeKind::Apply { .. } => flops >= LONG_APPLICATION,
+            _ => flops >= LONG_OPERATION,
+        }
+    }
+
+    /// Whether a node waits that was left for the time between passes.
+    pub fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
+    }
+
+    /// The next node that was left, if there is room for what it makes. Its outputs are to be delivered.
+    pub fn next_deferred(&mut self) -> Option<Task<'a>> {
+        while let Some(instance) = self.deferred.pop_front() {
+            let id = instance.1;
+            if self.is_settled(instance) || !self.has_room(id) {
+                continue;
+            }
+            match self.task(instance) {
+                Ok(task) => return Some(task),
+                Err(error) => self.fail(id, &error),
+            }
+        }
+        None
+    }
+
+    /// Files what a node made; what it read may be free then.
+    fn finish(&mut self, instance: Instance, outputs: Vec<Tensor>, ready: &mut BTreeSet<Instance>) {
+        self.release(instance);
+        self.file(instance, outputs, ready);
+    }
+
+    /// A node that can run, with what it reads.
+    fn task(&self, instance: Instance) -> Result<Task<'a>, OperationError> {
+        let (step, id) = instance;
+        let mut reads: HashMap<Value, Tensor> = HashMap::new();
+        for value in self.kind(id).values() {
+            // Every value is there, or the node would not run; the check keeps a mistake from becoming a panic.
+            let tensor = self.value(value, step).ok_or_else(|| {
+                OperationError::new(format!(
+                    "the value of `{}` is not there",
+                    self.program.program.node(value.node).name
+                ))
+            })?;
+            reads.insert(value, tensor);
+        }
+        let operation = self.in_narrowed_columns(instance);
+        Ok(Task { program: self.program.clone(), instance, operation, reads })
+    }
+
+    /// Files a result; the bytes that it keeps to the end of the run.
+    fn save(&mut self, (step, id): Instance, tensor: Tensor) -> u64 {
+        let name = &self.program.program.node(id).name;
+        let name = if step == OUTSIDE { name.clone() } else { format!("{name}/{step}") };
+        match tensor.contiguous() {
+            Ok(tensor) => {
+                let kept = tensor.bytes_len();
+                if let Some(on_saved) = &self.options.on_saved {
+                    on_saved(&SavedValue { name: &name, value: &tensor });
+                }
+                self.saved.push((name.clone(), id));
+                self.results.tensors.insert(name, tensor);
+                kept
+            }
+            Err(error) => {
+                self.fail(id, &error);
+                0
+            }
+        }
+    }
+
+    /// Files what is logged; the bytes that it keeps to the end of the run.
+    fn log(&mut self, (step, id): Instance, value: Tensor) -> u64 {
+        let kept = value.bytes_len();
+        let node = self.program.program.node(id);
+        let (name, coordinates) = (node.label().to_owned(), node.coordinates().to_vec());
+        let step = (step != OUTSIDE).then_some(step);
+        let entry = LogEntry { name, coordinates, step, value };
+        if let Some(on_log) = &self.options.on_log {
+            on_log(&entry);
+        }
+        self.results.logs.push(entry);
+        kept
+    }
+}

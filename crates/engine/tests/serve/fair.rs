@@ -1,0 +1,286 @@
+//! How long programs wait for one another, and who leaves when.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pellucid_engine::{EngineError, RunOptions, ServeOptions, Ticket};
+
+use crate::script::{Script, checked, logits, trace};
+use crate::support::Golden;
+
+#[test]
+fn a_newcomer_rides_in_the_next_pass_however_many_rows_others_have_left() {
+    let engine = Golden::open("gpt2").engine();
+    // One program of 200 invokes, in waves of 4; a small one comes while these go.
+    let nodes: Vec<String> = (0..200).map(logits).collect();
+    let flood = trace(&engine, &[4; 200], "", &nodes.join(","));
+    let small = trace(&engine, &[3], "", &logits(0));
+    let mut script = Script::default();
+    script.join(0, 1, &flood, RunOptions::default());
+    for ticket in 2..8 {
+        script.join(ticket as usize * 5, ticket, &small, RunOptions::default());
+    }
+    let serve = ServeOptions { pass_tokens: 16, ..ServeOptions::default() };
+    let script = script.play(&engine, &serve);
+    assert!(script.passes.len() >= 50, "{} passes", script.passes.len());
+    for ticket in 2..8 {
+        let (ended, joined) = (&script.ended[&Ticket(ticket)], script.joined[&Ticket(ticket)]);
+        assert_eq!(ended.passes, joined + 1, "{ticket} waits");
+    }
+    assert!(script.passes.iter().all(|pass| pass.tokens <= 16), "a pass is too large");
+    let alone = engine.run(&flood, &RunOptions::default()).unwrap();
+    assert!(alone.tensors.iter().all(|(name, tensor)| tensor.is_same_bits(&script.result(1).tensors[name])));
+}
+
+#[test]
+fn a_program_of_several_traces_does_not_lose_its_turn_to_newcomers() {
+    let engine = Golden::open("gpt2").engine();
+    let trace_of = |place: usize| {
+        format!(
+            r#"{{"op":"trace","name":"t{place}","invokes":[{{"name":"i","tokens":[[1,2,3]]}}],"body":[{{"op":"get","name":"l{place}","hook":"logits"}},{{"op":"save","name":"s{place}","value":"l{place}"}}]}}"#
+        )
+    };
+    let several = checked(&engine, &[trace_of(0), trace_of(1), trace_of(2)].join(","));
+    let one = checked(&engine, &trace_of(0));
+    let mut script = Script::default();
+    script.join(0, 0, &several, RunOptions::default());
+    // As many come as there is room for, for ever.
+    for boundary in 0..40 {
+        script.join(boundary, 1 + boundary as u64, &one, RunOptions::default());
+    }
+    let script = script.play(&engine, &ServeOptions { pass_tokens: 3, ..ServeOptions::default() });
+    let ended = &script.ended[&Ticket(0)];
+    assert!(ended.passes <= 20, "it waits for {} passes", ended.passes);
+    let alone = engine.run(&several, &RunOptions::default()).unwrap();
+    for (name, tensor) in &alone.tensors {
+        assert!(tensor.is_same_bits(&script.result(0).tensors[name]));
+    }
+    // Nor do they wait long: each for no more than the passes of those that came before.
+    for (ticket, ended) in &script.ended {
+        let waited = ended.passes - script.joined[ticket];
+        assert!(waited <= 20, "{ticket:?} waits for {waited} passes");
+    }
+}
+
+#[test]
+fn a_program_that_does_not_fit_into_a_pass_waits_for_the_next_whole() {
+    let engine = Golden::open("gpt2").engine();
+    let two = trace(&engine, &[4, 4], "", &format!("{},{}", logits(0), logits(1)));
+    let mut script = Script::default();
+    for ticket in 0..3 {
+        script.join(0, ticket, &two, RunOptions::default());
+    }
+    let script = script.play(&engine, &ServeOptions { pass_tokens: 12, ..ServeOptions::default() });
+    let tokens: Vec<usize> = script.passes.iter().map(|pass| pass.tokens).collect();
+    assert_eq!(tokens, [8, 8, 8]);
+    let last: Vec<usize> = (0..3).map(|ticket| script.ended[&Ticket(ticket)].passes).collect();
+    assert_eq!(last, [1, 2, 3]);
+}
+
+#[test]
+fn one_invoke_that_takes_too_long_is_walked_in_several_passes_and_others_ride_between() {
+    for name in ["gpt2", "gemma2", "qwen3"] {
+        let engine = Golden::open(name).engine();
+        let large = trace(&engine, &[12], "", &logits(0));
+        let small = trace(&engine, &[2], "", &logits(0));
+        let alone = engine.run(&large, &RunOptions::default()).unwrap();
+        let mut script = Script::default();
+        script.join(0, 1, &large, RunOptions::default());
+        script.join(2, 2, &small, RunOptions::default());
+        // No pass is short enough: each is cut wherever it can be.
+        let serve = ServeOptions { pass_ms: 0.0, ..ServeOptions::default() };
+        let script = script.play(&engine, &serve);
+        let own: Vec<_> = script.passes.iter().filter(|pass| pass.tickets == [Ticket(1)]).collect();
+        assert!(own.len() > 1, "{name}: it is not cut");
+        assert!(own.windows(2).all(|two| two[0].to == two[1].from), "{name}: it does not go on where it was");
+        let between = script.passes.iter().position(|pass| pass.tickets.contains(&Ticket(2))).unwrap();
+        let last = script.passes.iter().rposition(|pass| pass.tickets.contains(&Ticket(1))).unwrap();
+        assert!(between < last, "{name}: the small one waits for all of the large one");
+        assert_eq!(alone.report.passes, 1);
+        for (name, tensor) in &alone.tensors {
+            assert!(tensor.is_same_bits(&script.result(1).tensors[name]));
+        }
+    }
+}
+
+#[test]
+fn generations_join_and_leave_at_any_step() {
+    let engine = Golden::open("llama3").engine();
+    let generation = |steps: usize, length: usize| {
+        trace(
+            &engine,
+            &[length],
+            &format!(r#","generate":{{"max_new_tokens":{steps},"stop_tokens":[],"temperature":0.8}}"#),
+            r#"{"op":"generated","name":"g","invoke":"i0"},{"op":"save","name":"s","value":"g"},
+            {"op":"steps","name":"each","body":[{"op":"get","name":"h","invoke":"i0","hook":"layers.1.output"},
+            {"op":"mul","name":"more","input":"h","other":1.5},{"op":"set","invoke":"i0","hook":"layers.1.output","value":"more"},{"op":"save","name":"k","value":"more"}]}"#,
+        )
+    };
+    let programs = [(9, 4), (3, 2), (5, 6), (1, 3), (12, 1)].map(|(steps, length)| generation(steps, length));
+    let alone: Vec<_> =
+        programs.iter().map(|program| engine.run(program, &RunOptions::default()).unwrap()).collect();
+    let mut script = Script::default();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    for (ticket, program) in programs.iter().enumerate() {
+        let told = told.clone();
+        let on_token: pellucid_engine::job::OnToken =
+            Arc::new(move |token| told.lock().unwrap().push((ticket, token.step, token.token)));
+        let options = RunOptions { on_token: Some(on_token), ..RunOptions::default() };
+        script.join(2 * ticket, ticket as u64, program, options);
+    }
+    let script = script.play(&engine, &ServeOptions::default());
+    for (ticket, alone) in alone.iter().enumerate() {
+        let together = script.result(ticket as u64);
+        assert_eq!(alone.tensors.len(), together.tensors.len());
+        for (name, tensor) in &alone.tensors {
+            assert!(tensor.is_same_bits(&together.tensors[name]), "{ticket} {name}");
+        }
+        let tokens: Vec<i64> = told
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|told| told.0 == ticket)
+            .map(|&(_, _, token)| i64::from(token))
+            .collect();
+        assert_eq!(tokens, alone.tensors["s"].to_vec_i64().unwrap());
+        // Everybody rides in every pass while there, and leaves after the last.
+        let ended = &script.ended[&Ticket(ticket as u64)];
+        assert_eq!(ended.usage.passes as usize, alone.report.passes);
+        assert_eq!(ended.passes, script.joined[&Ticket(ticket as u64)] + alone.report.passes);
+    }
+    assert!(script.passes.iter().any(|pass| pass.programs >= 3));
+    let tokens: usize = script.passes.iter().map(|pass| pass.tokens).sum();
+    let used: u64 = script.ended.values().map(|ended| ended.usage.tokens).sum();
+    assert_eq!(tokens as u64, used);
+    let measured: f64 = script.passes.iter().map(|pass| pass.measured_ms).sum();
+    let charged: f64 = script.ended.values().map(|ended| ended.usage.measured_ms).sum();
+    assert!(charged >= measured * 0.999, "{charged} ms of {measured} ms are charged");
+}
+
+#[test]
+fn a_long_operation_of_one_program_does_not_stop_the_others() {
+    let engine = Golden::open("gpt2").engine();
+    // A product that takes longer than a pass may, waited for by an edit; and one that goes between passes.
+    let long = |size: usize| {
+        format!(
+            r#"{{"op":"randn","name":"a","size":[{size},{size}]}},{{"op":"matmul","name":"b","input":"a","other":"a"}},{{"op":"sum","name":"c","input":"b"}},
+            {{"op":"get","name":"h","invoke":"i0","hook":"layers.0.output"}},{{"op":"add","name":"d","input":"h","other":"c"}},
+            {{"op":"set","invoke":"i0","hook":"layers.0.output","value":"d"}},{}"#,
+            logits(0)
+        )
+    };
+    let heavy = trace(&engine, &[5], "", &long(700));
+    let middling = trace(&engine, &[5], "", &long(160));
+    let small = trace(
+        &engine,
+        &[4],
+        r#","generate":{"max_new_tokens":40,"stop_tokens":[]}"#,
+        r#"{"op":"generated","name":"g","invoke":"i0"},{"op":"save","name":"s0","value":"g"}"#,
+    );
+    for helper_threads in [0, 1, 2] {
+        let mut script = Script::default();
+        script.join(0, 0, &small, RunOptions::default());
+        script.join(3, 1, &heavy, RunOptions::default());
+        script.join(3, 2, &middling, RunOptions::default());
+        let serve = ServeOptions { pass_ms: 20.0, helper_threads, ..ServeOptions::default() };
+        let script = script.play(&engine, &serve);
+        for (ticket, program) in [(0, &small), (1, &heavy), (2, &middling)] {
+            let alone = engine.run(program, &RunOptions::default()).unwrap();
+            assert!(alone.tensors["s0"].is_same_bits(&script.result(ticket).tensors["s0"]), "{ticket}");
+        }
+        if helper_threads > 0 {
+            let (joined, ended) = (script.joined[&Ticket(1)], &script.ended[&Ticket(1)]);
+            assert!(ended.passes - joined > 3, "others wait for it: {} passes", ended.passes - joined);
+        }
+        assert!(script.ended[&Ticket(1)].usage.measured_ms > 1.0);
+    }
+}
+
+#[test]
+fn what_nobody_waits_for_any_more_is_not_computed_to_its_end() {
+    let engine = Golden::open("gpt2").engine();
+    // Tens of seconds of work, on another thread and here.
+    let long = trace(
+        &engine,
+        &[4],
+        "",
+        &format!(
+            r#"{{"op":"ones","name":"a","size":[3000,3000],"dtype":"f64"}},{{"op":"matmul","name":"b","input":"a","other":"a"}},{{"op":"save","name":"s","value":"b"}},{}"#,
+            logits(0)
+        ),
+    );
+    let small = trace(&engine, &[4], "", &logits(0));
+    for helper_threads in [0, 1] {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let (started, later) = (Instant::now(), cancel.clone());
+        let canceller = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            later.store(true, Ordering::Relaxed);
+        });
+        let mut script = Script::default();
+        script.join(0, 0, &long, RunOptions { cancel: Some(cancel), ..RunOptions::default() });
+        script.join(0, 1, &small, RunOptions::default());
+        let script = script.play(&engine, &ServeOptions { helper_threads, ..ServeOptions::default() });
+        canceller.join().unwrap();
+        assert_eq!(*script.error(0), EngineError::Cancelled);
+        assert!(script.ended[&Ticket(1)].outcome.is_ok());
+        let seconds = started.elapsed().as_secs_f64();
+        assert!(seconds < 15.0, "it takes {seconds} s to stop");
+    }
+}
+
+#[test]
+fn a_way_back_makes_way_for_others() {
+    let engine = Golden::open("gpt2").engine();
+    let back = trace(
+        &engine,
+        &[10],
+        "",
+        r#"{"op":"get","name":"l","invoke":"i0","hook":"logits"},{"op":"sum","name":"loss","input":"l"},{"op":"backward","name":"b","of":"loss"},
+        {"op":"grad","name":"g","backward":"b","invoke":"i0","hook":"layers.0.input"},{"op":"save","name":"s0","value":"g"}"#,
+    );
+    let small = trace(
+        &engine,
+        &[4],
+        r#","generate":{"max_new_tokens":60,"stop_tokens":[]}"#,
+        r#"{"op":"generated","name":"g","invoke":"i0"},{"op":"save","name":"s0","value":"g"}"#,
+    );
+    let mut script = Script::default();
+    script.join(0, 0, &small, RunOptions::default());
+    script.join(3, 1, &back, RunOptions::default());
+    let serve = ServeOptions { pass_ms: 0.0, ..ServeOptions::default() };
+    let script = script.play(&engine, &serve);
+    let alone = engine.run(&back, &RunOptions::default()).unwrap();
+    assert!(alone.tensors["s0"].is_same_bits(&script.result(1).tensors["s0"]));
+    let (joined, ended) = (script.joined[&Ticket(1)], &script.ended[&Ticket(1)]);
+    let between =
+        script.passes[joined..ended.passes].iter().filter(|pass| pass.tickets == [Ticket(0)]).count();
+    assert!(between > 8, "only {between} passes of the other while it goes back");
+}
+
+#[test]
+fn budgets_hold_while_others_run() {
+    let engine = Golden::open("gpt2").engine();
+    let small = trace(&engine, &[4], "", &logits(0));
+    let long = trace(
+        &engine,
+        &[4],
+        r#","generate":{"max_new_tokens":50,"stop_tokens":[]}"#,
+        r#"{"op":"generated","name":"g","invoke":"i0"},{"op":"save","name":"s0","value":"g"}"#,
+    );
+    let mut script = Script::default();
+    script.join(0, 0, &long, RunOptions::default());
+    script.join(2, 1, &long, RunOptions { seconds: Some(0.0), ..RunOptions::default() });
+    script.join(4, 2, &small, RunOptions { memory_bytes: Some(16), ..RunOptions::default() });
+    let script = script.play(&engine, &ServeOptions::default());
+    assert!(matches!(script.error(1), EngineError::DeadlineExceeded { .. }), "{}", script.error(1));
+    assert!(matches!(script.error(2), EngineError::MemoryExceeded { .. }), "{}", script.error(2));
+    assert!(script.ended[&Ticket(1)].passes < script.ended[&Ticket(0)].passes);
+    let alone = engine.run(&long, &RunOptions::default()).unwrap();
+    assert!(alone.tensors["s0"].is_same_bits(&script.result(0).tensors["s0"]));
+    // What is there is told at every boundary.
+    let most = script.loads.iter().map(|load| load.programs).max();
+    assert!(script.loads[0].is_idle() && most >= Some(1));
+    assert!(script.loads.iter().any(|load| load.reserved_bytes >= long.price.peak_bytes));
+}
