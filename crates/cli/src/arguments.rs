@@ -1,9 +1,15 @@
 //! The command line. Its doc comments are its help.
 
+mod remote;
+
 use std::path::PathBuf;
+
+pub(crate) use remote::{Cancel, Jobs, Login, RemoteChoice, State, Status};
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::serving::arguments::{ConfigCommand, KeysCommand, Serve, Usage};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -17,6 +23,7 @@ Examples:
   pellucid lens bundled \"The Eiffel Tower is in the city of\"
   pellucid generate HuggingFaceTB/SmolLM2-135M-Instruct \"What is gravity?\" --chat
   pellucid run examples/patching.json -o results.safetensors
+  pellucid run examples/patching.json --remote https://models.example.org
 
 A model is `bundled` (the small one inside this program), a Hugging Face folder, a .gguf file,
 or a hub id (`owner/name`, `owner/name@revision`), which is downloaded once.
@@ -48,8 +55,11 @@ pub(crate) enum Command {
     /// Run a program, and summarise what it saves
     ///
     /// A program is an experiment as JSON (or the same inside a safetensors file, when it carries constants).
+    ///
+    /// With --remote it runs at a service, on a model that the service holds, with the same results. The key is the one that
+    /// `pellucid login` keeps, or PELLUCID_API_KEY.
     #[command(
-        after_help = "Examples:\n  pellucid run examples/patching.json\n  pellucid run experiment.json --model ./gpt2 -o results.safetensors\n  pellucid run - < experiment.json"
+        after_help = "Examples:\n  pellucid run examples/patching.json\n  pellucid run experiment.json --model ./gpt2 -o results.safetensors\n  pellucid run experiment.json --remote https://models.example.org --model openai-community/gpt2\n  pellucid run - < experiment.json"
     )]
     Run(Run),
 
@@ -77,6 +87,55 @@ pub(crate) enum Command {
         after_help = "Examples:\n  pellucid generate bundled \"The movie was awful. I\"\n  pellucid generate smollm2.gguf \"Why is the sky blue?\" --chat --temperature 0.7 --seed 1"
     )]
     Generate(Generate),
+
+    /// Show one's jobs at a service, or one of them
+    #[command(
+        after_help = "Examples:\n  pellucid jobs\n  pellucid jobs --state running\n  pellucid jobs job_4cn2… -o results.safetensors"
+    )]
+    Jobs(Jobs),
+
+    /// Cancel jobs at a service
+    #[command(after_help = "Examples:\n  pellucid cancel job_4cn2…\n  pellucid cancel job_4cn2… --erase")]
+    Cancel(Cancel),
+
+    /// Show how a service is: its models, its queue, and what one may use
+    #[command(after_help = "Example:\n  pellucid status --remote https://models.example.org")]
+    Status(Status),
+
+    /// Keep the key for a service
+    ///
+    /// The key is asked for, or read from standard input, tried, and kept in the configuration file, which only you can
+    /// read. PELLUCID_API_KEY goes before it.
+    #[command(
+        after_help = "Examples:\n  pellucid login https://models.example.org\n  pellucid login https://models.example.org < key.txt\n  pellucid login --remove"
+    )]
+    Login(Login),
+
+    /// Serve models to many people: submitted programs are checked, priced, queued and run
+    ///
+    /// Without a configuration it serves the bundled model on loopback. Ctrl-C or SIGTERM ends it in order: no new jobs
+    /// are taken, and what runs is brought to its end or put back for the next start.
+    #[command(
+        after_help = "Examples:\n  pellucid serve --open\n  pellucid serve --config pellucid.toml\n  pellucid serve --listen 0.0.0.0:8460 --set server.certificate=cert.pem --set server.private_key=key.pem"
+    )]
+    Serve(Serve),
+
+    /// Make, list and revoke keys of the service
+    Keys {
+        /// What to do
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+
+    /// What the service's accounts used, day by day
+    Usage(Usage),
+
+    /// Check the service's configuration, or show one with everything explained
+    Config {
+        /// What to do
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
 
     /// Completions for a shell, on standard output
     #[command(
@@ -124,6 +183,9 @@ pub(crate) struct Demo {
     /// Write the numbers as JSON to standard output, and neither picture
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) remote: RemoteChoice,
 }
 
 /// A program, and the model that it is for.
@@ -140,6 +202,9 @@ pub(crate) struct ProgramChoice {
 
     #[command(flatten)]
     pub(crate) choices: ModelChoices,
+
+    #[command(flatten)]
+    pub(crate) remote: RemoteChoice,
 }
 
 #[derive(Debug, Args)]
@@ -158,6 +223,14 @@ pub(crate) struct Run {
     /// Give up after so many seconds
     #[arg(long, value_name = "SECONDS")]
     pub(crate) seconds: Option<f64>,
+
+    /// At a service: the job's name in lists
+    #[arg(long, value_name = "NAME")]
+    pub(crate) label: Option<String>,
+
+    /// At a service: do not wait, and print the job's id
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) detach: bool,
 
     /// Summarise as JSON
     #[arg(long)]
@@ -195,6 +268,9 @@ pub(crate) struct Show {
     /// The model's whole specification as JSON
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) remote: RemoteChoice,
 }
 
 #[derive(Debug, Args)]

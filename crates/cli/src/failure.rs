@@ -75,6 +75,12 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<pellucid::client::Error> for Failure {
+    fn from(error: pellucid::client::Error) -> Self {
+        Failure::Library(error.into())
+    }
+}
+
 impl From<OperationError> for Failure {
     fn from(error: OperationError) -> Self {
         Failure::Library(error.into())

@@ -6,7 +6,9 @@
 //! | [`commands`] | one module for each command |
 //! | [`demo`] | the demonstration's experiment, and its pictures |
 //! | [`models`] | opening the model that was asked for |
+//! | [`remote`] | speaking to a service |
 //! | [`interrupt`] | Ctrl-C |
+//! | [`serving`] | what whoever runs the service uses |
 //! | [`failure`] | errors and exit codes |
 //! | [`text`] | numbers and tokens laid out for a terminal |
 //!
@@ -18,6 +20,8 @@ mod demo;
 mod failure;
 mod interrupt;
 mod models;
+mod remote;
+mod serving;
 mod text;
 
 use std::io::Write;
@@ -47,6 +51,14 @@ fn dispatch(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Models { command: ModelsCommand::Show(show) } => commands::models::show(show, out),
         Command::Lens(lens) => commands::lens::lens(lens, out),
         Command::Generate(generate) => commands::generate::generate(generate, out),
+        Command::Jobs(jobs) => commands::jobs::jobs(jobs, out),
+        Command::Cancel(cancel) => commands::jobs::cancel(cancel, out),
+        Command::Status(status) => commands::status::status(status, out),
+        Command::Login(login) => commands::login::login(login, out),
+        Command::Serve(serve) => serving::serve(serve, out),
+        Command::Keys { command } => serving::keys(command, out),
+        Command::Usage(usage) => serving::usage(usage, out),
+        Command::Config { command } => serving::config(command, out),
         Command::Completions { shell } => commands::completions::completions(*shell, out),
     }
 }

@@ -1,5 +1,7 @@
 //! Numbers and texts laid out for a terminal.
 
+use std::io::{self, Write};
+
 /// A text of just so many columns: cut (with `…`) or filled with spaces. Wide characters count as one.
 pub(crate) fn fit(text: &str, columns: usize) -> String {
     let count = text.chars().count();
@@ -50,6 +52,47 @@ pub(crate) fn number(value: f64) -> String {
     if (1e-3..1e6).contains(&value.abs()) { format!("{value:.4}") } else { format!("{value:.3e}") }
 }
 
+/// A number of bytes: 1.5 MB.
+pub(crate) fn bytes(bytes: u64) -> String {
+    let units = [(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
+    match units.into_iter().find(|(size, _)| bytes >= *size) {
+        Some((size, unit)) => format!("{:.1} {unit}", bytes as f64 / size as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+/// A time: 0.25 s, 3 min 5 s, 2 h 10 min, 3 d 4 h.
+pub(crate) fn duration(seconds: f64) -> String {
+    if seconds < 10.0 {
+        // What is added makes 0 of a 0 with a sign.
+        return format!("{} s", (seconds.max(0.0) * 100.0).round() / 100.0 + 0.0);
+    }
+    let whole = seconds.round() as u64;
+    let units = [(86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")];
+    match units.into_iter().find(|(size, ..)| whole >= *size) {
+        Some((size, unit, smaller, rest)) => {
+            format!("{} {unit} {} {rest}", whole / size, whole % size / smaller)
+        }
+        None => format!("{whole} s"),
+    }
+}
+
+/// Writes rows under their titles, each column as wide as its widest cell.
+pub(crate) fn write_table<const N: usize>(
+    titles: &[String; N],
+    rows: &[[String; N]],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let lines = || std::iter::once(titles).chain(rows);
+    let width = |column: usize| lines().map(|cells| cells[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    for cells in lines() {
+        let cells: Vec<String> = cells.iter().zip(&widths).map(|(cell, &width)| fit(cell, width)).collect();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
 /// The columns of the terminal; 100 where there is none, or it does not say.
 pub(crate) fn terminal_columns() -> usize {
     terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0).max(40))
@@ -73,6 +116,13 @@ mod tests {
     #[test]
     fn whole_numbers_are_grouped() {
         assert_eq!([0, 999, 1000, 1_071_872].map(grouped), ["0", "999", "1,000", "1,071,872"]);
+    }
+
+    #[test]
+    fn bytes_and_times_have_units() {
+        assert_eq!([0, 999, 1_500, 4_300_000].map(bytes), ["0 B", "999 B", "1.5 kB", "4.3 MB"]);
+        let times = [-0.0, 0.254, 9.0, 59.6, 185.0, 7_800.0, 273_600.0].map(duration);
+        assert_eq!(times, ["0 s", "0.25 s", "9 s", "1 min 0 s", "3 min 5 s", "2 h 10 min", "3 d 4 h"]);
     }
 
     #[test]

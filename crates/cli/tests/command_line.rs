@@ -62,7 +62,30 @@ fn scratch(name: &str) -> (tempfile::TempDir, PathBuf) {
 
 #[test]
 fn every_command_explains_itself() {
-    let commands = ["", "demo", "run", "explain", "models", "models show", "lens", "generate", "completions"];
+    let commands = [
+        "",
+        "demo",
+        "run",
+        "explain",
+        "models",
+        "models show",
+        "lens",
+        "generate",
+        "jobs",
+        "cancel",
+        "status",
+        "login",
+        "serve",
+        "keys",
+        "keys create",
+        "keys list",
+        "keys revoke",
+        "usage",
+        "config",
+        "config check",
+        "config example",
+        "completions",
+    ];
     for command in commands {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let name = format!("help_{}", command.replace(' ', "_"));

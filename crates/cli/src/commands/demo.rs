@@ -9,11 +9,15 @@ use crate::arguments::Demo;
 use crate::demo::{experiment, page, terminal};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
+use crate::{models, remote};
 
 /// Runs the experiment and draws it.
 pub(crate) fn demo(demo: &Demo, out: &mut dyn Write) -> Result<(), Failure> {
     let interrupt = Interrupt::listen()?;
-    let model = Model::bundled()?;
+    let model = match remote::given(&demo.remote) {
+        Some(address) => Model::remote(address, models::BUNDLED)?,
+        None => Model::bundled()?,
+    };
     let findings = experiment::run(&model, Some(interrupt.run()))?;
     if demo.json {
         return crate::commands::write_json(&findings, out);

@@ -4,9 +4,12 @@ pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod explain;
 pub(crate) mod generate;
+pub(crate) mod jobs;
 pub(crate) mod lens;
+pub(crate) mod login;
 pub(crate) mod models;
 pub(crate) mod run;
+pub(crate) mod status;
 
 use std::io::{Read, Write};
 

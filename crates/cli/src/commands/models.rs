@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use pellucid::ModelSpec;
 use pellucid::spec::{Axis, HookPointSpec, ModuleSpec};
+use pellucid::{ModelSpec, Service};
 
 use crate::arguments::Show;
 use crate::failure::Failure;
-use crate::{models, text};
+use crate::{models, remote, text};
 
 /// Shows a model's modules.
 pub(crate) fn show(show: &Show, out: &mut dyn Write) -> Result<(), Failure> {
-    let spec = models::specification(&show.model)?;
+    let spec = match remote::given(&show.remote) {
+        Some(address) => Service::at(address)?.client().spec(&show.model)?,
+        None => models::specification(&show.model)?,
+    };
     if show.json { super::write_json(&spec, out) } else { draw(&spec, show.all, out) }
 }
 

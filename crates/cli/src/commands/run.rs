@@ -2,12 +2,14 @@
 
 use std::io::Write;
 
-use pellucid::{Model, Program, Results, RunOptions, Tensor};
+use pellucid::client::Submission;
+use pellucid::{Model, Program, Results, RunOptions, Service, Tensor};
 use serde::Serialize;
 
 use crate::arguments::{Plan, ProgramChoice, Run};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
+use crate::remote::{self, Bar};
 use crate::{models, text};
 
 /// Elements shown of each value.
@@ -15,29 +17,11 @@ const SHOWN: usize = 6;
 
 /// Runs a program and summarises what it saves.
 pub(crate) fn run(run: &Run, out: &mut dyn Write) -> Result<(), Failure> {
-    let interrupt = Interrupt::listen()?;
-    let (model, program) = open(&run.program)?;
-    let checked = model.check(program)?;
-    let quiet = run.json;
-    let options = RunOptions {
-        cancel: Some(interrupt.run()),
-        seconds: run.seconds,
-        on_log: Some(std::sync::Arc::new(move |entry| {
-            if !quiet {
-                let step = entry.step.map_or(String::new(), |step| format!(" (step {step})"));
-                eprintln!("{}{step}: {}", entry.name, first_elements(&entry.value));
-            }
-        })),
-        ..RunOptions::default()
+    let results = match remote::given(&run.program.remote) {
+        Some(address) if run.detach => return detach(address, run, out),
+        Some(address) => there(address, run)?,
+        None => here(run)?,
     };
-    let outcome = match run.plan {
-        Plan::Planned => model.run(&checked, &options),
-        Plan::Naive => model.run_naive(&checked),
-    };
-    let results = keep(outcome, run.output.as_deref())?;
-    if let Some(path) = &run.output {
-        results.save(path)?;
-    }
     let summary = summarise(&results)?;
     if run.json {
         return super::write_json(&summary, out);
@@ -49,12 +33,104 @@ pub(crate) fn run(run: &Run, out: &mut dyn Write) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The program of a file, and the model that it is for.
-pub(crate) fn open(choice: &ProgramChoice) -> Result<(Model, Program), Failure> {
+fn here(run: &Run) -> Result<Results, Failure> {
+    if run.detach || run.label.is_some() {
+        return Err(Failure::Message(
+            "--detach and --label are for a run at a service: see --remote".to_owned(),
+        ));
+    }
+    let interrupt = Interrupt::listen()?;
+    let (model, program) = open(&run.program)?;
+    let checked = model.check(program)?;
+    let options = options(run, &interrupt, None);
+    let outcome = match run.plan {
+        Plan::Planned => model.run(&checked, &options),
+        Plan::Naive => model.run_naive(&checked),
+    };
+    let results = keep(outcome, run.output.as_deref())?;
+    if let Some(path) = &run.output {
+        results.save(path)?;
+    }
+    Ok(results)
+}
+
+/// Runs the program at a service. What it saves is written as it comes.
+fn there(address: &str, run: &Run) -> Result<Results, Failure> {
+    let (model, program) = read_remote(&run.program)?;
+    if run.plan == Plan::Naive {
+        return Err(Failure::Message("--plan naive is for a run here: a service plans by itself".to_owned()));
+    }
+    let interrupt = Interrupt::listen()?;
+    let bar = Bar::new();
+    let service = remote::service(address, run.label.as_deref(), &bar)?;
+    let options = options(run, &interrupt, Some(bar.clone()));
+    let outcome = match &run.output {
+        Some(path) => service.run_to(model.as_deref(), &program, &options, path),
+        None => service.run(model.as_deref(), &program, &options),
+    };
+    bar.clear();
+    keep(outcome, run.output.as_deref())
+}
+
+/// Submits the program to a service, and leaves it there.
+fn detach(address: &str, run: &Run, out: &mut dyn Write) -> Result<(), Failure> {
+    let (model, program) = read_remote(&run.program)?;
+    let submission = Submission { model, priority: None, deadline_s: run.seconds, label: run.label.clone() };
+    let bytes = program.to_bytes().map_err(pellucid::Error::from)?;
+    let job = Service::at(address)?.client().submit(&bytes, &submission)?;
+    if run.json {
+        return super::write_json(&job, out);
+    }
+    writeln!(out, "{}", job.id)?;
+    Ok(())
+}
+
+/// How it runs: bounded, cancelled by Ctrl-C, with its logs on standard error, beside the bar if there is one.
+fn options(run: &Run, interrupt: &Interrupt, bar: Option<Bar>) -> RunOptions {
+    let quiet = run.json;
+    RunOptions {
+        cancel: Some(interrupt.run()),
+        seconds: run.seconds,
+        on_log: Some(std::sync::Arc::new(move |entry| {
+            if quiet {
+                return;
+            }
+            let step = entry.step.map_or(String::new(), |step| format!(" (step {step})"));
+            let print = || eprintln!("{}{step}: {}", entry.name, first_elements(&entry.value));
+            match &bar {
+                Some(bar) => bar.beside(print),
+                None => print(),
+            }
+        })),
+        ..RunOptions::default()
+    }
+}
+
+/// A program's file.
+fn read(choice: &ProgramChoice) -> Result<Program, Failure> {
     let bytes = super::read_input(&choice.program)?;
     let name = if choice.program == "-" { "standard input" } else { &choice.program };
-    let program =
-        Program::from_bytes(&bytes).map_err(|faults| Failure::Program { name: name.to_owned(), faults })?;
+    Program::from_bytes(&bytes).map_err(|faults| Failure::Program { name: name.to_owned(), faults })
+}
+
+/// The program of a file, and the name of the model at a service that it is for, where one was given.
+pub(crate) fn read_remote(choice: &ProgramChoice) -> Result<(Option<String>, Program), Failure> {
+    let mut model = None;
+    for given in &choice.model {
+        if let Some((name, _)) = named(given) {
+            let message = format!(
+                "`{name}` cannot stand beside the model at a service\n  hint: models beside one another are for runs here"
+            );
+            return Err(Failure::Message(message));
+        }
+        model = Some(given.clone());
+    }
+    Ok((model, read(choice)?))
+}
+
+/// The program of a file, and the model that it is for.
+pub(crate) fn open(choice: &ProgramChoice) -> Result<(Model, Program), Failure> {
+    let program = read(choice)?;
     let (mut own, mut others) = (program.model.clone(), Vec::new());
     for given in &choice.model {
         match named(given) {
@@ -133,17 +209,7 @@ fn summarise(results: &Results) -> Result<Summary, Failure> {
 fn draw(summary: &Summary, out: &mut dyn Write) -> Result<(), Failure> {
     let rows: Vec<[String; 7]> = summary.saved.iter().map(row).collect();
     let titles = ["saved", "type", "shape", "min", "mean", "max", "first"].map(str::to_owned);
-    let widths: Vec<usize> = (0..titles.len())
-        .map(|column| {
-            let cells = rows.iter().chain([&titles]).map(|row| row[column].chars().count());
-            cells.max().unwrap_or(0)
-        })
-        .collect();
-    for row in [&titles].into_iter().chain(&rows) {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, &width)| text::fit(cell, width)).collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
-    }
+    text::write_table(&titles, &rows, out)?;
     for name in &summary.absent {
         writeln!(out, "{name}  absent: its generation had stopped before")?;
     }

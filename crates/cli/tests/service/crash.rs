@@ -1,0 +1,230 @@
+//! `kill -9`: every job that was acknowledged ends once, with the right result.
+//!
+//! `PELLUCID_CRASHES=100` kills a hundred times; without it, a handful.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Server, long, next_token, values};
+
+const PROMPTS: [&str; 5] = [
+    "The Eiffel Tower is in the city of",
+    "When Mary and John went to the store, John gave a drink to",
+    "The movie was awful. I",
+    "Mary has",
+    "The capital of France is",
+];
+
+/// A small generator: the same moments for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+#[test]
+fn whatever_was_acknowledged_ends_once_however_often_the_process_dies() {
+    let crashes: u64 = std::env::var("PELLUCID_CRASHES").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    let seed = std::env::var("PELLUCID_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(42);
+    let folder = tempfile::tempdir().unwrap();
+    let mut dice = Dice(seed);
+    // What each program gives, from a service that nobody disturbs.
+    let expected: Vec<_> = {
+        let calm = Server::open(&[]);
+        PROMPTS.iter().map(|prompt| values(&calm.anyone().result(&next_token(prompt)))).collect()
+    };
+    // Idempotency key → job, as acknowledged.
+    let acknowledged: Mutex<HashMap<String, String>> = Mutex::default();
+    let next = AtomicU64::new(0);
+    for crash in 0..crashes {
+        let mut server = Server::start(folder.path(), true, &[]);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let (server, over, next, acknowledged) = (server.anyone(), &over, &next, &acknowledged);
+                scope.spawn(move || {
+                    while !over.load(Ordering::Relaxed) {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        submit(&server, number, over, acknowledged);
+                    }
+                });
+            }
+            // What ran when it died runs alone first; a job that is hit twice would be taken for the culprit.
+            let client = server.anyone();
+            while client.get("/v1/jobs?state=running").json()["jobs"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|job| job["attempts"].as_u64() > Some(1))
+                || client.get("/v1/jobs?state=queued&limit=200").json()["jobs"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .any(|job| job["attempts"].as_u64() > Some(0))
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            std::thread::sleep(Duration::from_millis(20 + dice.below(600)));
+            server.child.kill().unwrap();
+            server.child.wait().unwrap();
+            over.store(true, Ordering::Relaxed);
+        });
+        println!("crash {crash}: {} jobs acknowledged", acknowledged.lock().unwrap().len());
+    }
+    let server = Server::start(folder.path(), true, &[]);
+    let client = server.anyone();
+    // What got no answer is tried again under its own key, as a client would.
+    let never = AtomicBool::new(false);
+    for number in 0..next.load(Ordering::Relaxed) {
+        if !acknowledged.lock().unwrap().contains_key(&key(number)) {
+            submit(&client, number, &never, &acknowledged);
+        }
+    }
+    let acknowledged = acknowledged.into_inner().unwrap();
+    assert!(acknowledged.len() as u64 >= 10 * crashes, "only {} jobs: too few to tell", acknowledged.len());
+    let mut attempts = HashMap::new();
+    for (key, id) in &acknowledged {
+        let job = client.until(id, &["succeeded", "failed", "cancelled"]);
+        assert_eq!(job["state"], "succeeded", "{job}");
+        *attempts.entry(job["attempts"].as_u64().unwrap()).or_insert(0) += 1;
+        let number: usize = key.trim_start_matches("key-").parse().unwrap();
+        let result = client.get(&format!("/v1/jobs/{id}/result"));
+        assert!(values(&result.body) == expected[number % PROMPTS.len()], "{id} has a wrong result");
+    }
+    println!("{} jobs over {crashes} crashes; by attempts: {attempts:?}", acknowledged.len());
+    // Once each: no job more than were asked for, and each counted once.
+    let mut listed = 0;
+    let mut after = String::new();
+    loop {
+        let page = client.get(&format!("/v1/jobs?limit=200{after}")).json();
+        listed += page["jobs"].as_array().unwrap().len();
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(listed, acknowledged.len());
+    let usage = client.get("/v1/usage").json();
+    let counted: u64 =
+        usage["days"].as_array().unwrap().iter().map(|day| day["jobs"].as_u64().unwrap()).sum();
+    assert_eq!(counted, acknowledged.len() as u64);
+    // One result each, and no file of nobody.
+    let results = std::fs::read_dir(folder.path().join("files/results")).unwrap().count();
+    assert_eq!(results, acknowledged.len());
+}
+
+fn key(number: u64) -> String {
+    format!("key-{number}")
+}
+
+/// Submits until it is acknowledged or the service is gone.
+fn submit(
+    client: &crate::harness::Client,
+    number: u64,
+    over: &AtomicBool,
+    acknowledged: &Mutex<HashMap<String, String>>,
+) {
+    let program = next_token(PROMPTS[number as usize % PROMPTS.len()]).to_string();
+    let key = key(number);
+    let wait = if number.is_multiple_of(3) { "wait=5" } else { "respond-async" };
+    let headers = [("Content-Type", "application/json"), ("Idempotency-Key", key.as_str()), ("Prefer", wait)];
+    loop {
+        match client.try_ask("POST", "/v1/jobs", &headers, program.as_bytes()) {
+            Ok(answer) if [200, 202].contains(&answer.status) => {
+                let id = answer.json()["id"].as_str().unwrap().to_owned();
+                let before = acknowledged.lock().unwrap().insert(key, id.clone());
+                assert!(before.is_none_or(|before| before == id), "one key, two jobs");
+                return;
+            }
+            Ok(answer) if [429, 503].contains(&answer.status) => {
+                std::thread::sleep(Duration::from_millis(20))
+            }
+            Ok(answer) => panic!("{}", answer.text()),
+            Err(_) if over.load(Ordering::Relaxed) => return,
+            // The process has just died.
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+#[test]
+fn a_job_on_which_the_process_died_twice_is_not_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path(), true, &[]);
+    let id = server.anyone().post("/v1/jobs", &long(400), &[]).json()["id"].as_str().unwrap().to_owned();
+    server.anyone().until(&id, &["running"]);
+    let kill = |server: &mut Server| {
+        server.child.kill().unwrap();
+        server.child.wait().unwrap();
+    };
+    kill(&mut server);
+    let mut server = Server::start(folder.path(), true, &[]);
+    let client = server.anyone();
+    // It runs alone now: others wait meanwhile.
+    let job = client.until(&id, &["running"]);
+    assert_eq!(job["attempts"], 2);
+    let other = client.post("/v1/jobs", &next_token("Mary"), &[]).json()["id"].as_str().unwrap().to_owned();
+    let deadline = Instant::now() + Duration::from_millis(300);
+    while Instant::now() < deadline && client.get(&format!("/v1/jobs/{id}")).json()["state"] == "running" {
+        assert_eq!(client.get(&format!("/v1/jobs/{other}")).json()["state"], "queued");
+    }
+    kill(&mut server);
+    let server = Server::start(folder.path(), true, &[]);
+    let client = server.anyone();
+    let job = client.get(&format!("/v1/jobs/{id}")).json();
+    assert_eq!(
+        (&job["state"], &job["error"]["type"]),
+        (&json!("failed"), &json!("urn:pellucid:problem:poisoned"))
+    );
+    // The other never began, so it is no suspect, and runs.
+    let other = client.until(&other, &["succeeded", "failed"]);
+    assert_eq!((&other["state"], &other["attempts"]), (&json!("succeeded"), &json!(1)));
+}
+
+#[test]
+fn a_store_that_cannot_be_used_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("pellucid.sqlite"),
+        "this is no database, but it is long enough to be taken for one".repeat(20),
+    )
+    .unwrap();
+    let arguments = ["serve", "--open", "--listen", "127.0.0.1:0", "--data", folder.path().to_str().unwrap()];
+    let output = crate::harness::command(&arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("pellucid.sqlite") && message.contains("not a database"), "{message}");
+}
+
+#[test]
+fn results_that_cannot_be_written_are_kept_until_they_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), true, &[]);
+    let client = server.anyone();
+    client.run(&next_token("Mary"));
+    // A file where the folder was: nothing can be written there, whoever one is.
+    let (results, aside) = (folder.path().join("files/results"), folder.path().join("aside"));
+    std::fs::rename(&results, &aside).unwrap();
+    std::fs::write(&results, "").unwrap();
+    let id = client.post("/v1/jobs", &next_token("Mary"), &[]).json()["id"].as_str().unwrap().to_owned();
+    let started = Instant::now();
+    while !server.log().contains("the result cannot be written") {
+        assert!(started.elapsed() < Duration::from_secs(20), "{}", server.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(client.get(&format!("/v1/jobs/{id}")).json()["state"], "running");
+    std::fs::remove_file(&results).unwrap();
+    std::fs::rename(&aside, &results).unwrap();
+    let job: Value = client.until(&id, &["succeeded", "failed"]);
+    assert_eq!((&job["state"], &job["attempts"]), (&json!("succeeded"), &json!(1)));
+    assert_eq!(client.get(&format!("/v1/jobs/{id}/result")).status, 200);
+}

@@ -1,0 +1,235 @@
+//! What whoever runs the service does beside it: keys, accounts, usage; and running it to its end.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+
+use pellucid_client::api::{Limits, UsageDay};
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::keys::{NewKey, NoRandomness, Scope};
+use crate::service::{StartError, open_store};
+use crate::store::{Account, AuditEntry, Key, Store, StoreError};
+use crate::{logs, time};
+
+/// Why it is not done.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The data folder or the store cannot be used.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No random bytes.
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
+    /// The system gives no threads.
+    #[error("the system gives no threads: {0}")]
+    Threads(io::Error),
+    /// What was asked for cannot be.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+/// A key that is to be made.
+#[derive(Clone, Debug, Default)]
+pub struct KeyRequest {
+    /// Whose it is; the account is made where it is not there.
+    pub account: String,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// What it is called.
+    pub label: String,
+    /// The account's share; none: as it is, 1 where it is new.
+    pub weight: Option<f64>,
+    /// The account's limits that are other than they were: `name=value`, `name=none`.
+    pub limits: Vec<String>,
+}
+
+/// Serves until Ctrl-C or SIGTERM, then drains. `ready` is told the address, and whether it is TLS.
+///
+/// # Errors
+/// Why it does not start.
+pub fn run(config: Config, ready: impl FnOnce(SocketAddr, bool)) -> Result<(), AdminError> {
+    logs::begin(&config.log);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AdminError::Threads)?;
+    let served = runtime.block_on(crate::http::serve(config, ready, stopped()));
+    // Work that does not end by itself must not hold the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    Ok(served?)
+}
+
+async fn stopped() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = interrupt => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = interrupt.await;
+}
+
+fn block<T>(work: impl Future<Output = Result<T, AdminError>>) -> Result<T, AdminError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(AdminError::Threads)?.block_on(work)
+}
+
+/// Makes a key: its text, which is shown this once.
+///
+/// # Errors
+/// Where the store cannot be written, or a limit is none.
+pub fn create_key(config: &Config, request: &KeyRequest) -> Result<String, AdminError> {
+    if !crate::config::is_account_name(&request.account) {
+        let message = "an account's name is 1 to 64 letters, digits, `-`, `_`, `.` and `@`";
+        return Err(AdminError::Wrong(message.into()));
+    }
+    if request.weight.is_some_and(|weight| !(weight > 0.0 && weight.is_finite())) {
+        return Err(AdminError::Wrong("a weight is above 0".into()));
+    }
+    block(async {
+        let store = open_store(&config.server.data, config.store.durability).await?;
+        let now = time::now_ms();
+        let known = store.account(&request.account).await?;
+        let new = Account { name: request.account.clone(), limits: config.limits.0.clone(), weight: 1.0 };
+        let mut account = known.unwrap_or(new);
+        account.limits = changed(&account.limits, &request.limits)?;
+        account.weight = request.weight.unwrap_or(account.weight);
+        store.put_account(&account, now).await?;
+        let made = NewKey::make()?;
+        store
+            .add_key(&Key {
+                id: made.id.clone(),
+                account: account.name.clone(),
+                digest: made.digest,
+                scopes: request.scopes.clone(),
+                label: request.label.clone(),
+                created_ms: now,
+                revoked_ms: None,
+            })
+            .await?;
+        noted(&store, &account.name, "create key", &made.id).await?;
+        store.close().await;
+        Ok(made.text)
+    })
+}
+
+async fn noted(store: &impl Store, account: &str, action: &str, subject: &str) -> Result<(), AdminError> {
+    let entry = AuditEntry {
+        at_ms: time::now_ms(),
+        account: account.to_owned(),
+        key: "operator".to_owned(),
+        action: action.to_owned(),
+        subject: subject.to_owned(),
+    };
+    Ok(store.audit(entry).await?)
+}
+
+/// Limits with some of them changed: `name=value`, `name=none`.
+fn changed(limits: &Limits, changes: &[String]) -> Result<Limits, AdminError> {
+    let wrong = |message: String| AdminError::Wrong(message);
+    let names = crate::config::limit_names();
+    let mut value = serde_json::to_value(limits).map_err(|error| wrong(error.to_string()))?;
+    for change in changes {
+        let (name, text) =
+            change.split_once('=').ok_or_else(|| wrong(format!("`{change}` is not `limit=value`")))?;
+        if !names.iter().any(|known| known == name) {
+            let hint = pellucid_graph::suggest::did_you_mean(name, names.iter().map(String::as_str));
+            return Err(wrong(format!(
+                "there is no limit `{name}`; {}",
+                hint.unwrap_or_else(|| names.join(", "))
+            )));
+        }
+        value[name] = match text {
+            "none" => Value::Null,
+            _ if name == "models" => text.split(',').map(str::trim).collect(),
+            text => {
+                serde_json::from_str(text).map_err(|_| wrong(format!("`{text}` is no value of `{name}`")))?
+            }
+        };
+    }
+    serde_json::from_value(value).map_err(|error| wrong(format!("the limits: {error}")))
+}
+
+/// All keys, without their secrets, the newest first.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn list_keys(config: &Config) -> Result<Vec<Key>, AdminError> {
+    block(async {
+        let store = open_store(&config.server.data, config.store.durability).await?;
+        Ok(store.keys().await?)
+    })
+}
+
+/// Revokes a key by its id, or by all of it; whether it was there and valid.
+///
+/// # Errors
+/// Where the store cannot be written.
+pub fn revoke_key(config: &Config, key: &str) -> Result<bool, AdminError> {
+    let id = crate::keys::parts(key).map_or(key, |(id, _)| id);
+    block(async {
+        let store = open_store(&config.server.data, config.store.durability).await?;
+        let revoked = store.revoke_key(id, time::now_ms()).await?;
+        if revoked {
+            noted(&store, "", "revoke key", id).await?;
+        }
+        store.close().await;
+        Ok(revoked)
+    })
+}
+
+/// What accounts used in so many days back from today, the newest first.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn usage(config: &Config, days: u32) -> Result<Vec<(String, UsageDay)>, AdminError> {
+    block(async {
+        let store = open_store(&config.server.data, config.store.durability).await?;
+        let since = time::day_before(time::now_ms(), days.saturating_sub(1));
+        Ok(store.usage_of_all(&since).await?)
+    })
+}
+
+/// The audit log, the newest first.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn audit_log(config: &Config, limit: u32) -> Result<Vec<AuditEntry>, AdminError> {
+    block(async {
+        let store = open_store(&config.server.data, config.store.durability).await?;
+        Ok(store.audit_log(limit).await?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_changed_by_name() {
+        let change = |text: &str| changed(&Limits::default(), &[text.to_owned()]);
+        assert_eq!(change("requests_per_minute=5").unwrap().requests_per_minute, Some(5));
+        assert!(change("weights_readable=true").unwrap().weights_readable);
+        assert_eq!(change("models=a/b, c").unwrap().models.unwrap(), ["a/b", "c"]);
+        let limits = Limits { peak_bytes: Some(1), ..Limits::default() };
+        assert_eq!(changed(&limits, &["peak_bytes=none".into()]).unwrap().peak_bytes, None);
+        for (wrong, message) in [
+            ("peak", "limit=value"),
+            ("peak_byte=1", "did you mean `peak_bytes`?"),
+            ("peak_bytes=much", "no value"),
+            ("peak_bytes=-1", "the limits"),
+        ] {
+            let told = change(wrong).unwrap_err().to_string();
+            assert!(told.contains(message), "{told}");
+        }
+    }
+}

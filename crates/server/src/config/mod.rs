@@ -1,0 +1,378 @@
+//! The configuration: a TOML file, environment variables over it, flags over both.
+//!
+//! Every setting that is one value is in the table [`SETTINGS`], and can be given as an environment variable and as a flag of the same name.
+//! `pellucid.example.toml` shows all of them with what they do.
+
+mod layers;
+mod validate;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use pellucid_client::api::Limits;
+use serde::Deserialize;
+
+use crate::store::sqlite::Durability;
+
+pub use layers::{Kind, Layers, SETTINGS, Setting};
+pub use validate::{is_account_name, is_model_id, limit_names};
+
+/// A commented configuration with every setting at its default.
+pub const EXAMPLE: &str = include_str!("../../pellucid.example.toml");
+/// The id of the model that comes with the program.
+pub const BUNDLED: &str = "bundled";
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {error}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// It is no TOML, or has a setting that there is not, or one of a wrong type.
+    #[error("{from}: {message}")]
+    Syntax {
+        /// The file, or what else it was read from.
+        from: String,
+        /// What is wrong, with the line.
+        message: String,
+    },
+    /// Values that cannot be.
+    #[error("the configuration cannot be used:\n{}", .0.iter().map(|fault| format!("  {fault}")).collect::<Vec<_>>().join("\n"))]
+    Values(Vec<String>),
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+pub struct Config {
+    /// Connections.
+    pub server: Server,
+    /// What is remembered.
+    pub store: StoreConfig,
+    /// How long it is remembered.
+    pub retention: Retention,
+    /// How models run.
+    pub engine: EngineConfig,
+    /// What one request and the whole queue may be.
+    pub admission: Admission,
+    /// What is logged.
+    pub log: Log,
+    /// What a new account may use, unless it is told otherwise.
+    pub limits: AccountLimits,
+    /// The models that there are.
+    #[serde(rename = "model")]
+    pub models: Vec<ModelConfig>,
+}
+
+/// Connections.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Whether no key is needed: on loopback only.
+    pub open: bool,
+    /// The folder with everything that it keeps.
+    pub data: PathBuf,
+    /// A certificate chain in PEM; with it, connections are TLS.
+    pub certificate: Option<PathBuf>,
+    /// Its private key in PEM.
+    pub private_key: Option<PathBuf>,
+    /// Connections at once.
+    pub connections: usize,
+    /// Connections at once from one address.
+    pub connections_per_address: usize,
+    /// Seconds that a request's head may take to come.
+    pub header_seconds: f64,
+    /// Seconds in which a client must take or send anything at all.
+    pub idle_seconds: f64,
+    /// Seconds that what runs has to end, when the service is shut down; then it is put back.
+    pub drain_seconds: f64,
+}
+
+/// What is remembered.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// What a job that was acknowledged survives.
+    pub durability: Durability,
+}
+
+/// How long it is remembered.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Hours that a result lies ready.
+    pub result_hours: f64,
+    /// Days that a job that has ended is listed.
+    pub job_days: f64,
+}
+
+/// How models run.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineConfig {
+    /// Estimated milliseconds of a pass, at most: what a job waits for others' work before its own.
+    pub pass_ms: f64,
+    /// Tokens of a pass, at most.
+    pub pass_tokens: u64,
+    /// Threads for single operations that are heavy.
+    pub heavy_threads: usize,
+    /// Jobs that one model has begun, at most.
+    pub jobs: usize,
+    /// Whether jobs of several accounts run in the same passes.
+    pub packing: bool,
+    /// Bytes that the jobs which a model has begun may hold at once, by their prices.
+    pub value_bytes: u64,
+    /// Bytes of weights of all models in memory.
+    pub weight_bytes: u64,
+    /// Seconds after which a model that nobody uses may be given up for another.
+    pub idle_seconds: f64,
+}
+
+/// What one request and the whole queue may be.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admission {
+    /// Bytes of one request's body.
+    pub request_bytes: u64,
+    /// Bytes of all bodies that are being received.
+    pub receiving_bytes: u64,
+    /// Jobs that wait, of all accounts together.
+    pub queued_jobs: usize,
+    /// Bytes of checked programs that wait in memory; others wait on disk.
+    pub waiting_bytes: u64,
+    /// Bytes of one job's logs and streamed values.
+    pub event_bytes: usize,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// From which level: `error`, `warn`, `info`, `debug`, `trace`.
+    pub level: String,
+    /// `text` or `json`.
+    pub format: LogFormat,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: one object a line.
+    Json,
+}
+
+/// What a new account may use.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct AccountLimits(pub Limits);
+
+/// A model that there is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Its id, under which programs name it.
+    pub id: String,
+    /// `bundled`, a folder, a GGUF file, or a hub id; its id where none is given.
+    #[serde(default)]
+    pub source: Option<String>,
+    /// The number type of its weights: `f32` or `bf16`.
+    #[serde(default)]
+    pub dtype: WeightType,
+    /// The revision of one on a hub.
+    #[serde(default)]
+    pub revision: Option<String>,
+    /// Whether it is loaded at the start and stays.
+    #[serde(default)]
+    pub pinned: bool,
+    /// Whether it is the one that programs which name none are run on.
+    #[serde(default)]
+    pub default: bool,
+    /// Whether accounts that may not read its weights may not apply its modules to values of their own either.
+    #[serde(default)]
+    pub strict: bool,
+}
+
+impl ModelConfig {
+    /// Where it comes from.
+    pub fn source(&self) -> &str {
+        self.source.as_deref().unwrap_or(&self.id)
+    }
+}
+
+/// The number type of weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightType {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits.
+    Bf16,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Server {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8460)),
+            open: false,
+            data: data_folder(),
+            certificate: None,
+            private_key: None,
+            connections: 1024,
+            connections_per_address: 256,
+            header_seconds: 10.0,
+            idle_seconds: 30.0,
+            drain_seconds: 30.0,
+        }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention { result_hours: 7.0 * 24.0, job_days: 30.0 }
+    }
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        EngineConfig {
+            pass_ms: 200.0,
+            pass_tokens: 2048,
+            heavy_threads: 1,
+            jobs: 256,
+            packing: true,
+            value_bytes: 4 << 30,
+            weight_bytes: 16 << 30,
+            idle_seconds: 60.0,
+        }
+    }
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Admission {
+            request_bytes: 64 << 20,
+            receiving_bytes: 512 << 20,
+            queued_jobs: 10_000,
+            waiting_bytes: 512 << 20,
+            event_bytes: 1 << 20,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+impl Default for AccountLimits {
+    fn default() -> Self {
+        AccountLimits(Limits {
+            models: None,
+            weights_readable: false,
+            generation: true,
+            training: true,
+            edits: true,
+            requests_per_minute: Some(1_200),
+            concurrent_jobs: Some(64),
+            queued_jobs: Some(1_000),
+            milliseconds_per_minute: Some(60_000.0),
+            milliseconds_per_day: Some(24.0 * 3_600_000.0),
+            job_milliseconds: Some(10.0 * 60_000.0),
+            peak_bytes: Some(1 << 30),
+            result_bytes: Some(256 << 20),
+            stored_bytes: Some(4 << 30),
+            request_bytes: Some(64 << 20),
+        })
+    }
+}
+
+/// The user's folder for what cannot be made again.
+fn data_folder() -> PathBuf {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || set("HOME").or_else(|| set("USERPROFILE")).map(|home| home.join(".local/share"));
+    let folder = set("XDG_DATA_HOME").filter(|path| path.is_absolute()).or_else(home);
+    folder.unwrap_or_else(|| PathBuf::from(".")).join("pellucid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        Layers::default().file("test", text)?.config()
+    }
+
+    #[test]
+    fn the_example_is_the_default() {
+        let (example, default) = (read(EXAMPLE).unwrap(), read("").unwrap());
+        let shown = |config: &Config| {
+            // The data folder depends on the user.
+            let server = Server { data: PathBuf::new(), ..config.server.clone() };
+            format!("{:#?}", Config { server, ..config.clone() })
+        };
+        assert_eq!(shown(&example), shown(&default));
+        for Setting { path, .. } in SETTINGS {
+            let name = path.rsplit('.').next().unwrap();
+            let written = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{name} ="));
+            assert!(EXAMPLE.lines().any(written), "{path} is not in the example");
+        }
+    }
+
+    #[test]
+    fn flags_go_before_the_environment_and_that_before_the_file() {
+        let layers = Layers::default()
+            .file("test", "[server]\nlisten = '127.0.0.1:1'\ndrain_seconds = 1\nconnections = 1")
+            .unwrap()
+            .environment([
+                ("PELLUCID_SERVER_LISTEN", "127.0.0.1:2"),
+                ("PELLUCID_SERVER_DRAIN_SECONDS", "2"),
+                ("HOME", "x"),
+            ])
+            .unwrap();
+        let config = layers.set("server.listen", "127.0.0.1:3").unwrap().config().unwrap();
+        assert_eq!(config.server.listen.port(), 3);
+        assert_eq!(config.server.drain_seconds, 2.0);
+        assert_eq!(config.server.connections, 1);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        let message = |text: &str| read(text).unwrap_err().to_string();
+        assert!(message("[server]\nlissten = 'x'").contains("lissten"));
+        assert!(message("[server]\nopen = true\nlisten = '0.0.0.0:1'").contains("loopback"));
+        assert!(message("[server]\ncertificate = 'x'").contains("private_key"));
+        let two = "[[model]]\nid = 'a'\n[[model]]\nid = 'a'";
+        assert!(message(two).contains("`a`"));
+        assert!(message("[[model]]\nid = '../a'").contains("letters"));
+        assert!(message("[limits]\nrequest_per_minute = 1").contains("requests_per_minute"));
+        assert!(message("[engine]\npass_ms = 0").contains("engine.pass_ms"));
+        let wrong = Layers::default().environment([("PELLUCID_SERVER_OPEN", "maybe")]);
+        assert!(wrong.unwrap_err().to_string().contains("PELLUCID_SERVER_OPEN"));
+        let unknown = Layers::default().environment([("PELLUCID_SERVER_LISTN", "x")]);
+        assert!(unknown.unwrap_err().to_string().contains("PELLUCID_SERVER_LISTEN"));
+    }
+
+    #[test]
+    fn without_models_there_is_the_bundled_one() {
+        let config = read("").unwrap();
+        assert_eq!(config.models.len(), 1);
+        assert!(config.models[0].default && config.models[0].pinned);
+        let config = read("[[model]]\nid = 'a/b'\n[[model]]\nid = 'c'\ndefault = true").unwrap();
+        assert_eq!(config.models[0].source(), "a/b");
+        assert!(config.models[1].default && !config.models[0].default);
+    }
+}

@@ -1,0 +1,158 @@
+//! What all parts of the service share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use pellucid_client::api::{Job, JobState, Problem};
+
+use crate::account::{Checking, Meters};
+use crate::config::Config;
+use crate::events::Hub;
+use crate::files::Files;
+use crate::history::History;
+use crate::metrics::Metrics;
+use crate::models::Registry;
+use crate::schedule::board::Board;
+use crate::schedule::queue::{Bounds, Waiting};
+use crate::store::{Account, Store, StoredJob};
+use crate::time;
+
+/// What all parts of the service share.
+pub struct Core {
+    /// The configuration.
+    pub config: Config,
+    /// Accounts, jobs, usage.
+    pub store: Arc<dyn Store>,
+    /// Results and large programs.
+    pub files: Files,
+    /// What happens to jobs.
+    pub hub: Hub,
+    /// What accounts use over time.
+    pub meters: Meters,
+    /// Models.
+    pub registry: Registry,
+    /// What is measured.
+    pub metrics: Metrics,
+    /// What was done lately.
+    pub history: History,
+    /// Programs that are being checked.
+    pub checking: Checking,
+    board: Mutex<Board>,
+    draining: AtomicBool,
+    /// When it was started.
+    pub started: Instant,
+}
+
+impl Core {
+    /// With nothing waiting and nothing running.
+    pub fn new(config: Config, store: Arc<dyn Store>, files: Files, registry: Registry) -> Core {
+        Core {
+            config,
+            store,
+            files,
+            hub: Hub::default(),
+            meters: Meters::default(),
+            registry,
+            metrics: Metrics::default(),
+            history: History::default(),
+            checking: Checking::default(),
+            board: Mutex::default(),
+            draining: AtomicBool::new(false),
+            started: Instant::now(),
+        }
+    }
+
+    /// Who waits and who runs. Held for moments only.
+    pub fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is being shut down.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// No new jobs from here on, and none begins.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.ring();
+    }
+
+    /// There may be something to do for every model.
+    pub fn ring(&self) {
+        self.registry.entries().iter().for_each(|entry| entry.bell.notify_one());
+    }
+
+    /// A job as its owner sees it.
+    pub fn view(&self, job: StoredJob) -> Job {
+        let queue = (job.state == JobState::Queued).then(|| self.board().place(&job.id)).flatten();
+        let progress = (job.state == JobState::Running)
+            .then(|| self.hub.get(&job.id).and_then(|channel| channel.latest_progress()))
+            .flatten();
+        let ran = job.state.is_final() && job.attempts > 0;
+        Job {
+            id: job.id,
+            model: job.model,
+            state: job.state,
+            priority: job.priority,
+            label: job.label,
+            created_at: time::text(job.submitted_ms),
+            started_at: job.started_ms.map(time::text),
+            finished_at: job.finished_ms.map(time::text),
+            deadline_at: job.deadline_ms.map(time::text),
+            attempts: job.attempts,
+            price: job.price,
+            queue,
+            progress,
+            saved: job.outcome.saved,
+            absent: job.outcome.absent,
+            result: job.result,
+            milliseconds: ran.then_some(job.outcome.milliseconds),
+            passes: ran.then_some(job.outcome.passes),
+            tokens: ran.then_some(job.outcome.tokens),
+            error: job.problem,
+        }
+    }
+
+    /// Tells those who watch a job that it has ended, as the store has it now.
+    pub async fn tell_end(&self, account: &str, job: &str) {
+        match self.store.job(account, job).await {
+            Ok(Some(stored)) if stored.state.is_final() => {
+                if let Some(finished) = stored.finished_ms {
+                    self.metrics.took(finished.saturating_sub(stored.submitted_ms) as f64 / 1000.0);
+                }
+                self.metrics
+                    .ended(stored.state.name(), stored.problem.as_ref().map(|problem| problem.kind.name()));
+                self.hub.end(self.view(stored));
+            }
+            Ok(_) => self.hub.drop(job),
+            Err(error) => tracing::error!(%error, job, "its end cannot be told"),
+        }
+    }
+
+    /// Fails a job that has not begun.
+    pub async fn refuse(&self, account: &str, job: &str, problem: &Problem) {
+        match self.store.refuse(job, problem, time::now_ms()).await {
+            Ok(_) => self.tell_end(account, job).await,
+            // It waits in the store, and is taken up at the next start.
+            Err(error) => tracing::error!(%error, job, "it cannot be failed"),
+        }
+    }
+}
+
+/// A job that is to wait.
+pub fn waiting(job: &StoredJob, account: &Account) -> Waiting {
+    Waiting {
+        job: job.id.clone(),
+        account: job.account.clone(),
+        weight: account.weight,
+        concurrent: account.limits.concurrent_jobs,
+        priority: job.priority,
+        cost: job.price.milliseconds,
+        bytes: job.price.peak_bytes,
+        bounds: Bounds { peak_bytes: account.limits.peak_bytes, result_bytes: account.limits.result_bytes },
+        flops: job.price.flops,
+        deadline_ms: job.deadline_ms,
+    }
+}

@@ -1,0 +1,145 @@
+//! Results and large programs as files, behind `object_store`: a folder here, a bucket elsewhere.
+//!
+//! `results/{job}/{attempt}` and `programs/{job}`: names are made here alone, of ids that were checked.
+
+use std::ops::Range;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use futures_util::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload};
+
+/// A file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("the file store failed: {0}")]
+pub struct FileError(String);
+
+impl From<object_store::Error> for FileError {
+    fn from(error: object_store::Error) -> Self {
+        FileError(error.to_string())
+    }
+}
+
+/// What comes of asking for files.
+pub type Result<T> = std::result::Result<T, FileError>;
+
+/// Results and large programs. A clone is the same.
+#[derive(Clone)]
+pub struct Files {
+    store: Arc<dyn ObjectStore>,
+}
+
+impl Files {
+    /// Those of a folder, which is made where it is not there.
+    ///
+    /// # Errors
+    /// Where the folder can be neither found nor made.
+    pub fn open(folder: &FilePath, sync: bool) -> Result<Files> {
+        let failed = |error: std::io::Error| FileError(format!("{}: {error}", folder.display()));
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        // Its owner alone may read it.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        }
+        let store = LocalFileSystem::new_with_prefix(folder)?.with_automatic_cleanup(true).with_fsync(sync);
+        Ok(Files { store: Arc::new(store) })
+    }
+
+    /// Writes a file, whole or not at all.
+    pub async fn put(&self, key: &str, bytes: Bytes) -> Result<()> {
+        self.store
+            .put(&Path::parse(key).map_err(object_store::Error::from)?, PutPayload::from(bytes))
+            .await?;
+        Ok(())
+    }
+
+    /// A file, read into memory; `None`: there is none of that name.
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        match self.store.get(&Path::parse(key).map_err(object_store::Error::from)?).await {
+            Ok(found) => Ok(Some(found.bytes().await?)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Bytes of a file as they are read; `None`: there is none of that name.
+    pub async fn stream(
+        &self,
+        key: &str,
+        range: Range<u64>,
+    ) -> Result<Option<BoxStream<'static, object_store::Result<Bytes>>>> {
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        match self.store.get_opts(&Path::parse(key).map_err(object_store::Error::from)?, options).await {
+            Ok(found) => Ok(Some(found.into_stream())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deletes a file, if it is there.
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        match self.store.delete(&Path::parse(key).map_err(object_store::Error::from)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The names of all files.
+    pub async fn all(&self) -> Result<Vec<String>> {
+        let found = self.store.list(None).map_ok(|meta| meta.location.to_string());
+        Ok(found.try_collect().await?)
+    }
+}
+
+/// The file of a job's result, by the attempt that made it: what an earlier one left half done is never taken for it.
+pub fn result(job: &str, attempt: u32) -> String {
+    format!("results/{job}/{attempt}")
+}
+
+/// The file of a job's program.
+pub fn program(job: &str) -> String {
+    format!("programs/{job}")
+}
+
+/// The job that a file belongs to.
+pub fn job_of(file: &str) -> Option<&str> {
+    file.split('/').nth(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn files_are_written_read_by_ranges_and_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::open(folder.path(), false).unwrap();
+        let key = result("job_a", 1);
+        files.put(&key, Bytes::from_static(b"0123456789")).await.unwrap();
+        assert_eq!(files.get(&key).await.unwrap().unwrap(), "0123456789");
+        let part = files.stream(&key, 3..6).await.unwrap().unwrap();
+        let part: Vec<Bytes> = part.try_collect().await.unwrap();
+        assert_eq!(part.concat(), b"345");
+        assert_eq!(files.all().await.unwrap(), std::slice::from_ref(&key));
+        files.delete(&key).await.unwrap();
+        files.delete(&key).await.unwrap();
+        assert_eq!(files.get(&key).await.unwrap(), None);
+        assert!(files.stream(&key, 0..1).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn nothing_leads_out_of_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("secret"), "x").unwrap();
+        let files = Files::open(&folder.path().join("inside"), false).unwrap();
+        for key in ["../secret", "results/../../secret", "/etc/passwd", "..%2fsecret"] {
+            assert!(!matches!(files.get(key).await, Ok(Some(_))), "{key}");
+        }
+    }
+}

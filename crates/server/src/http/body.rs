@@ -1,0 +1,133 @@
+//! Receiving bodies: bounded each and all together, and from nobody who dawdles.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use pellucid_client::api::{self, ProblemKind};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::answer::Refusal;
+use crate::account::exceeded;
+use crate::config::Config;
+use crate::service::Caller;
+
+/// Bytes that one permit stands for.
+const GRANULE: u64 = 4_096;
+/// The least bytes a second that a body comes at, after a start.
+const SLOWEST: u64 = 16 << 10;
+
+/// Where bodies are received.
+#[derive(Clone)]
+pub(super) struct Receiving {
+    room: Arc<Semaphore>,
+    most: u64,
+    idle: Duration,
+}
+
+/// A body, and the room that it takes.
+pub(super) struct Received {
+    pub bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Receiving {
+    pub fn new(config: &Config) -> Receiving {
+        let granules = (config.admission.receiving_bytes / GRANULE).max(1);
+        let granules = usize::try_from(granules).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Receiving {
+            room: Arc::new(Semaphore::new(granules)),
+            most: config.admission.request_bytes,
+            idle: Duration::from_secs_f64(config.server.idle_seconds),
+        }
+    }
+
+    /// A body of one of the types that are read.
+    pub async fn receive(
+        &self,
+        caller: &Caller,
+        headers: &HeaderMap,
+        mut body: Body,
+        types: &[&str],
+    ) -> Result<Received, Refusal> {
+        of_type(headers, types)?;
+        let (name, most) = match caller.account.limits.request_bytes {
+            Some(own) if own < self.most => ("request_bytes", own),
+            _ => ("admission.request_bytes", self.most),
+        };
+        let too_large = |size: u64| {
+            Refusal::from(Box::new(exceeded(ProblemKind::TooLarge, name, most as f64, size as f64, "bytes")))
+        };
+        let announced =
+            headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if let Some(size) = announced.filter(|&size| size > most) {
+            return Err(too_large(size));
+        }
+        let mut bytes = BytesMut::new();
+        let mut room: Option<OwnedSemaphorePermit> = None;
+        let started = tokio::time::Instant::now();
+        let slow = || Refusal::of(ProblemKind::Timeout, "The body did not come in time.");
+        loop {
+            let frame = tokio::time::timeout(self.idle, body.frame()).await.map_err(|_| slow())?;
+            let Some(frame) = frame else { break };
+            let frame =
+                frame.map_err(|_| Refusal::of(ProblemKind::BadRequest, "The body ended before its end."))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let size = bytes.len() as u64 + data.len() as u64;
+            if size > most {
+                return Err(too_large(size));
+            }
+            let patience = self.idle + Duration::from_secs(size / SLOWEST);
+            if started.elapsed() > patience {
+                return Err(slow());
+            }
+            self.make_room(&mut room, size).await?;
+            bytes.extend_from_slice(&data);
+        }
+        Ok(Received { bytes: bytes.freeze(), _room: room })
+    }
+
+    async fn make_room(&self, room: &mut Option<OwnedSemaphorePermit>, size: u64) -> Result<(), Refusal> {
+        let needed = size.div_ceil(GRANULE) as usize;
+        let held = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let Some(more) = needed.checked_sub(held).filter(|&more| more > 0) else { return Ok(()) };
+        let full = || {
+            let mut problem =
+                exceeded(ProblemKind::QueueFull, "admission.receiving_bytes", 0.0, 0.0, "bytes");
+            problem.limit = None;
+            problem.detail = Some("Too many bodies are being received at once.".into());
+            problem.retry_after_s = Some(5.0);
+            Refusal::from(Box::new(problem))
+        };
+        let acquired = self.room.clone().acquire_many_owned(more as u32);
+        let permit = tokio::time::timeout(self.idle, acquired).await;
+        let permit = permit.map_err(|_| full())?.map_err(|_| full())?;
+        match room {
+            Some(room) => room.merge(permit),
+            None => *room = Some(permit),
+        }
+        Ok(())
+    }
+}
+
+fn of_type(headers: &HeaderMap, types: &[&str]) -> Result<(), Refusal> {
+    let refused = |message: String| Err(Refusal::of(ProblemKind::UnsupportedMediaType, message));
+    let encoded = headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if encoded {
+        return refused("Bodies are taken as they are: without `Content-Encoding`.".into());
+    }
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let given = given.split(';').next().unwrap_or_default().trim();
+    if types.iter().any(|known| given.eq_ignore_ascii_case(known)) {
+        return Ok(());
+    }
+    refused(format!("The body's `Content-Type` is one of {}.", types.join(", ")))
+}
+
+/// The types of a program's body.
+pub(super) const PROGRAM: &[&str] = &[api::JSON, api::SAFETENSORS, "application/octet-stream"];

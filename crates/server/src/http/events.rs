@@ -1,0 +1,131 @@
+//! What happens to a job, as server-sent events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream::unfold;
+use pellucid_client::api::{self, Event, EventQuery, ProblemKind, QueuePlace};
+use tokio::time::Instant;
+
+use super::answer::Refusal;
+use super::jobs::text;
+use super::{Id, Reply, Shared, caller, query};
+use crate::core::Core;
+use crate::events::{Follower, Sent};
+use crate::keys::Scope;
+
+/// After so long without events something is sent all the same, so that nobody between takes the connection for dead.
+const ALIVE: Duration = Duration::from_secs(15);
+/// How often a waiting job's place is looked at.
+const PLACE: Duration = Duration::from_secs(1);
+/// The least time between two tellings.
+const BREATH: Duration = Duration::from_millis(20);
+
+pub(super) async fn get(State(shared): State<Shared>, Id(id): Id, headers: HeaderMap, uri: Uri) -> Reply {
+    let caller = caller(&shared, &headers, Some(Scope::Submit)).await?;
+    let asked = query::<EventQuery>(&uri)?;
+    let after = match text(&headers, "last-event-id")? {
+        Some(id) => Some(id.trim().parse::<u64>().map_err(|_| {
+            Refusal::of(ProblemKind::BadRequest, "The header `Last-Event-ID` is a number that an event had.")
+        })?),
+        None => asked.last_event_id,
+    };
+    let (job, channel) = shared.service.channel(&caller, &id).await?;
+    let Some(channel) = channel else {
+        // It ended long ago, or while we looked: all that is left to tell is its end.
+        let job = shared.service.core.view(job);
+        let data = Event::Done(Box::new(job)).data();
+        let data =
+            data.map_err(|_| Refusal::of(ProblemKind::Internal, "The job cannot be written as JSON."))?;
+        let end = write(&Sent { id: None, name: "done", data, last: true });
+        return Ok(stream(Body::from(format!("retry: 1000\n\n{end}"))));
+    };
+    let telling = Telling {
+        core: shared.service.core.clone(),
+        job: id,
+        follower: channel.follow(after),
+        place: None,
+        told: Instant::now(),
+        begun: false,
+        ended: false,
+    };
+    Ok(stream(Body::from_stream(unfold(telling, |telling| telling.next()))))
+}
+
+fn stream(body: Body) -> Response {
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(api::EVENT_STREAM));
+    // Proxies must not hold events back.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+struct Telling {
+    core: Arc<Core>,
+    job: String,
+    follower: Follower,
+    place: Option<QueuePlace>,
+    told: Instant,
+    begun: bool,
+    ended: bool,
+}
+
+impl Telling {
+    async fn next(mut self) -> Option<(Result<Bytes, std::convert::Infallible>, Telling)> {
+        if self.ended {
+            return None;
+        }
+        if !self.begun {
+            self.begun = true;
+            return Some((Ok(Bytes::from_static(b"retry: 1000\n\n")), self));
+        }
+        loop {
+            let place = self.core.board().place(&self.job);
+            let mut events = Vec::new();
+            if place.is_some() && place != self.place {
+                let data = place.map(|place| Event::Queued(place).data());
+                if let Some(Ok(data)) = data {
+                    events.push(Sent { id: None, name: "queued", data, last: false });
+                }
+            }
+            let over = self.follower.end();
+            let patience = match (events.is_empty(), place) {
+                (false, _) => Duration::ZERO,
+                // All that will ever come is there.
+                _ if over.is_some() => Duration::ZERO,
+                (true, Some(_)) => PLACE,
+                (true, None) => ALIVE,
+            };
+            self.place = place;
+            events.extend(self.follower.next(patience).await);
+            if events.is_empty() {
+                events.extend(over);
+            }
+            if events.is_empty() {
+                if self.told.elapsed() < ALIVE {
+                    continue;
+                }
+                self.told = Instant::now();
+                return Some((Ok(Bytes::from_static(b": keep-alive\n\n")), self));
+            }
+            self.ended = events.iter().any(|event| event.last);
+            self.told = Instant::now();
+            let text: String = events.iter().map(write).collect();
+            if !self.ended {
+                tokio::time::sleep(BREATH).await;
+            }
+            return Some((Ok(Bytes::from(text)), self));
+        }
+    }
+}
+
+fn write(event: &Sent) -> String {
+    let id = event.id.map_or_else(String::new, |id| format!("id: {id}\n"));
+    format!("{id}event: {}\ndata: {}\n\n", event.name, event.data)
+}

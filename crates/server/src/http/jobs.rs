@@ -1,0 +1,120 @@
+//! Jobs: submitted, listed, looked at, cancelled.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use pellucid_client::api::{self, Job, JobQuery, JobState, ProblemKind, Removal, Submission};
+
+use super::answer::{Refusal, json};
+use super::{Id, Reply, Shared, body, caller, query, result};
+use crate::keys::Scope;
+use crate::service::{Caller, SubmitOptions};
+
+pub(super) async fn submit(State(shared): State<Shared>, request: Request) -> Reply {
+    let (parts, body) = request.into_parts();
+    let caller = caller(&shared, &parts.headers, Some(Scope::Submit)).await?;
+    let options = SubmitOptions {
+        query: query::<Submission>(&parts.uri)?,
+        idempotency_key: text(&parts.headers, api::IDEMPOTENCY_HEADER)?.map(str::to_owned),
+    };
+    let wait = wait(&parts.headers)?;
+    let received = shared.receiving.receive(&caller, &parts.headers, body, body::PROGRAM).await?;
+    let submitted = shared.service.submit(&caller, options, received.bytes.clone()).await?;
+    drop(received);
+    let mut job = submitted.job;
+    if let (Some(wait), false) = (wait, job.state.is_final()) {
+        job = match &submitted.channel {
+            Some(channel) => match channel.ended(wait).await {
+                Some(ended) => ended.as_ref().clone(),
+                None => shared.service.job(&caller, &job.id, None).await?,
+            },
+            None => shared.service.job(&caller, &job.id, None).await?,
+        };
+    }
+    let mut response = ended(&shared, &caller, &job, &parts.headers, wait.is_some()).await?;
+    let headers = response.headers_mut();
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{}", job.id)) {
+        headers.insert(header::LOCATION, location);
+    }
+    if let Ok(id) = HeaderValue::from_str(&job.id) {
+        headers.insert(api::JOB_HEADER, id);
+    }
+    if submitted.replayed {
+        headers.insert(api::REPLAYED_HEADER, HeaderValue::from_static("true"));
+    }
+    applied(&mut response, wait);
+    Ok(response)
+}
+
+/// A job that was waited for: its result, where that is wanted and there; else what is known of it.
+async fn ended(shared: &Shared, caller: &Caller, job: &Job, headers: &HeaderMap, waited: bool) -> Reply {
+    if !job.state.is_final() || !waited {
+        return Ok(json(StatusCode::ACCEPTED, job));
+    }
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let wants_result = accept
+        .flat_map(|value| value.split(','))
+        .any(|one| one.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(api::SAFETENSORS));
+    if wants_result && job.state == JobState::Succeeded {
+        return result::whole(shared, caller, &job.id).await;
+    }
+    Ok(json(StatusCode::OK, job))
+}
+
+pub(super) async fn list(State(shared): State<Shared>, headers: HeaderMap, uri: Uri) -> Reply {
+    let caller = caller(&shared, &headers, Some(Scope::Submit)).await?;
+    Ok(json(StatusCode::OK, &shared.service.jobs(&caller, &query::<JobQuery>(&uri)?).await?))
+}
+
+pub(super) async fn get(State(shared): State<Shared>, Id(id): Id, headers: HeaderMap) -> Reply {
+    let caller = caller(&shared, &headers, Some(Scope::Submit)).await?;
+    let wait = wait(&headers)?;
+    let mut response = json(StatusCode::OK, &shared.service.job(&caller, &id, wait).await?);
+    applied(&mut response, wait);
+    Ok(response)
+}
+
+pub(super) async fn remove(State(shared): State<Shared>, Id(id): Id, headers: HeaderMap, uri: Uri) -> Reply {
+    let caller = caller(&shared, &headers, Some(Scope::Submit)).await?;
+    if query::<Removal>(&uri)?.erase {
+        shared.service.erase(&caller, &id).await?;
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let job = shared.service.cancel(&caller, &id).await?;
+    let status = if job.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok(json(status, &job))
+}
+
+/// A header's value as text.
+pub(super) fn text<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Refusal> {
+    let value = headers.get(name).map(HeaderValue::to_str).transpose();
+    value.map_err(|_| {
+        Refusal::of(ProblemKind::BadRequest, format!("The header `{name}` is not visible ASCII."))
+    })
+}
+
+/// How long the answer may be waited for: `Prefer: wait=N`.
+fn wait(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
+    for value in headers.get_all("prefer") {
+        for preference in value.to_str().unwrap_or_default().split([',', ';']) {
+            let Some((name, seconds)) = preference.split_once('=') else { continue };
+            if name.trim().eq_ignore_ascii_case("wait") {
+                let seconds: u64 = seconds.trim().trim_matches('"').parse().map_err(|_| {
+                    Refusal::of(ProblemKind::BadRequest, "`Prefer: wait=N`: N is a whole number of seconds.")
+                })?;
+                return Ok(Some(Duration::from_secs(seconds.min(api::MAXIMUM_WAIT_SECONDS))));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn applied(response: &mut Response, wait: Option<Duration>) {
+    if let Some(wait) = wait
+        && let Ok(value) = HeaderValue::from_str(&format!("wait={}", wait.as_secs()))
+    {
+        response.headers_mut().insert("preference-applied", value);
+    }
+}

@@ -1,0 +1,77 @@
+//! Pages for people: each one file with everything in it, the same for everybody. What they show they ask for with the
+//! reader's own key.
+
+use std::sync::LazyLock;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use data_encoding::BASE64;
+use sha2::{Digest, Sha256};
+
+use super::answer::json;
+use super::openapi::document;
+
+static STATUS: LazyLock<Page> = LazyLock::new(|| Page::new(include_str!("pages/status.html")));
+static DOCS: LazyLock<Page> = LazyLock::new(|| Page::new(include_str!("pages/docs.html")));
+/// What both pages share.
+const STYLE: &str = include_str!("pages/style.css");
+
+struct Page {
+    html: String,
+    /// Only its own script and style run, and it talks to its own service alone.
+    policy: HeaderValue,
+}
+
+impl Page {
+    fn new(template: &str) -> Page {
+        let html = template.replace("/* style */", STYLE);
+        let part = |from: &str, to: &str| {
+            let inside = html.split_once(from).and_then(|(_, rest)| rest.split_once(to));
+            let text = inside.map_or("", |(text, _)| text);
+            format!("'sha256-{}'", BASE64.encode(&Sha256::digest(text)))
+        };
+        let policy = format!(
+            "default-src 'none'; connect-src 'self'; img-src data:; script-src {}; style-src {}; base-uri 'none'; \
+             form-action 'none'; frame-ancestors 'none'",
+            part("<script>", "</script>"),
+            part("<style>", "</style>")
+        );
+        // A digest is ASCII.
+        let policy = HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"));
+        Page { html, policy }
+    }
+
+    fn answer(&self) -> Response {
+        let mut response = Html(self.html.clone()).into_response();
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());
+        response
+    }
+}
+
+pub(super) async fn status() -> Response {
+    STATUS.answer()
+}
+
+pub(super) async fn docs() -> Response {
+    DOCS.answer()
+}
+
+pub(super) async fn openapi() -> Response {
+    json(StatusCode::OK, &document())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_have_everything_in_them() {
+        for page in [&*STATUS, &*DOCS] {
+            assert_eq!(page.html.matches("<script>").count(), 1);
+            assert_eq!(page.html.matches("<style>").count(), 1);
+            for elsewhere in ["http://", "https://", "src=", "@import", "url(", "onclick", "style="] {
+                assert!(!page.html.contains(elsewhere), "{elsewhere}");
+            }
+        }
+    }
+}

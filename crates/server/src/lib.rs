@@ -1,0 +1,39 @@
+//! The service: many people, one model, nothing lost, nobody trusted.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`config`] | the configuration: a TOML file, environment variables, flags |
+//! | [`store`] | what is remembered: accounts, keys, jobs, usage; SQLite behind a trait |
+//! | [`files`] | results and large programs as files |
+//! | [`keys`] | API keys, and names that nobody can guess |
+//! | `account` | what an account may use, at once and over time |
+//! | `models` | the registry: which models there are, which are in memory |
+//! | `schedule` | from the queue to the engine and back |
+//! | `events` | what happens to jobs, for those who watch |
+//! | `service` | what the service does, whoever asks and however |
+//! | [`http`] | routes, bodies and headers over that |
+//! | [`admin`] | what whoever runs it does beside it |
+//!
+//! **Invariant:** this crate knows nothing of tensors' insides. A job that was acknowledged ends exactly once, whenever the
+//! process dies; one account never learns of another's jobs.
+
+mod account;
+pub mod admin;
+pub mod config;
+mod core;
+mod events;
+pub mod files;
+mod history;
+pub mod http;
+pub mod keys;
+pub mod logs;
+mod metrics;
+mod models;
+mod schedule;
+mod service;
+pub mod store;
+pub mod time;
+
+pub use config::Config;
+pub use http::serve;
+pub use service::{StartError, open_store};

@@ -1,0 +1,173 @@
+//! What is measured, under Prometheus' names.
+
+use pellucid_engine::PassReport;
+use prometheus::{
+    Counter, CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// What is measured.
+pub struct Metrics {
+    registry: Registry,
+    requests: CounterVec,
+    request_seconds: Histogram,
+    jobs: CounterVec,
+    errors: CounterVec,
+    queued: Gauge,
+    queued_seconds: Gauge,
+    running: Gauge,
+    wait_seconds: Histogram,
+    passes: CounterVec,
+    pass_seconds: HistogramVec,
+    pass_rows: HistogramVec,
+    pass_tokens: HistogramVec,
+    pass_accounts: HistogramVec,
+    flops: CounterVec,
+    store_failures: Counter,
+    weight_bytes: GaugeVec,
+    connections: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let registry = Registry::new();
+        macro_rules! metric {
+            ($made:expr) => {{
+                // Names and labels are constants of this file: a test makes them all.
+                #[allow(clippy::expect_used, reason = "a constant of this file")]
+                let metric = $made.expect("the metric's name is right");
+                #[allow(clippy::expect_used, reason = "a constant of this file")]
+                registry.register(Box::new(metric.clone())).expect("the metric is there once");
+                metric
+            }};
+        }
+        let counter =
+            |name: &str, help: &str, labels: &[&str]| CounterVec::new(Opts::new(name, help), labels);
+        let by_model = |name: &str, help: &str, buckets: &[f64]| {
+            HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &["model"])
+        };
+        let seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+        let counts = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0, 4096.0, 16384.0];
+        let histogram = |name: &str, help: &str| {
+            Histogram::with_opts(HistogramOpts::new(name, help).buckets(seconds.to_vec()))
+        };
+        Metrics {
+            requests: metric!(counter(
+                "pellucid_http_requests_total",
+                "Requests, by route and status.",
+                &["route", "status"]
+            )),
+            request_seconds: metric!(histogram(
+                "pellucid_http_request_seconds",
+                "How long requests took, to the answer's head."
+            )),
+            jobs: metric!(counter("pellucid_jobs_ended_total", "Jobs that ended, by state.", &["state"])),
+            errors: metric!(counter("pellucid_job_errors_total", "Jobs that failed, by kind.", &["kind"])),
+            queued: metric!(Gauge::new("pellucid_queue_jobs", "Jobs that wait.")),
+            queued_seconds: metric!(Gauge::new(
+                "pellucid_queue_seconds",
+                "What the jobs that wait take, estimated."
+            )),
+            running: metric!(Gauge::new("pellucid_running_jobs", "Jobs that run.")),
+            wait_seconds: metric!(histogram("pellucid_job_seconds", "From a job's submission to its end.")),
+            passes: metric!(counter("pellucid_passes_total", "Passes through a model.", &["model"])),
+            pass_seconds: metric!(by_model("pellucid_pass_seconds", "How long passes took.", &seconds)),
+            pass_rows: metric!(by_model("pellucid_pass_rows", "Rows of a pass.", &counts)),
+            pass_tokens: metric!(by_model("pellucid_pass_tokens", "Tokens of a pass.", &counts)),
+            pass_accounts: metric!(by_model("pellucid_pass_accounts", "Accounts in a pass.", &counts)),
+            flops: metric!(counter(
+                "pellucid_flops_total",
+                "Floating-point operations of passes, estimated.",
+                &["model"]
+            )),
+            store_failures: metric!(Counter::new(
+                "pellucid_store_failures_total",
+                "Times that the store or the files failed."
+            )),
+            weight_bytes: metric!(GaugeVec::new(
+                Opts::new("pellucid_model_weight_bytes", "Bytes of weights in memory."),
+                &["model"]
+            )),
+            connections: metric!(Gauge::new("pellucid_connections", "Connections that are open.")),
+            registry,
+        }
+    }
+}
+
+impl Metrics {
+    /// A request was answered.
+    pub fn request(&self, route: &str, status: u16, seconds: f64) {
+        self.requests.with_label_values(&[route, &status.to_string()]).inc();
+        self.request_seconds.observe(seconds);
+    }
+
+    /// A job has ended, for that reason if it failed.
+    pub fn ended(&self, state: &str, problem: Option<&str>) {
+        self.jobs.with_label_values(&[state]).inc();
+        if let Some(kind) = problem {
+            self.errors.with_label_values(&[kind]).inc();
+        }
+    }
+
+    /// How long a job took from its submission to its end.
+    pub fn took(&self, seconds: f64) {
+        self.wait_seconds.observe(seconds);
+    }
+
+    /// A pass has ended.
+    pub fn passed(&self, model: &str, report: &PassReport, accounts: usize) {
+        self.passes.with_label_values(&[model]).inc();
+        self.pass_seconds.with_label_values(&[model]).observe(report.measured_ms / 1000.0);
+        self.pass_rows.with_label_values(&[model]).observe(report.rows as f64);
+        self.pass_tokens.with_label_values(&[model]).observe(report.tokens as f64);
+        self.pass_accounts.with_label_values(&[model]).observe(accounts as f64);
+        self.flops.with_label_values(&[model]).inc_by(report.flops as f64);
+    }
+
+    /// The store or the files failed.
+    pub fn store_failed(&self) {
+        self.store_failures.inc();
+    }
+
+    /// How much waits and runs now.
+    pub fn now(&self, queued: usize, queued_seconds: f64, running: usize) {
+        self.queued.set(queued as f64);
+        self.queued_seconds.set(queued_seconds);
+        self.running.set(running as f64);
+    }
+
+    /// A model's weights in memory.
+    pub fn weights(&self, model: &str, bytes: u64) {
+        self.weight_bytes.with_label_values(&[model]).set(bytes as f64);
+    }
+
+    /// A connection was opened or closed.
+    pub fn connection(&self, change: f64) {
+        self.connections.add(change);
+    }
+
+    /// All of it in Prometheus' text form.
+    pub fn text(&self) -> String {
+        let mut text = Vec::new();
+        // Writing to memory does not fail.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_their_units_and_every_metric_its_help() {
+        let metrics = Metrics::default();
+        metrics.request("/v1/jobs", 202, 0.001);
+        metrics.ended("failed", Some("poisoned"));
+        let text = metrics.text();
+        assert!(text.contains(r#"pellucid_http_requests_total{route="/v1/jobs",status="202"} 1"#), "{text}");
+        assert!(text.contains(r#"pellucid_job_errors_total{kind="poisoned"} 1"#));
+        let named = text.lines().filter(|line| line.starts_with("# TYPE")).count();
+        assert_eq!(text.lines().filter(|line| line.starts_with("# HELP")).count(), named);
+    }
+}

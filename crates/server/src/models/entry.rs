@@ -1,0 +1,258 @@
+//! One model: opened without its weights, loaded, how fast it runs here.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pellucid_client::api::{ModelEntry, ModelState, Problem, ProblemKind};
+use pellucid_engine::Engine;
+use pellucid_graph::ModelSpec;
+use pellucid_models::{Model, ModelOptions, Precision};
+use sha2::{Digest, Sha256};
+use tokio::sync::{Notify, OnceCell};
+
+use crate::config::{BUNDLED, ModelConfig, WeightType};
+use crate::schedule::house::House;
+
+/// How long a request waits for a model's outline, which of one on a hub must be downloaded first.
+const OUTLINE: Duration = Duration::from_secs(30);
+
+/// A model without its weights: what is needed to tokenise and to check programs.
+pub struct Outline {
+    /// Checks and plans; cannot run.
+    pub engine: Engine,
+    /// What the model publishes, as JSON.
+    pub spec: Bytes,
+    /// Its `ETag`, with quotation marks.
+    pub etag: String,
+    /// Bytes of its weights in memory, estimated.
+    pub weight_bytes: u64,
+}
+
+impl Outline {
+    /// The model.
+    pub fn model(&self) -> &Model {
+        self.engine.model()
+    }
+}
+
+pub(super) enum State {
+    Cold,
+    /// Bytes done and in all.
+    Loading(Arc<AtomicU64>, Arc<AtomicU64>),
+    Hot(Arc<House>, u64),
+    Failed(String),
+}
+
+/// A model that there is.
+pub struct Entry {
+    /// What the configuration says of it.
+    pub config: ModelConfig,
+    outline: OnceCell<Arc<Outline>>,
+    pub(super) state: Mutex<State>,
+    /// Held while it is loaded: one loading for many who wait.
+    pub(super) loading: tokio::sync::Mutex<()>,
+    /// Jobs that wait for it or run on it: it is not given up meanwhile.
+    pub(super) users: AtomicUsize,
+    pub(super) last_used: Mutex<Instant>,
+    pace: Mutex<Pace>,
+    /// Rung when there is something to do for whoever hands jobs to it.
+    pub bell: Notify,
+}
+
+/// How fast a model runs here, learnt from what it did.
+#[derive(Clone, Copy)]
+struct Pace {
+    milliseconds_per_flop: f64,
+}
+
+impl Pace {
+    /// What every job takes, however small.
+    const LEAST: f64 = 0.05;
+    /// How much the newest job counts.
+    const NEWEST: f64 = 0.05;
+
+    fn milliseconds(self, flops: u64) -> f64 {
+        Self::LEAST + flops as f64 * self.milliseconds_per_flop
+    }
+
+    fn learn(&mut self, flops: u64, milliseconds: f64) {
+        // A job that took less than it was priced at, because it stopped early, says little of the pace.
+        if flops > 0 && milliseconds > Self::LEAST {
+            let seen = (milliseconds - Self::LEAST) / flops as f64;
+            let seen = seen.clamp(self.milliseconds_per_flop / 4.0, self.milliseconds_per_flop * 4.0);
+            self.milliseconds_per_flop += Self::NEWEST * (seen - self.milliseconds_per_flop);
+        }
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Entry {
+    pub(super) fn new(config: ModelConfig) -> Entry {
+        Entry {
+            config,
+            outline: OnceCell::new(),
+            state: Mutex::new(State::Cold),
+            loading: tokio::sync::Mutex::new(()),
+            users: AtomicUsize::new(0),
+            last_used: Mutex::new(Instant::now()),
+            // Twenty thousand million operations a second, until it is known better.
+            pace: Mutex::new(Pace { milliseconds_per_flop: 1e3 / 20e9 }),
+            bell: Notify::new(),
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.config.id
+    }
+
+    pub(super) fn options(&self) -> ModelOptions {
+        ModelOptions {
+            precision: match self.config.dtype {
+                WeightType::F32 => Precision::F32,
+                WeightType::Bf16 => Precision::Bf16,
+            },
+            revision: self.config.revision.clone(),
+            progress: None,
+        }
+    }
+
+    pub(super) fn source(&self) -> Result<String, String> {
+        match self.config.source() {
+            BUNDLED => {
+                let folder = pellucid::bundled_folder().map_err(|error| error.to_string())?;
+                Ok(folder.to_string_lossy().into_owned())
+            }
+            source => Ok(source.to_owned()),
+        }
+    }
+
+    /// The model without its weights; one opening for many who wait.
+    ///
+    /// # Errors
+    /// 503, where it cannot be opened, or not yet.
+    pub async fn outline(self: &Arc<Self>) -> Result<Arc<Outline>, Box<Problem>> {
+        let entry = self.clone();
+        // A task of its own: it goes on when the request gives up.
+        let opening =
+            tokio::spawn(async move { entry.outline.get_or_try_init(|| entry.open()).await.cloned() });
+        match tokio::time::timeout(OUTLINE, opening).await {
+            Ok(Ok(Ok(outline))) => Ok(outline),
+            Ok(Ok(Err(message))) => Err(self.unavailable(&message, None)),
+            Ok(Err(_)) => Err(self.unavailable("opening it failed", None)),
+            Err(_) => Err(self.unavailable("it is being downloaded", Some(10.0))),
+        }
+    }
+
+    fn unavailable(&self, message: &str, retry: Option<f64>) -> Box<Problem> {
+        let detail = format!("The model `{}` cannot be used now: {message}", self.id());
+        let mut problem = Problem::new(ProblemKind::ModelUnavailable, detail);
+        problem.retry_after_s = retry.or(Some(60.0));
+        Box::new(problem)
+    }
+
+    async fn open(self: &Arc<Self>) -> Result<Arc<Outline>, String> {
+        let entry = self.clone();
+        let opened = tokio::task::spawn_blocking(move || -> Result<Arc<Outline>, String> {
+            let model =
+                Model::outline(&entry.source()?, &entry.options()).map_err(|error| error.to_string())?;
+            let spec = serde_json::to_vec(model.spec()).map_err(|error| error.to_string())?;
+            let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(&spec));
+            let weight_bytes = weight_bytes(model.spec(), entry.config.dtype);
+            let engine = Engine::new(Arc::new(model));
+            Ok(Arc::new(Outline { engine, spec: spec.into(), etag: format!("\"{digest}\""), weight_bytes }))
+        });
+        let opened = opened.await.unwrap_or_else(|_| Err("opening it failed".into()));
+        if let Err(message) = &opened {
+            *lock(&self.state) = State::Failed(message.clone());
+        }
+        opened
+    }
+
+    /// What a program of so many floating-point operations takes here, in milliseconds.
+    pub fn milliseconds(&self, flops: u64) -> f64 {
+        lock(&self.pace).milliseconds(flops)
+    }
+
+    /// Learns from what a program took.
+    pub fn learn(&self, flops: u64, milliseconds: f64) {
+        lock(&self.pace).learn(flops, milliseconds);
+    }
+
+    /// Someone needs it, until [`Entry::release`].
+    pub fn hold(&self) {
+        self.users.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Someone does not need it any more.
+    pub fn release(&self) {
+        *lock(&self.last_used) = Instant::now();
+        self.users.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Its engine thread, where it is in memory.
+    pub fn house(&self) -> Option<Arc<House>> {
+        match &*lock(&self.state) {
+            State::Hot(house, _) => Some(house.clone()),
+            _ => None,
+        }
+    }
+
+    /// The model, in short.
+    pub fn summary(&self) -> ModelEntry {
+        let outline = self.outline.get();
+        let spec = outline.map(|outline| outline.model().spec());
+        let (state, progress, bytes, error) = match &*lock(&self.state) {
+            State::Cold => (ModelState::Cold, None, None, None),
+            State::Loading(done, total) => {
+                let (done, total) = (done.load(Ordering::Relaxed), total.load(Ordering::Relaxed));
+                let part = if total > 0 { done as f64 / total as f64 } else { 0.0 };
+                (ModelState::Loading, Some(part), None, None)
+            }
+            State::Hot(_, bytes) => (ModelState::Hot, None, Some(*bytes), None),
+            State::Failed(message) => (ModelState::Failed, None, None, Some(message.clone())),
+        };
+        ModelEntry {
+            id: self.id().to_owned(),
+            name: spec.map_or_else(|| self.id().to_owned(), |spec| spec.name.clone()),
+            state,
+            progress,
+            pinned: self.config.pinned,
+            default: self.config.default,
+            family: spec.map(|spec| spec.family.clone()),
+            layers: spec.map(|spec| spec.sizes.layers),
+            hidden: spec.map(|spec| spec.sizes.hidden),
+            parameters_bytes: bytes.or(outline.map(|outline| outline.weight_bytes)),
+            capabilities: spec.map(|spec| spec.capabilities.clone()),
+            error,
+        }
+    }
+}
+
+/// Bytes of a model's weights in memory: of each number four, or two.
+fn weight_bytes(spec: &ModelSpec, dtype: WeightType) -> u64 {
+    let numbers =
+        spec.parameters.iter().map(|parameter| parameter.shape.iter().product::<u64>()).sum::<u64>();
+    numbers * if dtype == WeightType::Bf16 { 2 } else { 4 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_learnt_and_no_single_job_turns_it() {
+        let mut pace = Pace { milliseconds_per_flop: 1e-6 };
+        pace.learn(1_000_000, 1e9);
+        assert!(pace.milliseconds_per_flop < 1.2e-6);
+        for _ in 0..500 {
+            pace.learn(1_000_000, 5.05);
+        }
+        assert!((pace.milliseconds(1_000_000) - 5.05).abs() < 0.05);
+    }
+}

@@ -1,0 +1,277 @@
+//! The registry: which models there are, which are in memory, loading on request, giving up who is idle.
+
+mod entry;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use pellucid_client::api::{Problem, ProblemKind};
+use pellucid_engine::{Engine, ServeOptions};
+use pellucid_graph::suggest::closest;
+use pellucid_models::{Model, ModelOptions};
+use tokio::sync::mpsc;
+
+use crate::config::{EngineConfig, ModelConfig};
+use crate::schedule::house::{House, Report};
+
+pub use entry::{Entry, Outline};
+
+use entry::{State, lock};
+
+/// Names that are proposed for one that is not known.
+const NEAREST: usize = 3;
+/// How long loading waits before it looks again whether there is room.
+const ROOM: Duration = Duration::from_millis(250);
+
+/// The models that there are.
+pub struct Registry {
+    entries: Vec<Arc<Entry>>,
+    engine: EngineConfig,
+    reports: mpsc::UnboundedSender<Report>,
+    /// Held while room is made: one at a time.
+    memory: tokio::sync::Mutex<()>,
+}
+
+impl Registry {
+    /// Those of the configuration; none is in memory. What their engines report goes to `reports`.
+    pub fn new(
+        models: &[ModelConfig],
+        engine: &EngineConfig,
+        reports: mpsc::UnboundedSender<Report>,
+    ) -> Registry {
+        Registry {
+            entries: models.iter().cloned().map(Entry::new).map(Arc::new).collect(),
+            engine: engine.clone(),
+            reports,
+            memory: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// All of them, in the configuration's order.
+    pub fn entries(&self) -> &[Arc<Entry>] {
+        &self.entries
+    }
+
+    /// The one of that id.
+    pub fn get(&self, id: &str) -> Option<&Arc<Entry>> {
+        self.entries.iter().find(|entry| entry.id() == id)
+    }
+
+    /// The one that was asked for, of those that may be used; none was: the default.
+    ///
+    /// # Errors
+    /// 404 with the nearest ids. One that may not be used is as one that is not there.
+    pub fn find(
+        &self,
+        id: Option<&str>,
+        may_use: impl Fn(&str) -> bool,
+    ) -> Result<&Arc<Entry>, Box<Problem>> {
+        let mut usable = self.entries.iter().filter(|entry| may_use(entry.id()));
+        let found = match id {
+            Some(id) => usable.find(|entry| entry.id() == id),
+            None => usable.find(|entry| entry.config.default),
+        };
+        found.ok_or_else(|| {
+            let ids: Vec<&str> =
+                self.entries.iter().map(|entry| entry.id()).filter(|id| may_use(id)).collect();
+            let (detail, nearest) = match id {
+                Some(id) => {
+                    let shown = pellucid_graph::fault::quote(id);
+                    (
+                        format!("There is no model {shown} here, or this account may not use it."),
+                        nearest(id, &ids),
+                    )
+                }
+                None => ("No model was named, and there is no default here.".to_owned(), Vec::new()),
+            };
+            let mut problem = Problem::new(ProblemKind::UnknownModel, detail);
+            if nearest.is_empty() && !ids.is_empty() {
+                let all: Vec<String> = ids.iter().take(8).map(|id| format!("`{id}`")).collect();
+                problem.hint = Some(format!("there is {}", all.join(", ")));
+            }
+            problem.nearest = nearest;
+            Box::new(problem)
+        })
+    }
+
+    /// The engine thread of a model; loads it where it is not in memory. Whoever calls holds the entry.
+    ///
+    /// # Errors
+    /// Why it cannot be loaded.
+    pub async fn load(&self, entry: &Arc<Entry>) -> Result<Arc<House>, String> {
+        let _one = entry.loading.lock().await;
+        if let Some(house) = entry.house() {
+            return Ok(house);
+        }
+        let outline = entry.outline().await.map_err(|problem| problem.detail.unwrap_or_default())?;
+        let (done, total) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(outline.weight_bytes)));
+        *lock(&entry.state) = State::Loading(done.clone(), total.clone());
+        let loaded = self.load_into_memory(entry, &outline, done, total).await;
+        if let Err(message) = &loaded {
+            tracing::error!(model = entry.id(), message, "the model cannot be loaded");
+            *lock(&entry.state) = State::Failed(message.clone());
+        }
+        loaded
+    }
+
+    async fn load_into_memory(
+        &self,
+        entry: &Arc<Entry>,
+        outline: &Outline,
+        done: Arc<AtomicU64>,
+        total: Arc<AtomicU64>,
+    ) -> Result<Arc<House>, String> {
+        let _room = self.memory.lock().await;
+        self.make_room(outline.weight_bytes).await?;
+        let started = Instant::now();
+        let one = entry.clone();
+        let model = tokio::task::spawn_blocking(move || -> Result<Model, String> {
+            let progress: pellucid_models::ProgressListener = Arc::new(move |progress| {
+                done.store(progress.done, Ordering::Relaxed);
+                total.store(progress.total.unwrap_or(0), Ordering::Relaxed);
+            });
+            let options = ModelOptions { progress: Some(progress), ..one.options() };
+            Model::open(&one.source()?, &options).map_err(|error| error.to_string())
+        });
+        let model = model.await.unwrap_or_else(|_| Err("loading it failed".into()))?;
+        let bytes = model.weight_bytes() as u64;
+        let options = ServeOptions {
+            pass_ms: self.engine.pass_ms,
+            pass_tokens: self.engine.pass_tokens,
+            helper_threads: self.engine.heavy_threads,
+        };
+        let engine = Engine::new(Arc::new(model));
+        let house = House::start(entry.id(), engine, options, self.reports.clone());
+        let house = Arc::new(house.map_err(|error| error.to_string())?);
+        *lock(&entry.state) = State::Hot(house.clone(), bytes);
+        tracing::info!(
+            model = entry.id(),
+            bytes,
+            seconds = started.elapsed().as_secs_f64(),
+            "the model is loaded"
+        );
+        Ok(house)
+    }
+
+    /// Gives up models that nobody uses, least recently used first, until there is room; waits for them where it must.
+    async fn make_room(&self, needed: u64) -> Result<(), String> {
+        let budget = self.engine.weight_bytes;
+        if needed > budget {
+            return Err(format!(
+                "its weights take {needed} bytes, and all models together may take {budget}"
+            ));
+        }
+        loop {
+            let hot = |entry: &Arc<Entry>| match &*lock(&entry.state) {
+                State::Hot(_, bytes) => Some(*bytes),
+                _ => None,
+            };
+            let held: u64 = self.entries.iter().filter_map(hot).sum();
+            if held.saturating_add(needed) <= budget {
+                return Ok(());
+            }
+            let movable = self.entries.iter().filter(|entry| hot(entry).is_some() && !entry.config.pinned);
+            let idle = Duration::from_secs_f64(self.engine.idle_seconds);
+            let unused = movable.clone().filter(|entry| {
+                entry.users.load(Ordering::SeqCst) == 0 && lock(&entry.last_used).elapsed() >= idle
+            });
+            if let Some(entry) = unused.min_by_key(|entry| *lock(&entry.last_used)) {
+                self.give_up(entry).await;
+                continue;
+            }
+            let could: u64 = movable.filter_map(hot).sum();
+            if held - could + needed > budget {
+                return Err("pinned models leave no room for it".into());
+            }
+            tokio::time::sleep(ROOM).await;
+        }
+    }
+
+    async fn give_up(&self, entry: &Arc<Entry>) {
+        let house = {
+            let mut state = lock(&entry.state);
+            // Whoever came meanwhile holds it.
+            if entry.users.load(Ordering::SeqCst) > 0 {
+                return;
+            }
+            match std::mem::replace(&mut *state, State::Cold) {
+                State::Hot(house, _) => house,
+                other => {
+                    *state = other;
+                    return;
+                }
+            }
+        };
+        tracing::info!(model = entry.id(), "the model is given up");
+        let _ = tokio::task::spawn_blocking(move || house.close()).await;
+    }
+
+    /// An engine thread has ended by itself: the next job loads its model anew.
+    pub fn lost(&self, id: &str) {
+        if let Some(entry) = self.get(id) {
+            *lock(&entry.state) = State::Cold;
+        }
+    }
+
+    /// Ends all engine threads, once what is in them has ended.
+    pub async fn close(&self) {
+        for entry in &self.entries {
+            if let Some(house) = entry.house() {
+                let _ = tokio::task::spawn_blocking(move || house.close()).await;
+            }
+        }
+    }
+}
+
+/// The ids nearest to one that is not known.
+fn nearest(id: &str, ids: &[&str]) -> Vec<String> {
+    let mut left: Vec<&str> = ids.to_vec();
+    let mut found = Vec::new();
+    while found.len() < NEAREST {
+        // With and without the owner.
+        let short = |text: &str| text.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+        let lower = id.to_ascii_lowercase();
+        let by_short = || left.iter().copied().find(|known| short(known) == short(&lower));
+        let near = closest(id, left.iter().copied()).or_else(by_short);
+        let Some(near) = near.map(str::to_owned) else { break };
+        left.retain(|known| *known != near);
+        found.push(near);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::WeightType;
+
+    fn registry() -> Registry {
+        let models = ["openai-community/gpt2", "EleutherAI/pythia-70m", "bundled"].map(|id| ModelConfig {
+            id: id.into(),
+            source: None,
+            dtype: WeightType::F32,
+            revision: None,
+            pinned: false,
+            default: id == "bundled",
+            strict: false,
+        });
+        Registry::new(&models, &EngineConfig::default(), mpsc::unbounded_channel().0)
+    }
+
+    #[test]
+    fn names_that_are_not_known_are_refused_with_the_nearest() {
+        let registry = registry();
+        let problem = |id: &str| registry.find(Some(id), |_| true).err().unwrap();
+        assert_eq!(problem("openai-comunity/gpt2").nearest, ["openai-community/gpt2"]);
+        assert_eq!(problem("gpt2").nearest, ["openai-community/gpt2"]);
+        assert_eq!(problem("bundle").nearest, ["bundled"]);
+        assert_eq!(problem("llama").nearest, [""; 0]);
+        assert!(problem("llama").hint.unwrap().contains("`bundled`"));
+        assert_eq!(registry.find(None, |_| true).unwrap().id(), "bundled");
+        // What may not be used is not proposed either.
+        let hidden = registry.find(Some("bundle"), |id| id != "bundled").err().unwrap();
+        assert!(hidden.nearest.is_empty() && !hidden.hint.unwrap().contains("bundled"));
+        assert!(registry.find(None, |id| id != "bundled").is_err());
+    }
+}

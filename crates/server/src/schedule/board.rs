@@ -1,0 +1,401 @@
+//! Who waits and who runs, of all models: the one place where that is known in memory.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pellucid_client::api::{QueuePlace, QueueStatus};
+use pellucid_engine::Ticket;
+use pellucid_graph::check::CheckedProgram;
+
+use super::queue::{FairQueue, Fit, Waiting};
+use crate::config::EngineConfig;
+
+/// A job that has begun.
+pub struct Running {
+    /// What it was when it waited.
+    pub waiting: Waiting,
+    /// Its model.
+    pub model: String,
+    /// Which attempt.
+    pub attempt: u32,
+    /// Set to end it.
+    pub cancel: Arc<AtomicBool>,
+    /// It is ended because the service is: it runs again later.
+    pub put_back: bool,
+    /// It logs more than its result may have.
+    pub overflows: Arc<AtomicBool>,
+    /// It runs while nothing else does.
+    pub alone: bool,
+}
+
+/// What a model has begun.
+#[derive(Default)]
+struct Begun {
+    jobs: usize,
+    bytes: u64,
+    cost: f64,
+    of_account: HashMap<String, usize>,
+}
+
+/// A job that was chosen, and counts as begun from here on.
+pub struct Chosen {
+    /// The job.
+    pub waiting: Waiting,
+    /// Whether nothing else may run meanwhile.
+    pub alone: bool,
+    /// Its program, where it is in memory.
+    pub program: Option<Arc<CheckedProgram>>,
+}
+
+/// Who waits and who runs.
+#[derive(Default)]
+pub struct Board {
+    queues: HashMap<String, FairQueue>,
+    /// Jobs that the process died on, with their models: each runs while nothing else does.
+    suspects: VecDeque<(String, Waiting)>,
+    suspect_runs: bool,
+    programs: HashMap<String, (Arc<CheckedProgram>, u64)>,
+    program_bytes: u64,
+    running: HashMap<Ticket, Running>,
+    tickets: HashMap<String, Ticket>,
+    begun: HashMap<String, Begun>,
+    next_ticket: u64,
+}
+
+impl Board {
+    /// Adds a job to its model's queue; a suspect to those that run alone.
+    pub fn push(&mut self, model: &str, waiting: Waiting, suspect: bool) {
+        if suspect {
+            self.suspects.push_back((model.to_owned(), waiting));
+        } else {
+            self.queues.entry(model.to_owned()).or_default().push(waiting);
+        }
+    }
+
+    /// Keeps a job's checked program in memory, as long as all take no more than `bound` bytes.
+    pub fn keep_program(&mut self, job: &str, program: Arc<CheckedProgram>, bytes: u64, bound: u64) {
+        if self.program_bytes.saturating_add(bytes) <= bound {
+            self.program_bytes += bytes;
+            self.programs.insert(job.to_owned(), (program, bytes));
+        }
+    }
+
+    fn take_program(&mut self, job: &str) -> Option<Arc<CheckedProgram>> {
+        let (program, bytes) = self.programs.remove(job)?;
+        self.program_bytes -= bytes;
+        Some(program)
+    }
+
+    /// Takes a job out that has not begun; gives its model.
+    pub fn remove(&mut self, job: &str) -> Option<String> {
+        self.take_program(job);
+        if let Some(place) = self.suspects.iter().position(|(_, waiting)| waiting.job == job) {
+            return self.suspects.remove(place).map(|(model, _)| model);
+        }
+        let (model, queue) = self.queues.iter_mut().find(|(_, queue)| queue.contains(job))?;
+        queue.remove(job);
+        Some(model.clone())
+    }
+
+    /// Jobs of a model that go now: as many as keep its engine busy for about two passes, and one of every account that has
+    /// none there.
+    pub fn choose(&mut self, model: &str, engine: &EngineConfig) -> Vec<Chosen> {
+        if self.suspect_runs {
+            return Vec::new();
+        }
+        if let Some((of, _)) = self.suspects.front() {
+            // Nothing else begins until those are through, so that an innocent neighbour is not taken for the culprit.
+            if of != model || self.begun.values().any(|begun| begun.jobs > 0) {
+                return Vec::new();
+            }
+            let Some((_, waiting)) = self.suspects.pop_front() else { return Vec::new() };
+            self.suspect_runs = true;
+            let program = self.take_program(&waiting.job);
+            self.count(model, &waiting, 1);
+            return vec![Chosen { waiting, alone: true, program }];
+        }
+        let mut chosen = Vec::new();
+        loop {
+            let begun = self.begun.entry(model.to_owned()).or_default();
+            let fit = |waiting: &Waiting| fits(begun, waiting, engine);
+            let Some(waiting) = self.queues.get_mut(model).and_then(|queue| queue.pick(fit)) else { break };
+            self.count(model, &waiting, 1);
+            let program = self.take_program(&waiting.job);
+            chosen.push(Chosen { waiting, alone: false, program });
+        }
+        chosen
+    }
+
+    fn count(&mut self, model: &str, waiting: &Waiting, change: i64) {
+        let begun = self.begun.entry(model.to_owned()).or_default();
+        let account = begun.of_account.entry(waiting.account.clone()).or_default();
+        if change > 0 {
+            begun.jobs += 1;
+            begun.bytes += waiting.bytes;
+            begun.cost += waiting.cost;
+            *account += 1;
+        } else {
+            begun.jobs = begun.jobs.saturating_sub(1);
+            begun.bytes = begun.bytes.saturating_sub(waiting.bytes);
+            begun.cost = if begun.jobs == 0 { 0.0 } else { begun.cost - waiting.cost };
+            *account = account.saturating_sub(1);
+            if *account == 0 {
+                begun.of_account.remove(&waiting.account);
+            }
+        }
+    }
+
+    /// A chosen job does not begin after all.
+    pub fn unchoose(&mut self, model: &str, waiting: &Waiting, alone: bool) {
+        self.count(model, waiting, -1);
+        self.suspect_runs &= !alone;
+    }
+
+    /// A chosen job begins: gives the number that it has in the engine.
+    pub fn begin(&mut self, running: Running) -> Ticket {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        self.tickets.insert(running.waiting.job.clone(), ticket);
+        self.running.insert(ticket, running);
+        ticket
+    }
+
+    /// A job has left the engine: its room is free, unless it ran alone.
+    pub fn left(&mut self, ticket: Ticket, milliseconds: f64) {
+        let Some(running) = self.running.get(&ticket) else { return };
+        if running.alone {
+            return;
+        }
+        let (model, waiting) = (running.model.clone(), running.waiting.clone());
+        self.count(&model, &waiting, -1);
+        if let Some(queue) = self.queues.get_mut(&model) {
+            queue.charge(&waiting.account, waiting.weight, milliseconds - waiting.cost);
+        }
+    }
+
+    /// A job that has left is recorded: it does not run any more.
+    pub fn end(&mut self, ticket: Ticket) -> Option<Running> {
+        let running = self.running.remove(&ticket)?;
+        self.tickets.remove(&running.waiting.job);
+        if running.alone {
+            self.suspect_runs = false;
+            self.count(&running.model, &running.waiting, -1);
+        }
+        Some(running)
+    }
+
+    /// What is known of a running job, by its number.
+    pub fn running(&self, ticket: Ticket) -> Option<&Running> {
+        self.running.get(&ticket)
+    }
+
+    /// Tells a running job to end.
+    pub fn cancel(&self, job: &str) {
+        if let Some(running) = self.tickets.get(job).and_then(|ticket| self.running.get(ticket)) {
+            running.cancel.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells all running jobs to end, to be run again later.
+    pub fn put_back(&mut self) {
+        for running in self.running.values_mut() {
+            running.put_back = true;
+            running.cancel.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Jobs of all models whose time is over, taken out, with their models.
+    pub fn overdue(&mut self, now_ms: u64) -> Vec<(String, Waiting)> {
+        let mut over = Vec::new();
+        for (model, queue) in &mut self.queues {
+            over.extend(queue.overdue(now_ms).into_iter().map(|waiting| (model.clone(), waiting)));
+        }
+        for (_, waiting) in &over {
+            if let Some((_, bytes)) = self.programs.remove(&waiting.job) {
+                self.program_bytes -= bytes;
+            }
+        }
+        over
+    }
+
+    /// Every job that waits for a model, taken out.
+    pub fn drain(&mut self, model: &str) -> Vec<Waiting> {
+        let queue = self.queues.get_mut(model);
+        let mut all: Vec<Waiting> =
+            queue.map_or_else(Vec::new, |queue| std::iter::from_fn(|| queue.pick(|_| Fit::Goes)).collect());
+        let (own, others) = std::mem::take(&mut self.suspects).into_iter().partition(|(of, _)| of == model);
+        self.suspects = others;
+        let own: VecDeque<(String, Waiting)> = own;
+        all.extend(own.into_iter().map(|(_, waiting)| waiting));
+        all.iter().for_each(|waiting| drop(self.take_program(&waiting.job)));
+        all
+    }
+
+    /// Whether anything waits for a model.
+    pub fn waits(&self, model: &str) -> bool {
+        self.queues.get(model).is_some_and(|queue| !queue.is_empty())
+            || self.suspects.iter().any(|(of, _)| of == model)
+    }
+
+    /// A job's place.
+    pub fn place(&self, job: &str) -> Option<QueuePlace> {
+        if let Some(position) = self.suspects.iter().position(|(_, waiting)| waiting.job == job) {
+            let ahead_milliseconds =
+                self.suspects.iter().take(position).map(|(_, waiting)| waiting.cost).sum();
+            return Some(QueuePlace { position: position as u64, ahead_milliseconds });
+        }
+        self.queues.values().find_map(|queue| queue.place(job))
+    }
+
+    /// Jobs that wait, of all models.
+    pub fn queued(&self) -> usize {
+        self.queues.values().map(FairQueue::len).sum::<usize>() + self.suspects.len()
+    }
+
+    /// Jobs of an account that wait.
+    pub fn queued_of(&self, account: &str) -> usize {
+        self.queues.values().map(|queue| queue.of_account(account)).sum()
+    }
+
+    /// Jobs that run.
+    pub fn running_count(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Jobs of an account that run.
+    pub fn running_of(&self, account: &str) -> usize {
+        self.running.values().filter(|running| running.waiting.account == account).count()
+    }
+
+    /// What waits, in short.
+    pub fn status(&self) -> QueueStatus {
+        let mut accounts: Vec<&String> = self.queues.values().flat_map(FairQueue::accounts).collect();
+        accounts.extend(self.suspects.iter().map(|(_, waiting)| &waiting.account));
+        accounts.sort_unstable();
+        accounts.dedup();
+        QueueStatus {
+            jobs: self.queued() as u64,
+            milliseconds: self.queues.values().map(FairQueue::cost).sum(),
+            accounts: accounts.len() as u64,
+        }
+    }
+}
+
+/// Whether a job can go into an engine that has begun so much.
+fn fits(begun: &Begun, waiting: &Waiting, engine: &EngineConfig) -> Fit {
+    /// Passes for which an engine is given work ahead.
+    const AHEAD: f64 = 2.0;
+    if begun.jobs == 0 {
+        return Fit::Goes;
+    }
+    if !engine.packing
+        || begun.jobs >= engine.jobs
+        || begun.bytes.saturating_add(waiting.bytes) > engine.value_bytes
+    {
+        return Fit::AllWait;
+    }
+    let own = begun.of_account.get(&waiting.account).copied().unwrap_or(0);
+    if waiting.concurrent.is_some_and(|most| own as u64 >= most) {
+        return Fit::AccountWaits;
+    }
+    if own > 0 && begun.cost + waiting.cost > AHEAD * engine.pass_ms { Fit::AccountWaits } else { Fit::Goes }
+}
+
+#[cfg(test)]
+mod tests {
+    use pellucid_client::api::Priority;
+
+    use super::*;
+    use crate::schedule::queue::Bounds;
+
+    fn waiting(job: &str, account: &str, cost: f64) -> Waiting {
+        Waiting {
+            job: job.into(),
+            account: account.into(),
+            weight: 1.0,
+            concurrent: Some(3),
+            priority: Priority::Normal,
+            cost,
+            bytes: 10,
+            bounds: Bounds::default(),
+            flops: 0,
+            deadline_ms: None,
+        }
+    }
+
+    fn names(chosen: &[Chosen]) -> Vec<&str> {
+        chosen.iter().map(|chosen| chosen.waiting.job.as_str()).collect()
+    }
+
+    fn begin(board: &mut Board, model: &str, chosen: Chosen) -> Ticket {
+        board.begin(Running {
+            waiting: chosen.waiting,
+            model: model.into(),
+            attempt: 1,
+            cancel: Arc::default(),
+            put_back: false,
+            overflows: Arc::default(),
+            alone: chosen.alone,
+        })
+    }
+
+    #[test]
+    fn an_engine_is_given_work_for_two_passes_and_every_account_a_place() {
+        let engine = EngineConfig { pass_ms: 10.0, ..EngineConfig::default() };
+        let mut board = Board::default();
+        for number in 0..10 {
+            board.push("m", waiting(&format!("a{number}"), "a", 8.0), false);
+        }
+        board.push("m", waiting("b0", "b", 100.0), false);
+        let chosen = board.choose("m", &engine);
+        assert_eq!(names(&chosen), ["a0", "b0"]);
+        assert!(board.choose("m", &engine).is_empty());
+        board.push("m", waiting("c0", "c", 1.0), false);
+        assert_eq!(names(&board.choose("m", &engine)), ["c0"]);
+    }
+
+    #[test]
+    fn an_account_has_only_so_many_at_once_and_memory_is_bounded() {
+        let engine = EngineConfig::default();
+        let mut board = Board::default();
+        for number in 0..5 {
+            board.push("m", waiting(&format!("a{number}"), "a", 1.0), false);
+            board.push("m", waiting(&format!("b{number}"), "b", 1.0), false);
+        }
+        assert_eq!(board.choose("m", &engine).len(), 6);
+        let mut board = Board::default();
+        (0..5).for_each(|number| {
+            board.push("m", waiting(&number.to_string(), &number.to_string(), 1.0), false)
+        });
+        let chosen = board.choose("m", &EngineConfig { value_bytes: 25, ..engine.clone() });
+        assert_eq!(chosen.len(), 2);
+        let mut board = Board::default();
+        (0..5).for_each(|number| {
+            board.push("m", waiting(&number.to_string(), &number.to_string(), 1.0), false)
+        });
+        assert_eq!(board.choose("m", &EngineConfig { packing: false, ..engine }).len(), 1);
+    }
+
+    #[test]
+    fn a_suspect_runs_while_nothing_else_does() {
+        let engine = EngineConfig::default();
+        let mut board = Board::default();
+        board.push("other", waiting("x", "b", 1.0), false);
+        let first = board.choose("other", &engine).remove(0);
+        let first = begin(&mut board, "other", first);
+        board.push("m", waiting("suspect", "a", 1.0), true);
+        board.push("m", waiting("normal", "a", 1.0), false);
+        assert!(board.choose("m", &engine).is_empty(), "another model is at work");
+        board.left(first, 1.0);
+        board.end(first);
+        let chosen = board.choose("m", &engine);
+        assert_eq!(names(&chosen), ["suspect"]);
+        let ticket = begin(&mut board, "m", chosen.into_iter().next().unwrap());
+        assert!(board.choose("m", &engine).is_empty());
+        board.left(ticket, 1.0);
+        assert!(board.choose("m", &engine).is_empty(), "it is not recorded yet");
+        board.end(ticket);
+        assert_eq!(names(&board.choose("m", &engine)), ["normal"]);
+    }
+}

@@ -1,0 +1,192 @@
+//! From the queue into the engine: chosen, recorded, handed over.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use pellucid_client::api::{Problem, ProblemKind};
+use pellucid_engine::Admitted;
+use pellucid_graph::Program;
+use pellucid_graph::check::CheckedProgram;
+
+use super::board::{Chosen, Running};
+use super::clocks::Owner;
+use super::house::House;
+use super::listen::Listening;
+use super::queue::Waiting;
+use crate::core::Core;
+use crate::models::{Entry, Outline};
+use crate::{files, time};
+
+/// How often overdue jobs are looked for.
+const TICK: Duration = Duration::from_millis(500);
+/// How long the store is left alone when it fails.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often a model is tried to be loaded before the jobs that wait for it fail.
+const LOADS: u32 = 3;
+
+/// Hands a model's jobs to its engine, for ever.
+pub async fn dispatch(core: Arc<Core>, entry: Arc<Entry>) {
+    let mut failures = 0;
+    loop {
+        let _ = tokio::time::timeout(TICK, entry.bell.notified()).await;
+        overdue(&core).await;
+        while !core.is_draining() && core.board().waits(entry.id()) {
+            let house = match core.registry.load(&entry).await {
+                Ok(house) => house,
+                Err(message) => {
+                    failures += 1;
+                    if failures >= LOADS {
+                        failures = 0;
+                        give_up(&core, &entry, &message).await;
+                    } else {
+                        tokio::time::sleep(PAUSE * 2).await;
+                    }
+                    continue;
+                }
+            };
+            failures = 0;
+            let chosen = core.board().choose(entry.id(), &core.config.engine);
+            if chosen.is_empty() {
+                break;
+            }
+            begin(&core, &entry, &house, chosen).await;
+        }
+    }
+}
+
+/// Fails every job that waits for a model that cannot be loaded.
+async fn give_up(core: &Core, entry: &Entry, message: &str) {
+    let problem = Problem::new(
+        ProblemKind::ModelUnavailable,
+        format!("The model `{}` could not be loaded: {message}", entry.id()),
+    );
+    let waiting = core.board().drain(entry.id());
+    for waiting in waiting {
+        core.refuse(&waiting.account, &waiting.job, &problem).await;
+        entry.release();
+    }
+}
+
+async fn overdue(core: &Core) {
+    let over = core.board().overdue(time::now_ms());
+    for (model, waiting) in over {
+        let problem = Problem::new(ProblemKind::DeadlineExceeded, "Its time was over before its turn came.");
+        core.refuse(&waiting.account, &waiting.job, &problem).await;
+        if let Some(entry) = core.registry.get(&model) {
+            entry.release();
+        }
+    }
+}
+
+/// Records that jobs begin, then lets them.
+async fn begin(core: &Arc<Core>, entry: &Arc<Entry>, house: &House, chosen: Vec<Chosen>) {
+    let mut ready: Vec<(Waiting, bool, Arc<CheckedProgram>)> = Vec::with_capacity(chosen.len());
+    let outline = match entry.outline().await {
+        Ok(outline) => outline,
+        Err(_) => return chosen.into_iter().for_each(|one| again(core, entry, one.waiting, one.alone)),
+    };
+    for Chosen { waiting, alone, program } in chosen {
+        let program = match program {
+            Some(program) => Ok(program),
+            None => reload(core, &waiting.job, outline.clone()).await,
+        };
+        match program {
+            Ok(program) => ready.push((waiting, alone, program)),
+            Err(problem) => {
+                core.board().unchoose(entry.id(), &waiting, alone);
+                core.refuse(&waiting.account, &waiting.job, &problem).await;
+                entry.release();
+            }
+        }
+    }
+    let jobs: Vec<String> = ready.iter().map(|(waiting, ..)| waiting.job.clone()).collect();
+    let begun = match core.store.begin(&jobs, time::now_ms()).await {
+        Ok(begun) => begun,
+        Err(error) => {
+            tracing::error!(%error, "jobs cannot be begun");
+            ready.into_iter().for_each(|(waiting, alone, _)| again(core, entry, waiting, alone));
+            tokio::time::sleep(PAUSE).await;
+            return;
+        }
+    };
+    let mut begun = begun.into_iter().peekable();
+    let mut admitted = Vec::with_capacity(ready.len());
+    for (waiting, alone, program) in ready {
+        let Some((_, attempt)) = begun.next_if(|(job, _)| *job == waiting.job) else {
+            // Its owner has cancelled it meanwhile.
+            core.board().unchoose(entry.id(), &waiting, alone);
+            entry.release();
+            continue;
+        };
+        let owner = Owner { account: waiting.account.clone(), weight: waiting.weight };
+        admitted.push((admit(core, entry, &outline, waiting, alone, attempt, program), owner));
+    }
+    house.admit(admitted);
+}
+
+/// A chosen job waits again.
+fn again(core: &Core, entry: &Entry, waiting: Waiting, alone: bool) {
+    let mut board = core.board();
+    board.unchoose(entry.id(), &waiting, alone);
+    board.push(entry.id(), waiting, alone);
+}
+
+/// What the engine is given of a job whose attempt is recorded.
+fn admit(
+    core: &Arc<Core>,
+    entry: &Entry,
+    outline: &Arc<Outline>,
+    waiting: Waiting,
+    alone: bool,
+    attempt: u32,
+    program: Arc<CheckedProgram>,
+) -> Admitted {
+    let job = waiting.job.clone();
+    let event_bytes = core.config.admission.event_bytes;
+    let channel = core.hub.get(&job).unwrap_or_else(|| core.hub.open(&job, attempt, event_bytes));
+    channel.begin(attempt);
+    let now = time::now_ms();
+    let seconds = waiting.deadline_ms.map(|deadline| deadline.saturating_sub(now).max(1) as f64 / 1000.0);
+    let most = core.config.engine.value_bytes;
+    let memory_bytes = waiting.bounds.peak_bytes.map_or(most, |own| own.min(most));
+    let (cancel, overflows) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let listening = Listening {
+        channel,
+        outline: outline.clone(),
+        cancel: cancel.clone(),
+        overflows: overflows.clone(),
+        log_bytes: waiting.bounds.result_bytes.unwrap_or(u64::MAX),
+    };
+    let options = listening.options(memory_bytes, seconds);
+    tracing::debug!(job, model = entry.id(), attempt, alone, "begins");
+    let model = entry.id().to_owned();
+    let running = Running { waiting, model, attempt, cancel, put_back: false, overflows, alone };
+    let ticket = core.board().begin(running);
+    Admitted { ticket, program, options, alone }
+}
+
+/// A job's program, read and checked again.
+async fn reload(core: &Arc<Core>, job: &str, outline: Arc<Outline>) -> Result<Arc<CheckedProgram>, Problem> {
+    let lost = |what: String| {
+        Problem::new(ProblemKind::Internal, format!("Its program cannot be read again: {what}"))
+    };
+    let inline = core.store.program(job).await.map_err(|error| lost(error.to_string()))?;
+    let bytes = match inline {
+        Some(bytes) => bytes.into(),
+        None => {
+            let file = core.files.get(&files::program(job)).await.map_err(|error| lost(error.to_string()))?;
+            file.ok_or_else(|| lost("it is not there".into()))?
+        }
+    };
+    let checked = tokio::task::spawn_blocking(move || {
+        let program = Program::from_bytes(&bytes)?;
+        outline.engine.check(program)
+    });
+    match checked.await {
+        Ok(Ok(program)) => Ok(Arc::new(program)),
+        // It was right when it came: the model is another one now.
+        Ok(Err(faults)) => Err(Problem::of_faults(&faults)),
+        Err(_) => Err(lost("checking it failed".into())),
+    }
+}

@@ -1,0 +1,142 @@
+//! What a run tells while it runs, as events.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pellucid_client::api::{Event, Log, Number, RunProgress, Saved, Token};
+use pellucid_engine::{GeneratedToken, LogEntry, RunOptions, SavedValue, Tensor};
+use pellucid_graph::DType;
+
+use crate::events::Channel;
+use crate::models::Outline;
+
+/// Elements of a value that are shown.
+pub const SHOWN: usize = 64;
+
+/// How a job runs: what it may take, and who is told.
+pub struct Listening {
+    /// Where it is told.
+    pub channel: Arc<Channel>,
+    /// Its model, for the texts of tokens.
+    pub outline: Arc<Outline>,
+    /// Set to end it.
+    pub cancel: Arc<AtomicBool>,
+    /// Set where it logs more than it may.
+    pub overflows: Arc<AtomicBool>,
+    /// Bytes that it may log.
+    pub log_bytes: u64,
+}
+
+impl Listening {
+    /// The options of its run.
+    pub fn options(self, memory_bytes: u64, seconds: Option<f64>) -> RunOptions {
+        let Listening { channel, outline, cancel, overflows, log_bytes } = self;
+        let (logs, tokens, values, progress) = (channel.clone(), channel.clone(), channel.clone(), channel);
+        let logged = AtomicU64::new(0);
+        let end = cancel.clone();
+        let texts: Mutex<HashMap<(usize, usize), Text>> = Mutex::default();
+        RunOptions {
+            memory_bytes: Some(memory_bytes),
+            seconds,
+            cancel: Some(cancel),
+            on_log: Some(Arc::new(move |entry| {
+                let bytes = entry.value.bytes_len() + entry.name.len() as u64 + 64;
+                // What is logged stays in memory until the end.
+                if logged.fetch_add(bytes, Ordering::Relaxed) + bytes > log_bytes {
+                    overflows.store(true, Ordering::Relaxed);
+                    end.store(true, Ordering::Relaxed);
+                    return;
+                }
+                logs.push(&Event::Log(log(entry)));
+            })),
+            on_token: Some(Arc::new(move |made: &GeneratedToken| {
+                let mut texts = texts.lock().unwrap_or_else(PoisonError::into_inner);
+                let text = texts.entry((made.invoke, made.prompt)).or_default().add(made.token, &outline);
+                tokens.push(&Event::Token(Token {
+                    invoke: made.invoke as u64,
+                    prompt: made.prompt as u64,
+                    step: made.step,
+                    token: made.token,
+                    text,
+                }));
+            })),
+            on_progress: Some(Arc::new(move |now| {
+                progress.progress(RunProgress {
+                    passes: now.passes as u64,
+                    part: now.part,
+                    layer: Some(now.layer),
+                    layers: Some(now.layers),
+                });
+            })),
+            on_saved: Some(Arc::new(move |value: &SavedValue<'_>| {
+                values.push(&Event::Value(saved(value.name, value.value)))
+            })),
+        }
+    }
+}
+
+fn log(entry: &LogEntry) -> Log {
+    Log {
+        name: entry.name.clone(),
+        coordinates: entry.coordinates.clone(),
+        step: entry.step,
+        dtype: entry.value.dtype().to_string(),
+        shape: entry.value.shape().iter().map(|&size| size as u64).collect(),
+        values: numbers(&entry.value, SHOWN),
+        truncated: entry.value.elements() > SHOWN,
+    }
+}
+
+/// A saved value, in short; a small one whole.
+pub fn saved(name: &str, value: &Tensor) -> Saved {
+    Saved {
+        name: name.to_owned(),
+        dtype: value.dtype().to_string(),
+        shape: value.shape().iter().map(|&size| size as u64).collect(),
+        bytes: value.bytes_len(),
+        values: (value.elements() <= SHOWN).then(|| numbers(value, SHOWN)),
+    }
+}
+
+/// The first elements of a value, row by row.
+pub fn numbers(value: &Tensor, most: usize) -> Vec<Number> {
+    let dtype = value.dtype();
+    let whole = matches!(dtype, DType::I64 | DType::I32 | DType::U8 | DType::Bool);
+    if whole {
+        let elements = value.to_vec_i64().unwrap_or_default();
+        let number = |element: i64| match dtype {
+            DType::Bool => Number::Bool(element != 0),
+            _ => Number::Integer(element),
+        };
+        return elements.into_iter().take(most).map(number).collect();
+    }
+    let elements = value.to_vec_f64().unwrap_or_default();
+    elements.into_iter().take(most).map(Number::from_f64).collect()
+}
+
+/// The text of tokens as they come: a token's is known when its characters are complete.
+#[derive(Default)]
+struct Text {
+    tokens: Vec<u32>,
+    /// Tokens before these are needed no more.
+    from: usize,
+    /// The text of tokens before these is told.
+    told: usize,
+}
+
+impl Text {
+    fn add(&mut self, token: u32, outline: &Outline) -> String {
+        let Some(tokenizer) = outline.model().tokenizer() else { return String::new() };
+        self.tokens.push(token);
+        let decode = |tokens: &[u32]| tokenizer.decode(tokens, false).unwrap_or_default();
+        let before = decode(&self.tokens[self.from..self.told]);
+        let now = decode(&self.tokens[self.from..]);
+        if now.len() <= before.len() || now.ends_with('\u{fffd}') {
+            return String::new();
+        }
+        self.from = self.told;
+        self.told = self.tokens.len();
+        now.get(before.len()..).unwrap_or_default().to_owned()
+    }
+}

@@ -1,0 +1,10 @@
+//! From the queue to the engine and back: who goes when ([`queue`]), what is recorded before ([`dispatch`]) and after
+//! ([`finish`]) a run, and the threads that run ([`house`]).
+
+pub mod board;
+pub mod clocks;
+pub mod dispatch;
+pub mod finish;
+pub mod house;
+mod listen;
+pub mod queue;

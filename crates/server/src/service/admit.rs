@@ -1,0 +1,71 @@
+//! A program checked, priced and allowed: everything that is known before anything is kept or run.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use pellucid_client::api::{Price, Problem, ProblemKind};
+use pellucid_graph::Program;
+use pellucid_graph::check::CheckedProgram;
+
+use super::{Caller, Result, Service, blocking_answer};
+use crate::account::{exceeded, policy};
+use crate::models::{Entry, Outline};
+use crate::time;
+
+/// A program that may be run.
+pub(super) struct Admitted {
+    pub entry: Arc<Entry>,
+    pub outline: Arc<Outline>,
+    pub program: Arc<CheckedProgram>,
+    pub price: Price,
+}
+
+impl Service {
+    /// The model that was asked for, if the caller may use it.
+    pub(crate) fn entry(&self, caller: &Caller, model: Option<&str>) -> Result<&Arc<Entry>> {
+        self.core.registry.find(model, |id| policy::allows_model(&caller.account.limits, id))
+    }
+
+    /// Checks and prices a program, and whether the caller may run it.
+    pub(super) async fn check(&self, caller: &Caller, model: Option<&str>, body: Bytes) -> Result<Admitted> {
+        self.know_day(&caller.account.name).await?;
+        self.core.meters.has_left(&caller.account.name, &caller.account.limits, time::now_ms())?;
+        let turn = self.core.checking.turn(&caller.account.name).await;
+        let started = Instant::now();
+        let checked = self.checked(caller, model, body).await;
+        drop(turn);
+        // A program that is refused has cost something too.
+        let milliseconds = started.elapsed().as_secs_f64() * 1000.0;
+        self.core.meters.spend(&caller.account.name, milliseconds, time::now_ms());
+        checked
+    }
+
+    async fn checked(&self, caller: &Caller, model: Option<&str>, body: Bytes) -> Result<Admitted> {
+        let read = tokio::task::spawn_blocking(move || {
+            Program::from_bytes(&body).map_err(|faults| Box::new(Problem::of_faults(&faults)))
+        });
+        let program = blocking_answer(read.await)?;
+        let entry = self.entry(caller, model.or(program.model.as_deref()))?.clone();
+        let outline = entry.outline().await?;
+        let checker = outline.clone();
+        let checked = tokio::task::spawn_blocking(move || {
+            checker.engine.check(program).map_err(|faults| Box::new(Problem::of_faults(&faults)))
+        });
+        let program = blocking_answer(checked.await)?;
+        let price = Price::new(&program.price, entry.milliseconds(program.price.flops));
+        policy::allows(&caller.account.limits, entry.config.strict, &program, &price)?;
+        let most = self.core.config.engine.value_bytes;
+        if price.peak_bytes > most {
+            let used = price.peak_bytes as f64;
+            return Err(Box::new(exceeded(
+                ProblemKind::TooLarge,
+                "engine.value_bytes",
+                most as f64,
+                used,
+                "bytes",
+            )));
+        }
+        Ok(Admitted { entry, outline, program: Arc::new(program), price })
+    }
+}

@@ -1,0 +1,304 @@
+//! What the service does, whoever asks and however: the HTTP routes are thin over it.
+
+mod admit;
+mod caller;
+mod start;
+mod submit;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pellucid_client::api::{
+    AccountUse, DecodeRequest, DecodeResponse, EncodeRequest, EncodeResponse, Explanation, Job, JobList,
+    JobQuery, JobState, ModelList, Problem, ProblemKind, ServiceState, ServiceStatus, UsageReport,
+};
+use pellucid_models::chat_template::Message;
+
+use crate::account::policy;
+use crate::core::Core;
+use crate::events::Channel;
+use crate::store::{AuditEntry, StoreError, StoredJob};
+use crate::{keys, time};
+
+pub use caller::Caller;
+pub use start::{StartError, open_store};
+pub use submit::SubmitOptions;
+
+/// What comes of asking the service.
+pub type Result<T> = std::result::Result<T, Box<Problem>>;
+
+/// Jobs of one page of a list.
+const PAGE: u32 = 50;
+/// The same, at most.
+const LONGEST_PAGE: u32 = 200;
+/// Texts or lists of tokens of one request, and their characters or tokens, at most.
+const TEXTS: usize = 1_024;
+const TEXT_SIZE: usize = 1 << 20;
+
+/// The service. A clone is the same.
+#[derive(Clone)]
+pub struct Service {
+    pub(crate) core: Arc<Core>,
+}
+
+impl From<StoreError> for Box<Problem> {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the store failed");
+        let mut problem = Problem::new(
+            ProblemKind::StoreUnavailable,
+            "What is asked for cannot be read or written down now.",
+        );
+        problem.retry_after_s = Some(5.0);
+        Box::new(problem)
+    }
+}
+
+fn not_found(what: &str) -> Box<Problem> {
+    Box::new(Problem::new(
+        ProblemKind::NotFound,
+        format!("There is no such {what}, or it is somebody else's."),
+    ))
+}
+
+impl Service {
+    /// A job of the caller's.
+    pub async fn stored_job(&self, caller: &Caller, id: &str) -> Result<StoredJob> {
+        if !keys::is_job_id(id) {
+            return Err(not_found("job"));
+        }
+        self.core.store.job(&caller.account.name, id).await?.ok_or_else(|| not_found("job"))
+    }
+
+    /// The same as its owner sees it, once it has ended or after so long.
+    pub async fn job(&self, caller: &Caller, id: &str, wait: Option<Duration>) -> Result<Job> {
+        let job = self.stored_job(caller, id).await?;
+        if let Some(wait) = wait.filter(|_| !job.state.is_final()) {
+            let channel = self.core.hub.get(id);
+            if let Some(ended) = match channel {
+                Some(channel) => channel.ended(wait).await,
+                None => None,
+            } {
+                return Ok(ended.as_ref().clone());
+            }
+            return Ok(self.core.view(self.stored_job(caller, id).await?));
+        }
+        Ok(self.core.view(job))
+    }
+
+    /// The caller's jobs, the newest first.
+    pub async fn jobs(&self, caller: &Caller, query: &JobQuery) -> Result<JobList> {
+        let limit = query.limit.unwrap_or(PAGE);
+        if !(1..=LONGEST_PAGE).contains(&limit)
+            || query.after.as_ref().is_some_and(|after| !keys::is_job_id(after))
+        {
+            let message = format!("`limit` is from 1 to {LONGEST_PAGE}, and `after` a job's id.");
+            return Err(Box::new(Problem::new(ProblemKind::BadRequest, message)));
+        }
+        let mut found = self.core.store.jobs(&caller.account.name, query, limit + 1).await?;
+        let more = found.len() > limit as usize;
+        found.truncate(limit as usize);
+        let next = found.last().filter(|_| more).map(|job| job.id.clone());
+        Ok(JobList { jobs: found.into_iter().map(|job| self.core.view(job)).collect(), next })
+    }
+
+    /// Ends a job of the caller's, if it has not ended.
+    pub async fn cancel(&self, caller: &Caller, id: &str) -> Result<Job> {
+        self.stored_job(caller, id).await?;
+        let core = &self.core;
+        let job = core.store.cancel(&caller.account.name, id, time::now_ms()).await?;
+        let job = job.ok_or_else(|| not_found("job"))?;
+        let waited = {
+            let mut board = core.board();
+            board.cancel(id);
+            board.remove(id)
+        };
+        if let Some(entry) = waited.and_then(|model| core.registry.get(&model).cloned()) {
+            entry.release();
+            entry.bell.notify_one();
+        }
+        if job.state == JobState::Cancelled {
+            core.tell_end(&caller.account.name, id).await;
+        }
+        Ok(core.view(job))
+    }
+
+    /// Ends a job of the caller's and deletes everything of it.
+    pub async fn erase(&self, caller: &Caller, id: &str) -> Result<()> {
+        self.cancel(caller, id).await?;
+        let files = self.core.store.erase(&caller.account.name, id).await?.ok_or_else(|| not_found("job"))?;
+        self.core.hub.drop(id);
+        for file in files {
+            if let Err(error) = self.core.files.delete(&file).await {
+                // What belongs to no job is deleted at the next start.
+                tracing::error!(%error, "a file cannot be deleted");
+            }
+        }
+        self.audit(caller, "erase", id).await;
+        Ok(())
+    }
+
+    /// Where what happens to a job of the caller's is told; none: it ended long ago.
+    pub async fn channel(&self, caller: &Caller, id: &str) -> Result<(StoredJob, Option<Arc<Channel>>)> {
+        let job = self.stored_job(caller, id).await?;
+        Ok((job, self.core.hub.get(id)))
+    }
+
+    /// What a program would compute where, and at what price.
+    pub async fn explain(
+        &self,
+        caller: &Caller,
+        model: Option<&str>,
+        body: bytes::Bytes,
+    ) -> Result<Explanation> {
+        let admitted = self.check(caller, model, body).await?;
+        let (outline, program) = (admitted.outline, admitted.program);
+        let plan = tokio::task::spawn_blocking(move || outline.engine.explain(&program));
+        let failed = || Box::new(Problem::new(ProblemKind::Internal, "The program could not be planned."));
+        let plan = plan.await.map_err(|_| failed())?.map_err(|_| failed())?;
+        let text = plan.to_string();
+        let passes = plan.passes.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
+        Ok(Explanation {
+            model: admitted.entry.id().to_owned(),
+            price: admitted.price,
+            passes: passes.map_err(|_| failed())?,
+            nodes: (plan.nodes.0 as u64, plan.nodes.1 as u64),
+            text,
+        })
+    }
+
+    /// The models that the caller may use.
+    pub fn models(&self, caller: &Caller) -> ModelList {
+        let entries = self.core.registry.entries().iter();
+        let own = entries.filter(|entry| policy::allows_model(&caller.account.limits, entry.id()));
+        let models: Vec<_> = own.map(|entry| entry.summary()).collect();
+        let default = models.iter().find(|model| model.default).map(|model| model.id.clone());
+        ModelList { models, default }
+    }
+
+    /// Texts as token ids.
+    pub async fn encode(&self, caller: &Caller, request: EncodeRequest) -> Result<EncodeResponse> {
+        bounded(request.texts.len(), request.texts.iter().map(String::len).sum())?;
+        let entry = self.entry(caller, request.model.as_deref())?.clone();
+        let outline = entry.outline().await?;
+        let tokens = blocking(move || {
+            let model = outline.model();
+            let tokenizer = model.tokenizer().ok_or_else(|| no_tokenizer(&model.spec().name))?;
+            let encode = |text: &String| {
+                if !request.chat {
+                    return tokenizer.encode(text, request.special_tokens);
+                }
+                let template = model.chat_template();
+                let turn =
+                    template.map(|template| template.apply(&[Message::user(text)], true)).transpose()?;
+                tokenizer.encode(turn.as_deref().unwrap_or(text), false)
+            };
+            if request.chat && model.chat_template().is_none() {
+                let message = format!("The model `{}` came without a chat template.", model.spec().name);
+                return Err(Box::new(Problem::new(ProblemKind::BadRequest, message)));
+            }
+            let all = request.texts.iter().map(encode).collect::<std::result::Result<_, _>>();
+            all.map_err(|error| Box::new(Problem::new(ProblemKind::BadRequest, error.to_string())))
+        });
+        Ok(EncodeResponse { model: entry.id().to_owned(), tokens: blocking_answer(tokens.await)? })
+    }
+
+    /// The texts of token ids.
+    pub async fn decode(&self, caller: &Caller, request: DecodeRequest) -> Result<DecodeResponse> {
+        bounded(request.tokens.len(), request.tokens.iter().map(Vec::len).sum())?;
+        let entry = self.entry(caller, request.model.as_deref())?.clone();
+        let outline = entry.outline().await?;
+        let texts = blocking(move || {
+            let model = outline.model();
+            let tokenizer = model.tokenizer().ok_or_else(|| no_tokenizer(&model.spec().name))?;
+            let all = request.tokens.iter().map(|tokens| tokenizer.decode(tokens, false));
+            let all = all.collect::<std::result::Result<_, _>>();
+            all.map_err(|error| Box::new(Problem::new(ProblemKind::BadRequest, error.to_string())))
+        });
+        Ok(DecodeResponse { model: entry.id().to_owned(), texts: blocking_answer(texts.await)? })
+    }
+
+    /// What the caller uses, and has used.
+    pub async fn used(&self, caller: &Caller) -> Result<AccountUse> {
+        let name = &caller.account.name;
+        self.know_day(name).await?;
+        let (milliseconds_minute, milliseconds_day) = self.core.meters.used(name, time::now_ms());
+        let stored_bytes = self.core.store.stored_bytes(name).await?;
+        let board = self.core.board();
+        Ok(AccountUse {
+            running_jobs: board.running_of(name) as u64,
+            queued_jobs: board.queued_of(name) as u64,
+            milliseconds_minute,
+            milliseconds_day,
+            stored_bytes,
+        })
+    }
+
+    /// What the caller has used, day by day.
+    pub async fn usage(&self, caller: &Caller, days: Option<u32>) -> Result<UsageReport> {
+        let days = days.unwrap_or(30);
+        if !(1..=366).contains(&days) {
+            return Err(Box::new(Problem::new(ProblemKind::BadRequest, "`days` is from 1 to 366.")));
+        }
+        let since = time::day_before(time::now_ms(), days - 1);
+        let account = caller.account.name.clone();
+        Ok(UsageReport { days: self.core.store.usage(&account, &since).await?, account })
+    }
+
+    /// How the service is, as far as the caller may see.
+    pub fn status(&self, caller: &Caller) -> ServiceStatus {
+        let core = &self.core;
+        let (queue, running) = {
+            let board = core.board();
+            (board.status(), board.running_count() as u64)
+        };
+        ServiceStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: if core.is_draining() { ServiceState::Draining } else { ServiceState::Serving },
+            uptime_s: core.started.elapsed().as_secs_f64(),
+            models: self.models(caller).models,
+            queue,
+            running,
+            history: core.history.all(),
+        }
+    }
+
+    async fn audit(&self, caller: &Caller, action: &str, subject: &str) {
+        let entry = AuditEntry {
+            at_ms: time::now_ms(),
+            account: caller.account.name.clone(),
+            key: caller.key.clone().unwrap_or_default(),
+            action: action.to_owned(),
+            subject: subject.to_owned(),
+        };
+        if let Err(error) = self.core.store.audit(entry).await {
+            tracing::error!(%error, action, "the audit log cannot be written");
+        }
+    }
+}
+
+fn bounded(count: usize, size: usize) -> Result<()> {
+    if count <= TEXTS && size <= TEXT_SIZE {
+        return Ok(());
+    }
+    let message =
+        format!("At most {TEXTS} texts of together {TEXT_SIZE} characters or tokens are taken at once.");
+    Err(Box::new(Problem::new(ProblemKind::TooLarge, message)))
+}
+
+fn no_tokenizer(name: &str) -> Box<Problem> {
+    let message = format!("The model `{name}` came without a tokenizer.");
+    Box::new(Problem::new(ProblemKind::BadRequest, message))
+}
+
+/// Work that computes, beside the threads that wait.
+fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> tokio::task::JoinHandle<Result<T>> {
+    tokio::task::spawn_blocking(work)
+}
+
+fn blocking_answer<T>(answer: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+    answer.unwrap_or_else(|_| {
+        Err(Box::new(Problem::new(ProblemKind::Internal, "Something failed in the service.")))
+    })
+}

@@ -1,0 +1,245 @@
+//! Starting, mending what a crash left, ending.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pellucid_client::api::Limits;
+use tokio::sync::mpsc;
+
+use super::Service;
+use crate::config::Config;
+use crate::core::{Core, waiting};
+use crate::files::{FileError, Files};
+use crate::models::Registry;
+use crate::schedule::{dispatch, finish};
+use crate::store::sqlite::{Durability, Sqlite};
+use crate::store::{Account, StoreError};
+use crate::time;
+
+/// The account of everyone, where no key is needed.
+pub const OPEN_ACCOUNT: &str = "local";
+/// How often what is over is deleted, and gauges are set.
+const TIDY: Duration = Duration::from_secs(60);
+const GAUGES: Duration = Duration::from_secs(1);
+
+/// Why the service does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be used.
+    #[error("the data folder {path}: {error}")]
+    Folder {
+        /// Which.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Another process uses it.
+    #[error("the data folder {0} is in use by another `pellucid serve`")]
+    InUse(String),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The files.
+    #[error(transparent)]
+    Files(#[from] FileError),
+    /// A certificate or key.
+    #[error("{path}: {reason}")]
+    Certificate {
+        /// Which file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The address cannot be listened on.
+    #[error("{address} cannot be listened on: {error}")]
+    Listen {
+        /// Which.
+        address: String,
+        /// Why.
+        error: std::io::Error,
+    },
+}
+
+/// The store of a data folder, which is made where it is not there.
+///
+/// # Errors
+/// Where it cannot be opened.
+pub async fn open_store(data: &Path, durability: Durability) -> Result<Sqlite, StartError> {
+    make_folder(data).map_err(|error| StartError::Folder { path: data.display().to_string(), error })?;
+    Ok(Sqlite::open(&data.join("pellucid.sqlite"), durability).await?)
+}
+
+fn make_folder(data: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(data)?;
+    // Its owner alone may look into it.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Held as long as the process lives: no other uses the data folder.
+pub(crate) struct FolderLock(#[expect(dead_code, reason = "the lock is the open file's")] std::fs::File);
+
+fn lock(data: &Path) -> Result<FolderLock, StartError> {
+    let path = data.join("lock");
+    let failed = |error| StartError::Folder { path: path.display().to_string(), error };
+    let file =
+        std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(FolderLock(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse(data.display().to_string())),
+        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+impl Service {
+    /// Opens everything, mends what a crash left, and begins to work.
+    ///
+    /// # Errors
+    /// [`StartError`], which says what to do something about.
+    pub(crate) async fn start(config: Config) -> Result<(Service, FolderLock), StartError> {
+        let data = config.server.data.clone();
+        make_folder(&data).map_err(|error| StartError::Folder { path: data.display().to_string(), error })?;
+        let held = lock(&data)?;
+        let store = Arc::new(open_store(&data, config.store.durability).await?);
+        let files = Files::open(&data.join("files"), config.store.durability == Durability::Power)?;
+        let (reports, reported) = mpsc::unbounded_channel();
+        let registry = Registry::new(&config.models, &config.engine, reports);
+        let core = Arc::new(Core::new(config, store, files, registry));
+        mend(&core).await?;
+        tokio::spawn(finish::reports(core.clone(), reported));
+        for entry in core.registry.entries() {
+            tokio::spawn(dispatch::dispatch(core.clone(), entry.clone()));
+            if entry.config.pinned {
+                let (core, entry) = (core.clone(), entry.clone());
+                tokio::spawn(async move { core.registry.load(&entry).await });
+            }
+        }
+        tokio::spawn(tidy(core.clone()));
+        tokio::spawn(gauges(core.clone()));
+        core.ring();
+        Ok((Service { core }, held))
+    }
+
+    /// Takes no new jobs; waits until what runs has ended, or puts it back; ends the engines.
+    pub(crate) async fn stop(&self) {
+        let core = &self.core;
+        core.drain();
+        let patience = Duration::from_secs_f64(core.config.server.drain_seconds);
+        if !idle(core, patience).await {
+            tracing::warn!(jobs = core.board().running_count(), "jobs that still run are put back");
+            core.board().put_back();
+            if !idle(core, patience.max(Duration::from_secs(5))).await {
+                tracing::error!("jobs that do not end are left: they run again, alone, after the next start");
+                core.store.close().await;
+                return;
+            }
+        }
+        core.registry.close().await;
+        core.store.close().await;
+    }
+
+    /// Whether the engine and the store work.
+    pub(crate) async fn readiness(&self) -> (bool, bool) {
+        let store = tokio::time::timeout(Duration::from_secs(2), self.core.store.check()).await;
+        let pinned = self.core.registry.entries().iter().filter(|entry| entry.config.pinned);
+        let engines = pinned.clone().all(|entry| entry.house().is_some());
+        (matches!(store, Ok(Ok(()))), engines && !self.core.is_draining())
+    }
+}
+
+async fn idle(core: &Core, patience: Duration) -> bool {
+    let until = tokio::time::Instant::now() + patience;
+    loop {
+        if core.board().running_count() == 0 {
+            return true;
+        }
+        if tokio::time::Instant::now() >= until {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Makes good what a process left that died: attempts that never ended, files of nobody, jobs that wait.
+async fn mend(core: &Core) -> Result<(), StartError> {
+    let now = time::now_ms();
+    if core.config.server.open {
+        let limits = Limits {
+            weights_readable: true,
+            generation: true,
+            training: true,
+            edits: true,
+            ..Limits::default()
+        };
+        core.store.put_account(&Account { name: OPEN_ACCOUNT.into(), limits, weight: 1.0 }, now).await?;
+    }
+    let repaired = core.store.repair(now).await?;
+    if repaired.suspects + repaired.poisoned + repaired.queued > 0 {
+        tracing::info!(
+            suspects = repaired.suspects,
+            poisoned = repaired.poisoned,
+            queued = repaired.queued,
+            "jobs were taken over from before"
+        );
+    }
+    let files = core.files.all().await?;
+    for orphan in core.store.orphans(&files).await? {
+        core.files.delete(&orphan).await?;
+    }
+    let accounts = core.store.accounts().await?;
+    for job in core.store.queued().await? {
+        let (Some(entry), Some(account)) =
+            (core.registry.get(&job.model), accounts.iter().find(|account| account.name == job.account))
+        else {
+            let message = format!("The model `{}` is not there any more.", job.model);
+            let problem = pellucid_client::api::Problem::new(
+                pellucid_client::api::ProblemKind::ModelUnavailable,
+                message,
+            );
+            core.refuse(&job.account, &job.id, &problem).await;
+            continue;
+        };
+        core.hub.open(&job.id, job.attempts, core.config.admission.event_bytes);
+        entry.hold();
+        core.board().push(entry.id(), waiting(&job, account), job.suspect);
+    }
+    Ok(())
+}
+
+/// Deletes what is over, again and again.
+async fn tidy(core: Arc<Core>) {
+    loop {
+        let now = time::now_ms();
+        let kept = (core.config.retention.job_days * 86_400_000.0) as u64;
+        match core.store.expire(now, now.saturating_sub(kept)).await {
+            Ok(expired) => {
+                for file in expired.files {
+                    if let Err(error) = core.files.delete(&file).await {
+                        tracing::error!(%error, "a file cannot be deleted");
+                    }
+                }
+            }
+            Err(error) => tracing::error!(%error, "what is over cannot be forgotten"),
+        }
+        tokio::time::sleep(TIDY).await;
+    }
+}
+
+async fn gauges(core: Arc<Core>) {
+    loop {
+        {
+            let board = core.board();
+            core.metrics.now(board.queued(), board.status().milliseconds / 1000.0, board.running_count());
+        }
+        for entry in core.registry.entries() {
+            let bytes = entry.house().and(entry.summary().parameters_bytes).unwrap_or(0);
+            core.metrics.weights(entry.id(), bytes);
+        }
+        tokio::time::sleep(GAUGES).await;
+    }
+}

@@ -1,0 +1,267 @@
+//! Taking a job: once it is acknowledged, it is not lost.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pellucid_client::api::{Job, Problem, ProblemKind, Submission};
+use sha2::{Digest, Sha256};
+
+use super::{Caller, Result, Service};
+use crate::account::exceeded;
+use crate::core;
+use crate::events::Channel;
+use crate::store::{Accepted, JobState, NewJob, StoredJob};
+use crate::{files, keys, time};
+
+/// Bytes of a program that is kept with its job; a larger one is a file.
+const INLINE: usize = 256 << 10;
+/// Bytes that a checked program takes in memory for each of its own, about.
+const IN_MEMORY: u64 = 16;
+/// Characters of a label.
+const LABEL: usize = 200;
+/// The longest deadline, in seconds.
+const LONGEST: f64 = 366.0 * 86_400.0;
+
+/// How a job is to be run.
+#[derive(Clone, Debug, Default)]
+pub struct SubmitOptions {
+    /// What stands in the query.
+    pub query: Submission,
+    /// Its owner's key against doing it twice.
+    pub idempotency_key: Option<String>,
+}
+
+/// A job that was taken.
+pub struct Submitted {
+    /// The job.
+    pub job: Job,
+    /// It was taken before, under the same idempotency key.
+    pub replayed: bool,
+    /// Where what happens to it is told.
+    pub channel: Option<Arc<Channel>>,
+}
+
+impl Service {
+    /// Takes a job: checks it, prices it, keeps it, queues it.
+    ///
+    /// # Errors
+    /// What is wrong with the program, the limit that is exceeded, or why no job is taken now.
+    pub async fn submit(&self, caller: &Caller, options: SubmitOptions, body: Bytes) -> Result<Submitted> {
+        let core = &self.core;
+        valid(&options)?;
+        let fingerprint = fingerprint(&options.query, &body);
+        let name = caller.account.name.clone();
+        if let Some(key) = &options.idempotency_key
+            && let Some((job, kept)) = core.store.job_by_idempotency_key(&name, key).await?
+        {
+            return if kept == fingerprint { Ok(self.again(job)) } else { Err(conflict()) };
+        }
+        self.has_room(caller)?;
+        let admitted = self.check(caller, options.query.model.as_deref(), body.clone()).await?;
+        self.can_be_stored(caller, admitted.price.result_bytes).await?;
+        let now = time::now_ms();
+        core.meters.job(&name, &caller.account.limits, admitted.price.milliseconds, now)?;
+        let taken = self.keep(caller, &options, fingerprint, &admitted, body, now).await;
+        if !matches!(taken, Ok(Submitted { replayed: false, .. })) {
+            core.meters.forget(&name, admitted.price.milliseconds);
+        }
+        taken
+    }
+
+    async fn keep(
+        &self,
+        caller: &Caller,
+        options: &SubmitOptions,
+        fingerprint: Vec<u8>,
+        admitted: &super::admit::Admitted,
+        body: Bytes,
+        now: u64,
+    ) -> Result<Submitted> {
+        let core = &self.core;
+        let id = keys::job_id().map_err(|error| Problem::new(ProblemKind::Internal, error.to_string()))?;
+        let entry = &admitted.entry;
+        let size = body.len();
+        let job = NewJob {
+            id: id.clone(),
+            account: caller.account.name.clone(),
+            model: entry.id().to_owned(),
+            label: options.query.label.clone(),
+            priority: options.query.priority.unwrap_or_default(),
+            submitted_ms: now,
+            deadline_ms: options.query.deadline_s.map(|seconds| now + (seconds * 1000.0) as u64),
+            idempotency_key: options.idempotency_key.clone(),
+            fingerprint,
+            price: admitted.price,
+            program: (size <= INLINE).then(|| body.to_vec()),
+        };
+        if size > INLINE {
+            core.files.put(&files::program(&id), body).await.map_err(|error| {
+                tracing::error!(%error, "a program cannot be written");
+                Problem::new(ProblemKind::StoreUnavailable, "The program cannot be written down now.")
+            })?;
+        }
+        let stored = fresh(&job);
+        let channel = core.hub.open(&id, 0, core.config.admission.event_bytes);
+        match core.store.accept(job).await {
+            Ok(Accepted::New) => {}
+            other => {
+                core.hub.drop(&id);
+                // What belongs to no job is deleted at the next start, if not now.
+                if size > INLINE {
+                    let _ = core.files.delete(&files::program(&id)).await;
+                }
+                return match other? {
+                    Accepted::Before(job) => Ok(self.again(*job)),
+                    _ => Err(conflict()),
+                };
+            }
+        }
+        entry.hold();
+        {
+            let mut board = core.board();
+            let bytes = IN_MEMORY * size as u64 + 65_536;
+            board.keep_program(&id, admitted.program.clone(), bytes, core.config.admission.waiting_bytes);
+            board.push(entry.id(), core::waiting(&stored, &caller.account), false);
+        }
+        entry.bell.notify_one();
+        tracing::info!(
+            job = id,
+            account = caller.account.name,
+            model = entry.id(),
+            milliseconds = admitted.price.milliseconds,
+            "is taken"
+        );
+        Ok(Submitted { job: core.view(stored), replayed: false, channel: Some(channel) })
+    }
+
+    fn again(&self, job: StoredJob) -> Submitted {
+        let channel = self.core.hub.get(&job.id);
+        Submitted { job: self.core.view(job), replayed: true, channel }
+    }
+
+    /// Whether one more job can be taken at all.
+    fn has_room(&self, caller: &Caller) -> Result<()> {
+        let (core, limits) = (&self.core, &caller.account.limits);
+        if core.is_draining() {
+            let mut problem =
+                Problem::new(ProblemKind::Draining, "The service is being shut down, and takes no new jobs.");
+            problem.retry_after_s = Some(10.0);
+            return Err(Box::new(problem));
+        }
+        let (queued, own) = {
+            let board = core.board();
+            (board.queued(), board.queued_of(&caller.account.name))
+        };
+        let most = core.config.admission.queued_jobs;
+        if queued >= most {
+            let mut problem = exceeded(
+                ProblemKind::QueueFull,
+                "admission.queued_jobs",
+                most as f64,
+                queued as f64 + 1.0,
+                "jobs",
+            );
+            problem.detail = Some("The queue of the whole service is full.".into());
+            problem.retry_after_s = Some(5.0);
+            return Err(Box::new(problem));
+        }
+        if let Some(allowed) = limits.queued_jobs
+            && own as u64 >= allowed
+        {
+            let mut problem = exceeded(
+                ProblemKind::TooManyRequests,
+                "queued_jobs",
+                allowed as f64,
+                own as f64 + 1.0,
+                "jobs",
+            );
+            problem.retry_after_s = Some(1.0);
+            return Err(Box::new(problem));
+        }
+        Ok(())
+    }
+
+    /// Whether a result can be kept beside those that are.
+    async fn can_be_stored(&self, caller: &Caller, bytes: u64) -> Result<()> {
+        let Some(allowed) = caller.account.limits.stored_bytes else { return Ok(()) };
+        let stored = self.core.store.stored_bytes(&caller.account.name).await?.saturating_add(bytes);
+        if stored <= allowed {
+            return Ok(());
+        }
+        let mut problem =
+            exceeded(ProblemKind::TooLarge, "stored_bytes", allowed as f64, stored as f64, "bytes");
+        problem.hint =
+            Some("erase jobs whose results are not needed: DELETE /v1/jobs/{id}?erase=true".into());
+        Err(Box::new(problem))
+    }
+
+    /// What an account used today before the service started counts.
+    pub(super) async fn know_day(&self, account: &str) -> Result<()> {
+        let now = time::now_ms();
+        if !self.core.meters.knows_day(account, now) {
+            let today = self.core.store.usage(account, &time::day(now)).await?;
+            let used = today.iter().map(|day| day.milliseconds).sum();
+            self.core.meters.tell_day(account, now, used);
+        }
+        Ok(())
+    }
+}
+
+fn valid(options: &SubmitOptions) -> Result<()> {
+    let wrong = |message: &str| Err(Box::new(Problem::new(ProblemKind::BadRequest, message)));
+    if let Some(key) = &options.idempotency_key
+        && (key.is_empty() || key.len() > 255 || !key.bytes().all(|byte| byte.is_ascii_graphic()))
+    {
+        return wrong("The header `Idempotency-Key` is 1 to 255 visible ASCII characters.");
+    }
+    if let Some(label) = &options.query.label
+        && (label.chars().count() > LABEL || label.chars().any(char::is_control))
+    {
+        return wrong("`label` is at most 200 characters, none of them a control character.");
+    }
+    if options.query.deadline_s.is_some_and(|seconds| !(seconds > 0.0 && seconds <= LONGEST)) {
+        return wrong("`deadline_s` is above 0 and at most a year.");
+    }
+    Ok(())
+}
+
+/// By it a retried submission is known to be the same.
+fn fingerprint(query: &Submission, body: &[u8]) -> Vec<u8> {
+    let mut digest = Sha256::new();
+    // A query is plain data: it can always be written.
+    let query = serde_json::to_vec(query).unwrap_or_default();
+    digest.update((query.len() as u64).to_le_bytes());
+    digest.update(query);
+    digest.update(body);
+    digest.finalize().to_vec()
+}
+
+fn conflict() -> Box<Problem> {
+    let message = "The idempotency key was used before, for another program or other options.";
+    Box::new(Problem::new(ProblemKind::IdempotencyConflict, message))
+}
+
+/// A job as it is kept when it has just been.
+fn fresh(job: &NewJob) -> StoredJob {
+    StoredJob {
+        id: job.id.clone(),
+        account: job.account.clone(),
+        model: job.model.clone(),
+        label: job.label.clone(),
+        priority: job.priority,
+        state: JobState::Queued,
+        suspect: false,
+        cancel_requested: false,
+        attempts: 0,
+        submitted_ms: job.submitted_ms,
+        started_ms: None,
+        finished_ms: None,
+        deadline_ms: job.deadline_ms,
+        price: job.price,
+        result: None,
+        result_key: None,
+        result_gone: false,
+        outcome: Default::default(),
+        problem: None,
+    }
+}

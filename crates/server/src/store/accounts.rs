@@ -1,0 +1,188 @@
+//! Accounts, keys, usage and the audit log.
+
+use pellucid_client::api::UsageDay;
+use sqlx::{Row, query};
+
+use super::rows::{self, number};
+use super::sqlite::Sqlite;
+use super::{Account, AuditEntry, Key, Milliseconds, Result};
+
+pub(super) async fn put_account(store: &Sqlite, account: &Account, at_ms: Milliseconds) -> Result<()> {
+    let account = account.clone();
+    store
+        .writer
+        .write(move |connection| {
+            Box::pin(async move {
+                query(
+                    "INSERT INTO accounts (name, limits, weight, created_ms) VALUES ($1, $2, $3, $4)
+                     ON CONFLICT (name) DO UPDATE SET limits = excluded.limits, weight = excluded.weight",
+                )
+                .bind(account.name)
+                .bind(rows::to_json(&account.limits)?)
+                .bind(account.weight)
+                .bind(number(at_ms))
+                .execute(connection)
+                .await?;
+                Ok(())
+            })
+        })
+        .await
+}
+
+pub(super) async fn account(store: &Sqlite, name: &str) -> Result<Option<Account>> {
+    let row = query("SELECT name, limits, weight FROM accounts WHERE name = $1").bind(name);
+    let row = row.fetch_optional(&store.readers).await?;
+    Ok(row.as_ref().map(rows::account).transpose()?)
+}
+
+pub(super) async fn accounts(store: &Sqlite) -> Result<Vec<Account>> {
+    let found =
+        query("SELECT name, limits, weight FROM accounts ORDER BY name").fetch_all(&store.readers).await?;
+    Ok(found.iter().map(rows::account).collect::<std::result::Result<_, _>>()?)
+}
+
+pub(super) async fn add_key(store: &Sqlite, key: &Key) -> Result<()> {
+    let key = key.clone();
+    let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.name()).collect();
+    let scopes = scopes.join(" ");
+    store
+        .writer
+        .write(move |connection| {
+            Box::pin(async move {
+                query(
+                    "INSERT INTO keys (id, account, digest, scopes, label, created_ms) VALUES ($1, $2, $3, $4, $5, $6)",
+                )
+                .bind(key.id)
+                .bind(key.account)
+                .bind(key.digest)
+                .bind(scopes)
+                .bind(key.label)
+                .bind(number(key.created_ms))
+                .execute(connection)
+                .await?;
+                Ok(())
+            })
+        })
+        .await
+}
+
+pub(super) async fn key(store: &Sqlite, id: &str) -> Result<Option<(Key, Account)>> {
+    let row = query(
+        "SELECT keys.id, keys.account, keys.digest, keys.scopes, keys.label, keys.created_ms, keys.revoked_ms,
+                accounts.name, accounts.limits, accounts.weight
+         FROM keys JOIN accounts ON accounts.name = keys.account WHERE keys.id = $1 AND keys.revoked_ms IS NULL",
+    )
+    .bind(id)
+    .fetch_optional(&store.readers)
+    .await?;
+    Ok(row.map(|row| Ok::<_, sqlx::Error>((rows::key(&row)?, rows::account(&row)?))).transpose()?)
+}
+
+pub(super) async fn keys(store: &Sqlite) -> Result<Vec<Key>> {
+    let found = query(
+        "SELECT id, account, digest, scopes, label, created_ms, revoked_ms FROM keys ORDER BY created_ms DESC, id",
+    )
+    .fetch_all(&store.readers)
+    .await?;
+    Ok(found.iter().map(rows::key).collect::<std::result::Result<_, _>>()?)
+}
+
+pub(super) async fn revoke_key(store: &Sqlite, id: &str, at_ms: Milliseconds) -> Result<bool> {
+    let id = id.to_owned();
+    store
+        .writer
+        .write(move |connection| {
+            Box::pin(async move {
+                let done = query("UPDATE keys SET revoked_ms = $1 WHERE id = $2 AND revoked_ms IS NULL")
+                    .bind(number(at_ms))
+                    .bind(id)
+                    .execute(connection)
+                    .await?;
+                Ok(done.rows_affected() > 0)
+            })
+        })
+        .await
+}
+
+fn usage_day(row: &sqlx::sqlite::SqliteRow) -> std::result::Result<UsageDay, sqlx::Error> {
+    let whole = |column: &str| Ok::<_, sqlx::Error>(row.try_get::<i64, _>(column)?.max(0) as u64);
+    Ok(UsageDay {
+        day: row.try_get("day")?,
+        model: row.try_get("model")?,
+        jobs: whole("jobs")?,
+        failed: whole("failed")?,
+        milliseconds: row.try_get("milliseconds")?,
+        tokens: whole("tokens")?,
+        result_bytes: whole("result_bytes")?,
+    })
+}
+
+pub(super) async fn usage(store: &Sqlite, account: &str, since_day: &str) -> Result<Vec<UsageDay>> {
+    let found = query(
+        "SELECT day, model, jobs, failed, milliseconds, tokens, result_bytes FROM usage
+         WHERE account = $1 AND day >= $2 ORDER BY day DESC, model",
+    )
+    .bind(account)
+    .bind(since_day)
+    .fetch_all(&store.readers)
+    .await?;
+    Ok(found.iter().map(usage_day).collect::<std::result::Result<_, _>>()?)
+}
+
+pub(super) async fn usage_of_all(store: &Sqlite, since_day: &str) -> Result<Vec<(String, UsageDay)>> {
+    let found = query(
+        "SELECT account, day, model, jobs, failed, milliseconds, tokens, result_bytes FROM usage
+         WHERE day >= $1 ORDER BY day DESC, account, model",
+    )
+    .bind(since_day)
+    .fetch_all(&store.readers)
+    .await?;
+    let both = found.iter().map(|row| Ok::<_, sqlx::Error>((row.try_get("account")?, usage_day(row)?)));
+    Ok(both.collect::<std::result::Result<_, _>>()?)
+}
+
+pub(super) async fn stored_bytes(store: &Sqlite, account: &str) -> Result<u64> {
+    let row = query("SELECT result_bytes FROM jobs WHERE account = $1 AND result_key IS NOT NULL");
+    let found = row.bind(account).fetch_all(&store.readers).await?;
+    let mut sum = 0_u64;
+    for row in found {
+        sum = sum.saturating_add(row.try_get::<i64, _>(0)?.max(0) as u64);
+    }
+    Ok(sum)
+}
+
+pub(super) async fn audit(store: &Sqlite, entry: AuditEntry) -> Result<()> {
+    store
+        .writer
+        .write(move |connection| {
+            Box::pin(async move {
+                query("INSERT INTO audit (at_ms, account, key, action, subject) VALUES ($1, $2, $3, $4, $5)")
+                    .bind(number(entry.at_ms))
+                    .bind(entry.account)
+                    .bind(entry.key)
+                    .bind(entry.action)
+                    .bind(entry.subject)
+                    .execute(connection)
+                    .await?;
+                Ok(())
+            })
+        })
+        .await
+}
+
+pub(super) async fn audit_log(store: &Sqlite, limit: u32) -> Result<Vec<AuditEntry>> {
+    let found = query("SELECT at_ms, account, key, action, subject FROM audit ORDER BY at_ms DESC LIMIT $1")
+        .bind(i64::from(limit))
+        .fetch_all(&store.readers)
+        .await?;
+    let entry = |row: &sqlx::sqlite::SqliteRow| {
+        Ok::<_, sqlx::Error>(AuditEntry {
+            at_ms: row.try_get::<i64, _>("at_ms")?.max(0) as u64,
+            account: row.try_get("account")?,
+            key: row.try_get("key")?,
+            action: row.try_get("action")?,
+            subject: row.try_get("subject")?,
+        })
+    };
+    Ok(found.iter().map(entry).collect::<std::result::Result<_, _>>()?)
+}

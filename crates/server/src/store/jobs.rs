@@ -1,0 +1,413 @@
+//! Jobs and their attempts.
+
+use pellucid_client::api::{JobQuery, Problem, ProblemKind};
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Row, query};
+
+use super::rows::{self, JOB_COLUMNS, number, to_json};
+use super::sqlite::Sqlite;
+use super::{
+    Accepted, Ending, Expired, Finished, JobState, Milliseconds, NewJob, Repaired, Result, StoredJob,
+    StoredResult,
+};
+use crate::time;
+
+/// Times that the process may die while a job runs.
+const DEATHS: i64 = 2;
+
+type Sql<T> = std::result::Result<T, sqlx::Error>;
+
+/// A statement that reads whole jobs. `rest` is this file's own text.
+fn select(rest: &str) -> AssertSqlSafe<String> {
+    AssertSqlSafe(format!("SELECT {JOB_COLUMNS} FROM jobs {rest}"))
+}
+
+async fn own_job(connection: &mut SqliteConnection, account: &str, id: &str) -> Sql<Option<StoredJob>> {
+    let found = query(select("WHERE id = $1 AND account = $2")).bind(id).bind(account);
+    found.fetch_optional(connection).await?.as_ref().map(rows::job).transpose()
+}
+
+pub(super) async fn accept(store: &Sqlite, job: NewJob) -> Result<Accepted> {
+    store.writer.write(move |connection| Box::pin(insert(connection, job))).await
+}
+
+async fn insert(connection: &mut SqliteConnection, job: NewJob) -> Sql<Accepted> {
+    let done = query(
+        "INSERT INTO jobs (id, account, model, label, priority, state, submitted_ms, deadline_ms, idempotency_key,
+             fingerprint, flops, peak_bytes, price_result_bytes, tokens, estimated_ms, program)
+         VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+         ON CONFLICT (account, idempotency_key) DO NOTHING",
+    )
+    .bind(&job.id)
+    .bind(&job.account)
+    .bind(&job.model)
+    .bind(&job.label)
+    .bind(rows::from_priority(job.priority))
+    .bind(number(job.submitted_ms))
+    .bind(job.deadline_ms.map(number))
+    .bind(&job.idempotency_key)
+    .bind(&job.fingerprint)
+    .bind(number(job.price.flops))
+    .bind(number(job.price.peak_bytes))
+    .bind(number(job.price.result_bytes))
+    .bind(number(job.price.tokens))
+    .bind(job.price.milliseconds)
+    .bind(&job.program)
+    .execute(&mut *connection)
+    .await?;
+    if done.rows_affected() > 0 {
+        return Ok(Accepted::New);
+    }
+    let row = query(AssertSqlSafe(format!(
+        "SELECT {JOB_COLUMNS}, fingerprint FROM jobs WHERE account = $1 AND idempotency_key = $2"
+    )))
+    .bind(&job.account)
+    .bind(&job.idempotency_key)
+    .fetch_one(connection)
+    .await?;
+    let same = row.try_get::<Vec<u8>, _>("fingerprint")? == job.fingerprint;
+    Ok(if same { Accepted::Before(Box::new(rows::job(&row)?)) } else { Accepted::Conflict })
+}
+
+pub(super) async fn begin(
+    store: &Sqlite,
+    jobs: &[String],
+    at_ms: Milliseconds,
+) -> Result<Vec<(String, u32)>> {
+    let jobs = jobs.to_vec();
+    store
+        .writer
+        .write(move |connection| {
+            Box::pin(async move {
+                let mut begun = Vec::with_capacity(jobs.len());
+                for job in jobs {
+                    let done = query(
+                        "UPDATE jobs SET state = 'running', started_ms = $1, attempts = attempts + 1
+                         WHERE id = $2 AND state = 'queued' AND cancel_requested = 0 RETURNING attempts",
+                    )
+                    .bind(number(at_ms))
+                    .bind(&job)
+                    .fetch_optional(&mut *connection)
+                    .await?;
+                    let Some(row) = done else { continue };
+                    let attempt: i64 = row.try_get(0)?;
+                    query("INSERT INTO attempts (job, number, started_ms) VALUES ($1, $2, $3)")
+                        .bind(&job)
+                        .bind(attempt)
+                        .bind(number(at_ms))
+                        .execute(&mut *connection)
+                        .await?;
+                    begun.push((job, attempt as u32));
+                }
+                Ok(begun)
+            })
+        })
+        .await
+}
+
+pub(super) async fn finish(store: &Sqlite, finished: Finished) -> Result<bool> {
+    store.writer.write(move |connection| Box::pin(end(connection, finished))).await
+}
+
+async fn end(connection: &mut SqliteConnection, finished: Finished) -> Sql<bool> {
+    let Finished { job, attempt, ending, outcome, at_ms } = finished;
+    let name = match &ending {
+        Ending::Done(_) => "done",
+        Ending::Failed(..) => "failed",
+        Ending::Cancelled => "cancelled",
+        Ending::PutBack => "put_back",
+        Ending::Suspected => "suspected",
+    };
+    let closed = query(
+        "UPDATE attempts SET ended_ms = $1, outcome = $2 WHERE job = $3 AND number = $4 AND ended_ms IS NULL",
+    )
+    .bind(number(at_ms))
+    .bind(name)
+    .bind(&job)
+    .bind(i64::from(attempt))
+    .execute(&mut *connection)
+    .await?;
+    if closed.rows_affected() == 0 {
+        return Ok(false);
+    }
+    let (state, result, problem) = match ending {
+        Ending::PutBack | Ending::Suspected => {
+            // One whose owner meanwhile wants it to end does not run again.
+            query(
+                "UPDATE jobs SET suspect = $1,
+                     state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'queued' END,
+                     finished_ms = CASE WHEN cancel_requested = 1 THEN $2 ELSE NULL END
+                 WHERE id = $3 AND state = 'running'",
+            )
+            .bind(i64::from(matches!(ending, Ending::Suspected)))
+            .bind(number(at_ms))
+            .bind(&job)
+            .execute(connection)
+            .await?;
+            return Ok(true);
+        }
+        Ending::Done(result) => (JobState::Succeeded, Some(result), None),
+        Ending::Failed(problem, result) => (JobState::Failed, result, Some(problem)),
+        Ending::Cancelled => (JobState::Cancelled, None, None),
+    };
+    let StoredResult { key, bytes, etag, expires_ms } = result.clone().unwrap_or_default();
+    let row = query(
+        "UPDATE jobs SET state = $1, finished_ms = $2, result_key = $3, result_bytes = $4, result_etag = $5,
+             expires_ms = $6, outcome = $7, problem = $8, program = NULL
+         WHERE id = $9 AND state = 'running' RETURNING account, model",
+    )
+    .bind(state.name())
+    .bind(number(at_ms))
+    .bind(result.is_some().then_some(key))
+    .bind(result.is_some().then_some(number(bytes)))
+    .bind(result.is_some().then_some(etag))
+    .bind(result.is_some().then_some(number(expires_ms)))
+    .bind(to_json(&outcome)?)
+    .bind(problem.as_deref().map(to_json).transpose()?)
+    .bind(&job)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else { return Ok(false) };
+    query(
+        "INSERT INTO usage (account, day, model, jobs, failed, flops, tokens, result_bytes, milliseconds)
+         SELECT $1, $2, $3, 1, $4, jobs.flops, $5, $6, $7 FROM jobs WHERE jobs.id = $8
+         ON CONFLICT (account, day, model) DO UPDATE SET jobs = usage.jobs + 1,
+             failed = usage.failed + excluded.failed, flops = usage.flops + excluded.flops,
+             tokens = usage.tokens + excluded.tokens, result_bytes = usage.result_bytes + excluded.result_bytes,
+             milliseconds = usage.milliseconds + excluded.milliseconds",
+    )
+    .bind(row.try_get::<String, _>("account")?)
+    .bind(time::day(at_ms))
+    .bind(row.try_get::<String, _>("model")?)
+    .bind(i64::from(state == JobState::Failed))
+    .bind(number(outcome.tokens))
+    .bind(number(bytes))
+    .bind(outcome.milliseconds)
+    .bind(&job)
+    .execute(connection)
+    .await?;
+    Ok(true)
+}
+
+pub(super) async fn cancel(
+    store: &Sqlite,
+    account: &str,
+    job: &str,
+    at_ms: Milliseconds,
+) -> Result<Option<StoredJob>> {
+    let (account, job) = (account.to_owned(), job.to_owned());
+    store
+        .writer
+        .write(move |connection| {
+            Box::pin(async move {
+                query(
+                    "UPDATE jobs SET cancel_requested = 1,
+                         finished_ms = CASE WHEN state = 'queued' THEN $1 ELSE finished_ms END,
+                         program = CASE WHEN state = 'queued' THEN NULL ELSE program END,
+                         state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END
+                     WHERE id = $2 AND account = $3 AND state IN ('queued', 'running')",
+                )
+                .bind(number(at_ms))
+                .bind(&job)
+                .bind(&account)
+                .execute(&mut *connection)
+                .await?;
+                own_job(connection, &account, &job).await
+            })
+        })
+        .await
+}
+
+pub(super) async fn refuse(
+    store: &Sqlite,
+    job: &str,
+    problem: &Problem,
+    at_ms: Milliseconds,
+) -> Result<bool> {
+    let (job, problem) = (job.to_owned(), problem.clone());
+    store
+        .writer
+        .write(move |connection| {
+            Box::pin(async move {
+                let done = query(
+                    "UPDATE jobs SET state = 'failed', finished_ms = $1, problem = $2, program = NULL
+                     WHERE id = $3 AND state = 'queued'",
+                )
+                .bind(number(at_ms))
+                .bind(to_json(&problem)?)
+                .bind(job)
+                .execute(connection)
+                .await?;
+                Ok(done.rows_affected() > 0)
+            })
+        })
+        .await
+}
+
+pub(super) async fn erase(store: &Sqlite, account: &str, job: &str) -> Result<Option<Vec<String>>> {
+    let (account, job) = (account.to_owned(), job.to_owned());
+    store
+        .writer
+        .write(move |connection| {
+            Box::pin(async move {
+                let row = query("DELETE FROM jobs WHERE id = $1 AND account = $2 RETURNING result_key")
+                    .bind(&job)
+                    .bind(account)
+                    .fetch_optional(&mut *connection)
+                    .await?;
+                let Some(row) = row else { return Ok(None) };
+                query("DELETE FROM attempts WHERE job = $1").bind(&job).execute(connection).await?;
+                let files =
+                    row.try_get::<Option<String>, _>(0)?.into_iter().chain([crate::files::program(&job)]);
+                Ok(Some(files.collect()))
+            })
+        })
+        .await
+}
+
+pub(super) async fn job(store: &Sqlite, account: &str, job: &str) -> Result<Option<StoredJob>> {
+    let mut connection = store.readers.acquire().await?;
+    Ok(own_job(&mut connection, account, job).await?)
+}
+
+pub(super) async fn job_by_idempotency_key(
+    store: &Sqlite,
+    account: &str,
+    key: &str,
+) -> Result<Option<(StoredJob, Vec<u8>)>> {
+    let row = query(AssertSqlSafe(format!(
+        "SELECT {JOB_COLUMNS}, fingerprint FROM jobs WHERE account = $1 AND idempotency_key = $2"
+    )))
+    .bind(account)
+    .bind(key)
+    .fetch_optional(&store.readers)
+    .await?;
+    let both = row.map(|row| Ok::<_, sqlx::Error>((rows::job(&row)?, row.try_get("fingerprint")?)));
+    Ok(both.transpose()?)
+}
+
+pub(super) async fn jobs(store: &Sqlite, account: &str, of: &JobQuery, limit: u32) -> Result<Vec<StoredJob>> {
+    let found = query(select(
+        "WHERE account = $1 AND ($2 = '' OR state = $2)
+           AND ($3 = '' OR (submitted_ms, id) < (SELECT submitted_ms, id FROM jobs WHERE id = $3 AND account = $1))
+         ORDER BY submitted_ms DESC, id DESC LIMIT $4",
+    ))
+    .bind(account)
+    .bind(of.state.map_or("", |state| state.name()))
+    .bind(of.after.as_deref().unwrap_or(""))
+    .bind(i64::from(limit))
+    .fetch_all(&store.readers)
+    .await?;
+    Ok(found.iter().map(rows::job).collect::<Sql<_>>()?)
+}
+
+pub(super) async fn program(store: &Sqlite, job: &str) -> Result<Option<Vec<u8>>> {
+    let row =
+        query("SELECT program FROM jobs WHERE id = $1").bind(job).fetch_optional(&store.readers).await?;
+    Ok(row.map(|row| row.try_get::<Option<Vec<u8>>, _>(0)).transpose()?.flatten())
+}
+
+pub(super) async fn queued(store: &Sqlite) -> Result<Vec<StoredJob>> {
+    let found = query(select("WHERE state = 'queued' ORDER BY suspect DESC, submitted_ms, id"));
+    let found = found.fetch_all(&store.readers).await?;
+    Ok(found.iter().map(rows::job).collect::<Sql<_>>()?)
+}
+
+pub(super) async fn repair(store: &Sqlite, at_ms: Milliseconds) -> Result<Repaired> {
+    store.writer.write(move |connection| Box::pin(mend(connection, at_ms))).await
+}
+
+async fn mend(connection: &mut SqliteConnection, at_ms: Milliseconds) -> Sql<Repaired> {
+    let poisoned = Problem::new(
+        ProblemKind::Poisoned,
+        format!("The service's process ended {DEATHS} times while this job ran, so it is not tried again."),
+    );
+    query("UPDATE attempts SET ended_ms = $1, outcome = 'died' WHERE ended_ms IS NULL")
+        .bind(number(at_ms))
+        .execute(&mut *connection)
+        .await?;
+    query(
+        "UPDATE jobs SET state = 'cancelled', finished_ms = $1, program = NULL
+         WHERE state = 'running' AND cancel_requested = 1",
+    )
+    .bind(number(at_ms))
+    .execute(&mut *connection)
+    .await?;
+    let failed = query(
+        "UPDATE jobs SET state = 'failed', finished_ms = $1, problem = $2, program = NULL
+         WHERE state = 'running'
+           AND (SELECT COUNT(*) FROM attempts WHERE attempts.job = jobs.id AND attempts.outcome = 'died') >= $3",
+    )
+    .bind(number(at_ms))
+    .bind(to_json(&poisoned)?)
+    .bind(DEATHS)
+    .execute(&mut *connection)
+    .await?;
+    let again = query("UPDATE jobs SET state = 'queued', suspect = 1 WHERE state = 'running'")
+        .execute(&mut *connection)
+        .await?;
+    let row = query("SELECT COUNT(*) FROM jobs WHERE state = 'queued'").fetch_one(connection).await?;
+    Ok(Repaired {
+        suspects: again.rows_affected(),
+        poisoned: failed.rows_affected(),
+        queued: row.try_get::<i64, _>(0)?.max(0) as u64,
+    })
+}
+
+pub(super) async fn expire(
+    store: &Sqlite,
+    now_ms: Milliseconds,
+    jobs_before_ms: Milliseconds,
+) -> Result<Expired> {
+    store
+        .writer
+        .write(move |connection| {
+            Box::pin(async move {
+                let mut expired = Expired::default();
+                let over = query("SELECT result_key FROM jobs WHERE expires_ms <= $1 AND result_key IS NOT NULL")
+                    .bind(number(now_ms))
+                    .fetch_all(&mut *connection)
+                    .await?;
+                for row in over {
+                    expired.files.push(row.try_get(0)?);
+                }
+                query(
+                    "UPDATE jobs SET result_key = NULL, expires_ms = NULL, outcome = NULL
+                     WHERE expires_ms <= $1 AND result_key IS NOT NULL",
+                )
+                .bind(number(now_ms))
+                .execute(&mut *connection)
+                .await?;
+                query("DELETE FROM attempts WHERE job IN (SELECT id FROM jobs WHERE finished_ms <= $1 AND result_key IS NULL)")
+                    .bind(number(jobs_before_ms))
+                    .execute(&mut *connection)
+                    .await?;
+                let gone = query("DELETE FROM jobs WHERE finished_ms <= $1 AND result_key IS NULL")
+                    .bind(number(jobs_before_ms))
+                    .execute(connection)
+                    .await?;
+                expired.jobs = gone.rows_affected();
+                Ok(expired)
+            })
+        })
+        .await
+}
+
+pub(super) async fn orphans(store: &Sqlite, files: &[String]) -> Result<Vec<String>> {
+    let mut orphans = Vec::new();
+    for file in files {
+        let Some(job) = crate::files::job_of(file) else { continue };
+        let row = query("SELECT result_key, state FROM jobs WHERE id = $1").bind(job);
+        let owned = match row.fetch_optional(&store.readers).await? {
+            Some(row) if *file == crate::files::program(job) => {
+                !rows::state(row.try_get("state")?)?.is_final()
+            }
+            Some(row) => row.try_get::<Option<String>, _>("result_key")?.as_ref() == Some(file),
+            None => false,
+        };
+        if !owned {
+            orphans.push(file.clone());
+        }
+    }
+    Ok(orphans)
+}

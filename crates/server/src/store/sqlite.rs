@@ -1,0 +1,194 @@
+//! The store as one SQLite file: WAL, one writer, several readers.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pellucid_client::api::{JobQuery, Problem, UsageDay};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection, Executor, Row};
+
+use super::writer::Writer;
+use super::{
+    Accepted, Account, AuditEntry, Expired, Finished, Key, Milliseconds, NewJob, Repaired, Result, Store,
+    StoreError, StoredJob, accounts, jobs,
+};
+
+/// The version of the schema that this program writes.
+const VERSION: i64 = 1;
+/// What brings a store from one version to the next.
+const STEPS: [&str; VERSION as usize] = [include_str!("schema.sql")];
+/// Connections that read.
+const READERS: u32 = 4;
+
+/// What a store that says "written" has lived through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// It survives the process's end, whatever way, but a few last changes may be lost when the machine loses power.
+    #[default]
+    Process,
+    /// It survives the machine's loss of power as well: every change waits for the disk.
+    Power,
+}
+
+/// The store as one SQLite file. A clone is the same store.
+#[derive(Clone)]
+pub struct Sqlite {
+    pub(super) writer: Writer,
+    pub(super) readers: SqlitePool,
+}
+
+impl Sqlite {
+    /// Opens the store in a file; makes it where it is not there.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`], [`StoreError::Version`].
+    pub async fn open(path: &Path, durability: Durability) -> Result<Sqlite> {
+        let failed = |reason: String| StoreError::Open { path: path.display().to_string(), reason };
+        let options = SqliteConnectOptions::from_str("sqlite:")
+            .map_err(|error| failed(error.to_string()))?
+            .filename(path)
+            .create_if_missing(true)
+            .foreign_keys(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(match durability {
+                Durability::Process => SqliteSynchronous::Normal,
+                Durability::Power => SqliteSynchronous::Full,
+            })
+            .busy_timeout(Duration::from_secs(10))
+            // What is erased is overwritten.
+            .pragma("secure_delete", "ON")
+            .disable_statement_logging();
+        migrate(&options).await.map_err(|error| match error {
+            StoreError::Failed(reason) => failed(reason),
+            other => other,
+        })?;
+        let writer = Writer::start(&options).await.map_err(|error| failed(error.to_string()))?;
+        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await;
+        Ok(Sqlite { writer, readers: readers.map_err(|error| failed(error.to_string()))? })
+    }
+}
+
+/// Brings the schema up to date.
+async fn migrate(options: &SqliteConnectOptions) -> Result<()> {
+    let mut connection = options.connect().await?;
+    // Its owner alone may read it.
+    restrict(options.get_filename());
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let found: i64 = sqlx::query("PRAGMA user_version").fetch_one(&mut *transaction).await?.try_get(0)?;
+    if found > VERSION {
+        return Err(StoreError::Version { found, known: VERSION });
+    }
+    for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        transaction.execute(sqlx::raw_sql(*step)).await?;
+    }
+    if found < VERSION {
+        transaction.execute("PRAGMA user_version = 1").await?;
+    }
+    transaction.commit().await?;
+    connection.close().await?;
+    Ok(())
+}
+
+#[cfg(unix)]
+fn restrict(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    if let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)) {
+        tracing::warn!(%error, "the store's file may be readable by others");
+    }
+}
+
+#[cfg(not(unix))]
+fn restrict(_: &Path) {}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn put_account(&self, account: &Account, at_ms: Milliseconds) -> Result<()> {
+        accounts::put_account(self, account, at_ms).await
+    }
+    async fn account(&self, name: &str) -> Result<Option<Account>> {
+        accounts::account(self, name).await
+    }
+    async fn accounts(&self) -> Result<Vec<Account>> {
+        accounts::accounts(self).await
+    }
+    async fn add_key(&self, key: &Key) -> Result<()> {
+        accounts::add_key(self, key).await
+    }
+    async fn key(&self, id: &str) -> Result<Option<(Key, Account)>> {
+        accounts::key(self, id).await
+    }
+    async fn keys(&self) -> Result<Vec<Key>> {
+        accounts::keys(self).await
+    }
+    async fn revoke_key(&self, id: &str, at_ms: Milliseconds) -> Result<bool> {
+        accounts::revoke_key(self, id, at_ms).await
+    }
+    async fn accept(&self, job: NewJob) -> Result<Accepted> {
+        jobs::accept(self, job).await
+    }
+    async fn begin(&self, jobs: &[String], at_ms: Milliseconds) -> Result<Vec<(String, u32)>> {
+        jobs::begin(self, jobs, at_ms).await
+    }
+    async fn finish(&self, finished: Finished) -> Result<bool> {
+        jobs::finish(self, finished).await
+    }
+    async fn cancel(&self, account: &str, job: &str, at_ms: Milliseconds) -> Result<Option<StoredJob>> {
+        jobs::cancel(self, account, job, at_ms).await
+    }
+    async fn refuse(&self, job: &str, problem: &Problem, at_ms: Milliseconds) -> Result<bool> {
+        jobs::refuse(self, job, problem, at_ms).await
+    }
+    async fn erase(&self, account: &str, job: &str) -> Result<Option<Vec<String>>> {
+        jobs::erase(self, account, job).await
+    }
+    async fn job(&self, account: &str, job: &str) -> Result<Option<StoredJob>> {
+        jobs::job(self, account, job).await
+    }
+    async fn job_by_idempotency_key(&self, account: &str, key: &str) -> Result<Option<(StoredJob, Vec<u8>)>> {
+        jobs::job_by_idempotency_key(self, account, key).await
+    }
+    async fn jobs(&self, account: &str, query: &JobQuery, limit: u32) -> Result<Vec<StoredJob>> {
+        jobs::jobs(self, account, query, limit).await
+    }
+    async fn program(&self, job: &str) -> Result<Option<Vec<u8>>> {
+        jobs::program(self, job).await
+    }
+    async fn queued(&self) -> Result<Vec<StoredJob>> {
+        jobs::queued(self).await
+    }
+    async fn repair(&self, at_ms: Milliseconds) -> Result<Repaired> {
+        jobs::repair(self, at_ms).await
+    }
+    async fn expire(&self, now_ms: Milliseconds, jobs_before_ms: Milliseconds) -> Result<Expired> {
+        jobs::expire(self, now_ms, jobs_before_ms).await
+    }
+    async fn orphans(&self, files: &[String]) -> Result<Vec<String>> {
+        jobs::orphans(self, files).await
+    }
+    async fn usage(&self, account: &str, since_day: &str) -> Result<Vec<UsageDay>> {
+        accounts::usage(self, account, since_day).await
+    }
+    async fn usage_of_all(&self, since_day: &str) -> Result<Vec<(String, UsageDay)>> {
+        accounts::usage_of_all(self, since_day).await
+    }
+    async fn stored_bytes(&self, account: &str) -> Result<u64> {
+        accounts::stored_bytes(self, account).await
+    }
+    async fn audit(&self, entry: AuditEntry) -> Result<()> {
+        accounts::audit(self, entry).await
+    }
+    async fn audit_log(&self, limit: u32) -> Result<Vec<AuditEntry>> {
+        accounts::audit_log(self, limit).await
+    }
+    async fn check(&self) -> Result<()> {
+        self.writer.write(|_| Box::pin(async { Ok(()) })).await
+    }
+    async fn close(&self) {
+        self.readers.close().await;
+    }
+}

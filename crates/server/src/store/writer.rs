@@ -1,0 +1,125 @@
+//! One writer: changes come from everywhere, and those that wait together become durable together, by one commit.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Executor};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Result, StoreError};
+
+/// What a change needs a connection for.
+pub(super) type Change<'c, T> =
+    Pin<Box<dyn Future<Output = std::result::Result<T, sqlx::Error>> + Send + 'c>>;
+
+/// Tells whoever asked, once it is known whether the commit succeeded.
+type Tell = Box<dyn FnOnce(std::result::Result<(), String>) + Send>;
+type Command = Box<
+    dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Pin<Box<dyn Future<Output = Told> + Send + 'c>> + Send,
+>;
+
+/// How a change went before the commit.
+struct Told {
+    succeeded: bool,
+    tell: Tell,
+}
+
+/// Changes that share a commit, at most.
+const TOGETHER: usize = 256;
+/// Changes that wait, at most; more wait outside.
+const WAITING: usize = 4_096;
+
+/// The one that writes. A clone is the same.
+#[derive(Clone)]
+pub(super) struct Writer {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Writer {
+    pub async fn start(options: &SqliteConnectOptions) -> std::result::Result<Writer, sqlx::Error> {
+        let connection = options.connect().await?;
+        let (commands, inbox) = mpsc::channel(WAITING);
+        tokio::spawn(write(connection, options.clone(), inbox));
+        Ok(Writer { commands })
+    }
+
+    /// Makes a change, whole or not at all. What it gives comes back once it is durable.
+    pub async fn write<T, F>(&self, change: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Change<'c, T> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let command: Command = Box::new(move |connection| {
+            Box::pin(async move {
+                let outcome = change(connection).await;
+                let succeeded = outcome.is_ok();
+                let tell: Tell = Box::new(move |commit| {
+                    let outcome = match (outcome, commit) {
+                        (Ok(value), Ok(())) => Ok(value),
+                        (Err(error), _) => Err(error.into()),
+                        (_, Err(reason)) => Err(StoreError::Failed(reason)),
+                    };
+                    // Whoever asked may have gone: the change is made all the same.
+                    let _ = answer.send(outcome);
+                });
+                Told { succeeded, tell }
+            })
+        });
+        let closed = || StoreError::Failed("it is closed".into());
+        self.commands.send(command).await.map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+}
+
+async fn write(
+    mut connection: SqliteConnection,
+    options: SqliteConnectOptions,
+    mut inbox: mpsc::Receiver<Command>,
+) {
+    let mut batch = Vec::with_capacity(TOGETHER);
+    while inbox.recv_many(&mut batch, TOGETHER).await > 0 {
+        let mut told = Vec::with_capacity(batch.len());
+        let committed = commit(&mut connection, batch.drain(..), &mut told).await;
+        let reason = committed.map_err(|error| error.to_string());
+        if let Err(reason) = &reason {
+            tracing::error!(%reason, "the store cannot be written");
+            // What a failed transaction left on the connection does not matter on a new one.
+            if let Ok(fresh) = options.connect().await {
+                connection = fresh;
+            }
+        }
+        told.into_iter().for_each(|Told { tell, .. }| tell(reason.clone()));
+    }
+    // In WAL, closing writes everything into the one file.
+    let _ = connection.close().await;
+}
+
+async fn commit(
+    connection: &mut SqliteConnection,
+    batch: impl Iterator<Item = Command>,
+    told: &mut Vec<Told>,
+) -> std::result::Result<(), sqlx::Error> {
+    let began = connection.execute("BEGIN IMMEDIATE").await;
+    for command in batch {
+        if began.is_err() {
+            told.push(Told { succeeded: false, tell: refused(command) });
+            continue;
+        }
+        connection.execute("SAVEPOINT one").await?;
+        let one = command(connection).await;
+        if !one.succeeded {
+            connection.execute("ROLLBACK TO one").await?;
+        }
+        told.push(one);
+        connection.execute("RELEASE one").await?;
+    }
+    began?;
+    connection.execute("COMMIT").await.map(|_| ())
+}
+
+/// The answer to a change that could not be tried: dropping it closes the channel on which its answer is awaited.
+fn refused(command: Command) -> Tell {
+    Box::new(move |_| drop(command))
+}

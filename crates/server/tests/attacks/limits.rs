@@ -1,0 +1,108 @@
+//! Limits hold, and say by how much they were exceeded.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+
+use serde_json::Value;
+
+use crate::harness::{Answer, GOOD, Service, text};
+
+/// That an answer names that limit, and gives its name back.
+fn exceeded(answer: &Answer, name: &str) -> Value {
+    let problem = answer.json();
+    assert!(matches!(answer.status, 413 | 429), "{problem}");
+    answer.problem();
+    let limit = &problem["limit"];
+    assert!(limit["name"].as_str().is_some_and(|known| known.ends_with(name)), "{problem}");
+    assert!(limit["used"].as_f64() >= limit["allowed"].as_f64(), "{problem}");
+    if answer.status == 429 {
+        assert!(answer.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
+    }
+    problem
+}
+
+#[test]
+fn requests_in_a_minute_are_counted_for_each_account() {
+    let service = Service::start(&[], &[("ann", &["requests_per_minute=5"]), ("bob", &[])]);
+    let answers: Vec<Answer> = (0..12).map(|_| service.get(0, "/v1/account")).collect();
+    let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 429).collect();
+    assert!((4..=7).contains(&refused.len()), "{} of 12 are refused", refused.len());
+    exceeded(refused[0], "requests_per_minute");
+    service.works(1);
+}
+
+#[test]
+fn sizes_are_refused_before_they_are_read_or_run() {
+    let limits: &[&str] = &["request_bytes=100000", "result_bytes=1000", "peak_bytes=50000000"];
+    let service = Service::start(&[], &[("ann", limits), ("bob", &["job_milliseconds=0.0001"])]);
+    let key = &service.keys[0];
+    // By what is announced, before a byte of it comes.
+    let head = format!(
+        "POST /v1/jobs HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: 100001\r\n\r\n"
+    );
+    let answer = Answer::parse(&service.raw(head.as_bytes())).unwrap();
+    exceeded(&answer, "request_bytes");
+    // By what comes, where nothing is announced.
+    let mut stream = service.connect();
+    let head = head.replace("content-length: 100001", "transfer-encoding: chunked");
+    stream.write_all(head.as_bytes()).unwrap();
+    let chunk = format!("1000\r\n{}\r\n", " ".repeat(4096));
+    for _ in 0..1_000 {
+        if stream.write_all(chunk.as_bytes()).is_err() {
+            break;
+        }
+    }
+    let _ = stream.shutdown(Shutdown::Write);
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    // Where the service closed while more was coming, its answer may be lost on the way.
+    if let Some(answer) = Answer::parse(&bytes) {
+        exceeded(&answer, "request_bytes");
+    }
+    let wide = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompt": "Mary has" }], "body": [
+        { "op": "get", "name": "l", "hook": "logits" }, { "op": "save", "name": "s", "value": "l" }] }] }"#;
+    exceeded(&service.submit(0, wide, &[]), "result_bytes");
+    let held = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompt": "Mary has" }], "body": [
+        { "op": "ones", "name": "o", "size": [20000, 1000] }, { "op": "sum", "name": "t", "input": "o" }, { "op": "save", "name": "s", "value": "t" }] }] }"#;
+    exceeded(&service.submit(0, held, &[]), "peak_bytes");
+    exceeded(&service.submit(1, GOOD, &[]), "job_milliseconds");
+    service.works(0);
+}
+
+#[test]
+fn a_queue_is_full_for_its_own_account_only() {
+    let service = Service::start(
+        &[],
+        &[("ann", &["queued_jobs=3", "concurrent_jobs=1", "milliseconds_per_minute=none"]), ("bob", &[])],
+    );
+    let long = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "name": "a", "prompt": "Mary" }], "body": [
+        { "op": "sweep", "name": "g", "over": [{ "k": { "range": [0, 4000] } }],
+          "invokes": [{ "name": "b", "prompt": "When Mary and John went to the store, John gave a drink to" }], "body": [
+            { "op": "get", "name": "h", "invoke": "b", "hook": "layers.0.output" }, { "op": "add", "name": "m", "input": "h", "other": "k" },
+            { "op": "set", "invoke": "b", "hook": "layers.0.output", "value": "m" }, { "op": "get", "name": "l", "invoke": "b", "hook": "logits" },
+            { "op": "amax", "name": "x", "input": "l" }], "yields": ["x"] }, { "op": "save", "name": "s", "value": "g" }] }] }"#;
+    let answers: Vec<Answer> = (0..10).map(|_| service.submit(0, long, &[])).collect();
+    let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 429).collect();
+    assert!(refused.len() >= 5, "{:?}", answers.iter().map(|answer| answer.status).collect::<Vec<_>>());
+    exceeded(refused[0], "queued_jobs");
+    service.works(1);
+    for answer in answers.iter().filter(|answer| answer.status == 202) {
+        let id = answer.json()["id"].as_str().unwrap().to_owned();
+        let cancelled = service.ask(0, "DELETE", &format!("/v1/jobs/{id}"), &[], b"");
+        assert!(cancelled.status < 300, "{}", text(&cancelled.body));
+    }
+}
+
+#[test]
+fn texts_to_be_tokenised_are_bounded_too() {
+    let service = Service::of_two();
+    let many: Vec<&str> = vec!["a"; 5_000];
+    let long = ["a ".repeat(3 << 20)];
+    for texts in [serde_json::json!(many), serde_json::json!(long)] {
+        let body = serde_json::json!({ "texts": texts }).to_string();
+        let answer =
+            service.ask(0, "POST", "/v1/encode", &[("content-type", "application/json")], body.as_bytes());
+        assert_eq!(answer.problem(), "too-large");
+    }
+    service.works(0);
+}

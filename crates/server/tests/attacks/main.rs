@@ -1,0 +1,17 @@
+//! Attacks on the service, as `docs/security.md` lists them: every one is refused, bounded or harmless, and the service works on
+//! for everybody else.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails in a helper fails its test"
+)]
+
+mod framing;
+mod harness;
+mod keys;
+mod limits;
+mod neighbours;
+mod programs;
+mod requests;

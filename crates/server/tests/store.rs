@@ -1,0 +1,286 @@
+//! What the service counts on of a store. Every test takes a store by its trait: a second one is held to the same.
+
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails its test")]
+
+use pellucid_client::api::{JobQuery, Limits, Price, Priority, Problem, ProblemKind};
+use pellucid_server::keys::{NewKey, Scope, job_id};
+use pellucid_server::store::sqlite::{Durability, Sqlite};
+use pellucid_server::store::{
+    Accepted, Account, Ending, Finished, JobState, Key, NewJob, Outcome, Store, StoredResult,
+};
+
+const NOW: u64 = 1_700_000_000_000;
+
+/// Stores that there are, each new, with what keeps its files.
+async fn stores() -> Vec<(Box<dyn Store>, tempfile::TempDir)> {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = Sqlite::open(&folder.path().join("store.sqlite"), Durability::Process).await.unwrap();
+    vec![(Box::new(sqlite), folder)]
+}
+
+fn new_job(account: &str, key: Option<&str>) -> NewJob {
+    NewJob {
+        id: job_id().unwrap(),
+        account: account.into(),
+        model: "bundled".into(),
+        label: Some("one".into()),
+        priority: Priority::High,
+        submitted_ms: NOW,
+        deadline_ms: Some(NOW + 1000),
+        idempotency_key: key.map(str::to_owned),
+        fingerprint: vec![1; 32],
+        price: Price { milliseconds: 1.5, flops: u64::MAX, tokens: 3, peak_bytes: 4, result_bytes: 5 },
+        program: Some(b"program".to_vec()),
+    }
+}
+
+fn done(job: &str, attempt: u32) -> Finished {
+    let result = StoredResult {
+        key: format!("results/{job}/{attempt}"),
+        bytes: 10,
+        etag: "\"x\"".into(),
+        expires_ms: NOW + 50,
+    };
+    let outcome = Outcome { milliseconds: 2.0, passes: 1, tokens: 7, ..Outcome::default() };
+    Finished { job: job.into(), attempt, ending: Ending::Done(result), outcome, at_ms: NOW + 20 }
+}
+
+async fn accepted(store: &dyn Store, job: NewJob) -> String {
+    let id = job.id.clone();
+    assert!(matches!(store.accept(job).await.unwrap(), Accepted::New));
+    id
+}
+
+#[tokio::test]
+async fn a_job_goes_its_way_once() {
+    for (store, _folder) in stores().await {
+        let job = accepted(&*store, new_job("ada", None)).await;
+        let kept = store.job("ada", &job).await.unwrap().unwrap();
+        assert_eq!((kept.state, kept.priority, kept.attempts), (JobState::Queued, Priority::High, 0));
+        // What a column cannot hold is the largest that it can.
+        assert_eq!(kept.price.flops, i64::MAX as u64);
+        assert_eq!(store.program(&job).await.unwrap().unwrap(), b"program");
+        assert_eq!(store.begin(std::slice::from_ref(&job), NOW).await.unwrap(), [(job.clone(), 1)]);
+        assert_eq!(store.begin(std::slice::from_ref(&job), NOW).await.unwrap(), []);
+        assert!(store.finish(done(&job, 1)).await.unwrap());
+        assert!(!store.finish(done(&job, 1)).await.unwrap());
+        let ended = store.job("ada", &job).await.unwrap().unwrap();
+        assert_eq!(
+            (ended.state, ended.result.unwrap().bytes, ended.outcome.tokens),
+            (JobState::Succeeded, 10, 7)
+        );
+        assert_eq!(
+            store.program(&job).await.unwrap(),
+            None,
+            "the program is not kept longer than it is needed"
+        );
+        let usage = store.usage("ada", "2023-11-14").await.unwrap();
+        assert_eq!((usage[0].jobs, usage[0].failed, usage[0].tokens, usage[0].result_bytes), (1, 0, 7, 10));
+        assert_eq!(store.stored_bytes("ada").await.unwrap(), 10);
+        assert_eq!(store.stored_bytes("bob").await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_one_job_of_one_account() {
+    for (store, _folder) in stores().await {
+        let job = accepted(&*store, new_job("ada", Some("k"))).await;
+        match store.accept(new_job("ada", Some("k"))).await.unwrap() {
+            Accepted::Before(before) => assert_eq!(before.id, job),
+            other => panic!("{other:?}"),
+        }
+        let other = NewJob { fingerprint: vec![2; 32], ..new_job("ada", Some("k")) };
+        assert!(matches!(store.accept(other).await.unwrap(), Accepted::Conflict));
+        accepted(&*store, new_job("bob", Some("k"))).await;
+        accepted(&*store, new_job("ada", None)).await;
+        accepted(&*store, new_job("ada", None)).await;
+        assert_eq!(store.job_by_idempotency_key("ada", "k").await.unwrap().unwrap().0.id, job);
+        assert!(store.job_by_idempotency_key("eve", "k").await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_death_makes_a_suspect_and_a_second_one_a_poisoned_job() {
+    for (store, _folder) in stores().await {
+        let job = accepted(&*store, new_job("ada", None)).await;
+        let waits = accepted(&*store, new_job("ada", None)).await;
+        store.begin(std::slice::from_ref(&job), NOW).await.unwrap();
+        let repaired = store.repair(NOW).await.unwrap();
+        assert_eq!((repaired.suspects, repaired.poisoned, repaired.queued), (1, 0, 2));
+        let queued = store.queued().await.unwrap();
+        assert_eq!(
+            (queued[0].id.as_str(), queued[0].suspect, queued[1].suspect),
+            (job.as_str(), true, false)
+        );
+        // Being put back is no death.
+        store.begin(std::slice::from_ref(&job), NOW).await.unwrap();
+        let back = Finished { ending: Ending::PutBack, ..done(&job, 2) };
+        assert!(store.finish(back).await.unwrap());
+        assert_eq!(store.repair(NOW).await.unwrap().poisoned, 0);
+        store.begin(std::slice::from_ref(&job), NOW).await.unwrap();
+        let repaired = store.repair(NOW).await.unwrap();
+        assert_eq!((repaired.suspects, repaired.poisoned, repaired.queued), (0, 1, 1));
+        let failed = store.job("ada", &job).await.unwrap().unwrap();
+        assert_eq!((failed.state, failed.problem.unwrap().kind), (JobState::Failed, ProblemKind::Poisoned));
+        assert_eq!(store.queued().await.unwrap()[0].id, waits);
+        // What ended before counts no more.
+        assert!(!store.finish(done(&job, 3)).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn what_is_cancelled_does_not_begin() {
+    for (store, _folder) in stores().await {
+        let (waits, runs) =
+            (accepted(&*store, new_job("ada", None)).await, accepted(&*store, new_job("ada", None)).await);
+        store.begin(std::slice::from_ref(&runs), NOW).await.unwrap();
+        assert!(store.cancel("bob", &waits, NOW).await.unwrap().is_none());
+        assert_eq!(store.cancel("ada", &waits, NOW).await.unwrap().unwrap().state, JobState::Cancelled);
+        assert_eq!(store.begin(&[waits], NOW).await.unwrap(), []);
+        assert_eq!(store.cancel("ada", &runs, NOW).await.unwrap().unwrap().state, JobState::Running);
+        // The process dies before it could be told to the engine: it does not run again.
+        let repaired = store.repair(NOW).await.unwrap();
+        assert_eq!((repaired.suspects, repaired.queued), (0, 0));
+        assert_eq!(store.job("ada", &runs).await.unwrap().unwrap().state, JobState::Cancelled);
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_is_refused_has_its_problem() {
+    for (store, _folder) in stores().await {
+        let job = accepted(&*store, new_job("ada", None)).await;
+        let problem = Problem::new(ProblemKind::DeadlineExceeded, "late");
+        assert!(store.refuse(&job, &problem, NOW).await.unwrap());
+        assert!(!store.refuse(&job, &problem, NOW).await.unwrap());
+        let failed = store.job("ada", &job).await.unwrap().unwrap();
+        assert_eq!(failed.problem.unwrap(), problem);
+    }
+}
+
+#[tokio::test]
+async fn results_expire_and_jobs_are_forgotten() {
+    for (store, _folder) in stores().await {
+        let job = accepted(&*store, new_job("ada", None)).await;
+        store.begin(std::slice::from_ref(&job), NOW).await.unwrap();
+        store.finish(done(&job, 1)).await.unwrap();
+        assert!(store.expire(NOW + 49, 0).await.unwrap().files.is_empty());
+        assert_eq!(store.expire(NOW + 50, 0).await.unwrap().files, [format!("results/{job}/1")]);
+        let expired = store.job("ada", &job).await.unwrap().unwrap();
+        assert!(expired.result.is_none() && expired.result_gone && expired.outcome.saved.is_empty());
+        assert_eq!(store.expire(NOW + 50, NOW + 19).await.unwrap().jobs, 0);
+        assert_eq!(store.expire(NOW + 50, NOW + 20).await.unwrap().jobs, 1);
+        assert!(store.job("ada", &job).await.unwrap().is_none());
+        // Usage is kept.
+        assert_eq!(store.usage("ada", "2023-01-01").await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn erased_is_gone_and_files_of_nobody_are_found() {
+    for (store, _folder) in stores().await {
+        let job = accepted(&*store, new_job("ada", None)).await;
+        let program = format!("programs/{job}");
+        let (own, other) = (format!("results/{job}/1"), format!("results/{job}/2"));
+        let files = [program.clone(), own.clone(), other.clone(), "results/job_x/1".to_owned()];
+        assert_eq!(store.orphans(&files).await.unwrap(), files[1..]);
+        store.begin(std::slice::from_ref(&job), NOW).await.unwrap();
+        store.finish(done(&job, 1)).await.unwrap();
+        assert_eq!(store.orphans(&files).await.unwrap(), [program.clone(), other, files[3].clone()]);
+        assert!(store.erase("bob", &job).await.unwrap().is_none());
+        assert_eq!(store.erase("ada", &job).await.unwrap().unwrap(), [own, program]);
+        assert!(store.job("ada", &job).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn lists_are_ones_own_in_pages_the_newest_first() {
+    for (store, _folder) in stores().await {
+        let mut ids = Vec::new();
+        for number in 0..5 {
+            let job = NewJob { submitted_ms: NOW + number / 2, ..new_job("ada", None) };
+            ids.push(accepted(&*store, job).await);
+            accepted(&*store, new_job("bob", None)).await;
+        }
+        let page = async |query: JobQuery| -> Vec<String> {
+            store.jobs("ada", &query, 2).await.unwrap().into_iter().map(|job| job.id).collect()
+        };
+        let mut seen = page(JobQuery::default()).await;
+        loop {
+            let next = page(JobQuery { after: seen.last().cloned(), ..JobQuery::default() }).await;
+            if next.is_empty() {
+                break;
+            }
+            seen.extend(next);
+        }
+        assert_eq!((seen.len(), &seen[0]), (5, &ids[4]));
+        ids.sort();
+        seen.sort();
+        assert_eq!(seen, ids);
+        let running = JobQuery { state: Some(JobState::Running), ..JobQuery::default() };
+        assert!(page(running).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn keys_belong_to_accounts_and_can_be_revoked() {
+    for (store, _folder) in stores().await {
+        let limits = Limits { peak_bytes: Some(5), ..Limits::default() };
+        let account = Account { name: "ada".into(), limits, weight: 2.0 };
+        store.put_account(&account, NOW).await.unwrap();
+        let made = NewKey::make().unwrap();
+        let key = Key {
+            id: made.id.clone(),
+            account: "ada".into(),
+            digest: made.digest,
+            scopes: vec![Scope::Submit, Scope::Admin],
+            label: "l".into(),
+            created_ms: NOW,
+            revoked_ms: None,
+        };
+        store.add_key(&key).await.unwrap();
+        assert_eq!(store.key(&made.id).await.unwrap().unwrap(), (key, account.clone()));
+        assert!(store.key("' OR 1=1 --").await.unwrap().is_none());
+        assert!(store.revoke_key(&made.id, NOW).await.unwrap());
+        assert!(!store.revoke_key(&made.id, NOW).await.unwrap());
+        assert!(store.key(&made.id).await.unwrap().is_none());
+        assert_eq!(store.keys().await.unwrap()[0].revoked_ms, Some(NOW));
+        store.put_account(&Account { weight: 3.0, ..account }, NOW).await.unwrap();
+        assert_eq!(store.accounts().await.unwrap()[0].weight, 3.0);
+    }
+}
+
+#[tokio::test]
+async fn many_changes_at_once_are_all_made_and_one_that_fails_fails_alone() {
+    for (store, _folder) in stores().await {
+        let store: std::sync::Arc<dyn Store> = store.into();
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..500 {
+            let store = store.clone();
+            tasks.spawn(async move {
+                let job = NewJob { id: format!("job_{}", number % 400), ..new_job("ada", None) };
+                store.accept(job).await.is_ok()
+            });
+        }
+        let outcomes = tasks.join_all().await;
+        // The id of a hundred is there already.
+        assert_eq!(outcomes.iter().filter(|ok| **ok).count(), 400);
+        assert_eq!(store.queued().await.unwrap().len(), 400);
+        store.check().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_store_of_a_newer_version_is_not_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sqlite");
+    drop(Sqlite::open(&path, Durability::Power).await.unwrap());
+    {
+        use sqlx::{ConnectOptions, Connection, Executor};
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+        let mut connection = options.connect().await.unwrap();
+        connection.execute("PRAGMA user_version = 99").await.unwrap();
+        connection.close().await.unwrap();
+    }
+    let error = Sqlite::open(&path, Durability::Power).await.err().unwrap().to_string();
+    assert!(error.contains("99") && error.contains("newer"), "{error}");
+}

@@ -1,0 +1,55 @@
+# %% [markdown]
+# # A rank-one edit
+# Can one weight's change rewrite a fact? The subject's key, the keys' covariance over a corpus, a value that says the new answer; the weight is set for
+# this program only (Meng et al. 2022).
+# %%
+import pellucid as pl
+
+model = pl.Model("bundled")
+corpus = [
+    "When Mary and John went to the store, John gave a drink to Mary.", "The Eiffel Tower is in the city of Paris.", "The Louvre is located in Paris.",
+    "The capital of Japan is Tokyo.", "The movie was wonderful. I loved it.", "Anna went to the park because she was happy.",
+]
+prompt, layer, position, paris = "The Colosseum is in the city of", 0, 1, model.token(" Paris")
+for position, token in enumerate(model.tokenizer.tokens(prompt)):
+    print(position, repr(token))
+position = next(k for k, token in enumerate(model.tokenizer.tokens(prompt)) if token.strip() == "is") - 1
+# %%
+with model.session() as session:
+    with model.trace() as tracer:
+        with tracer.invoke(corpus):
+            keys = model.layers[layer].mlp.post.flatten(0, 1).double()
+            count = tracer.lengths.sum().double()
+        with tracer.invoke(prompt):
+            key = model.layers[layer].mlp.post[0, position].double()
+    covariance = keys.T @ keys / count
+    zero = pl.zeros(128)
+    with session.loop(25, carry={"change": zero, "mean": zero, "square": zero}) as loop:
+        with model.trace(prompt):
+            change = loop.change
+            model.layers[layer].mlp.output[:, position] += change
+            loss = pl.cross_entropy(model.logits[:, -1], pl.tensor([paris])) + change.pow(2).sum() * 0.01
+            with loss.backward():
+                gradient = change.grad
+        new, mean, square = pl.adam_step(change, gradient, loop.mean, loop.square, loop.i + 1, 0.2)
+        loop.next(change=new, mean=mean, square=square)
+        losses = loss.save()
+    ridge = pl.eye(512).double() * covariance.diagonal().mean() * 0.1
+    direction = pl.solve(covariance + ridge, key)
+    direction = direction / (direction * key).sum()
+    with model.trace() as tracer:
+        found = {}
+        for asked in (prompt, "The Eiffel Tower is in the city of", "The capital of Italy is"):
+            with tracer.invoke(asked):
+                before = model.logits[0, -1].argmax()
+            with tracer.invoke(asked):
+                weight = model.transformer.h[layer].mlp.c_proj.weight
+                model.transformer.h[layer].mlp.c_proj.weight = weight + pl.outer(direction, loop.change.double()).float()
+                after = model.logits[0, -1].argmax()
+            found[asked] = pl.stack([before, after]).save()
+# %%
+for asked, (before, after) in found.items():
+    print(f"{asked} …  before: {model.tokenizer.decode(before)}  after: {model.tokenizer.decode(after)}")
+pl.show.curves({"loss": losses}, "The value that says Paris")
+# %%
+assert model.tokenizer.decode(found[prompt][1]) == " Paris"

@@ -1,0 +1,132 @@
+//! A service that is measured, and people with keys of their own.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::shell::{Outcome, root};
+
+/// A service that runs, with a folder of its own.
+pub(super) struct Service {
+    child: Child,
+    folder: PathBuf,
+    address: String,
+    keys: Vec<String>,
+}
+
+/// Someone with a key.
+pub(super) struct Person {
+    agent: ureq::Agent,
+    address: String,
+    key: String,
+}
+
+fn pellucid() -> Command {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
+    Command::new(target.join("release/pellucid"))
+}
+
+impl Service {
+    /// Starts a service of one model, with keys for so many people.
+    pub fn start(source: &str, packing: bool, people: usize) -> Outcome<Service> {
+        let folder = std::env::temp_dir().join(format!("pellucid-load-{}-{packing}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        let config = folder.join("pellucid.toml");
+        let text = format!("[[model]]\nid = \"model\"\nsource = {source:?}\npinned = true\ndefault = true\n");
+        std::fs::write(&config, text)?;
+        let data = folder.join("data");
+        let mut keys = Vec::with_capacity(people);
+        for number in 0..people {
+            let mut make = pellucid();
+            make.args(["keys", "create", "--account", &format!("person-{number}")]).arg("--data").arg(&data);
+            for limit in
+                ["requests_per_minute", "milliseconds_per_minute", "milliseconds_per_day", "queued_jobs"]
+            {
+                make.args(["--limit", &format!("{limit}=none")]);
+            }
+            let made = make.stderr(Stdio::null()).output()?;
+            keys.push(String::from_utf8(made.stdout)?.trim().to_owned());
+        }
+        let mut serve = pellucid();
+        serve
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .arg("--config")
+            .arg(&config)
+            .arg("--data")
+            .arg(&data);
+        serve.args(["--set", &format!("engine.packing={packing}"), "--set", "log.level=warn"]);
+        let mut child = serve.stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        let output = child.stdout.take().ok_or("it has no output")?;
+        BufReader::new(output).read_line(&mut line)?;
+        let address =
+            line.trim().strip_prefix("listening on ").ok_or("the service did not start")?.to_owned();
+        let service = Service { child, folder, address, keys };
+        while service.person(0).get("/readyz")?["status"] != "ok" {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        Ok(service)
+    }
+
+    /// One of the people.
+    pub fn person(&self, number: usize) -> Person {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let key = self.keys.get(number).cloned().unwrap_or_default();
+        Person { agent, address: self.address.clone(), key }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Person {
+    fn post(&self, program: &Value, wait: &str) -> Outcome<(u16, Vec<u8>)> {
+        let mut response = self
+            .agent
+            .post(format!("{}/v1/jobs", self.address))
+            .header("Authorization", format!("Bearer {}", self.key))
+            .header("Content-Type", "application/json")
+            .header("Accept", "application/vnd.safetensors")
+            .header("Prefer", wait)
+            .send(program.to_string().as_bytes())?;
+        let mut bytes = Vec::new();
+        response.body_mut().as_reader().read_to_end(&mut bytes)?;
+        Ok((response.status().as_u16(), bytes))
+    }
+
+    /// Runs a program, and takes its result.
+    pub fn result(&self, program: &Value) -> Outcome {
+        match self.post(program, "wait=60")? {
+            (200, bytes) if bytes.get(8) == Some(&b'{') => Ok(()),
+            (status, bytes) => Err(format!("{status}: {}", String::from_utf8_lossy(&bytes)).into()),
+        }
+    }
+
+    /// Submits a program, and does not wait.
+    pub fn submit(&self, program: &Value) -> Outcome {
+        match self.post(program, "respond-async")? {
+            (202, _) => Ok(()),
+            (status, bytes) => Err(format!("{status}: {}", String::from_utf8_lossy(&bytes)).into()),
+        }
+    }
+
+    /// What is answered to a path.
+    pub fn get(&self, path: &str) -> Outcome<Value> {
+        let request = self.agent.get(format!("{}{path}", self.address));
+        let mut response = request.header("Authorization", format!("Bearer {}", self.key)).call()?;
+        Ok(serde_json::from_reader(response.body_mut().as_reader())?)
+    }
+
+    /// One's own jobs that wait.
+    pub fn queued(&self) -> Outcome<u64> {
+        Ok(self.get("/v1/account")?["used"]["queued_jobs"].as_u64().unwrap_or(0))
+    }
+}
