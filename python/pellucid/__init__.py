@@ -1,0 +1,77 @@
+"""Look into neural networks, and intervene in them.
+
+```python
+import pellucid as pl
+
+model = pl.Model("bundled")  # or a hub id, a folder, a GGUF file
+with model.trace("The Eiffel Tower is in the city of") as tracer:
+    hidden = model.transformer.h[1].output.save()
+    model.transformer.h[2].output[:, -1] *= 2
+    logits = model.logits.save()
+print(hidden.shape, model.tokenizer.decode(logits[0, -1].argmax()))
+```
+
+A trace only writes a program down. When its block ends, all of it is checked against the model and then run, and the names that were
+saved are the results.
+"""
+
+from __future__ import annotations
+
+import os as _os
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+from ._core import __version__
+from ._tensor import Shape, Tensor
+from ._compat import compat
+from ._dtype import DType, bfloat16, bool_, float16, float32, float64, int32, int64, uint8
+from ._errors import (
+    ControlFlowError,
+    Fault,
+    ModelError,
+    NotComputedError,
+    OperationError,
+    PellucidError,
+    ProgramError,
+    RunError,
+)
+from ._functions import (
+    arange, dot, einsum, from_numpy, full_like, lerp, ones, ones_like, rand, rand_like, randn, randn_like, save, square, tensor,
+    zeros, zeros_like,
+)
+from ._model import Model
+from ._module import Module
+from ._operations import (
+    adam_step, amax, amin, argmax, argmin, argsort, binary_cross_entropy_with_logits, cat, ceil, cholesky, chunk, clamp,
+    clip_grad_norm, cos, cosine_similarity, cross_entropy, cumprod, cumsum, det, diagonal, eigh, erf, exp, eye, floor, full, gather,
+    gelu, index_select, inv, isfinite, isinf, isnan, kl_div, layer_norm, linspace, log, log1p, log2, log_softmax, logical_and,
+    logical_not, logical_or, logsumexp, lstsq, masked_fill, matmul, matrix_exp, maximum, mean, minimum, mse_loss, nll_loss, norm,
+    one_hot, orthogonal, outer, pad, pinv, qr, randint, randperm, reciprocal, relu, rms_norm, roll, rsqrt, scatter, scatter_add,
+    sgd_step, sigmoid, sign, silu, sin, slogdet, softmax, softplus, solve, sort, split, sqrt, stack, std, svd, take_along_dim, tanh,
+    topk, tril, triu, trunc, var, where,
+)
+from ._operations import abs, all, any, pow, prod, round, sum  # noqa: A004
+from ._program import Program, explain, scan
+from ._regions import cond, texts
+from ._run import Results
+from ._steering import Steering
+from ._tokenizer import Tokenizer
+from ._trace import Session, Trace
+from ._writer import manual_seed
+
+if TYPE_CHECKING:
+    from . import show
+
+#: nnsight's and torch's name for joining along a dimension.
+concat = cat
+
+_os.register_at_fork(after_in_child=_core.forked)
+
+
+def __getattr__(name: str) -> Any:
+    # What few need is loaded where it is used.
+    if name == "show":
+        import importlib
+
+        return importlib.import_module(".show", __name__)
+    raise AttributeError(f"module `pellucid` has no `{name}`")

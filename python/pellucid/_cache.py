@@ -1,0 +1,105 @@
+"""Values of many modules at once."""
+
+from __future__ import annotations
+
+from typing import Any, Iterator, Mapping
+
+from ._errors import NotComputedError
+from ._recorder import Recorder
+from ._tensor import Tensor
+
+
+class Entry:
+    """A module's values in a cache: `.output`, `.input`, and whatever else was kept of it."""
+
+    def __init__(self, cache: Cache, path: str):
+        self._cache, self._path = cache, path
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._cache._find(f"{self._path}.{name}" if self._path else name)
+
+    def __getitem__(self, name: Any) -> Any:
+        return self._cache._find(f"{self._path}.{name}" if self._path else str(name))
+
+    def __repr__(self) -> str:
+        return f"<cache of {self._path or 'the model'}>"
+
+
+class Cache(Mapping[str, Any]):
+    """What `tracer.cache()` kept: by the paths of modules and hook points, transformers' or standard."""
+
+    def __init__(self, model: Any):
+        self._model = model
+        self._values: dict[str, Tensor] = {}
+        self._ready = False
+
+    @staticmethod
+    def record(recorder: Recorder, model: Any, modules: Any, inputs: bool, output: bool, pattern: str | None) -> Cache:
+        from ._invokes import _address
+
+        cache = Cache(model)
+        names = [name for name, wanted in (("input", inputs), ("output", output)) if wanted]
+        if pattern is not None:
+            patterns = [pattern]
+        elif modules is None:
+            patterns = [f"**.{name}" for name in names]
+        else:
+            listed = modules if isinstance(modules, (list, tuple)) else [modules]
+            paths = [each if isinstance(each, str) else each._path for each in listed]
+            patterns = [f"{path}.{name}" for path in paths for name in names]
+        for each in patterns:
+            fields = _address(recorder, each)
+            fields["pattern"] = fields.pop("hook")
+            name = recorder.node("cache", fields)
+            recorder.caches.append((cache, name))
+        return cache
+
+    def _deliver(self, name: str, results: Any) -> None:
+        prefix = f"{name}/"
+        for key in results:
+            if key.startswith(prefix):
+                self._values[key[len(prefix) :]] = results[key]
+        self._ready = True
+
+    def _find(self, path: str) -> Any:
+        if not self._ready:
+            raise NotComputedError("the cache is filled when the trace has run\n  hint: use it after the `with` block")
+        found = self._here(path)
+        if found is None and path.startswith("model."):
+            found = self._here(path.removeprefix("model."))  # nnsight's paths begin with the model
+        if found is None:
+            raise KeyError(f"`{path}` is not in the cache")
+        return found
+
+    def _here(self, path: str) -> Any:
+        tree = self._model._tree
+        for name in (path, tree.hook(path)):
+            if name in self._values:
+                return self._values[name]
+        module = tree.target(path)
+        prefix = f"{module}." if module else ""
+        if any(key.startswith(prefix) for key in self._values):
+            return Entry(self, module)
+        return None
+
+    def __getitem__(self, path: str) -> Any:
+        return self._find(path)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self._find(name)
+        except KeyError as error:
+            raise AttributeError(str(error)) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Cache({', '.join(self._values)})" if self._ready else "<a cache, filled when its trace has run>"

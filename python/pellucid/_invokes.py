@@ -1,0 +1,156 @@
+"""Invokes: the inputs of a trace, and whose hook points are meant."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from . import _operations
+from ._errors import NotComputedError
+from ._recorder import Recorder, Scope, recording
+from ._regions import Parameter
+from ._tensor import Tensor
+
+
+class EarlyStop(Exception):
+    """Ends the writing of a trace: what `tracer.stop()` raises, and the trace's end catches."""
+
+
+def current(why: str) -> Recorder:
+    """The program that is being recorded."""
+    recorder = recording.get()
+    if recorder is None:
+        raise NotComputedError(
+            f"{why} outside of a trace\n  hint: write it inside `with model.trace(prompt):`"
+        )
+    return recorder
+
+
+def prompts_of(given: tuple[Any, ...], special_tokens: bool | None = None) -> dict[str, Any]:
+    """What goes in, as programs hold it."""
+    value: Any = given[0] if len(given) == 1 else list(given)
+    fields: dict[str, Any]
+    if isinstance(value, Parameter):
+        return {"prompt": {"axis": value.name}}
+    if isinstance(value, str):
+        fields = {"prompt": value}
+    else:
+        if isinstance(value, Mapping) or hasattr(value, "input_ids"):
+            ids = value["input_ids"] if isinstance(value, Mapping) else value.input_ids
+            mask = value.get("attention_mask") if isinstance(value, Mapping) else None
+            value = _listed(ids)
+            if mask is not None and value and isinstance(value[0], list):
+                value = [[t for t, m in zip(row, keep) if m] for row, keep in zip(value, _listed(mask))]
+        value = _listed(value)
+        if not isinstance(value, list) or not value:
+            raise TypeError(f"a prompt is a text, texts, or token ids, not {value!r}")
+        if all(isinstance(item, str) for item in value):
+            fields = {"prompts": value}
+        elif all(isinstance(item, int) for item in value):
+            fields = {"tokens": [value]}
+        elif all(isinstance(item, list) and all(isinstance(token, int) for token in item) for item in value):
+            fields = {"tokens": value}
+        else:
+            raise TypeError("a prompt is a text, texts, token ids, or lists of token ids")
+    if special_tokens is not None and "tokens" not in fields:
+        fields["special_tokens"] = special_tokens
+    return fields
+
+
+def _listed(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_listed(item) for item in value]
+    return int(value) if isinstance(value, int) else value
+
+
+def add_invoke(recorder: Recorder, prompts: dict[str, Any]) -> str:
+    """Adds an invoke to the trace, or inside a sweep or loop of it to each of its cells."""
+    scope: Scope | None = recorder.scope
+    while scope is not None and scope.kind not in ("trace", "sweep", "loop"):
+        scope = scope.parent
+    if scope is None or scope.node is None or scope.trace is None:
+        raise NotComputedError("an invoke stands inside of a trace")
+    invokes = scope.node.setdefault("invokes", [])
+    name = recorder.name("invoke")
+    invokes.append({"name": name, **prompts})
+    return name
+
+
+def generated_ids(recorder: Recorder) -> Tensor:
+    made = _of_invoke(recorder, "generated")
+    return _operations.cat([_of_invoke(recorder, "tokens"), made], 1)
+
+
+def _invoke_field(recorder: Recorder) -> dict[str, Any]:
+    if recorder.invoke is None:
+        if recorder.scope.trace is None:
+            current_trace_missing()
+        raise NotComputedError(
+            "no invoke is open\n  hint: write it inside `with tracer.invoke(prompt):`, or give the prompt to the trace"
+        )
+    return {"invoke": recorder.invoke} if recorder.invoke else {}
+
+
+def current_trace_missing() -> None:
+    raise NotComputedError(
+        "a hook point is used between traces\n  hint: write it inside `with model.trace(prompt):`"
+    )
+
+
+def _address(recorder: Recorder, hook: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {**_invoke_field(recorder), "hook": hook}
+    if recorder.step is not None and not recorder.inside("steps"):
+        fields["step"] = recorder.step
+    return fields
+
+
+def _except(except_: Any) -> dict[str, Any]:
+    listed = [except_] if isinstance(except_, str) else list(except_)
+    return {"except": listed} if listed else {}
+
+
+def _of_invoke(recorder: Recorder, op: str) -> Tensor:
+    return recorder.one(op, _invoke_field(recorder))
+
+
+class Invoke:
+    """One input of a trace. `with tracer.invoke(prompt) as clean:` opens it; a later `with clean:` goes back to it, as inside
+    of a sweep, whose cells have invokes of their own."""
+
+    def __init__(self, recorder: Recorder, prompts: dict[str, Any]):
+        self._recorder, self._prompts = recorder, prompts
+        self._before: list[tuple[Any, ...]] = []
+        #: Its name in the program.
+        self.name = ""
+
+    def __enter__(self) -> Invoke:
+        recorder = self._recorder
+        if not self.name:
+            if recorder.invoke is not None and not (recorder.inside("sweep") or recorder.inside("loop")):
+                raise NotComputedError(
+                    "an invoke cannot be opened inside of another\n  hint: leave the prompt out of `model.trace()` where there "
+                    "are several invokes"
+                )
+            self.name = add_invoke(recorder, self._prompts)
+        self._before.append((recorder.invoke, recorder.step, recorder.steps_of))
+        recorder.invoke, recorder.step, recorder.steps_of = self.name, None, {}
+        return self
+
+    def __exit__(self, kind: Any, error: Any, _: Any) -> bool | None:
+        recorder = self._recorder
+        recorder.invoke, recorder.step, recorder.steps_of = self._before.pop()
+        return kind is not None and issubclass(kind, EarlyStop)
+
+    @property
+    def tokens(self) -> Tensor:
+        """Its token ids, `[prompts, length]`."""
+        return self._recorder.one("tokens", {"invoke": self.name})
+
+    @property
+    def lengths(self) -> Tensor:
+        return self._recorder.one("lengths", {"invoke": self.name})
+
+    @property
+    def mask(self) -> Tensor:
+        return self._recorder.one("mask", {"invoke": self.name})

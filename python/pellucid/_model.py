@@ -1,0 +1,378 @@
+"""Models: opened, asked about themselves, traced."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from typing import Any, Callable, Iterable, Mapping
+
+from . import _core
+from ._edits import Edit
+from ._errors import NotComputedError
+from ._module import Module, hook_value
+from ._recorder import Recorder, recording
+from ._tensor import Tensor
+from ._tokenizer import Tokenizer, _ids
+from ._invokes import generated_ids
+from ._trace import Session, Trace
+from ._tree import Tree
+
+
+class _Progress:
+    """Downloads and loading that take longer than a moment, on a terminal or in a notebook; quiet elsewhere."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty() or "ipykernel" in sys.modules
+        self._next = time.monotonic() + 1.0
+        self._width = 0
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        ended = total is not None and done >= total
+        if not self._shown or not (time.monotonic() >= self._next or ended and self._width):
+            return
+        line = "" if ended else f"{what} {f'{done / total:.0%}' if total else f'{done >> 20} MiB'}"
+        sys.stderr.write(f"\r{line:<{self._width}}\r{line}")
+        sys.stderr.flush()
+        self._width, self._next = len(line), time.monotonic() + 0.2
+
+
+class Model(Module):
+    """A model: `pl.Model("bundled")`, a Hugging Face folder, a GGUF file, or a hub id such as `openai-community/gpt2`.
+
+    Its modules are its attributes, under transformers' names (`model.transformer.h[5].attn`) and under standard ones that work on every
+    family (`model.layers[5].attention`, `model.logits`).
+    """
+
+    __slots__ = ("_core", "_tree", "_spec", "_edits", "_remote", "_tokenizer", "_beside", "_modules", "source")
+
+    def __init__(
+        self,
+        source: Any = "bundled",
+        *,
+        revision: str | None = None,
+        dtype: Any = "float32",
+        remote: str | bool | None = None,
+        **accepted: Any,
+    ):
+        """Opens a model. `dtype` is how weights are held: `float32`, or `bfloat16`, half the size. With `remote`, a service's address,
+        nothing is loaded here."""
+        _known("Model", accepted, ("device_map", "dispatch", "torch_dtype", "attn_implementation", "low_cpu_mem_usage"))
+        set_ = object.__setattr__
+        set_(self, "source", str(source))
+        set_(self, "_modules", {})
+        set_(self, "_edits", [])
+        set_(self, "_remote", remote)
+        set_(self, "_beside", {})
+        set_(self, "_tokenizer", None)
+        if remote:
+            raise NotImplementedError("models at a service cannot be used from Python yet")
+        from ._dtype import dtype as number_type
+
+        precision = "bf16" if number_type(dtype).short in ("bf16", "f16") else "f32"
+        set_(self, "_core", _core.Model.open(str(source), revision, precision, _Progress()))
+        set_(self, "_spec", json.loads(self._core.spec()))
+        set_(self, "_tree", Tree(self._spec))
+        super().__init__(self, "", "")
+
+    def _copy(self) -> Model:
+        new = Model.__new__(Model)
+        for name in ("_core", "_tree", "_spec", "_remote", "_tokenizer", "_beside", "source"):
+            object.__setattr__(new, name, getattr(self, name))
+        object.__setattr__(new, "_edits", list(self._edits))
+        object.__setattr__(new, "_modules", {})
+        Module.__init__(new, new, "", "")
+        return new
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    # About itself
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What it publishes of itself: modules, hook points in the order in which they are reached, sizes, parameters."""
+        return self._spec
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Layers, widths, heads, vocabulary."""
+        return self._spec["sizes"]
+
+    @property
+    def name(self) -> str:
+        """The hub id, or the folder's or file's name."""
+        return self._spec["name"]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer."""
+        known: Any = self._tokenizer
+        if known is None:
+            about = self._core.tokenizer()
+            if about is None:
+                raise AttributeError(f"`{self.name}` came without a tokenizer\n  hint: give token ids")
+            known = Tokenizer(self._core, about)
+            object.__setattr__(self, "_tokenizer", known)
+        return known
+
+    def token(self, text: str) -> int:
+        """The one token that a text is: `model.token(" Paris")`, with its leading space."""
+        return self.tokenizer.token(text)
+
+    def encode_chat(self, text: str) -> list[int]:
+        """Token ids of a user's turn in the model's chat template, up to where its answer begins."""
+        return self._core.encode_chat(text)
+
+    def module(self, path: str) -> Module:
+        """A module by its path: `model.module("transformer.h.5.attn")`."""
+        module: Any = self
+        for part in path.split("."):
+            found = module._child(part)
+            if found is None:
+                raise AttributeError(module._unknown(part))
+            module = found
+        return module
+
+    def __getitem__(self, path: Any) -> Any:
+        if not isinstance(path, str):
+            raise TypeError("a model's modules are chosen by path: model['layers.5']")
+        module, _, name = path.rpartition(".")
+        tree = self._tree
+        if name in tree.hooks.get(tree.target(module), {}) or path in tree.hook_aliases:
+            return hook_value(self, "" if path in tree.hook_aliases else module, path if path in tree.hook_aliases else name)
+        return self.module(path)
+
+    get = __getitem__
+
+    def _ipython_key_completions_(self) -> list[str]:
+        tree = self._tree
+        points = [f"{module}.{name}" for module, names in tree.hooks.items() if module for name in names]
+        return [*(path for path in tree.modules if path), *tree.aliases, *tree.hook_aliases, *points]
+
+    # Programs
+
+    def trace(
+        self,
+        *prompts: Any,
+        seed: int = 0,
+        run: bool = True,
+        special_tokens: bool | None = None,
+        remote: Any = None,
+        memory_bytes: int | None = None,
+        seconds: float | None = None,
+        naive: bool = False,
+        **accepted: Any,
+    ) -> Trace:
+        """Opens a trace: `with model.trace(prompt) as tracer:`. A prompt is a text, several texts, or token ids; without one,
+        `tracer.invoke(prompt)` adds inputs. `seconds` and `memory_bytes` bound the run; with `run=False` it is only written."""
+        _known("trace", accepted, ("scan", "validate", "use_cache", "blocking"))
+        options = _options(remote, memory_bytes, seconds, naive)
+        return Trace(self, prompts, None, special_tokens, seed, run, **options)
+
+    def generate(
+        self,
+        *prompts: Any,
+        max_new_tokens: int = 20,
+        temperature: float | None = None,
+        do_sample: bool | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float | None = None,
+        stop_tokens: Any = None,
+        stop_texts: Any = None,
+        eos_token_id: Any = None,
+        seed: int = 0,
+        run: bool = True,
+        special_tokens: bool | None = None,
+        remote: Any = None,
+        memory_bytes: int | None = None,
+        seconds: float | None = None,
+        on_token: Callable[[dict[str, Any]], None] | None = None,
+        **accepted: Any,
+    ) -> Trace:
+        """Opens a generation. Greedy, unless `temperature` or `do_sample` says otherwise. Step 0 is the prompt's; N new tokens take
+        steps 0 to N−1."""
+        _known("generate", accepted, ("scan", "validate", "use_cache", "pad_token_id", "return_dict_in_generate", "blocking"))
+        generation: dict[str, Any] = {"max_new_tokens": int(max_new_tokens)}
+        if temperature is None:
+            temperature = 1.0 if do_sample else 0.0
+        if do_sample is False:
+            temperature = 0.0
+        if temperature:
+            generation["temperature"] = float(temperature)
+        for key, value in (("top_k", top_k), ("top_p", top_p), ("repetition_penalty", repetition_penalty)):
+            if value is not None:
+                generation[key] = value
+        if stop_tokens is None and eos_token_id is not None:
+            stop_tokens = eos_token_id
+        if stop_tokens is not None:
+            generation["stop_tokens"] = _ids(stop_tokens)
+        if stop_texts is not None:
+            generation["stop_texts"] = [stop_texts] if isinstance(stop_texts, str) else list(stop_texts)
+        options = _options(remote, memory_bytes, seconds, False)
+        if on_token is not None:
+            options["on_token"] = on_token
+        return Trace(self, prompts, generation, special_tokens, seed, run, **options)
+
+    def session(
+        self,
+        seed: int = 0,
+        run: bool = True,
+        remote: Any = None,
+        memory_bytes: int | None = None,
+        seconds: float | None = None,
+    ) -> Session:
+        """Opens a session: traces in sequence, whose values flow from one to the next inside the engine."""
+        return Session(self, seed, run, **_options(remote, memory_bytes, seconds, False))
+
+    def scan(self, *prompts: Any, **options: Any) -> Trace:
+        """A trace that is only checked: inside and after it `.shape` and `.dtype` of its values are known, and nothing runs."""
+        return self.trace(*prompts, **{**options, "run": False})
+
+    def run(self, program: Any, **options: Any) -> Any:
+        """Runs a program that was loaded from a file, or given as JSON."""
+        from ._program import Program
+
+        if isinstance(program, (str, dict)):
+            program = Program.parse(program)
+        return program.run(self, **options)
+
+    # Edits
+
+    def edit(self, inplace: bool = False) -> Edit:
+        """A model with edits: `with model.edit() as edited:` writes them once, and `edited.trace(...)` has them at every step of
+        every invoke. With `inplace`, this model has them from then on."""
+        return Edit(self, inplace)
+
+    def clear_edits(self) -> None:
+        """Takes away what `edit(inplace=True)` wrote."""
+        self._edits.clear()
+
+    def _write_edits(self, recorder: Recorder) -> list[str]:
+        names = []
+        for edit in self._edits:
+            if id(edit) not in recorder.edits:
+                recorder.root.body[recorder.lead : recorder.lead] = edit.nodes
+                recorder.lead += len(edit.nodes)
+                recorder.constants.update(edit.constants)
+                recorder.edits[id(edit)] = edit.name
+            names.append(edit.name)
+        return names
+
+    # Several models
+
+    def _name_of(self, other: Model, recorder: Recorder) -> str | None:
+        """The name by which a program of this model calls another; none: it is this one."""
+        if other._core is self._core and other._core is not None or other is self:
+            return None
+        name = re.sub(r"\W", "_", other.name, flags=re.ASCII) or "other"
+        while name in recorder.models and recorder.models[name]._core is not other._core:
+            name += "_"
+        recorder.models[name] = other
+        return name
+
+    def _core_with(self, models: Mapping[str, Model]) -> Any:
+        core = self._core
+        for name, other in models.items():
+            core = core.with_model(name, other._core)
+        return core
+
+    # TransformerLens' forms
+
+    def run_with_cache(self, *prompts: Any, names: Any = None, **options: Any) -> tuple[Tensor, Any]:
+        """The logits, and a cache of hook points by name: all of them, or those that match `names`, a pattern or several
+        (`layers.*.output`; TransformerLens' names are understood)."""
+        from ._lens_names import standard
+
+        patterns = ["**"] if names is None else [names] if isinstance(names, str) else list(names)
+        caches = []
+        with self.trace(*prompts, **options) as tracer:
+            for pattern in patterns:
+                caches.append(tracer.cache(pattern=standard(pattern)))
+            logits = self.logits.save("logits")
+        first = caches[0]
+        for other in caches[1:]:
+            first._values.update(other._values)
+        return logits, first
+
+    def run_with_hooks(self, *prompts: Any, fwd_hooks: Iterable[tuple[Any, Callable[..., Any]]] = (), **options: Any) -> Tensor:
+        """The logits of a run with edits: pairs of a hook point's name and a function. The function is called once, now, with what
+        the value will have been, to write down what becomes of it: it returns a new value, or changes the one it is given."""
+        from ._lens_names import standard
+
+        with self.trace(*prompts, **options) as tracer:
+            for name, function in fwd_hooks:
+                path = standard(name) if isinstance(name, str) else name._path
+                if "*" in path or "[" in path:
+                    value = tracer.get(path)
+                    result = _called(function, value, path)
+                    if result is None:
+                        raise NotComputedError(f"the hook of `{path}` gave nothing\n  hint: return the new values")
+                    tracer.set(path, result, each=True)
+                    continue
+                value = self[path]
+                result = _called(function, value, path)
+                if result is not None:
+                    _assign(self, path, result)
+            logits = self.logits.save("logits")
+        return logits
+
+    def _repr_html_(self) -> str:
+        from . import _html
+
+        return _html.tree(self)
+
+
+def _called(function: Callable[..., Any], value: Tensor, path: str) -> Any:
+    import inspect
+
+    try:
+        accepts = "hook" in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        accepts = False
+    return function(value, hook=path) if accepts else function(value)
+
+
+def _assign(model: Model, path: str, value: Any) -> None:
+    from ._module import set_hook
+
+    if path in model._tree.hook_aliases:
+        set_hook(model, "", path, value)
+    else:
+        module, _, name = path.rpartition(".")
+        set_hook(model, module, name, value)
+
+
+def _known(where: str, given: dict[str, Any], accepted: tuple[str, ...]) -> None:
+    """Options of nnsight and transformers that need nothing here are passed over; any other is a slip."""
+    for name in given:
+        if name not in accepted:
+            raise TypeError(f"`{where}` has no option `{name}`")
+
+
+def _options(remote: Any, memory_bytes: Any, seconds: Any, naive: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {"memory_bytes": memory_bytes, "seconds": seconds}
+    if naive:
+        options["naive"] = True
+    if remote:
+        raise NotImplementedError("runs at a service cannot be asked for from Python yet")
+    return options
+
+
+class Generator:
+    """`model.generator`: nnsight's name for what a generation gives."""
+
+    @property
+    def output(self) -> Tensor:
+        recorder = recording.get()
+        if recorder is None:
+            raise NotComputedError("`model.generator.output` is used outside of a generation")
+        return generated_ids(recorder)
+
+
+Model.generator = property(lambda self: Generator())  # type: ignore[attr-defined]

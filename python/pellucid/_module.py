@@ -1,0 +1,348 @@
+"""Modules of a model: by attribute, by index, by path; their hook points and parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Iterator
+
+from ._recorder import Recorder, recording
+from ._tensor import Tensor
+
+if TYPE_CHECKING:
+    from ._model import Model
+
+#: Classes of transformers that gave a tuple before its version 5, of which `.output[0]` was the tensor.
+_TUPLES = ("Block", "Layer", "Attention", "SdpaAttention")
+
+
+class HookOrigin:
+    """Where a tensor was read: writing it in place writes there."""
+
+    __slots__ = ("model", "path", "fields", "key", "invoke")
+
+    def __init__(self, model: Model, path: str, fields: dict[str, Any], key: Any):
+        self.model, self.path, self.fields, self.key = model, path, fields, key
+
+    def write(self, recorder: Recorder, ref: str) -> None:
+        recorder.plain("set", {**self.fields, "value": ref})
+
+    def again(self, recorder: Recorder) -> str:
+        return recorder.node("get", self.fields)
+
+    def first_of_tuple(self, tensor: Tensor) -> Tensor | None:
+        """What `.output[0]` means where older versions of transformers gave a tuple."""
+        module, _, name = self.path.rpartition(".")
+        kind = self.model._tree.modules.get(self.model._tree.target(module), "")
+        if name not in ("output", "input") or not kind.endswith(_TUPLES):
+            return None
+        from ._compat import tuples
+
+        if tuples():
+            return tensor
+        if name == "output":
+            tensor._warn_of_tuple()
+        return None
+
+
+def hook_value(model: Model, module: str, name: str) -> Tensor:
+    """A hook point's value: the same tensor for all who read it in one body, as long as nobody replaces it."""
+    from ._invokes import _address, current
+
+    path = f"{module}.{name}" if module else name
+    recorder = current(f"`{path}` is used")
+    fields = _address(recorder, path)
+    key = (recorder.invoke, model._tree.hook(path), fields.get("step"))
+    known = recorder.scope.hooks.get(key)
+    if known is not None:
+        return known
+    tensor = recorder.one("get", dict(fields))
+    origin = HookOrigin(model, path, fields, key)
+    tensor._of_hook = origin
+    tensor._write_to = origin.write
+    recorder.scope.hooks[key] = tensor
+    return tensor
+
+
+def set_hook(model: Model, module: str, name: str, value: Any) -> None:
+    from ._invokes import _address, current
+
+    path = f"{module}.{name}" if module else name
+    recorder = current(f"`{path}` is set")
+    if isinstance(value, tuple) and value:
+        value = value[0]  # what older versions of transformers gave
+    fields = _address(recorder, path)
+    key = (recorder.invoke, model._tree.hook(path), fields.get("step"))
+    known = recorder.scope.hooks.get(key)
+    if known is value and known is not None:
+        return  # `module.output *= 2`: it has been written already
+    ref = recorder.literal(value) if isinstance(value, (int, float)) else recorder.tensor(value)
+    recorder.plain("set", {**fields, "value": ref})
+    scope = recorder.scope
+    while scope is not None:
+        scope.hooks.pop(key, None)
+        if scope.kind == "trace":
+            break
+        scope = scope.parent
+
+
+class Module:
+    """A module of a model. Its hook points are attributes, read and set inside of traces; its children too, by name or index."""
+
+    __slots__ = ("_model", "_path", "_target", "_step")
+
+    def __init__(self, model: Model, path: str, target: str | None = None, step: int | None = None):
+        set_ = object.__setattr__
+        set_(self, "_model", model)
+        set_(self, "_path", path)
+        #: Its path under transformers' name, a parameter of a sweep standing for the number 0.
+        set_(self, "_target", target if target is not None else model._tree.target(path))
+        set_(self, "_step", step)
+
+    # Children
+
+    def _child(self, name: str, shown: str | None = None) -> Module | None:
+        if shown is not None or self._step is not None:
+            return self._find_child(name, shown)
+        known = self._model._modules
+        key = (self._path, name)
+        if key not in known:
+            known[key] = self._find_child(name)
+        return known[key]
+
+    def _find_child(self, name: str, shown: str | None = None) -> Module | None:
+        tree = self._model._tree
+        for base in (self._path if "{" not in self._path else self._target, self._target):
+            path = f"{base}.{name}" if base else name
+            if path in tree.modules or path in tree.aliases or path in tree.children:
+                own = f"{self._path}.{shown or name}" if self._path else shown or name
+                if base == self._target and base != self._path and "{" not in self._path and shown is None:
+                    own = path
+                return Module(self._model, own, tree.target(path), self._step)
+        return None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        child = self._child(name)
+        if child is not None:
+            return child
+        tree = self._model._tree
+        if name in tree.hooks.get(self._target, {}):
+            with self._at_step():
+                return hook_value(self._model, self._path, name)
+        own = f"{self._path}.{name}" if self._path else name
+        if own in tree.hook_aliases:
+            with self._at_step():
+                return hook_value(self._model, "", own)
+        if name in tree.weights.get(self._target, {}):
+            return self._weight(name)
+        raise AttributeError(self._unknown(name))
+
+    def _unknown(self, name: str) -> str:
+        from difflib import get_close_matches
+
+        here = f"`{self._path}`" if self._path else "the model"
+        kind = self._model._tree.modules.get(self._target, "")
+        message = f"{here}{f' ({kind})' if kind else ''} has no `{name}`"
+        if name == "source":
+            return message + "\n  hint: inner values are hook points: `attention.pattern`, `.scores`, `.mixed`, `mlp.post`; `dir()` lists them"
+        near = get_close_matches(name, [each for each in dir(self) if not each.startswith("_")], 3, 0.5)
+        if near:
+            return message + "\n  hint: did you mean " + " or ".join(f"`{each}`" for each in near) + "?"
+        return message + "\n  hint: it has " + ", ".join(self._names()[:12])
+
+    def _names(self) -> list[str]:
+        tree = self._model._tree
+        names: dict[str, None] = {}
+        for base in (self._path, self._target):
+            names.update(tree.children.get(base, {}))
+        names.update(dict.fromkeys(tree.hooks.get(self._target, {})))
+        names.update(tree.weights.get(self._target, {}))
+        prefix = f"{self._path}." if self._path else ""
+        names.update(
+            dict.fromkeys(a[len(prefix) :] for a in tree.hook_aliases if a.startswith(prefix) and "." not in a[len(prefix) :])
+        )
+        return list(names)
+
+    def __dir__(self) -> list[str]:
+        return [*object.__dir__(self), *(name for name in self._names() if name.isidentifier())]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        tree = self._model._tree
+        if name in tree.hooks.get(self._target, {}) or name in ("input", "output"):
+            with self._at_step():
+                set_hook(self._model, self._path, name, value)
+            return
+        own = f"{self._path}.{name}" if self._path else name
+        if own in tree.hook_aliases:
+            with self._at_step():
+                set_hook(self._model, "", own, value)
+            return
+        if name in tree.weights.get(self._target, {}):
+            self._set_weight(name, value)
+            return
+        if name == "inputs":
+            self.input = value[0][0]
+            return
+        raise AttributeError(self._unknown(name))
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, str):
+            return self._model.module(f"{self._path}.{index}" if self._path else index)
+        if isinstance(index, Tensor):
+            # A parameter of a sweep or loop stands for its number.
+            if index._recorder is None or index._ref not in index._recorder.parameters:
+                if index._core is not None:
+                    return self[index.__index__()]
+                raise TypeError(
+                    "a module is chosen by a number, or by a parameter of a sweep as it is\n  hint: what is computed of a "
+                    "parameter cannot choose: make it an axis that goes along, `sweep(at={'layer': range(3), 'next': range(1, 4)})`"
+                )
+            shown = f"{{{index._ref}}}"
+            child = self._child("0", shown)
+            if child is None:
+                raise IndexError(f"`{self._path}` has no modules by number")
+            return Module(self._model, f"{self._path}.{shown}", child._target, self._step)
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        number = index.__index__()
+        count = len(self)
+        if not -count <= number < count:
+            raise IndexError(f"`{self._path}` has {count} modules, and none by the number {number}")
+        child = self._child(str(number % count))
+        assert child is not None
+        return child
+
+    def __len__(self) -> int:
+        tree = self._model._tree
+        for base in (self._path, self._target):
+            count = sum(name.isdigit() for name in tree.children.get(base, {}))
+            if count:
+                return count
+        raise TypeError(f"`{self._path}` is no list of modules")
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[k] for k in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Module) and self._model is other._model and self._target == other._target
+
+    def __hash__(self) -> int:
+        return hash((id(self._model), self._target))
+
+    @property
+    def path(self) -> str:
+        """Its path."""
+        return self._path
+
+    # Hook points that every module has
+
+    if TYPE_CHECKING:
+        #: Its first argument, one tensor.
+        input: Any
+        #: Its result, one tensor: the first where transformers gives several.
+        output: Any
+
+    @property
+    def inputs(self) -> tuple[tuple[Tensor], dict[str, Any]]:
+        """Its arguments as nnsight gives them: the first one, and no others."""
+        return (self.input,), {}
+
+    def _at_step(self) -> _AtStep:
+        return _AtStep(self._step)
+
+    def next(self, step: int = 1) -> Module:
+        """The module at its next step of a generation."""
+        from ._invokes import current
+        from ._steps import module_steps
+
+        recorder = current("`.next()` is used")
+        number = 0
+        for _ in range(step):
+            number = module_steps(recorder, self)
+        return Module(self._model, self._path, self._target, number)
+
+    def all(self) -> Any:
+        """The module at every step: `with module.all():`, or `for step in module.all():`."""
+        from ._invokes import current
+        from ._steps import StepsOf
+        from ._trace import Trace
+
+        recorder = current("`.all()` is used")
+        trace = Trace.__new__(Trace)
+        trace._recorder, trace._node = recorder, recorder.scope.trace or {}
+        trace._generate = trace._node.get("generate")
+        return StepsOf(trace, slice(None))
+
+    def skip(self, value: Any) -> None:
+        """Gives its output without running it."""
+        from ._invokes import _address, current
+
+        recorder = current("`.skip()` is used")
+        with self._at_step():
+            fields = _address(recorder, self._path)
+        fields["module"] = fields.pop("hook")
+        ref = recorder.literal(value) if isinstance(value, (int, float)) else recorder.tensor(value)
+        recorder.plain("skip", {**fields, "value": ref})
+
+    def __call__(self, value: Any, *_: Any) -> Any:
+        """The module applied to a value, out of the model's own order; it fires no hook point."""
+        from ._invokes import current
+
+        recorder = current(f"`{self._path}` is applied")
+        return recorder.one("apply", {"module": self._path, "input": recorder.tensor(value)})
+
+    # Parameters
+
+    def _weight(self, name: str, index: Any = None) -> Tensor:
+        path = f"{self._path}.{name}"
+        recorder = recording.get()
+        if recorder is None:
+            # Outside of traces: a program of its own that only reads it.
+            with self._model.session():
+                return self._weight(name).save()
+        return recorder.one("weight", {"parameter": path})
+
+    def _set_weight(self, name: str, value: Any) -> None:
+        from ._invokes import _invoke_field, current
+
+        recorder = current(f"`{self._path}.{name}` is set")
+        fields = {**_invoke_field(recorder), "parameter": f"{self._path}.{name}", "value": recorder.tensor(value)}
+        recorder.plain("set_weight", fields)
+
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of its parameters, those of its modules included."""
+        prefix = f"{self._target}." if self._target else ""
+        return {name: tuple(shape) for name, shape in self._model._tree.parameters.items() if name.startswith(prefix)}
+
+    def __repr__(self) -> str:
+        from . import _html
+
+        return _html.tree_text(self)
+
+    def _repr_html_(self) -> str:
+        from . import _html
+
+        return _html.tree(self)
+
+
+class _AtStep:
+    """For the time of one access, the step that a module is at."""
+
+    __slots__ = ("_step", "_before")
+
+    def __init__(self, step: int | None):
+        self._step = step
+
+    def __enter__(self) -> None:
+        recorder = recording.get()
+        if self._step is not None and recorder is not None:
+            self._before = recorder.step
+            recorder.step = self._step
+
+    def __exit__(self, *_: Any) -> None:
+        recorder = recording.get()
+        if self._step is not None and recorder is not None:
+            recorder.step = self._before

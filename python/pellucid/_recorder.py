@@ -1,0 +1,289 @@
+"""The program while it is being written: its nodes, in the JSON form in which programs travel."""
+
+from __future__ import annotations
+
+import json
+import linecache
+import os
+import re
+import sys
+from contextvars import ContextVar
+from typing import Any
+
+from . import _core, _writer
+from ._errors import Fault, NotComputedError, ProgramError
+from ._writer import _LITERAL, Writer, core_of, number
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+#: Libraries through which a call may come here: their lines are not the author's.
+_THROUGH = ("torch", "numpy", "einops", "contextlib")
+#: Of each file that calls came from, whether it is an author's.
+_own: dict[str, bool] = {}
+_ASSIGNED = re.compile(r"\s*([A-Za-z_]\w*)\s*(?::[^=]+)?=(?!=)")
+
+#: The program that is being recorded here, in this thread or task.
+recording: ContextVar[Recorder | None] = ContextVar("pellucid_recording", default=None)
+_writer._recording = recording
+
+
+def source() -> dict[str, Any]:
+    """The author's own line: that of the first caller outside of this package."""
+    frame = sys._getframe(2)
+    while True:
+        file = frame.f_code.co_filename
+        own = _own.get(file)
+        if own is None:
+            name = frame.f_globals.get("__name__", "").partition(".")[0]
+            own = _own[file] = not file.startswith(_PACKAGE) and name not in _THROUGH
+        back = frame.f_back
+        if own or back is None:
+            return {"file": file, "line": frame.f_lineno}
+        frame = back
+
+
+class Scope:
+    """A body that is being written."""
+
+    __slots__ = ("kind", "node", "body", "parent", "trace", "hooks", "saves", "touched")
+
+    def __init__(self, kind: str, node: dict[str, Any] | None, body: list[Any], parent: Scope | None):
+        #: `session`, `trace`, `steps`, `sweep`, `loop`, `branch` or `edit`.
+        self.kind = kind
+        self.node = node
+        self.body = body
+        self.parent = parent
+        #: The trace that it is, or stands in.
+        self.trace: dict[str, Any] | None = node if kind == "trace" else parent.trace if parent else None
+        #: Values of hook points that were read in this body: what is changed in place is changed for all who read it.
+        self.hooks: dict[Any, Any] = {}
+        #: Saved tensors, with name and line: the nodes are written at the end, when in-place changes are done.
+        self.saves: list[tuple[Any, str | None, dict[str, Any]]] = []
+        #: Values of hook points, read outside of this body and changed in it: to be read anew after it.
+        self.touched: list[Any] = []
+
+
+class Recorder(Writer):
+    """One program: a session, or a lone trace."""
+
+    __slots__ = (
+        "model", "root", "scope", "counts", "names", "constants", "core_names", "lead", "seed", "state",
+        "saved", "prefix", "invoke", "step", "backward", "edits", "faults", "results", "models", "caches", "steps_of",
+        "parameters",
+    )
+
+    def __init__(self, model: Any, seed: int = 0, prefix: str = ""):
+        self.model = model
+        #: What the names of all nodes begin with: an edit's own, so that they stay unique where it is used.
+        self.prefix = prefix
+        self.root = self.scope = Scope("session", None, [], None)
+        self.counts: dict[str, int] = {}
+        self.names: set[str] = set()
+        self.constants: dict[str, _core.Tensor] = {}
+        self.core_names: dict[int, str] = {}
+        #: How many nodes at the beginning hold constants and edits.
+        self.lead = 0
+        self.seed = seed
+        #: `open` while it is written, then `done`, `failed` or `abandoned`.
+        self.state = "open"
+        self.saved: list[tuple[Any, str]] = []
+        #: The invoke that hook points are of; none: no invoke is open.
+        self.invoke: str | None = None
+        #: The step of a generation that hook points are of; none: the body's own.
+        self.step: int | None = None
+        #: The way back whose gradients `.grad` is.
+        self.backward: str | None = None
+        self.edits: dict[int, str] = {}
+        self.faults: list[Fault] = []
+        self.results: Any = None
+        #: Models beside the program's own, by name.
+        self.models: dict[str, Any] = {}
+        self.caches: list[tuple[Any, str]] = []
+        self.steps_of: dict[str, int] = {}
+        #: Names of parameters of sweeps and loops: as an index of modules they stand for their numbers.
+        self.parameters: set[str] = set()
+
+    # Nodes
+
+    def name(self, op: str) -> str:
+        number = self.counts.get(op, 0)
+        self.counts[op] = number + 1
+        name = f"{self.prefix}{op}_{number}"
+        return self.name(op) if name in self.names else name
+
+    def node(self, op: str, fields: dict[str, Any]) -> str:
+        """Writes a node at the end of the body that is being written, and gives its name."""
+        if self.state != "open":
+            self.closed()
+        number = self.counts.get(op, 0)
+        self.counts[op] = number + 1
+        name = f"{self.prefix}{op}_{number}"
+        if name in self.names:
+            return self.node(op, fields)
+        self.scope.body.append({"op": op, "name": name, **fields, "source": source()})
+        return name
+
+    def plain(self, op: str, fields: dict[str, Any]) -> None:
+        """Writes a node that has no value."""
+        if self.state != "open":
+            self.closed()
+        self.scope.body.append({"op": op, **fields, "source": source()})
+
+    def one(self, op: str, fields: dict[str, Any]) -> Any:
+        """Writes a node that has one value. The fields become the node: what else they are used for takes a copy."""
+        if self.state != "open":
+            self.closed()
+        number = self.counts.get(op, 0)
+        self.counts[op] = number + 1
+        name = f"{self.prefix}{op}_{number}"
+        if name in self.names:
+            return self.one(op, fields)
+        fields["op"] = op
+        fields["name"] = name
+        fields["source"] = source()
+        self.scope.body.append(fields)
+        return _writer._tensor._recorded(self, name)
+
+    def many(self, op: str, fields: dict[str, Any], count: int | None = None) -> list[Any]:
+        name = self.node(op, fields)
+        if count is None:
+            count = len(self.types(name))
+        make = _writer._tensor._recorded
+        return [make(self, name if k == 0 else f"{name}.{k}") for k in range(count)]
+
+    def closed(self) -> None:
+        raise NotComputedError(
+            "the trace is over, and nothing can be added to it\n  hint: results can be used as they are; to go on from "
+            "values inside the engine, write both traces in one `with model.session():`"
+        )
+
+    # Values
+
+    def tensor(self, value: Any) -> str:
+        if type(value) is _writer._tensor and value._core is None:
+            return value._reference(self)
+        return self.constant(core_of(value))
+
+    def constant(self, core: _core.Tensor) -> str:
+        """The name under which a tensor that is there already stands in the program: once, at its beginning."""
+        name = self.core_names.get(id(core))
+        if name is not None:
+            return name
+        shape = list(core.shape)
+        count = 1
+        for size in shape:
+            count *= size
+        if count <= _LITERAL:
+            name = self.name("literal")
+            from ._arrays import to_numpy
+
+            elements = [number(item) for item in to_numpy(core).reshape(-1).tolist()]
+            node = {"op": "literal", "name": name, "dtype": core.dtype, "shape": shape, "elements": elements}
+        else:
+            name = self.name("constant")
+            node = {"op": "constant", "name": name, "key": name}
+        # Held whatever its size, so that no other tensor takes its place in memory.
+        self.constants[name] = core
+        self.core_names[id(core)] = name
+        self.root.body.insert(self.lead, {**node, "source": source()})
+        self.lead += 1
+        return name
+
+    def literal(self, value: Any) -> str:
+        """A tensor without dimensions for a number, where programs take only tensors."""
+        return self.constant(core_of(_writer.as_tensor(value)))
+
+    # Bodies
+
+    def open(self, kind: str, node: dict[str, Any], body: list[Any] | None = None) -> Scope:
+        """Writes a node that owns a body, and begins to write that body."""
+        if self.state != "open":
+            self.closed()
+        owned: list[Any] = node["body"] if body is None else body
+        if body is None:
+            self.scope.body.append(node)
+        scope = Scope(kind, node, owned, self.scope)
+        self.scope = scope
+        return scope
+
+    def close(self, scope: Scope) -> None:
+        """Ends the body that is being written."""
+        self.flush(scope)
+        if scope.parent is not None:
+            self.scope = scope.parent
+        for tensor in scope.touched:
+            tensor._ref = ""
+            tensor._version += 1
+
+    def flush(self, scope: Scope) -> None:
+        for tensor, name, line in scope.saves:
+            chosen = self.save_name(name, line)
+            scope.body.append({"op": "save", "name": chosen, "value": tensor._reference(self), "source": line})
+            self.saved.append((tensor, chosen))
+        scope.saves = []
+
+    def inside(self, kind: str) -> bool:
+        scope: Scope | None = self.scope
+        while scope is not None:
+            if scope.kind == kind:
+                return True
+            scope = scope.parent
+        return False
+
+    def save_name(self, wanted: str | None, line: dict[str, Any]) -> str:
+        """The name of a result: the author's, else that of the variable it goes into."""
+        if wanted is not None:
+            if not re.fullmatch(r"\w+", wanted, re.ASCII):
+                raise ValueError(f"a name is made of letters, digits and `_`, not {wanted!r}")
+            if self.taken(wanted):
+                raise ValueError(f"two values are saved as `{wanted}`")
+            self.names.add(wanted)
+            return wanted
+        found = _ASSIGNED.match(linecache.getline(line["file"], line["line"]))
+        base = found.group(1) if found and found.group(1).isascii() else "saved"
+        name, count = base, 1
+        while self.taken(name):
+            name, count = f"{base}_{count}", count + 1
+        self.names.add(name)
+        return name
+
+    def taken(self, name: str) -> bool:
+        """Whether a node is called so already."""
+        op, _, number = name.rpartition("_")
+        return name in self.names or number.isdigit() and int(number) < self.counts.get(op, 0)
+
+    # The program
+
+    def program(self, extra: dict[str, Any] | None = None) -> _core.Program:
+        """The program as it is now. With `extra`, a node that is added where writing goes on."""
+        body = self.root.body
+        if extra is not None:
+            self.scope.body.append(extra)
+        try:
+            whole = {"pellucid": 1, "seed": self.seed, "body": body}
+            text = json.dumps(whole)
+        finally:
+            if extra is not None:
+                self.scope.body.pop()
+        return _core.Program(text, self.held())
+
+    def held(self) -> dict[str, _core.Tensor]:
+        return {name: core for name, core in self.constants.items() if "constant_" in name}
+
+    def types(self, reference: str) -> list[Any]:
+        """Number type and sizes of each value of a node: a size that is not known before the run is `None`."""
+        core = self.model._core_with(self.models)
+        name = reference.partition(".")[0]
+        return core.types_of(self.program(), name)
+
+    def type(self, reference: str) -> tuple[str, list[int | None]]:
+        """Number type and sizes of a value."""
+        _, _, output = reference.partition(".")
+        try:
+            return self.types(reference)[int(output or 0)]
+        except ProgramError as error:
+            # Values of loops, sweeps and conditions are no nodes of their own when these are written out: what reads them is.
+            probe = {"op": "detach", "name": "what_reads_it", "input": reference}
+            try:
+                return self.model._core_with(self.models).types_of(self.program(probe), "what_reads_it")[0]
+            except ProgramError:
+                raise error from None

@@ -1,0 +1,128 @@
+"""Running a program, and giving its results to the tensors that stand for them."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Iterator, Mapping
+
+from ._core import Results as CoreResults
+from ._errors import NotComputedError
+from ._recorder import Recorder
+from ._tensor import Tensor
+
+
+class Results(Mapping[str, Tensor]):
+    """What a run gave back: saved values by name."""
+
+    def __init__(self, core: CoreResults):
+        self._results = core
+        self._cores = core.tensors()
+        self._tensors: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._tensors:
+            if name not in self._cores:
+                known = ", ".join(f"`{known}`" for known in self._cores) or "nothing"
+                raise KeyError(f"nothing is saved as `{name}`; there is {known}")
+            self._tensors[name] = Tensor._computed(self._cores[name])
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cores)
+
+    def __len__(self) -> int:
+        return len(self._cores)
+
+    @property
+    def absent(self) -> list[str]:
+        """Names of saved values that are absent: a generation had stopped before their step, or their branch did not run."""
+        return self._results.absent()
+
+    @property
+    def logs(self) -> list[dict[str, Any]]:
+        """Logged values, in the order in which they arose."""
+        return [{**entry, "value": Tensor._computed(entry["value"])} for entry in self._results.logs()]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What made the results: model, revision, engine, instruction set, number type, seed. The same of all these gives the same
+        results, bit for bit."""
+        return json.loads(self._results.provenance())
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What the run did: passes, tokens, bytes, seconds."""
+        return json.loads(self._results.report())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the saved values as a safetensors file, with their provenance."""
+        with open(path, "wb") as file:
+            file.write(self._results.to_safetensors())
+
+    def __repr__(self) -> str:
+        lines = [f"  {name}: {core.dtype} {list(core.shape)}" for name, core in self._cores.items()]
+        return "Results(\n" + "\n".join(lines) + "\n)" if lines else "Results()"
+
+
+def show_log(entry: dict[str, Any]) -> None:
+    """How a logged value is printed."""
+    value = Tensor._computed(entry["value"])
+    place = "".join(f"[{number}]" for number in entry["coordinates"])
+    step = "" if entry["step"] is None else f" at step {entry['step']}"
+    label = entry["name"].rstrip("0123456789").rstrip("_")
+    print(f"{label}{place}{step}: {value!r}")
+
+
+def execute(recorder: Recorder, options: dict[str, Any]) -> None:
+    """Runs a program that has been written."""
+    recorder.state = "failed"
+    program = recorder.program()
+    options.setdefault("on_log", show_log)
+    core = recorder.model._core_with(recorder.models)
+    deliver(recorder, Results(core.run(program, **options)))
+
+
+def deliver(recorder: Recorder, results: Results) -> None:
+    """Gives results to the tensors that stand for them."""
+    recorder.results = results
+    recorder.state = "done"
+    absent = set(results.absent)
+    numbered: dict[str, dict[int, str]] = {}
+    for name in [*results._cores, *absent]:
+        base, _, step = name.rpartition("/")
+        if base and step.isdigit():
+            numbered.setdefault(base, {})[int(step)] = name
+    for tensor, name in recorder.saved:
+        if name in results._cores:
+            tensor._become(results._cores[name])
+        elif name in numbered:
+            tensor._steps = [_one(results, numbered[name][step], absent) for step in sorted(numbered[name])]
+            tensor._become(None)
+        elif name in absent:
+            tensor._become(None, _absent(name))
+        else:
+            tensor._become(None, _absent(name))
+    for cache, name in recorder.caches:
+        cache._deliver(name, results)
+    recorder.saved = []
+    recorder.caches = []
+
+
+def _one(results: Results, name: str, absent: set[str]) -> Tensor:
+    if name not in absent:
+        return results[name]
+    tensor = Tensor.__new__(Tensor)
+    tensor._begin(None)
+    tensor._note = _absent(name)
+    return tensor
+
+
+def _absent(name: str) -> str:
+    return (
+        f"`{name}` is absent: the generation had stopped before its step, or the branch that it stands in did not run\n  hint: "
+        "`tracer.results.absent` lists such values"
+    )
+
+
+__all__ = ["NotComputedError", "Results", "execute"]

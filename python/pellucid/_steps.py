@@ -1,0 +1,79 @@
+"""Steps of a generation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Iterator
+
+from ._recorder import Recorder, Scope, source
+
+if TYPE_CHECKING:
+    from ._module import Module
+    from ._trace import Trace
+
+
+class Steps:
+    """`tracer.iter`: steps by an index."""
+
+    def __init__(self, trace: Trace):
+        self._trace = trace
+
+    def __getitem__(self, index: Any) -> StepsOf:
+        return StepsOf(self._trace, index)
+
+
+class StepsOf:
+    """Some steps of a generation: in a `for` loop one by one, in a `with` block all in one body."""
+
+    def __init__(self, trace: Trace, index: Any):
+        self._trace, self._index = trace, index
+        self._scope: Scope | None = None
+        self._before: int | None = None
+
+    def _chosen(self) -> range:
+        total = 1 if self._trace._generate is None else self._trace._node["generate"]["max_new_tokens"]
+        if isinstance(self._index, slice):
+            return range(*self._index.indices(total))
+        step = self._index + total if self._index < 0 else self._index
+        return range(step, step + 1)
+
+    def __iter__(self) -> Iterator[int]:
+        recorder = self._trace._recorder
+        before = recorder.step
+        try:
+            for step in self._chosen():
+                recorder.step = step
+                yield step
+        finally:
+            recorder.step = before
+
+    def __enter__(self) -> Any:
+        recorder = self._trace._recorder
+        self._before = recorder.step
+        chosen = self._chosen()
+        if not isinstance(self._index, slice):
+            recorder.step = chosen[0]
+            return chosen[0]
+        recorder.step = None
+        node: dict[str, Any] = {"op": "steps", "name": recorder.name("steps")}
+        if chosen.start:
+            node["from"] = chosen.start
+        if self._index.stop is not None:
+            node["to"] = max(chosen.stop, chosen.start)
+        if chosen.step != 1:
+            node["every"] = chosen.step
+        node.update(body=[], source=source())
+        self._scope = recorder.open("steps", node)
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        recorder = self._trace._recorder
+        if self._scope is not None and kind is None:
+            recorder.close(self._scope)
+        recorder.step = self._before
+
+
+def module_steps(recorder: Recorder, module: Module) -> int:
+    """The next step of a module: `module.next()`."""
+    step = recorder.steps_of.get(module._path, 0) + 1
+    recorder.steps_of[module._path] = step
+    return step

@@ -1,0 +1,193 @@
+"""Views of tensors, which can be written through; and other number types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import _dtype, _operations, _writer
+from ._composed import Composed
+from ._errors import NotComputedError
+from ._writer import Size
+
+if TYPE_CHECKING:
+    from ._tensor import Tensor
+
+
+class Views(Composed):
+    """The methods of tensors that give the same elements in another form."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        _core: Any
+
+        @property
+        def shape(self) -> Any: ...
+        @property
+        def ndim(self) -> int: ...
+        def _viewed(self, new: Tensor, op: str, fields: dict[str, Any]) -> Tensor: ...
+        def _open(self) -> Any: ...
+        def _alias(self) -> Tensor: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+
+    # Views
+
+    def reshape(self, *shape: Any) -> Tensor:
+        return self._viewed(_operations.reshape(self, _sizes(shape)), "reshape", self._shape_fields(shape))
+
+    def _shape_fields(self, shape: Any) -> dict[str, Any]:
+        if self._core is not None:
+            return {"shape": list(_sizes(shape))}
+        return {"shape": self._open().sizes(_sizes(shape))}
+
+    def view(self, *shape: Any) -> Tensor:
+        if len(shape) == 1 and not isinstance(shape[0], (int, list, tuple)):
+            raise NotComputedError("`view` with a number type is not there; use `to`")
+        return self.reshape(*shape)
+
+    def view_as(self, other: Tensor) -> Tensor:
+        return self.reshape(other.shape)
+
+    reshape_as = view_as
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        new = _operations.flatten(self, start_dim, end_dim)
+        return self._viewed(new, "flatten", {"start_dim": start_dim, "end_dim": end_dim})
+
+    def unflatten(self, dim: int, sizes: Any) -> Tensor:
+        new = _operations.unflatten(self, dim, sizes)
+        return self._viewed(new, "unflatten", {"dim": dim, "sizes": list(sizes)})
+
+    def transpose(self, dim0: int, dim1: int) -> Tensor:
+        return self._viewed(_operations.transpose(self, dim0, dim1), "transpose", {"dim0": dim0, "dim1": dim1})
+
+    swapaxes = swapdims = transpose
+
+    def t(self) -> Tensor:
+        return self if self.ndim < 2 else self.transpose(0, 1)  # type: ignore[return-value]
+
+    @property
+    def T(self) -> Tensor:
+        return self.permute(*reversed(range(self.ndim)))
+
+    @property
+    def mT(self) -> Tensor:
+        return self.transpose(-2, -1)
+
+    def permute(self, *dims: Any) -> Tensor:
+        order = list(_sizes(dims))
+        return self._viewed(_operations.permute(self, order), "permute", {"dims": order})
+
+    def movedim(self, source: Any, destination: Any) -> Tensor:
+        new = _operations.movedim(self, source, destination)
+        return self._viewed(new, "movedim", {"source_": source, "destination": destination})
+
+    moveaxis = movedim
+
+    def squeeze(self, dim: Any = None) -> Tensor:
+        fields = {} if dim is None else {"dim": _writer.integers(dim)}
+        return self._viewed(_operations.squeeze(self, dim), "squeeze", fields)
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        return self._viewed(_operations.unsqueeze(self, dim), "unsqueeze", {"dim": dim})
+
+    def expand(self, *size: Any) -> Tensor:
+        return self._viewed(_operations.expand(self, _sizes(size)), "expand", {})
+
+    def expand_as(self, other: Tensor) -> Tensor:
+        return self.expand(*other.shape)
+
+    def select(self, dim: int, index: int) -> Tensor:
+        return self[_along(dim, index)]
+
+    def narrow(self, dim: int, start: int, length: int) -> Tensor:
+        return self[_along(dim, slice(start, start + length))]
+
+    def split(self, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:
+        total = self.shape[dim]
+        if isinstance(total, Size):
+            return tuple(_operations.split(self, split_size, dim))
+        if isinstance(split_size, int):
+            sizes = [min(split_size, total - k) for k in range(0, total, split_size)]
+        else:
+            sizes = list(split_size)
+        ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
+        return tuple(self[_along(dim, slice(end - size, end))] for end, size in zip(ends, sizes))
+
+    def chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+        total = self.shape[dim]
+        if isinstance(total, Size):
+            return tuple(_operations.chunk(self, chunks, dim))
+        return self.split(-(-total // chunks), dim)
+
+    def unbind(self, dim: int = 0) -> tuple[Tensor, ...]:
+        return tuple(self.select(dim, k) for k in range(int(self.shape[dim])))
+
+    def repeat(self, *repeats: Any) -> Tensor:
+        return _operations.repeat(self, list(_sizes(repeats)))
+
+    def diagonal(self, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+        return self._viewed(_operations.diagonal(self, offset, dim1, dim2), "diagonal", {})
+
+    # The same numbers
+
+    def clone(self) -> Tensor:
+        """The value as it is now: later changes in place do not reach it."""
+        return self._alias()
+
+    def contiguous(self) -> Tensor:
+        return self  # type: ignore[return-value]
+
+    def cpu(self) -> Tensor:
+        return self  # type: ignore[return-value]
+
+    def cuda(self, device: Any = None) -> Tensor:
+        return self  # type: ignore[return-value]
+
+    def to(self, *arguments: Any, dtype: Any = None, **others: Any) -> Tensor:
+        """Another number type. Devices are the engine's affair, and are passed over."""
+        for argument in arguments:
+            if type(argument) is _writer._tensor:
+                dtype = argument.dtype
+            elif not (isinstance(argument, str) and argument.partition(":")[0] in ("cpu", "cuda", "mps")):
+                try:
+                    dtype = _dtype.dtype(argument)
+                except TypeError:
+                    if type(argument).__name__ != "device":
+                        raise
+        return self if dtype is None else _operations.to(self, dtype)  # type: ignore[return-value]
+
+    def type_as(self, other: Tensor) -> Tensor:
+        return self.to(other.dtype)
+
+    def float(self) -> Tensor:
+        return _operations.to(self, _dtype.float32)
+
+    def double(self) -> Tensor:
+        return _operations.to(self, _dtype.float64)
+
+    def half(self) -> Tensor:
+        return _operations.to(self, _dtype.float16)
+
+    def bfloat16(self) -> Tensor:
+        return _operations.to(self, _dtype.bfloat16)
+
+    def long(self) -> Tensor:
+        return _operations.to(self, _dtype.int64)
+
+    def int(self) -> Tensor:
+        return _operations.to(self, _dtype.int32)
+
+    def bool(self) -> Tensor:
+        return _operations.to(self, _dtype.bool_)
+
+
+def _sizes(sizes: Any) -> Any:
+    return sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (list, tuple)) else sizes
+
+
+def _along(dim: int, item: Any) -> Any:
+    """An index of one dimension."""
+    if dim >= 0:
+        return (*[slice(None)] * dim, item)
+    return (..., item, *[slice(None)] * (-dim - 1))

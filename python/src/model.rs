@@ -1,0 +1,156 @@
+//! Models as Python holds them.
+
+use std::sync::Arc;
+
+use pellucid::{ModelOptions, Precision, RunOptions};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::error;
+use crate::program::{CheckedProgram, Described, Program, described, written};
+use crate::run::{self, Cancellation, Results};
+
+/// A model in this process. It can be shared between threads.
+#[pyclass(frozen, module = "pellucid._core")]
+#[derive(Clone, Debug)]
+pub(crate) struct Model(pub(crate) pellucid::Model);
+
+#[pymethods]
+impl Model {
+    /// Opens a model: `bundled`, a folder, a GGUF file, or a hub id. `progress` is called with what is being done, bytes
+    /// done, and bytes in all where known.
+    #[staticmethod]
+    #[pyo3(signature = (source, revision = None, precision = "f32", progress = None))]
+    fn open(
+        py: Python<'_>,
+        source: &str,
+        revision: Option<String>,
+        precision: &str,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Model> {
+        let precision = match precision {
+            "f32" | "float32" => Precision::F32,
+            "bf16" | "bfloat16" => Precision::Bf16,
+            other => {
+                let message = format!("weights are held as `f32` or `bf16`, not as `{other}`");
+                return Err(PyValueError::new_err(message));
+            }
+        };
+        let progress = progress.map(|listener| -> pellucid::ProgressListener {
+            Arc::new(move |progress| {
+                Python::attach(|py| {
+                    // Who only watches cannot stop it.
+                    let _ = listener.call1(py, (progress.what, progress.done, progress.total));
+                });
+            })
+        });
+        let options = ModelOptions { precision, revision, progress };
+        let opened = py.detach(|| match source {
+            "bundled" => pellucid::Model::bundled_with(&options),
+            source => pellucid::Model::open_with(source, &options),
+        });
+        opened.map(Model).map_err(|error| error::raised(py, error))
+    }
+
+    /// The model with another beside it, by a name.
+    fn with_model(&self, name: &str, model: &Model) -> Model {
+        Model(self.0.with_model(name, &model.0))
+    }
+
+    /// What it publishes of itself, as JSON.
+    fn spec(&self, py: Python<'_>) -> PyResult<String> {
+        written(py, self.0.spec())
+    }
+
+    /// Token ids of a text.
+    fn encode(&self, py: Python<'_>, text: &str, special_tokens: bool) -> PyResult<Vec<u32>> {
+        let tokenizer = self.0.tokenizer().map_err(|error| error::raised(py, error))?;
+        tokenizer.encode(text, special_tokens).map_err(|error| error::raised(py, error.into()))
+    }
+
+    /// The text of token ids.
+    fn decode(&self, py: Python<'_>, tokens: Vec<u32>, skip_special: bool) -> PyResult<String> {
+        let tokenizer = self.0.tokenizer().map_err(|error| error::raised(py, error))?;
+        tokenizer.decode(&tokens, skip_special).map_err(|error| error::raised(py, error.into()))
+    }
+
+    /// The one token that a text is.
+    fn token(&self, py: Python<'_>, text: &str) -> PyResult<u32> {
+        self.0.token(text).map_err(|error| error::raised(py, error))
+    }
+
+    /// Token ids of a user's turn in the model's chat template.
+    fn encode_chat(&self, py: Python<'_>, text: &str) -> PyResult<Vec<u32>> {
+        self.0.encode_chat(text).map_err(|error| error::raised(py, error))
+    }
+
+    /// The tokens that begin and end a text, and how many there are; none: it came without a tokenizer.
+    fn tokenizer(&self) -> Option<(Option<u32>, Option<u32>, usize)> {
+        let tokenizer = self.0.tokenizer().ok()?;
+        Some((tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.vocab_size()))
+    }
+
+    /// Checks a program: all that can be known before it runs.
+    fn check(&self, py: Python<'_>, program: &Program) -> PyResult<CheckedProgram> {
+        let checked = py.detach(|| self.0.check(program.0.clone()));
+        checked.map(CheckedProgram).map_err(|error| error::raised(py, error))
+    }
+
+    /// Checks a program and says what it would compute where, and at what price.
+    fn explain(&self, py: Python<'_>, program: &Program) -> PyResult<String> {
+        let explained = py.detach(|| self.0.explain(&self.0.check(program.0.clone())?));
+        explained.map(|plan| plan.to_string()).map_err(|error| error::raised(py, error))
+    }
+
+    /// The plan as JSON.
+    fn plan(&self, py: Python<'_>, program: &Program) -> PyResult<String> {
+        let explained = py.detach(|| self.0.explain(&self.0.check(program.0.clone())?));
+        written(py, &explained.map_err(|error| error::raised(py, error))?)
+    }
+
+    /// Checks a program and runs it, here or at the model's service. While it runs, other threads of Python go on, and Ctrl-C
+    /// cancels.
+    #[pyo3(signature = (program, memory_bytes = None, seconds = None, on_log = None, on_token = None, on_progress = None, naive = false, cancellation = None))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn run(
+        &self,
+        py: Python<'_>,
+        program: &Program,
+        memory_bytes: Option<u64>,
+        seconds: Option<f64>,
+        on_log: Option<Py<PyAny>>,
+        on_token: Option<Py<PyAny>>,
+        on_progress: Option<Py<PyAny>>,
+        naive: bool,
+        cancellation: Option<Py<Cancellation>>,
+    ) -> PyResult<Results> {
+        let listeners = run::Listeners { log: on_log, token: on_token, progress: on_progress };
+        let cancel = cancellation.map(|cancellation| cancellation.get().0.clone()).unwrap_or_default();
+        let (program, model) = (program.0.clone(), self.0.clone());
+        let work = move |options: &RunOptions| {
+            if naive {
+                model.run_naive(&model.check(program)?)
+            } else {
+                model.run(&model.check(program)?, options)
+            }
+        };
+        run::run(py, work, memory_bytes, seconds, &listeners, &cancel)
+    }
+
+    /// The types of a node's values, of a program that may be written only in part.
+    fn types_of(&self, py: Python<'_>, program: &Program, node: &str) -> PyResult<Vec<Described>> {
+        let types = py.detach(|| self.0.types_of(program.0.clone(), node));
+        let types = types.map_err(|error| error::raised(py, error))?;
+        Ok(types.iter().map(described).collect())
+    }
+}
+
+/// What a model publishes of itself, as JSON, without its weights.
+#[pyfunction]
+pub(crate) fn specification(py: Python<'_>, source: &str) -> PyResult<String> {
+    let spec = py.detach(|| match source {
+        "bundled" => pellucid::spec::bundled(),
+        source => pellucid::spec::of(source),
+    });
+    written(py, &spec.map_err(|error| error::raised(py, error))?)
+}

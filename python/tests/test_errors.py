@@ -1,0 +1,187 @@
+"""Errors: at the author's own line, with what to do, all at once."""
+
+import inspect
+import warnings
+
+import numpy as np
+import pellucid as pl
+import pytest
+from conftest import PROMPT
+
+
+def line():
+    return inspect.currentframe().f_back.f_lineno
+
+
+def test_all_faults_at_once_each_with_its_line(model):
+    with pytest.raises(pl.ProgramError) as caught:
+        with model.trace(PROMPT) as tracer:
+            first = line() + 1
+            tracer.get("layers.1.attention.patern").save()
+            model.layers[0].output.reshape(3, 7).save()
+            model.layers[1].output = model.layers[3].output
+            model.logits.save()
+    faults = caught.value.faults
+    assert len(faults) >= 2
+    by_line = {fault.line: fault for fault in faults}
+    assert by_line[first].file == __file__ and "patern" in by_line[first].text
+    assert by_line[first].hint == "did you mean `layers.1.attention.pattern`?"
+    assert first + 1 in by_line and "reshape(3, 7)" in str(caught.value)
+
+
+def test_what_is_computed_later_cannot_be_set_earlier(model):
+    with pytest.raises(pl.ProgramError, match="computed later") as caught:
+        with model.trace(PROMPT):
+            at = line() + 1
+            model.layers[1].output = model.layers[3].output
+            model.logits.save()
+    assert caught.value.faults[0].line == at
+
+
+def test_a_write_that_nobody_sees(model):
+    with pytest.raises(pl.ProgramError):
+        with model.trace(PROMPT):
+            h = model.layers[1].output.clone().save()
+            model.layers[3].output[:] = 0
+
+
+def test_python_s_if_and_for_say_what_to_use(model):
+    for use in (bool, iter, float, int, lambda x: [0, 1][x], lambda x: x and 1):
+        with pytest.raises(pl.ControlFlowError, match="where"):
+            with model.trace(PROMPT):
+                use(model.logits[0, 0, 0] > 0)
+
+
+def test_used_before_it_is_there(model):
+    with model.trace(PROMPT):
+        h = model.layers[0].output
+        with pytest.raises(pl.NotComputedError, match="has not run yet"):
+            h.numpy()
+        with pytest.raises(pl.NotComputedError, match="after the `with` block"):
+            print(h.tolist())
+        assert "computed when" in repr(h)
+        h.save()
+
+
+def test_never_saved(model):
+    with model.trace(PROMPT):
+        h = model.layers[0].output
+        model.logits.save()
+    for use in (lambda: h.numpy(), lambda: h + 1, lambda: h[0], lambda: h.shape, lambda: float(h)):
+        with pytest.raises(pl.NotComputedError, match=r"add `.save\(\)`"):
+            use()
+    assert "was not saved" in repr(h)
+
+
+def test_of_a_trace_that_failed(model):
+    with pytest.raises(ZeroDivisionError):
+        with model.trace(PROMPT):
+            h = model.layers[0].output.save()
+            1 / 0
+    with pytest.raises(pl.NotComputedError, match="left by an exception"):
+        h.numpy()
+    with model.trace(PROMPT):  # and the next one is not touched by it
+        fine = model.logits.save()
+    assert fine.shape[-1] == 2048
+
+
+def test_outside_of_traces(model):
+    with pytest.raises(pl.NotComputedError, match="outside of a trace"):
+        model.layers[0].output
+    with pytest.raises(pl.NotComputedError, match="outside of a trace"):
+        model.layers[0].output = 0
+    with model.trace() as tracer:
+        with pytest.raises(pl.NotComputedError, match="no invoke is open"):
+            model.layers[0].output
+        with tracer.invoke(PROMPT):
+            model.logits.save()
+
+
+def test_a_trace_in_a_trace(model):
+    with pytest.raises(pl.NotComputedError, match="tracer.invoke"):
+        with model.trace(PROMPT):
+            with model.trace(PROMPT):
+                pass
+
+
+def test_a_failure_of_values_names_its_line(model):
+    with pytest.raises(pl.RunError) as caught:
+        with model.trace(PROMPT):
+            index = model.logits[0, -1].argmax()
+            at = line() + 1
+            model.layers[0].output[:, index].save()
+    assert caught.value.fault.line == at and caught.value.kind == "node"
+
+
+def test_bounds(model):
+    with pytest.raises(pl.RunError) as caught:
+        with model.trace(PROMPT, memory_bytes=10):
+            model.logits.save()
+    assert caught.value.kind == "memory"
+
+
+def test_output_0_of_what_was_a_tuple_warns_and_compat_takes_it_as_the_tensor(model):
+    with pytest.warns(UserWarning, match="prompt 0") as warned:
+        with model.trace([PROMPT, "The capital of France is"]):
+            first = model.layers[1].output[0].save()
+    assert warned[0].filename == __file__ and first.ndim == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pl.compat("nnsight<0.6"):
+            with model.trace([PROMPT, "The capital of France is"]):
+                whole = model.layers[1].output[0].save()
+                model.layers[2].output[0][:] = 0
+                model.layers[3].attention.output = (model.layers[3].attention.output[0] * 0,)
+                logits = model.logits.save()
+        assert whole.shape == (2, 10, 128) and logits.shape[0] == 2
+        with model.trace(PROMPT):  # of a module that never gave one, `[0]` is an index like any
+            row = model.transformer.h[1].mlp.output[0].save()
+        assert row.shape == (10, 128)
+
+
+def test_a_boolean_mask_when_reading(model):
+    with pytest.raises(pl.ProgramError, match="where"):
+        with model.trace(PROMPT):
+            h = model.layers[0].output
+            h[h > 0].save()
+
+
+def test_a_function_that_is_no_operation(model):
+    with pytest.raises(pl.NotComputedError, match="closed set"):
+        with model.trace(PROMPT):
+            np.fft.fft(model.logits)
+
+
+def test_models_that_are_not_there():
+    with pytest.raises(pl.ModelError):
+        pl.Model("/no/such/folder")
+
+
+def test_operations_on_results_say_what_is_wrong():
+    with pytest.raises(pl.OperationError):
+        pl.zeros(2, 3) @ pl.zeros(2, 3)
+
+
+def test_slips_in_options_are_told(model):
+    with pytest.raises(TypeError, match="sead"):
+        model.trace(PROMPT, sead=1)
+    with pytest.raises(TypeError, match="max_tokens"):
+        model.generate(PROMPT, max_tokens=3)
+
+
+def test_the_model_s_output_has_logits(model):
+    with model.trace(PROMPT):
+        a = model.output.logits[:, -1].save()
+        b = model.logits[:, -1].save()
+    assert np.array_equal(a, b)
+    with pytest.raises(AttributeError, match="model.logits"):
+        a.logits
+
+
+def test_what_is_changed_in_a_branch_stays_there(model):
+    with pytest.raises(pl.NotComputedError, match="choose"):
+        with model.trace(PROMPT) as tracer:
+            x = model.logits[0, -1].amax()
+            total = pl.zeros(())
+            with tracer.cond(x > 0):
+                total += 1

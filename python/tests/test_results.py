@@ -1,0 +1,144 @@
+"""Results: as arrays, by DLPack, in arithmetic; programs and results in files."""
+
+import copy
+import pickle
+
+import numpy as np
+import pellucid as pl
+import pytest
+from conftest import PROMPT
+
+
+def test_a_result_is_an_array(model):
+    with model.trace(PROMPT):
+        h = model.layers[0].output.save()
+    array = h.numpy()
+    assert array.shape == (1, 10, 128) and array.dtype == np.float32
+    assert np.array_equal(np.asarray(h), array) and np.array_equal(np.from_dlpack(h), array)
+    assert np.allclose((h * 2 + 1).numpy(), array * 2 + 1)
+    assert np.allclose(h[0, 2:4].softmax(-1).numpy().sum(-1), 1)
+    assert np.allclose(np.mean(h), array.mean()) and isinstance(np.exp(h), np.ndarray)
+    assert h[0, 0, 0].item() == pytest.approx(float(array[0, 0, 0])) and float(h.max()) == array.max()
+    assert [row.shape for row in h[0]] == [(128,)] * 10
+    array[:] = 0  # its own elements
+    assert np.any(h.numpy() != 0)
+
+
+def test_number_types():
+    for kind in (pl.float64, pl.float32, pl.float16, pl.int64, pl.int32, pl.uint8, pl.bool_):
+        x = pl.tensor([[0, 1], [1, 0]], dtype=kind)
+        assert x.dtype == kind and x.dtype == kind.name and x.numpy().dtype.name == kind.name
+        assert np.array_equal(np.from_dlpack(x), x.numpy())
+    x = pl.tensor([1.0, 2.5, -3.25], dtype=pl.bfloat16)
+    assert x.dtype == "bfloat16" and x.numpy().tolist() == [1.0, 2.5, -3.25]
+    assert (x + x).dtype == pl.bfloat16
+    assert pl.tensor([1, 2]).dtype == pl.int64 and pl.tensor([1.0]).dtype == pl.float32 and pl.tensor(True).dtype == pl.bool_
+
+
+def test_in_place_on_results():
+    x = pl.zeros(3, 4)
+    x[1] += 2
+    x[:, 0] = 7
+    row = x[2]
+    row.add_(1)
+    assert x.tolist() == [[7, 0, 0, 0], [7, 2, 2, 2], [8, 1, 1, 1]]
+
+
+def test_a_result_goes_into_later_traces(model):
+    with model.trace(PROMPT):
+        h = model.layers[1].output[:, -1].save()
+    with model.trace("The capital of Japan is"):
+        model.layers[1].output[:, -1] = h
+        logits = model.logits[0, -1].save()
+    with model.trace(PROMPT):
+        expected = model.logits[0, -1].save()
+    # The last token's stream decides what comes next, but for what it attends to in later blocks.
+    assert model.tokenizer.decode(logits.argmax()) == model.tokenizer.decode(expected.argmax())
+
+
+def test_it_is_copied_and_pickled():
+    x = pl.tensor([[1.5, 2.0]], dtype="bfloat16")
+    for other in (pickle.loads(pickle.dumps(x)), copy.deepcopy(x), x.clone()):
+        assert other.dtype == x.dtype and other.tolist() == x.tolist()
+
+
+def test_repr_is_readable(model):
+    x = pl.tensor([[1.0, 2.0]])
+    assert repr(x) == "tensor([[1., 2.]])" and f"{x[0, 1]:.2f}" == "2.00"
+    assert "bfloat16" in repr(x.bfloat16())
+    with model.trace(PROMPT):
+        h = model.layers[0].output.save()
+    assert "shape=[1, 10, 128]" in repr(h) and "GPT2" in repr(model)
+
+
+def test_programs_and_results_in_files(model, tmp_path):
+    big = pl.randn(128)
+    with model.trace(PROMPT, seed=7) as tracer:
+        model.layers[1].output += big * 0.1
+        model.layers[2].output += pl.randn(128) * 0.1
+        logits = model.logits[:, -1].save()
+    tracer.program.save(tmp_path / "program.safetensors")
+    tracer.results.save(tmp_path / "results.safetensors")
+    again = pl.Program.load(tmp_path / "program.safetensors").run(model)
+    assert again["logits"]._core.is_same(logits._core)
+    assert again.provenance["seed"] == 7
+    with model.trace(PROMPT) as tracer:
+        model.logits[0, -1].save("last")
+    tracer.program.save(tmp_path / "program.json")
+    assert (tmp_path / "program.json").read_text().startswith("{\n")
+    assert list(pl.Program.load(tmp_path / "program.json").run(model)) == ["last"]
+
+
+def test_names_of_results_are_the_variables(model):
+    with model.trace(PROMPT) as tracer:
+        hidden = model.layers[0].output.save()
+        listed = [model.layers[k].output.save() for k in (1, 2)]
+        add_0 = (hidden + 1).save()
+        model.logits.save(name="out")
+    assert {"hidden", "out"} <= set(tracer.results) and len(tracer.results) == 5
+    assert listed[1].shape == hidden.shape == add_0.shape
+
+
+def test_explain_and_scan(model):
+    with model.trace(PROMPT, run=False) as tracer:
+        model.layers[0].output.save()
+    assert "layers" in pl.explain(tracer) or "transformer.h" in pl.explain(tracer)
+    rows = pl.scan(tracer)
+    assert rows[0]["shape"] == [1, 10, 128] and rows[0]["file"] == __file__
+    assert tracer.program.price()["flops"] > 0
+
+
+def test_steering_vectors_in_files(model, tmp_path):
+    with model.trace(["I love this", "I hate this"]):
+        h = model.layers[2].output[:, -1].save()
+    vector = h[0] - h[1]
+    steering = pl.Steering("layers.2.output", vector, scale=2.0, positions=slice(-1, None))
+    steering.save(tmp_path / "v.safetensors")
+    read = pl.Steering.load(tmp_path / "v.safetensors")
+    assert read.vector.tolist() == steering.vector.tolist() and read.scale == 2.0 and read.positions == slice(-1, None)
+    with model.generate(PROMPT, max_new_tokens=3) as tracer:
+        read.apply(tracer)
+        steered = tracer.result.save()
+    assert steered.shape == (1, 13)
+    (tmp_path / "no.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(pl.PellucidError, match="not a steering vector"):
+        pl.Steering.load(tmp_path / "no.safetensors")
+
+
+def test_casts_and_moves():
+    x = pl.tensor([1.5, -2.5])
+    assert x.to(pl.int64).tolist() == [1, -2] and x.to("float64").dtype == pl.float64 and x.to(x.long()).dtype == pl.int64
+    assert x.to("cuda", dtype="float16").dtype == pl.float16 and x.cpu() is x and x.type_as(x.int()).dtype == pl.int32
+    with pytest.raises(TypeError, match="number type"):
+        x.to("nonsense")
+
+
+def test_bf16_says_in_dlpack_that_it_is_bf16():
+    import ctypes
+
+    capsule = pl.tensor([1.0, 2.0, 3.0], dtype="bfloat16").__dlpack__()
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    # data, device type and number, dimensions, then code, bits and lanes of the number type
+    kind = ctypes.string_at(pointer(capsule, b"dltensor") + 20, 4)
+    assert kind == bytes([4, 16, 1, 0])
