@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use pellucid_models::inner;
 
+use crate::python_operations;
 use crate::shell::{Outcome, root};
 
 /// What to do.
@@ -41,6 +42,7 @@ fn files() -> Outcome<Vec<(&'static str, String)>> {
         ("docs/program.schema.json", schema),
         ("docs/operations.md", pellucid_graph::operation::reference_markdown()),
         ("docs/hook-points.md", hook_points()?),
+        ("python/pellucid/_operations.py", python_operations::text()?),
     ])
 }
 

@@ -1,12 +1,16 @@
 //! What developers run. `cargo xtask help` lists it.
 
 mod bench;
+mod crash;
 mod experiments;
 mod faults;
 mod fuzz;
 mod generate;
 mod golden;
+mod load;
+mod package;
 mod python;
+mod python_operations;
 mod records;
 mod shell;
 mod smollm2;
@@ -38,6 +42,12 @@ enum Command {
     Generate(generate::Arguments),
     /// Measure Pellucid beside its peers, and write docs/benchmarks.md.
     Bench(bench::Arguments),
+    /// Kill the service at random moments under load, and see that nothing is lost or done twice.
+    Crash(crash::Arguments),
+    /// Measure the service under many people, packed and one at a time.
+    Load(load::Arguments),
+    /// The Python package: build it in place, test it, hold it to torch and to nnsight, make its notebooks.
+    Python(package::Arguments),
     /// Fuzz the program decoder and checker.
     Fuzz(fuzz::Arguments),
 }
@@ -51,6 +61,9 @@ fn main() -> std::process::ExitCode {
         Command::Smollm2 => smollm2::run(),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Crash(arguments) => crash::run(&arguments),
+        Command::Load(arguments) => load::run(&arguments),
+        Command::Python(arguments) => package::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
     };
     match outcome {

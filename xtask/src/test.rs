@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::records::Record;
 use crate::shell::{Outcome, cargo, root, run as command};
-use crate::{generate, python};
+use crate::{generate, package, python};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -99,6 +99,10 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         Ok(())
     })?;
     if !arguments.offline {
+        parts.part("the Python package", || {
+            package::build(false)?;
+            package::test()
+        })?;
         parts.part("random numbers made again with numpy", || {
             let numpy = python::environment("numpy", "golden/requirements-numpy.txt")?;
             command(Command::new(numpy).args(["golden/philox.py", "--check"]).current_dir(root()))

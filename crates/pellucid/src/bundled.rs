@@ -21,8 +21,11 @@ static FILES: [(&str, &[u8]); 6] = files![
     "tokenizer_config.json"
 ];
 
-/// The folder with the model's files; those that are missing or differ are written.
-pub(crate) fn unpack() -> Result<PathBuf> {
+/// The folder with the bundled model's files, in the user's cache folder; those that are missing or differ are written.
+///
+/// # Errors
+/// [`Error::File`] where the cache folder cannot be written.
+pub fn unpack() -> Result<PathBuf> {
     let folder = cache().join("pellucid").join(env!("CARGO_PKG_VERSION")).join("tiny-gpt2");
     fs::create_dir_all(&folder).map_err(|error| failure(&folder, error))?;
     for (name, bytes) in FILES {

@@ -70,6 +70,19 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// The service that holds the model cannot be reached, or refuses, or failed.
+    #[error(transparent)]
+    Remote(Box<pellucid_client::Error>),
+    /// Something that needs the model itself, which a service holds.
+    #[error("{what} not in this process: `{model}` is at a service\n  hint: {hint}")]
+    NotHere {
+        /// The model.
+        model: String,
+        /// What is not here.
+        what: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
     /// A file cannot be read or written.
     #[error("{}: {error}", path.display())]
     File {

@@ -53,3 +53,7 @@ pub struct ComingFromTransformerLens;
 /// The guide, whose programs are compiled.
 #[doc = include_str!("../../../docs/adapters.md")]
 pub struct AdaptersGuide;
+
+/// Experiments at a service: what stands there in Rust is compiled.
+#[doc = include_str!("../../../docs/remote.md")]
+pub struct RemoteGuide;

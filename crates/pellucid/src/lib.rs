@@ -25,7 +25,7 @@
 //!
 //! | type | is |
 //! | --- | --- |
-//! | [`Model`] | a model in this process: a folder, a GGUF file, a hub id, or the bundled one |
+//! | [`Model`] | a model in this process (a folder, a GGUF file, a hub id, or the bundled one), or at a service: [`Model::remote`] |
 //! | [`Trace`] | one or more inputs, and one graph over them; with [`Trace::generate`] a generation |
 //! | [`Invoke`], [`Module`] | one input of a trace; its hook points by path, read and set |
 //! | [`Value`] | what will have been computed: operators and methods with PyTorch's names and semantics |
@@ -35,6 +35,7 @@
 //! | [`Axis`], [`Cell`] | sweeps and loops: one body for a whole grid, or again and again |
 //! | [`Pattern`] | many hook points at once |
 //! | [`Lora`], [`SparseAutoencoder`], [`Steering`] | what is laid over a model: adapters, dictionaries, vectors |
+//! | [`Service`] | models elsewhere, and programs that run there |
 //! | [`Results`], [`Tensor`] | what comes back |
 //! | [`picture`] | heat maps and curves of it, for a terminal and as a web page |
 //! | [`Program`] | an experiment as data: written down, sent, run elsewhere |
@@ -68,6 +69,7 @@ mod builder;
 mod bundled;
 mod edit;
 mod error;
+mod evaluate;
 #[cfg(doctest)]
 mod examples;
 mod generation;
@@ -78,6 +80,7 @@ mod pattern;
 pub mod picture;
 mod prompts;
 mod region;
+mod remote;
 mod results;
 mod session;
 pub mod spec;
@@ -89,8 +92,10 @@ mod value;
 pub use adapters::{AutoencoderValues, Lora, LoraPair, LoraValues, SparseAutoencoder, Splice, Steering};
 pub use axis::{Axis, AxisValues, IntoAxes};
 pub use backward::Backward;
+pub use bundled::unpack as bundled_folder;
 pub use edit::{Edit, EditBody};
 pub use error::{Error, Failure, Result};
+pub use evaluate::evaluate;
 pub use generation::Generation;
 pub use invoke::Invoke;
 pub use model::Model;
@@ -98,23 +103,25 @@ pub use module::Module;
 pub use pattern::Pattern;
 pub use prompts::IntoPrompts;
 pub use region::{Cell, Reduce, Values};
+pub use remote::{OnUpdate, RemoteOptions, Service, Update};
 pub use results::Results;
 pub use session::Session;
 pub use steps::Steps;
 pub use trace::Trace;
-pub use train::Optimiser;
+pub use train::{Checkpoint, Optimiser, Schedule, Training};
 pub use value::{
     Adam, CrossEntropy, Dimension, Dimensions, Ellipsis, Index, Item, NewAxis, Operand, OrthogonalMap,
     Pieces, Reduction, Sgd, Shape, Size, Value, step,
 };
 
+pub use pellucid_client as client;
 pub use pellucid_engine::operations::OperationError;
 pub use pellucid_engine::{
-    EngineError, Explanation, GeneratedToken, LogEntry, Progress, Provenance, Report, RunOptions, Tensor,
-    keep_freed_memory,
+    EngineError, Explanation, GeneratedToken, LogEntry, Progress, Provenance, Report, RunOptions, SavedValue,
+    Tensor, forked, keep_freed_memory,
 };
 pub use pellucid_graph::check::{CheckedProgram, Price};
 pub use pellucid_graph::fault::{Fault, Faults};
 pub use pellucid_graph::{DType, ModelSpec, Program, Prompts, Scalar, SourceLocation};
 pub use pellucid_models::tokenizer::Tokenizer;
-pub use pellucid_models::{ModelOptions, Precision};
+pub use pellucid_models::{ModelOptions, Precision, ProgressListener};

@@ -5,20 +5,28 @@ use std::sync::Arc;
 
 use pellucid_engine::{Engine, Explanation, RunOptions};
 use pellucid_graph::check::CheckedProgram;
-use pellucid_graph::{ModelSpec, Program};
+use pellucid_graph::{ModelSpec, Program, TensorType};
 use pellucid_models::ModelOptions;
 use pellucid_models::chat_template::Message;
 use pellucid_models::tokenizer::Tokenizer;
 
 use crate::error::{Error, Result};
+use crate::remote::Remote;
 use crate::results::Results;
 use crate::session::Session;
 use crate::trace::Trace;
 
-/// A model in this process. A clone is the same model, and it can be shared between threads.
+/// A model, in this process or at a service. A clone is the same model, and it can be shared between threads.
 #[derive(Clone)]
 pub struct Model {
-    engine: Arc<Engine>,
+    place: Place,
+}
+
+/// Where a model is.
+#[derive(Clone)]
+pub(crate) enum Place {
+    Here(Arc<Engine>),
+    There(Arc<Remote>),
 }
 
 impl fmt::Debug for Model {
@@ -43,10 +51,15 @@ impl Model {
     /// Those of [`Model::open`].
     pub fn open_with(source: &str, options: &ModelOptions) -> Result<Model> {
         let model = pellucid_models::Model::open(source, options)?;
-        Ok(Model { engine: Arc::new(Engine::new(Arc::new(model))) })
+        Ok(Model::at(Place::Here(Arc::new(Engine::new(Arc::new(model))))))
     }
 
-    /// The model with another beside it, on which traces of a session can run: values flow between the two.
+    pub(crate) fn at(place: Place) -> Model {
+        Model { place }
+    }
+
+    /// The model with another beside it, on which traces of a session can run: values flow between the two. Both must be in
+    /// this process: a service runs a program on one model, and refuses traces of another.
     ///
     /// ```
     /// use pellucid::{Model, s};
@@ -64,8 +77,14 @@ impl Model {
     /// ```
     #[must_use]
     pub fn with_model(&self, name: &str, model: &Model) -> Model {
-        let engine = self.engine.share().with_model(name, model.engine.model().clone());
-        Model { engine: Arc::new(engine) }
+        match (&self.place, &model.place) {
+            (Place::Here(own), Place::Here(other)) => {
+                let engine = own.share().with_model(name, other.model().clone());
+                Model::at(Place::Here(Arc::new(engine)))
+            }
+            // A trace on the other is refused when it is checked.
+            _ => self.clone(),
+        }
     }
 
     /// The small model that comes with the library: a GPT-2 of 4 layers and 1.07 million parameters, trained on
@@ -87,8 +106,16 @@ impl Model {
         Model::open_with(&folder.to_string_lossy(), options)
     }
 
-    pub(crate) fn inner(&self) -> &pellucid_models::Model {
-        self.engine.model()
+    /// The engine of a model in this process.
+    fn engine(&self, what: &'static str, hint: &'static str) -> Result<&Engine> {
+        match &self.place {
+            Place::Here(engine) => Ok(engine),
+            Place::There(_) => Err(Error::NotHere { model: self.name().to_owned(), what, hint }),
+        }
+    }
+
+    pub(crate) fn inner(&self, what: &'static str, hint: &'static str) -> Result<&pellucid_models::Model> {
+        Ok(self.engine(what, hint)?.model())
     }
 
     /// Opens a trace: what to read and change while the model runs.
@@ -105,7 +132,10 @@ impl Model {
     /// What the model publishes of itself: its module tree, its hook points in the order in which they are reached,
     /// its sizes and parameters.
     pub fn spec(&self) -> &ModelSpec {
-        self.engine.model().spec()
+        match &self.place {
+            Place::Here(engine) => engine.model().spec(),
+            Place::There(remote) => &remote.spec,
+        }
     }
 
     /// Its name: the hub id, or the folder's or file's name.
@@ -128,12 +158,15 @@ impl Model {
         self.spec().sizes.hidden as usize
     }
 
-    /// Its tokenizer.
+    /// Its tokenizer, of a model in this process.
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`] where the model came without one.
+    /// [`Error::NoTokenizer`] where the model came without one; [`Error::NotHere`] of a model at a service, whose
+    /// [`Model::encode`] and [`Model::decode`] there are all the same.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.engine.model().tokenizer().ok_or_else(|| Error::NoTokenizer { model: self.name().to_owned() })
+        let model =
+            self.inner("its tokenizer is", "`encode`, `decode` and `token` of the model ask the service")?;
+        model.tokenizer().ok_or_else(|| Error::NoTokenizer { model: self.name().to_owned() })
     }
 
     /// The token ids of a prompt, with the special tokens that the tokenizer adds by default.
@@ -141,6 +174,9 @@ impl Model {
     /// # Errors
     /// [`Error::NoTokenizer`] where the model came without one.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        if let Place::There(remote) = &self.place {
+            return remote.encode(text, true, false);
+        }
         Ok(self.tokenizer()?.encode(text, true)?)
     }
 
@@ -149,7 +185,10 @@ impl Model {
     /// # Errors
     /// [`Error::NoChatTemplate`] where the model came without one.
     pub fn encode_chat(&self, text: &str) -> Result<Vec<u32>> {
-        let template = self.engine.model().chat_template();
+        if let Place::There(remote) = &self.place {
+            return remote.encode(text, false, true);
+        }
+        let template = self.inner("", "")?.chat_template();
         let template = template.ok_or_else(|| Error::NoChatTemplate { model: self.name().to_owned() })?;
         let text = template.apply(&[Message::user(text)], true)?;
         // The template writes its special tokens out.
@@ -161,6 +200,9 @@ impl Model {
     /// # Errors
     /// [`Error::NoTokenizer`] where the model came without one.
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
+        if let Place::There(remote) = &self.place {
+            return remote.decode(tokens);
+        }
         Ok(self.tokenizer()?.decode(tokens, false)?)
     }
 
@@ -169,7 +211,11 @@ impl Model {
     /// # Errors
     /// [`Error::NotOneToken`] where it is several, or none.
     pub fn token(&self, text: &str) -> Result<u32> {
-        match self.tokenizer()?.encode(text, false)?.as_slice() {
+        let tokens = match &self.place {
+            Place::Here(_) => self.tokenizer()?.encode(text, false)?,
+            Place::There(remote) => remote.encode(text, false, false)?,
+        };
+        match tokens.as_slice() {
             [token] => Ok(*token),
             tokens => {
                 let spaced = format!(" {}", text.trim_start());
@@ -178,28 +224,81 @@ impl Model {
         }
     }
 
-    /// Checks a program against the model: everything that can be known before anything runs.
+    /// Checks a program against the model: everything that can be known before anything runs. A model at a service is asked for
+    /// nothing: texts are tokenised only there, so that their lengths are not known yet, nor what depends on them.
     ///
     /// # Errors
     /// [`Error::Faults`]: everything that is wrong with it.
     pub fn check(&self, program: Program) -> Result<CheckedProgram> {
-        Ok(self.engine.check(program)?)
+        match &self.place {
+            Place::Here(engine) => Ok(engine.check(program)?),
+            Place::There(remote) => remote.check(program),
+        }
+    }
+
+    /// Checks a program and runs it, here or at the model's service.
+    ///
+    /// # Errors
+    /// [`Error::Faults`]: everything that is wrong with it; [`Error::Run`] where an operation fails on its values, or a bound
+    /// is reached; [`Error::Remote`] where the service cannot be reached, or refuses.
+    pub fn run_program(&self, program: Program, options: &RunOptions) -> Result<Results> {
+        match &self.place {
+            Place::Here(_) => self.run(&self.check(program)?, options),
+            Place::There(remote) => remote.run(&program, options),
+        }
+    }
+
+    /// Checks a program, here or at the model's service, and says what it would compute where, and at what price. Nothing runs.
+    ///
+    /// # Errors
+    /// [`Error::Faults`]: everything that is wrong with it; [`Error::Remote`].
+    pub fn explain_program(&self, program: Program) -> Result<Explanation> {
+        match &self.place {
+            Place::Here(_) => self.explain(&self.check(program)?),
+            Place::There(remote) => remote.explain(&program),
+        }
+    }
+
+    /// The types of the values of a node, by its name, of a program that may be written only in part: shapes and number
+    /// types before anything runs. Of a node that stands for many, as in a sweep, those of the first.
+    ///
+    /// ```
+    /// use pellucid::{Model, Program};
+    ///
+    /// # fn main() -> pellucid::Result<()> {
+    /// let model = Model::bundled()?;
+    /// let text = br#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "tokens": [[1, 2, 3]] }], "body": [
+    ///     { "op": "get", "name": "h", "hook": "layers.0.output" }] }] }"#; // nothing is saved yet
+    /// let types = model.types_of(Program::from_json(text)?, "h")?;
+    /// assert_eq!(types[0].sizes(), Some(vec![1, 3, 128]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Faults`]: what is wrong with the program, where that leaves the node without types.
+    pub fn types_of(&self, program: Program, node: &str) -> Result<Vec<TensorType>> {
+        match &self.place {
+            Place::Here(engine) => Ok(engine.types_of(program, node)?),
+            Place::There(remote) => remote.types_of(program, node),
+        }
     }
 
     /// What a checked program would compute where, and at what price. Nothing runs.
     ///
     /// # Errors
-    /// Only where the engine itself is at fault.
+    /// [`Error::NotHere`] of a model at a service: see [`Model::explain_program`].
     pub fn explain(&self, program: &CheckedProgram) -> Result<Explanation> {
-        Ok(self.engine.explain(program)?)
+        Ok(self.engine(CHECKED, "give the program itself to `explain_program`")?.explain(program)?)
     }
 
     /// Runs a checked program.
     ///
     /// # Errors
-    /// [`Error::Run`] where an operation fails on its values, or a bound is reached.
+    /// [`Error::Run`] where an operation fails on its values, or a bound is reached; [`Error::NotHere`] of a model at a
+    /// service: see [`Model::run_program`].
     pub fn run(&self, program: &CheckedProgram, options: &RunOptions) -> Result<Results> {
-        Ok(Results::new(self.engine.run_keeping(program, options)?))
+        Ok(Results::new(self.engine(CHECKED, RUN_PROGRAM)?.run_keeping(program, options)?))
     }
 
     /// Runs a checked program by the simple interpreter, one invoke at a time and nothing planned: the judge of
@@ -208,12 +307,21 @@ impl Model {
     /// # Errors
     /// Those of [`Model::run`].
     pub fn run_naive(&self, program: &CheckedProgram) -> Result<Results> {
-        Ok(Results::new(self.engine.run_naive_keeping(program)?))
+        Ok(Results::new(self.engine(CHECKED, RUN_PROGRAM)?.run_naive_keeping(program)?))
     }
 
     /// Runs several programs in the same passes. Each result is bit for bit what it would be alone, each failure its own.
     pub fn run_together(&self, programs: &[(&CheckedProgram, &RunOptions)]) -> Vec<Result<Results>> {
-        let outcomes = self.engine.run_together_keeping(programs);
-        outcomes.into_iter().map(|outcome| Ok(Results::new(outcome?))).collect()
+        match self.engine(CHECKED, RUN_PROGRAM) {
+            Ok(engine) => {
+                let outcomes = engine.run_together_keeping(programs);
+                outcomes.into_iter().map(|outcome| Ok(Results::new(outcome?))).collect()
+            }
+            // A service packs what is sent to it by itself.
+            Err(_) => programs.iter().map(|(program, options)| self.run(program, options)).collect(),
+        }
     }
 }
+
+const CHECKED: &str = "a program that was checked runs where it was checked, and it is";
+const RUN_PROGRAM: &str = "give the program itself to `run_program`";

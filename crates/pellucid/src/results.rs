@@ -1,5 +1,7 @@
 //! What a run gives back.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::ops::Index;
 use std::path::Path;
 
@@ -71,12 +73,23 @@ impl Results {
         &self.0.report
     }
 
-    /// The saved values as a safetensors file, with their provenance in its metadata.
+    /// The saved values as a safetensors file, with their provenance in its metadata, and logged values beside them under
+    /// names that begin with `pellucid.log/`.
     ///
     /// # Errors
     /// When a value cannot be written, which only a lack of memory causes.
     pub fn to_safetensors(&self) -> Result<Vec<u8>> {
         Ok(self.0.to_safetensors()?)
+    }
+
+    /// Reads what [`Results::save`] wrote, or `pellucid run` did.
+    ///
+    /// # Errors
+    /// [`Error::File`] where the file cannot be read, or is no such file.
+    pub fn load(path: impl AsRef<Path>) -> Result<Results> {
+        let path = path.as_ref();
+        let read = || Inner::from_safetensors(BufReader::new(File::open(path)?));
+        read().map(Results).map_err(|error| Error::File { path: path.to_owned(), error })
     }
 
     /// Writes the saved values as a safetensors file.

@@ -97,22 +97,24 @@ impl Session {
     /// # Errors
     /// Those of [`Session::check`].
     pub fn explain(&self) -> Result<Explanation> {
-        self.model.explain(&self.check()?)
+        self.model.explain_program(self.program()?)
     }
 
     /// Runs the session's traces and gives back what they save.
     ///
     /// # Errors
-    /// Those of [`Session::check`], and [`Error::Run`](crate::Error::Run) where the run itself fails.
+    /// Those of [`Session::check`], and [`Error::Run`](crate::Error::Run) where the run itself fails; at a service also
+    /// [`Error::Remote`](crate::Error::Remote).
     pub fn run(&self) -> Result<Results> {
         self.run_with(&RunOptions::default())
     }
 
-    /// [`Session::run`], with bounds, cancellation, or a listener for logs and tokens.
+    /// [`Session::run`], with bounds, cancellation, or a listener for logs and tokens. At a service the time that it may take
+    /// begins when the service takes it, and the bound on memory is the service's own.
     ///
     /// # Errors
     /// Those of [`Session::run`], and those of the bounds.
     pub fn run_with(&self, options: &RunOptions) -> Result<Results> {
-        self.model.run(&self.check()?, options)
+        self.model.run_program(self.program()?, options)
     }
 }

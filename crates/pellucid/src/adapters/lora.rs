@@ -9,7 +9,9 @@ use super::tensor;
 use crate::error::Result;
 use crate::invoke::Invoke;
 use crate::model::Model;
+use crate::region::Values;
 use crate::results::Results;
+use crate::session::Session;
 use crate::trace::Trace;
 use crate::value::Value;
 
@@ -64,9 +66,12 @@ impl Lora {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Model`](crate::Error::Model) where a target names no linear layer.
+    /// [`Error::Model`](crate::Error::Model) where a target names no linear layer; [`Error::NotHere`](crate::Error::NotHere) of
+    /// a model at a service.
     pub fn new(model: &Model, rank: usize, alpha: f64, targets: &[&str], seed: u64) -> Result<Lora> {
-        Ok(Lora { adapter: LoraAdapter::new(model.inner(), rank, alpha, targets, seed)? })
+        let model =
+            model.inner("the weights that it goes on are", "open an adapter that was written to files")?;
+        Ok(Lora { adapter: LoraAdapter::new(model, rank, alpha, targets, seed)? })
     }
 
     /// The paths of its linear layers.
@@ -80,14 +85,59 @@ impl Lora {
     /// [`Error::Model`](crate::Error::Model) where the trace's model has no such layer, or one of another size.
     #[track_caller]
     pub fn values(&self, trace: &Trace) -> Result<LoraValues> {
-        self.adapter.check(trace.session().model().spec())?;
+        self.values_with(trace.session(), &mut |tensor| trace.constant(tensor))
+    }
+
+    /// The adapter's matrices as values of a session, to be used in its traces, or trained:
+    ///
+    /// ```
+    /// use pellucid::{Lora, Model, Optimiser, s};
+    ///
+    /// # fn main() -> pellucid::Result<()> {
+    /// let model = Model::bundled()?;
+    /// let lora = Lora::new(&model, 2, 8.0, &["mlp.c_fc"], 0)?;
+    /// let session = model.session();
+    /// let oslo = session.literal([model.token(" Oslo")?], &[1]);
+    /// let training = session.training(Optimiser::adam(0.01), lora.values_in(&session)?);
+    /// let training = training.steps(10, |_step, trace, adapter| {
+    ///     let prompt = trace.invoke("The White Tower is in the city of");
+    ///     adapter.attach(&prompt);
+    ///     let loss = prompt.logits().index(s![.., -1]).cross_entropy(&oslo);
+    ///     loss.save("losses");
+    ///     loss
+    /// });
+    /// training.parameters().save("adapter");
+    /// let results = session.run()?;
+    /// let losses = results["losses"].to_vec_f32()?;
+    /// assert!(losses[9] < 0.5 * losses[0], "{losses:?}");
+    /// # let folder = std::env::temp_dir().join(format!("pellucid-lora-{}", std::process::id()));
+    /// lora.with_results(&results, "adapter")?.save(&folder)?; // in peft's layout
+    /// # std::fs::remove_dir_all(folder).ok();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Lora::values`].
+    #[track_caller]
+    pub fn values_in(&self, session: &Session) -> Result<LoraValues> {
+        self.values_with(session, &mut |tensor| session.constant(tensor))
+    }
+
+    #[track_caller]
+    fn values_with(
+        &self,
+        session: &Session,
+        constant: &mut dyn FnMut(&Tensor) -> Value,
+    ) -> Result<LoraValues> {
+        self.adapter.check(session.model().spec())?;
         let mut pairs = Vec::with_capacity(self.adapter.modules.len());
         for module in &self.adapter.modules {
             pairs.push(LoraPair {
                 path: module.path.clone(),
                 scale: self.adapter.settings.scale(&module.path, module.rank()),
-                a: trace.constant(&tensor(&module.a)?),
-                b: trace.constant(&tensor(&module.b)?),
+                a: constant(&tensor(&module.a)?),
+                b: constant(&tensor(&module.b)?),
             });
         }
         Ok(LoraValues { pairs })
@@ -134,7 +184,7 @@ fn array(tensor: &Tensor, like: &Array, module: &LoraModule) -> Result<Array> {
 }
 
 /// The values of an adapter in a trace: one pair of matrices for each linear layer. They can be read, and replaced by
-/// values of the program: a trained adapter is one whose pairs a loop carries.
+/// values of the program; [`Session::training`] trains them.
 #[derive(Clone, Debug)]
 pub struct LoraValues {
     pairs: Vec<LoraPair>,
@@ -151,6 +201,20 @@ pub struct LoraPair {
     pub a: Value,
     /// `[out, rank]`.
     pub b: Value,
+}
+
+/// Matrix by matrix: A and B of the first layer, then those of the next.
+impl Values for LoraValues {
+    fn values(&self) -> Vec<Value> {
+        self.pairs.iter().flat_map(|pair| [pair.a.clone(), pair.b.clone()]).collect()
+    }
+
+    fn replaced(&self, values: Vec<Value>) -> LoraValues {
+        let mut replaced = self.clone();
+        let matrices = replaced.pairs.iter_mut().flat_map(|pair| [&mut pair.a, &mut pair.b]);
+        matrices.zip(values).for_each(|(matrix, value)| *matrix = value);
+        replaced
+    }
 }
 
 impl LoraValues {

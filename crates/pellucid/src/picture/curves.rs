@@ -43,6 +43,14 @@ impl Curves {
         (low, if high > low { high } else { low + 1.0 })
     }
 
+    /// The curves as HTML, to stand in a [`Page`](super::Page).
+    pub fn to_html(&self) -> String {
+        let mut html = String::new();
+        // Writing to a string does not fail.
+        let _ = self.write_html(&mut html);
+        html
+    }
+
     /// The lines as an image of HTML; the numbers at both ends stand beside them.
     pub(super) fn write_html(&self, html: &mut String) -> fmt::Result {
         let (low, high) = self.bounds();

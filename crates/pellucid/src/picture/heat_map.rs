@@ -162,6 +162,14 @@ impl HeatMap {
     }
 
     /// The picture as a table of HTML, with the classes of the [page](super::Page)'s style.
+    /// The heat map as HTML, to stand in a [`Page`](super::Page).
+    pub fn to_html(&self) -> String {
+        let mut html = String::new();
+        // Writing to a string does not fail.
+        let _ = self.write_html(&mut html);
+        html
+    }
+
     pub(super) fn write_html(&self, html: &mut String) -> fmt::Result {
         html.push_str("<div class=\"scroll\">\n<table>\n");
         if !self.title.is_empty() {

@@ -20,6 +20,7 @@ use pellucid_graph::{Argument, NodeId, NodeKind, Operation, OperationKind, Value
 
 use crate::builder::{Builder, Scope, resolve};
 
+pub(crate) use arguments::number;
 pub use conversions::{Dimension, Dimensions, Operand, Shape, Size};
 pub use index::{Ellipsis, Index, Item, NewAxis, step};
 pub use linear::OrthogonalMap;

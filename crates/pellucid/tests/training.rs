@@ -1,0 +1,155 @@
+//! Training: what stops and goes on has the numbers of what did not stop; schedules, clipping and accumulated gradients are torch's.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use pellucid::{Axis, AxisValues, Checkpoint, Lora, LoraValues, Model, Optimiser, Result, Results, Schedule};
+use pellucid::{Session, Training, Value, s};
+
+fn loss(prompt: &pellucid::Invoke, target: &Value) -> Value {
+    let loss = prompt.logits().index(s![.., -1]).cross_entropy(target);
+    loss.save("losses");
+    loss
+}
+
+fn optimiser() -> Optimiser {
+    Optimiser::adam(0.02).schedule(Schedule::Cosine { warmup: 2, total: 9 }).clip_grad_norm(0.5)
+}
+
+/// Steps of an adapter's training, from its beginning or from where it stopped.
+fn steps(session: &Session, begun: Training<LoraValues>, count: u64, oslo: u32) -> Training<LoraValues> {
+    let target = session.literal([oslo], &[1]);
+    begun.steps(count, |_step, trace, adapter| {
+        let prompt = trace.invoke("The White Tower is in the city of");
+        adapter.attach(&prompt);
+        loss(&prompt, &target)
+    })
+}
+
+#[test]
+fn an_adapter_that_stopped_and_went_on_has_the_numbers_of_one_that_did_not() -> Result<()> {
+    let model = Model::bundled()?;
+    let (lora, oslo) = (Lora::new(&model, 2, 8.0, &["mlp.c_fc"], 3)?, model.token(" Oslo")?);
+    let session = model.session();
+    let whole = steps(&session, session.training(optimiser(), lora.values_in(&session)?), 7, oslo);
+    whole.save("run");
+    whole.parameters().save("adapter");
+    let whole = session.run()?;
+
+    let session = model.session();
+    let first = steps(&session, session.training(optimiser(), lora.values_in(&session)?), 3, oslo);
+    first.save("run");
+    first.parameters().save("adapter");
+    let first = session.run()?;
+    // Both of what is kept goes through files: the checkpoint, and the adapter in peft's layout.
+    let folder = std::env::temp_dir().join(format!("pellucid-training-{}", std::process::id()));
+    lora.with_results(&first, "adapter")?.save(folder.join("adapter"))?;
+    first.save(folder.join("first.safetensors"))?;
+    let kept = Results::load(folder.join("first.safetensors"))?;
+    let again = Lora::open(folder.join("adapter").to_str().unwrap())?;
+    std::fs::remove_dir_all(&folder).ok();
+    let checkpoint = Checkpoint::of(&kept, "run")?;
+    assert_eq!(checkpoint.steps()?, 3);
+
+    let session = model.session();
+    let begun = session.resume(optimiser(), again.values_in(&session)?, &checkpoint);
+    let rest = steps(&session, begun, 4, oslo);
+    rest.save("run");
+    rest.parameters().save("adapter");
+    let rest = session.run()?;
+    let mut losses = first["losses"].to_vec_f32()?;
+    losses.extend(rest["losses"].to_vec_f32()?);
+    assert_eq!(losses, whole["losses"].to_vec_f32()?);
+    let names: Vec<&str> = whole.names().filter(|name| *name != "losses").collect();
+    assert!(names.len() > 3 * 2 * model.layers(), "{names:?}");
+    for name in names {
+        assert!(rest[name].is_same_bits(&whole[name]), "{name}");
+    }
+    // It learned something, so that the comparison says something.
+    assert!(losses[6] < 0.9 * losses[0], "{losses:?}");
+    Ok(())
+}
+
+#[test]
+fn a_checkpoint_of_another_optimiser_is_refused() -> Result<()> {
+    let model = Model::bundled()?;
+    let session = model.session();
+    session.training(Optimiser::sgd(0.1), session.zeros([2])).save("run");
+    let checkpoint = Checkpoint::of(&session.run()?, "run")?;
+    let session = model.session();
+    session.resume(Optimiser::adam(0.1), session.zeros([2]), &checkpoint).save("run");
+    let error = session.run().unwrap_err().to_string();
+    assert!(
+        error.contains("2 tensors") && error.contains("have 3") && error.contains("training.rs"),
+        "{error}"
+    );
+    Ok(())
+}
+
+/// transformers 5.23: `get_linear_schedule_with_warmup(optimizer, 2, 6)` and the cosine's, `get_last_lr()` before each step.
+#[test]
+fn schedules_are_those_of_transformers() -> Result<()> {
+    let linear = [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0];
+    let cosine = [0.0, 0.5, 1.0, 0.853_553_4, 0.5, 0.146_446_6, 0.0, 0.0];
+    let model = Model::bundled()?;
+    for (schedule, expected) in [
+        (Schedule::Linear { warmup: 2, total: 6 }, linear),
+        (Schedule::Cosine { warmup: 2, total: 6 }, cosine),
+        (Schedule::Constant, [1.0; 8]),
+    ] {
+        let session = model.session();
+        // The loss is the parameter itself: each step of gradient descent is as long as the rate.
+        let start = session.zeros([1]);
+        let optimiser = Optimiser::sgd(1.0).schedule(schedule);
+        let trained = session.train(8, optimiser, start, |_step, trace, parameter| {
+            trace.invoke("a").tokens().save("tokens");
+            parameter.save("before");
+            parameter.sum(..)
+        });
+        trained.save("after");
+        let results = session.run()?;
+        let mut places = results["before"].to_vec_f32()?;
+        places.extend(results["after"].to_vec_f32()?);
+        let rates: Vec<f32> = places.windows(2).map(|pair| pair[0] - pair[1]).collect();
+        for (rate, expected) in rates.iter().zip(expected) {
+            assert!((rate - expected).abs() < 1e-6, "{schedule:?}: {rates:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn gradients_that_are_accumulated_are_those_of_the_whole_batch() -> Result<()> {
+    let model = Model::bundled()?;
+    let prompts = ["The Eiffel Tower is in the city of", "The Louvre is in the city of"];
+    let rome = model.token(" Rome")?;
+    let run = |accumulated: bool| -> Result<Vec<f32>> {
+        let session = model.session();
+        let training =
+            session.training(Optimiser::sgd(0.5).clip_grad_norm(0.4), session.zeros([model.hidden()]));
+        let trained = if accumulated {
+            let target = session.literal([rome], &[1]);
+            let parts = Axis::new("prompt", AxisValues::prompts(prompts.map(|prompt| vec![prompt])));
+            training.accumulated(Axis::new("step", 0..3), parts, |_step, part, trace, vector| {
+                let prompt = trace.invoke(part.prompts("prompt"));
+                prompt.layer(2).edit_output(|output| output.index_add(s![.., -1], vector));
+                loss(&prompt, &target) / 2.0
+            })
+        } else {
+            let target = session.literal([rome, rome], &[2]);
+            training.steps(3, |_step, trace, vector| {
+                let batch = trace.invoke(prompts.to_vec());
+                batch.layer(2).edit_output(|output| output.index_add(s![.., -1], vector));
+                loss(&batch, &target)
+            })
+        };
+        trained.parameters().save("vector");
+        Ok(session.run()?["vector"].to_vec_f32()?)
+    };
+    let (parts, whole) = (run(true)?, run(false)?);
+    let largest = whole.iter().fold(0.0f32, |largest, number| largest.max(number.abs()));
+    assert!(largest > 0.01);
+    for (part, whole) in parts.iter().zip(&whole) {
+        assert!((part - whole).abs() < 1e-4 * largest, "{part} against {whole}");
+    }
+    Ok(())
+}
