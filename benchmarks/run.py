@@ -14,6 +14,7 @@ import pathlib
 import platform
 import statistics
 import subprocess
+import time
 
 import peers
 from peers import CONTEXT, FOLDER, ROOT, THREADS, tokens
@@ -51,13 +52,23 @@ class Server:
 
 
 def interleaved(ours, theirs, rounds):
-    """Seconds of both sides in turn, after a warm-up."""
+    """Seconds of both sides in turn, after a warm-up. Before each turn the other side's threads come to rest: they go on spinning
+    for a while (of OpenMP up to 0.2 s), which would take a core from whoever is measured."""
+    ours, theirs = rested(ours), rested(theirs)
     ours(), theirs()
     pairs = []
     for number in range(rounds):
         # Whoever goes first has the colder machine: they take turns in that too.
         pairs.append((ours(), theirs()) if number % 2 == 0 else tuple(reversed((theirs(), ours()))))
     return pairs
+
+
+def rested(work):
+    def after_a_rest():
+        time.sleep(0.3)
+        return work()
+
+    return after_a_rest
 
 
 def spread(values, scale=1.0, digits=1):
