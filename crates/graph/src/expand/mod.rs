@@ -30,6 +30,8 @@ mod size;
 mod sweep;
 mod wildcard;
 
+use std::fmt::Write as _;
+
 use crate::check::SpecIndex;
 use crate::fault::{Fault, Faults, quote};
 use crate::limits;
@@ -363,9 +365,13 @@ impl<'a> Expander<'a> {
         let mut last: Option<(NodeKind, Vec<Guard>)> = None;
         for cell in 0..self.cells_here() {
             let Some(kind) = self.instance(id, kind, cell) else { return };
+            if !pure {
+                let Some(core) = self.emit(id, cell, "", kind) else { return };
+                ids.push(core);
+                continue;
+            }
             let guarded = (kind, self.guards(id, cell));
-            if pure
-                && last.as_ref() == Some(&guarded)
+            if last.as_ref() == Some(&guarded)
                 && let Some(&same) = ids.last()
             {
                 ids.push(same);
@@ -373,7 +379,7 @@ impl<'a> Expander<'a> {
             }
             let Some(core) = self.emit(id, cell, "", guarded.0.clone()) else { return };
             ids.push(core);
-            last = pure.then_some(guarded);
+            last = Some(guarded);
         }
         self.bound[id.index()] = Bound::Nodes(ids);
     }
@@ -488,17 +494,20 @@ impl<'a> Expander<'a> {
                 let invoke = self.inlining.map(|inlining| inlining.place);
                 let coordinates: Vec<u64> =
                     invoke.into_iter().chain(self.coordinates(cell).iter().copied()).collect();
-                let mut cell =
-                    if coordinates.is_empty() { String::new() } else { format!("@{}", dotted(&coordinates)) };
+                let mut name = source.name.clone();
+                if !coordinates.is_empty() {
+                    name.push('@');
+                    push_dotted(&mut name, &coordinates);
+                }
                 // An edit is written out again and again.
                 if let Some(inlining) = self.inlining {
-                    cell.push_str(&format!("^{}", inlining.number));
+                    let _ = write!(name, "^{}", inlining.number);
                 }
                 // A helper is told from its kin by its place.
-                let part =
-                    if part.is_empty() { String::new() } else { format!("~{part}{}", self.nodes.len()) };
-                let origin = Origin { label: source.name.clone(), coordinates };
-                (format!("{}{cell}{part}", source.name), Some(origin))
+                if !part.is_empty() {
+                    let _ = write!(name, "~{part}{}", self.nodes.len());
+                }
+                (name, Some(Origin { label: source.name.clone(), coordinates }))
             }
         };
         self.emit_named(id, cell, name, origin, kind)
@@ -656,6 +665,15 @@ fn weight_of(kind: &NodeKind) -> usize {
 
 /// `2.0`.
 fn dotted(coordinates: &[u64]) -> String {
-    let numbers: Vec<String> = coordinates.iter().map(u64::to_string).collect();
-    numbers.join(".")
+    let mut text = String::new();
+    push_dotted(&mut text, coordinates);
+    text
+}
+
+fn push_dotted(text: &mut String, coordinates: &[u64]) {
+    for (place, coordinate) in coordinates.iter().enumerate() {
+        let dot = if place == 0 { "" } else { "." };
+        // A string takes all that is written to it.
+        let _ = write!(text, "{dot}{coordinate}");
+    }
 }
