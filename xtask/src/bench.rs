@@ -15,14 +15,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let peers = python::environment("benchmarks", "benchmarks/requirements.txt")?;
-    command(&mut cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "pellucid-engine",
-        "--example",
-        "bench_server",
-    ]))?;
+    command(&mut cargo(&["build", "--release", "--workspace", "--example", "bench_server"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
     let mut measure = Command::new(peers);
     measure.arg(root().join("benchmarks/run.py")).arg(target.join("release/examples/bench_server"));

@@ -7,7 +7,7 @@ use crate::shell::{Outcome, cargo, root};
 pub(crate) fn run() -> Outcome {
     let table = root().join("target/experiments-table.tsv");
     let _ = std::fs::remove_file(&table);
-    let tests = cargo(&["test", "--quiet", "--package", "pellucid", "--test", "experiments"])
+    let tests = cargo(&["test", "--quiet", "--workspace", "--test", "experiments"])
         .env("PELLUCID_EXPERIMENTS_TABLE", &table)
         .status()?;
     let text = std::fs::read_to_string(&table)?;

@@ -85,7 +85,7 @@ impl<'a> Row<'a> {
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let table = root().join("target/golden-table.tsv");
     let _ = std::fs::remove_file(&table);
-    let tests = cargo(&["test", "--quiet", "--package", "pellucid-engine", "--test", "golden_models"])
+    let tests = cargo(&["test", "--quiet", "--workspace", "--test", "golden_models"])
         .env("PELLUCID_GOLDEN_TABLE", &table)
         .status()?;
     let text = std::fs::read_to_string(&table)?;

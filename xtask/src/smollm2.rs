@@ -7,14 +7,10 @@ use crate::shell::{Outcome, cargo, run as command};
 pub(crate) fn run() -> Outcome {
     let (file, folder) = (python::smollm2()?, python::smollm2_folder()?);
     let record = Record::begin("SmolLM2-135M-Instruct", "cargo xtask smollm2")?;
-    // First the tensors, tokenizers and templates of the two forms, then the command on both.
-    for (package, visible) in [("pellucid-models", false), ("pellucid-cli", true)] {
-        let mut tests = cargo(&["test", "--quiet", "--package", package, "--test", "smollm2", "--"]);
-        if visible {
-            tests.args(["--nocapture", "--test-threads=1"]);
-        }
-        command(tests.env("PELLUCID_SMOLLM2", &file).env("PELLUCID_SMOLLM2_FOLDER", &folder))?;
-    }
+    // The command on both forms, and their tensors, tokenizers and templates.
+    let mut tests = cargo(&["test", "--quiet", "--workspace", "--test", "smollm2", "--", "--nocapture"]);
+    tests.args(["--test-threads=1"]).env("PELLUCID_SMOLLM2", &file).env("PELLUCID_SMOLLM2_FOLDER", &folder);
+    command(&mut tests)?;
     record.write(
         "The GGUF file (Q4_1) and the Hugging Face folder of the same weights: every tensor the same to the bit; `pellucid lens`, an\n\
          ablation of each layer's attention, activation patching at each layer and two positions, and 50 generated tokens the\n\
