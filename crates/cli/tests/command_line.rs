@@ -242,6 +242,26 @@ fn what_was_saved_before_a_failure_is_written_all_the_same() {
 }
 
 #[test]
+fn a_run_whose_results_cannot_be_written_does_not_begin() {
+    let (folder, path) = scratch("nowhere/results.safetensors");
+    // The program itself is not even read.
+    let (message, code) = refused(pellucid(&["run", "nowhere.json", "-o", path.to_str().unwrap()]));
+    assert_eq!(code, 1);
+    assert!(message.contains("there is no folder ") && message.ends_with("nothing was run\n"), "{message}");
+    let (message, _) = refused(pellucid(&["run", "nowhere.json", "-o", folder.path().to_str().unwrap()]));
+    assert!(message.contains("is a folder; results are written to a file"), "{message}");
+}
+
+#[test]
+fn a_lens_on_nothing_says_so() {
+    let (message, code) = refused(pellucid(&["lens", "bundled", ""]));
+    assert_eq!(
+        (message.as_str(), code),
+        ("error: the prompt has no tokens: there is nothing to look into\n", 1)
+    );
+}
+
+#[test]
 fn what_is_no_program_says_where_and_is_exit_code_3() {
     let (message, code) =
         refused(with_input(&["explain", "-"], r#"{ "pellucid": 1, "body": [{ "op": "trase" }] }"#));

@@ -525,6 +525,45 @@ impl NodeKind {
         )
     }
 
+    /// The word of the wire for it. `get` and `set` are also those of hook points by pattern; a loop's carried value is a
+    /// parameter like those of its axes.
+    pub fn op(&self) -> &'static str {
+        match self {
+            NodeKind::Trace(_) => "trace",
+            NodeKind::Get(_) => "get",
+            NodeKind::Set { .. } => "set",
+            NodeKind::Apply { .. } => "apply",
+            NodeKind::Operation(operation) => operation.kind.name(),
+            NodeKind::Literal { .. } => "literal",
+            NodeKind::Constant(_) => "constant",
+            NodeKind::Tokens(_) => "tokens",
+            NodeKind::Lengths(_) => "lengths",
+            NodeKind::Mask(_) => "mask",
+            NodeKind::Generated(_) => "generated",
+            NodeKind::Steps { .. } => "steps",
+            NodeKind::Stop { .. } => "stop",
+            NodeKind::Skip { .. } => "skip",
+            NodeKind::Weight { .. } => "weight",
+            NodeKind::SetWeight { .. } => "set_weight",
+            NodeKind::Merge { .. } => "merge",
+            NodeKind::Save(_) => "save",
+            NodeKind::Log(_) => "print",
+            NodeKind::Sweep(_) => "sweep",
+            NodeKind::Loop(_) => "loop",
+            NodeKind::Cond(_) => "cond",
+            NodeKind::Branch(_) => "branch",
+            NodeKind::Edit(_) => "edit",
+            NodeKind::Parameter(_) | NodeKind::Carried(_) => "parameter",
+            NodeKind::Reduce(_) => "reduce",
+            NodeKind::GetAll(_) => "get",
+            NodeKind::SetAll(_) => "set",
+            NodeKind::Cache(_) => "cache",
+            NodeKind::Backward { .. } => "backward",
+            NodeKind::Grad { .. } => "grad",
+            NodeKind::SetGrad { .. } => "set_grad",
+        }
+    }
+
     /// Whether it belongs to the surface language alone: nothing checks or runs it before it is expanded.
     pub fn is_surface(&self) -> bool {
         matches!(

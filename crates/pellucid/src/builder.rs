@@ -311,7 +311,7 @@ impl Builder {
             let node = program.node(*id);
             let mut name = node.name.clone();
             if name.is_empty() {
-                name = format!("{}_{place}", word(&node.kind));
+                name = format!("{}_{place}", node.kind.op());
                 while taken.contains_key(name.as_str()) {
                     name.push('_');
                 }
@@ -331,7 +331,7 @@ impl Builder {
                 .iter()
                 .find(|value| places[value.node.index()] >= Some(NodeId(place as u32)))
             {
-                let what = word(&program.node(later.node).kind);
+                let what = program.node(later.node).kind.op();
                 let fault = Fault::new(format!("it reads a value (`{what}`) of a later trace"))
                     .with_hint("values flow from a trace to those after it: open the traces in the order in which they run");
                 faults.push(fault.at_node(name.clone(), node.source.clone()));
@@ -499,43 +499,4 @@ pub(crate) fn resolve(builder: &Arc<Builder>, value: &Value, location: &Location
 fn append(program: &Program, id: NodeId, order: &mut Vec<NodeId>) {
     order.push(id);
     program.node(id).kind.owned().into_iter().for_each(|child| append(program, child, order));
-}
-
-/// The word that an unnamed node's name begins with.
-fn word(kind: &NodeKind) -> &'static str {
-    match kind {
-        NodeKind::Trace(_) => "trace",
-        NodeKind::Get(_) => "get",
-        NodeKind::Set { .. } => "set",
-        NodeKind::Apply { .. } => "apply",
-        NodeKind::Operation(operation) => operation.kind.name(),
-        NodeKind::Literal { .. } => "literal",
-        NodeKind::Constant(_) => "constant",
-        NodeKind::Tokens(_) => "tokens",
-        NodeKind::Lengths(_) => "lengths",
-        NodeKind::Mask(_) => "mask",
-        NodeKind::Generated(_) => "generated",
-        NodeKind::Steps { .. } => "steps",
-        NodeKind::Stop { .. } => "stop",
-        NodeKind::Skip { .. } => "skip",
-        NodeKind::Weight { .. } => "weight",
-        NodeKind::SetWeight { .. } => "set_weight",
-        NodeKind::Merge { .. } => "merge",
-        NodeKind::Save(_) => "save",
-        NodeKind::Log(_) => "log",
-        NodeKind::Sweep(_) => "sweep",
-        NodeKind::Loop(_) => "loop",
-        NodeKind::Cond(_) => "cond",
-        NodeKind::Branch(_) => "branch",
-        NodeKind::Edit(_) => "edit",
-        NodeKind::Parameter(_) => "parameter",
-        NodeKind::Carried(_) => "carried",
-        NodeKind::Reduce(_) => "reduce",
-        NodeKind::GetAll(_) => "get_all",
-        NodeKind::SetAll(_) => "set_all",
-        NodeKind::Cache(_) => "cache",
-        NodeKind::Backward { .. } => "backward",
-        NodeKind::Grad { .. } => "grad",
-        NodeKind::SetGrad { .. } => "set_grad",
-    }
 }

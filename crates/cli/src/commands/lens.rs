@@ -50,6 +50,9 @@ pub(crate) fn lens(lens: &Lens, out: &mut dyn Write) -> Result<(), Failure> {
 
 fn read(model: &Model, prompt: &str, top: i64, options: &RunOptions) -> Result<Table, Failure> {
     let tokens = model.encode(prompt)?;
+    if tokens.is_empty() {
+        return Err(Failure::Message("the prompt has no tokens: there is nothing to look into".to_owned()));
+    }
     let top = top.min(model.spec().sizes.vocabulary as i64);
     let trace = model.trace();
     let invoke = trace.invoke_tokens([&tokens]);

@@ -1,6 +1,7 @@
 //! `pellucid run`.
 
 use std::io::Write;
+use std::path::Path;
 
 use pellucid::client::Submission;
 use pellucid::{Model, Program, Results, RunOptions, Service, Tensor};
@@ -17,6 +18,9 @@ const SHOWN: usize = 6;
 
 /// Runs a program and summarises what it saves.
 pub(crate) fn run(run: &Run, out: &mut dyn Write) -> Result<(), Failure> {
+    if let Some(path) = &run.output {
+        can_be_written(path)?;
+    }
     let results = match remote::given(&run.program.remote) {
         Some(address) if run.detach => return detach(address, run, out),
         Some(address) => there(address, run)?,
@@ -31,6 +35,19 @@ pub(crate) fn run(run: &Run, out: &mut dyn Write) -> Result<(), Failure> {
         writeln!(out, "\nwritten to {}", path.display())?;
     }
     Ok(())
+}
+
+/// That results will find their place is asked before anything is computed.
+fn can_be_written(path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let why = if path.is_dir() {
+        "is a folder; results are written to a file".to_owned()
+    } else if !folder.is_dir() {
+        format!("there is no folder {} to write it into", folder.display())
+    } else {
+        return Ok(());
+    };
+    Err(Failure::Message(format!("{}: {why}; nothing was run", path.display())))
 }
 
 fn here(run: &Run) -> Result<Results, Failure> {

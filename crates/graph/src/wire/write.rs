@@ -42,7 +42,7 @@ impl Writer<'_> {
 
     fn node(&self, node: &Node, seen: &[&Invoke]) -> Json {
         let mut object = Map::new();
-        object.insert("op".into(), op(&node.kind).into());
+        object.insert("op".into(), node.kind.op().into());
         object.insert("name".into(), node.name.as_str().into());
         if let Some(source) = &node.source {
             let mut location = Map::new();
@@ -368,43 +368,6 @@ impl Writer<'_> {
 /// A parameter's default, which refers to no node.
 pub(super) fn default(argument: &Argument) -> Json {
     Writer { program: &Program::default() }.argument(argument)
-}
-
-fn op(kind: &NodeKind) -> &'static str {
-    match kind {
-        NodeKind::Trace(_) => "trace",
-        NodeKind::Get(_) => "get",
-        NodeKind::Set { .. } => "set",
-        NodeKind::Apply { .. } => "apply",
-        NodeKind::Operation(operation) => operation.kind.name(),
-        NodeKind::Literal { .. } => "literal",
-        NodeKind::Constant(_) => "constant",
-        NodeKind::Tokens(_) => "tokens",
-        NodeKind::Lengths(_) => "lengths",
-        NodeKind::Mask(_) => "mask",
-        NodeKind::Generated(_) => "generated",
-        NodeKind::Steps { .. } => "steps",
-        NodeKind::Stop { .. } => "stop",
-        NodeKind::Skip { .. } => "skip",
-        NodeKind::Weight { .. } => "weight",
-        NodeKind::SetWeight { .. } => "set_weight",
-        NodeKind::Merge { .. } => "merge",
-        NodeKind::Save(_) => "save",
-        NodeKind::Log(_) => "print",
-        NodeKind::Sweep(_) => "sweep",
-        NodeKind::Loop(_) => "loop",
-        NodeKind::Cond(_) => "cond",
-        NodeKind::Branch(_) => "branch",
-        NodeKind::Edit(_) => "edit",
-        NodeKind::Parameter(_) | NodeKind::Carried(_) => "parameter",
-        NodeKind::Reduce(_) => "reduce",
-        NodeKind::GetAll(_) => "get",
-        NodeKind::SetAll(_) => "set",
-        NodeKind::Cache(_) => "cache",
-        NodeKind::Backward { .. } => "backward",
-        NodeKind::Grad { .. } => "grad",
-        NodeKind::SetGrad { .. } => "set_grad",
-    }
 }
 
 fn generate(generation: &Generation) -> Json {
