@@ -236,6 +236,29 @@ fn a_result_that_breaks_off_goes_on_from_there() {
 }
 
 #[test]
+fn a_part_that_ends_early_by_its_own_account_is_not_the_whole() {
+    let all = content().len();
+    let fixture = Fixture::start(move |request, _| {
+        match (request.line.ends_with("/result"), request.header("range")) {
+            (true, None) => result(0, 1000),
+            // It promises the rest, and then says that this is all of it, as a proxy may: nothing is cut.
+            (true, Some("bytes=1000-")) => {
+                let range = format!("bytes 1000-{}/{all}", all - 1);
+                let headers = [
+                    ("content-type", "application/vnd.safetensors"),
+                    ("etag", ETAG),
+                    ("content-range", &*range),
+                ];
+                Answer::new("206 Partial Content", &headers, &content()[1000..2000])
+            }
+            (true, Some(_)) => rest(2000, ETAG),
+            _ => good(request),
+        }
+    });
+    assert!(run(&client(&fixture)).0 == content());
+}
+
+#[test]
 fn a_service_that_knows_no_ranges_gives_the_same_bytes() {
     let all = content().len();
     let fixture = Fixture::start(move |request, _| {
