@@ -33,6 +33,7 @@ from ._errors import (
     OperationError,
     PellucidError,
     ProgramError,
+    RemoteError,
     RunError,
 )
 from ._functions import (
@@ -61,6 +62,7 @@ from ._writer import manual_seed
 
 if TYPE_CHECKING:
     from . import show
+    from ._remote import Job, login
 
 #: nnsight's and torch's name for joining along a dimension.
 concat = cat
@@ -74,4 +76,8 @@ def __getattr__(name: str) -> Any:
         import importlib
 
         return importlib.import_module(".show", __name__)
+    if name in ("Job", "login"):
+        from . import _remote
+
+        return getattr(_remote, name)
     raise AttributeError(f"module `pellucid` has no `{name}`")

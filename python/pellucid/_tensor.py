@@ -105,6 +105,8 @@ class Tensor(Views):
             message = "the trace that would have computed it failed"
         elif recorder.state == "abandoned":
             message = "the trace that would have computed it was left by an exception, and did not run"
+        elif recorder.state == "submitted":
+            message = "its job goes on by itself\n  hint: `tracer.job.result()` waits for it, and then it is there"
         elif recorder.state == "scanned":
             message = "its trace was only checked, not run\n  hint: `.shape` and `.dtype` are known; for values use `model.trace`"
         else:

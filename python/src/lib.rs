@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `model` | models: opened, asked about themselves, checking programs |
 //! | `program` | programs from their JSON and their constants, and back |
+//! | `remote` | services: models elsewhere, jobs that run there, keys |
 //! | `run` | running while Python's own threads and Ctrl-C go on |
 //! | `tensor` | tensors, and operations evaluated at once |
 //! | `picture` | heat maps and curves as web pages |
@@ -16,6 +17,7 @@ mod error;
 mod model;
 mod picture;
 mod program;
+mod remote;
 mod run;
 mod tensor;
 
@@ -30,6 +32,8 @@ mod extension {
     use crate::picture::{curves, heat_map, page};
     #[pymodule_export]
     use crate::program::{CheckedProgram, Program};
+    #[pymodule_export]
+    use crate::remote::Service;
     #[pymodule_export]
     use crate::run::{Cancellation, Results, forked};
     #[pymodule_export]
