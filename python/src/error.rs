@@ -53,7 +53,9 @@ pub(crate) fn raised(py: Python<'_>, error: Error) -> PyErr {
         }
         Error::Remote(ref remote) => {
             let kind = remote.problem().map(|problem| problem.kind.name().to_owned());
-            exception(py, "RemoteError", || Ok((message.as_str(), kind).into_pyobject(py)?.into_any().unbind()))
+            exception(py, "RemoteError", || {
+                Ok((message.as_str(), kind).into_pyobject(py)?.into_any().unbind())
+            })
         }
         Error::Model(_) => exception(py, "ModelError", || text(py, &message)),
         Error::Tensor(_) => exception(py, "OperationError", || text(py, &message)),

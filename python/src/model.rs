@@ -142,7 +142,8 @@ impl Model {
     /// The types of a node's values, of a program that may be written only in part.
     fn types_of(&self, py: Python<'_>, program: &Program, node: &str) -> PyResult<Vec<Described>> {
         let node = node.to_owned();
-        let types = self.asked(py, program.0.clone(), move |model, program| model.types_of(program, &node))?;
+        let types =
+            self.asked(py, program.0.clone(), move |model, program| model.types_of(program, &node))?;
         Ok(types.iter().map(described).collect())
     }
 }

@@ -11,9 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pellucid_client::api::{
-    DecodeRequest, EncodeRequest, JobState, Priority, Problem, ProblemKind,
-};
+use pellucid_client::api::{DecodeRequest, EncodeRequest, JobState, Priority, Problem, ProblemKind};
 use pellucid_client::{Client, Download, Ended, config};
 use pellucid_engine::{EngineError, Explanation, Results as Inner, RunOptions};
 use pellucid_graph::check::{self, CheckedProgram, Price, SpecIndex};
@@ -300,7 +298,12 @@ impl Remote {
     /// The same, whose runs are told to someone else.
     pub fn telling(&self, on_update: OnUpdate) -> Remote {
         let Remote { service, id, spec, tokens } = self;
-        Remote { service: service.telling(on_update), id: id.clone(), spec: spec.clone(), tokens: tokens.clone() }
+        Remote {
+            service: service.telling(on_update),
+            id: id.clone(),
+            spec: spec.clone(),
+            tokens: tokens.clone(),
+        }
     }
 
     /// Checks a program against what the model publishes. Texts are tokenised only there: lengths are not known yet.

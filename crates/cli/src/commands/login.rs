@@ -2,8 +2,8 @@
 
 use std::io::{IsTerminal, Write};
 
-use pellucid::client::{Address, config};
 use pellucid::Service;
+use pellucid::client::{Address, config};
 
 use crate::arguments::Login;
 use crate::failure::Failure;

@@ -28,8 +28,12 @@ impl Files {
 
     /// The program with the names that travel.
     pub fn without_folders<'p>(&self, program: &'p Program) -> Cow<'p, Program> {
-        let short: BTreeMap<&str, &str> =
-            self.0.iter().filter(|(short, full)| short != full).map(|(short, full)| (&**full, &**short)).collect();
+        let short: BTreeMap<&str, &str> = self
+            .0
+            .iter()
+            .filter(|(short, full)| short != full)
+            .map(|(short, full)| (&**full, &**short))
+            .collect();
         if short.is_empty() {
             return Cow::Borrowed(program);
         }
@@ -92,7 +96,8 @@ mod tests {
                 )
             })
             .collect();
-        Program::from_json(format!(r#"{{ "pellucid": 1, "body": [{}] }}"#, nodes.join(",")).as_bytes()).unwrap()
+        Program::from_json(format!(r#"{{ "pellucid": 1, "body": [{}] }}"#, nodes.join(",")).as_bytes())
+            .unwrap()
     }
 
     fn travelled(program: &Program) -> Vec<String> {
@@ -115,11 +120,13 @@ mod tests {
         let travels = files.without_folders(&program).into_owned();
         let mut problem = Problem::new(ProblemKind::InvalidProgram, "");
         for node in &travels.nodes {
-            let fault = pellucid_graph::fault::Fault::new("wrong").at_node(node.name.clone(), node.source.clone());
+            let fault =
+                pellucid_graph::fault::Fault::new("wrong").at_node(node.name.clone(), node.source.clone());
             problem.faults.push(Fault::from(&fault));
         }
         let restored = files.restored_in(problem);
-        let named: Vec<_> = restored.faults.iter().map(|fault| fault.source.as_ref().unwrap().file.as_str()).collect();
+        let named: Vec<_> =
+            restored.faults.iter().map(|fault| fault.source.as_ref().unwrap().file.as_str()).collect();
         assert_eq!(named, ["/home/ada/a/x.py", "/home/ada/b/x.py"]);
     }
 }

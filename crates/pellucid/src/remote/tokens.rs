@@ -50,7 +50,8 @@ impl Remote {
             tokens.extend(found);
         }
         for special_tokens in [true, false] {
-            let missing = wanted.iter().filter(|text| text.1 == special_tokens && !tokens.contains_key(*text));
+            let missing =
+                wanted.iter().filter(|text| text.1 == special_tokens && !tokens.contains_key(*text));
             let missing: Vec<String> = missing.map(|(text, _)| text.clone()).collect();
             for texts in missing.chunks(AT_ONCE) {
                 let (model, texts) = (Some(self.id.clone()), texts.to_vec());
