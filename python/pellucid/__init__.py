@@ -62,6 +62,7 @@ from ._writer import manual_seed
 
 if TYPE_CHECKING:
     from . import show
+    from ._adapters import Lora, SparseAutoencoder
     from ._remote import Job, login
 
 #: nnsight's and torch's name for joining along a dimension.
@@ -70,14 +71,18 @@ concat = cat
 _os.register_at_fork(after_in_child=_core.forked)
 
 
+#: What few need, and where it is.
+_LATER = {"Job": "._remote", "login": "._remote", "Lora": "._adapters", "SparseAutoencoder": "._adapters"}
+
+
 def __getattr__(name: str) -> Any:
-    # What few need is loaded where it is used.
     if name == "show":
         import importlib
 
         return importlib.import_module(".show", __name__)
-    if name in ("Job", "login"):
-        from . import _remote
+    module = _LATER.get(name)
+    if module is not None:
+        import importlib
 
-        return getattr(_remote, name)
+        return getattr(importlib.import_module(module, __name__), name)
     raise AttributeError(f"module `pellucid` has no `{name}`")

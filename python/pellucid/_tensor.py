@@ -64,6 +64,14 @@ class Tensor(Views):
         return self
 
     @classmethod
+    def _of_steps(cls, steps: list[Tensor]) -> Tensor:
+        """A tensor for each step of a generation."""
+        self = cls.__new__(cls)
+        self._begin(None)
+        self._steps = steps
+        return self
+
+    @classmethod
     def _recorded(cls, recorder: Recorder, ref: str) -> Tensor:
         self = cls.__new__(cls)
         self._core = None

@@ -6,6 +6,7 @@
 //! | `model` | models: opened, asked about themselves, checking programs |
 //! | `program` | programs from their JSON and their constants, and back |
 //! | `remote` | services: models elsewhere, jobs that run there, keys |
+//! | `adapters` | LoRA adapters and sparse autoencoders |
 //! | `run` | running while Python's own threads and Ctrl-C go on |
 //! | `tensor` | tensors, and operations evaluated at once |
 //! | `picture` | heat maps and curves as web pages |
@@ -13,6 +14,7 @@
 //!
 //! **Invariant:** this crate decides nothing: what a program means, and every message about it, comes from the façade.
 
+mod adapters;
 mod error;
 mod model;
 mod picture;
@@ -26,6 +28,8 @@ use pyo3::prelude::*;
 #[pymodule]
 #[pyo3(name = "_core")]
 mod extension {
+    #[pymodule_export]
+    use crate::adapters::{Lora, SparseAutoencoder};
     #[pymodule_export]
     use crate::model::{Model, specification};
     #[pymodule_export]

@@ -89,7 +89,10 @@ mod trace;
 mod train;
 mod value;
 
-pub use adapters::{AutoencoderValues, Lora, LoraPair, LoraValues, SparseAutoencoder, Splice, Steering};
+pub use adapters::{
+    AutoencoderParts, AutoencoderValues, Lora, LoraMatrices, LoraPair, LoraValues, SparseAutoencoder, Splice,
+    Steering,
+};
 pub use axis::{Axis, AxisValues, IntoAxes};
 pub use backward::Backward;
 pub use bundled::unpack as bundled_folder;
@@ -123,6 +126,7 @@ pub use pellucid_engine::{
 pub use pellucid_graph::check::{CheckedProgram, Price};
 pub use pellucid_graph::fault::{Fault, Faults};
 pub use pellucid_graph::{DType, ModelSpec, Program, Prompts, Scalar, SourceLocation};
+pub use pellucid_models::adapters::InputNormalisation;
 pub use pellucid_models::tokenizer::Tokenizer;
 pub use pellucid_models::{ModelOptions, Precision, ProgressListener};
 
