@@ -33,6 +33,7 @@ from ._errors import (
     OperationError,
     PellucidError,
     ProgramError,
+    RemoteError,
     RunError,
 )
 from ._functions import (
@@ -61,6 +62,8 @@ from ._writer import manual_seed
 
 if TYPE_CHECKING:
     from . import show
+    from ._adapters import Lora, SparseAutoencoder
+    from ._remote import Job, login
 
 #: nnsight's and torch's name for joining along a dimension.
 concat = cat
@@ -68,10 +71,18 @@ concat = cat
 _os.register_at_fork(after_in_child=_core.forked)
 
 
+#: What few need, and where it is.
+_LATER = {"Job": "._remote", "login": "._remote", "Lora": "._adapters", "SparseAutoencoder": "._adapters"}
+
+
 def __getattr__(name: str) -> Any:
-    # What few need is loaded where it is used.
     if name == "show":
         import importlib
 
         return importlib.import_module(".show", __name__)
+    module = _LATER.get(name)
+    if module is not None:
+        import importlib
+
+        return getattr(importlib.import_module(module, __name__), name)
     raise AttributeError(f"module `pellucid` has no `{name}`")

@@ -28,7 +28,8 @@ class Entry:
 
 
 class Cache(Mapping[str, Any]):
-    """What `tracer.cache()` kept: by the paths of modules and hook points, transformers' or standard."""
+    """What `tracer.cache()` kept: by the paths of modules and hook points, transformers' or standard. Of a cache that stands in
+    `with tracer.all():` each value is a tensor for each step."""
 
     def __init__(self, model: Any):
         self._model = model
@@ -58,9 +59,16 @@ class Cache(Mapping[str, Any]):
 
     def _deliver(self, name: str, results: Any) -> None:
         prefix = f"{name}/"
+        steps: dict[str, dict[int, Tensor]] = {}
         for key in results:
             if key.startswith(prefix):
-                self._values[key[len(prefix) :]] = results[key]
+                path, _, step = key[len(prefix) :].rpartition("/")
+                if path:
+                    steps.setdefault(path, {})[int(step)] = results[key]
+                else:
+                    self._values[step] = results[key]
+        for path, values in steps.items():
+            self._values[path] = Tensor._of_steps([values[step] for step in sorted(values)])
         self._ready = True
 
     def _find(self, path: str) -> Any:

@@ -20,6 +20,17 @@ class OperationError(PellucidError):
     """An operation that was evaluated at once cannot take its values."""
 
 
+class RemoteError(PellucidError):
+    """A service cannot be reached, or refuses: what it said, and what to do."""
+
+    #: What kind of problem the service told, as `unknown-model`; none: it told nothing.
+    kind: str | None
+
+    def __init__(self, told: tuple[str, str | None]):
+        message, self.kind = told
+        super().__init__(message)
+
+
 class NotComputedError(PellucidError):
     """A value is used as a number before its program has run, or was never saved."""
 

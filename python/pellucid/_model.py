@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -67,11 +68,16 @@ class Model(Module):
         set_(self, "_beside", {})
         set_(self, "_tokenizer", None)
         if remote:
-            raise NotImplementedError("models at a service cannot be used from Python yet")
-        from ._dtype import dtype as number_type
+            from ._remote import model_at
 
-        precision = "bf16" if number_type(dtype).short in ("bf16", "f16") else "f32"
-        set_(self, "_core", _core.Model.open(str(source), revision, precision, _Progress()))
+            if revision is not None or dtype != "float32":
+                raise ValueError("`revision` and `dtype` are the service's own: leave them away, or `remote`")
+            set_(self, "_core", model_at(remote, str(source)))
+        else:
+            from ._dtype import dtype as number_type
+
+            precision = "bf16" if number_type(dtype).short in ("bf16", "f16") else "f32"
+            set_(self, "_core", _core.Model.open(str(source), revision, precision, _Progress()))
         set_(self, "_spec", json.loads(self._core.spec()))
         set_(self, "_tree", Tree(self._spec))
         super().__init__(self, "", "")
@@ -114,6 +120,9 @@ class Model(Module):
         known: Any = self._tokenizer
         if known is None:
             about = self._core.tokenizer()
+            if about is None and self._remote:
+                ends = self._spec.get("end_tokens") or [None]
+                about = (None, ends[0], self.sizes["vocabulary"])
             if about is None:
                 raise AttributeError(f"`{self.name}` came without a tokenizer\n  hint: give token ids")
             known = Tokenizer(self._core, about)
@@ -163,15 +172,18 @@ class Model(Module):
         run: bool = True,
         special_tokens: bool | None = None,
         remote: Any = None,
+        blocking: bool = True,
         memory_bytes: int | None = None,
         seconds: float | None = None,
         naive: bool = False,
         **accepted: Any,
     ) -> Trace:
         """Opens a trace: `with model.trace(prompt) as tracer:`. A prompt is a text, several texts, or token ids; without one,
-        `tracer.invoke(prompt)` adds inputs. `seconds` and `memory_bytes` bound the run; with `run=False` it is only written."""
-        _known("trace", accepted, ("scan", "validate", "use_cache", "blocking"))
-        options = _options(remote, memory_bytes, seconds, naive)
+        `tracer.invoke(prompt)` adds inputs. `seconds` and `memory_bytes` bound the run; with `run=False` it is only written. `remote`, a service's
+        address, or `True` for the one that is set up, runs it there; with `blocking=False` as a job that goes on by itself,
+        `tracer.job`."""
+        _known("trace", accepted, ("scan", "validate", "use_cache"))
+        options = _options(remote, memory_bytes, seconds, naive, blocking)
         return Trace(self, prompts, None, special_tokens, seed, run, **options)
 
     def generate(
@@ -190,6 +202,7 @@ class Model(Module):
         run: bool = True,
         special_tokens: bool | None = None,
         remote: Any = None,
+        blocking: bool = True,
         memory_bytes: int | None = None,
         seconds: float | None = None,
         on_token: Callable[[dict[str, Any]], None] | None = None,
@@ -197,7 +210,7 @@ class Model(Module):
     ) -> Trace:
         """Opens a generation. Greedy, unless `temperature` or `do_sample` says otherwise. Step 0 is the prompt's; N new tokens take
         steps 0 to N−1."""
-        _known("generate", accepted, ("scan", "validate", "use_cache", "pad_token_id", "return_dict_in_generate", "blocking"))
+        _known("generate", accepted, ("scan", "validate", "use_cache", "pad_token_id", "return_dict_in_generate"))
         generation: dict[str, Any] = {"max_new_tokens": int(max_new_tokens)}
         if temperature is None:
             temperature = 1.0 if do_sample else 0.0
@@ -214,7 +227,7 @@ class Model(Module):
             generation["stop_tokens"] = _ids(stop_tokens)
         if stop_texts is not None:
             generation["stop_texts"] = [stop_texts] if isinstance(stop_texts, str) else list(stop_texts)
-        options = _options(remote, memory_bytes, seconds, False)
+        options = _options(remote, memory_bytes, seconds, False, blocking)
         if on_token is not None:
             options["on_token"] = on_token
         return Trace(self, prompts, generation, special_tokens, seed, run, **options)
@@ -224,11 +237,12 @@ class Model(Module):
         seed: int = 0,
         run: bool = True,
         remote: Any = None,
+        blocking: bool = True,
         memory_bytes: int | None = None,
         seconds: float | None = None,
     ) -> Session:
         """Opens a session: traces in sequence, whose values flow from one to the next inside the engine."""
-        return Session(self, seed, run, **_options(remote, memory_bytes, seconds, False))
+        return Session(self, seed, run, **_options(remote, memory_bytes, seconds, False, blocking))
 
     def scan(self, *prompts: Any, **options: Any) -> Trace:
         """A trace that is only checked: inside and after it `.shape` and `.dtype` of its values are known, and nothing runs."""
@@ -278,6 +292,25 @@ class Model(Module):
 
     def _core_with(self, models: Mapping[str, Model]) -> Any:
         core = self._core
+        for name, other in models.items():
+            core = core.with_model(name, other._core)
+        return core
+
+    @property
+    def _name_there(self) -> str:
+        """What a service may call it: as it was asked for, or the name of its folder or file."""
+        return self.name if not self._remote and self.source != "bundled" and os.path.exists(self.source) else self.source
+
+    def _core_at(self, remote: Any, models: Mapping[str, Model]) -> Any:
+        """The model at a service: itself, or the one of the same name there."""
+        if self._remote and (remote is True or remote == self._remote):
+            return self._core_with(models)
+        from ._remote import address_of, model_at
+
+        address = address_of(remote)
+        if address not in self._beside:
+            self._beside[address] = model_at(address, self._name_there)
+        core = self._beside[address]
         for name, other in models.items():
             core = core.with_model(name, other._core)
         return core
@@ -355,12 +388,14 @@ def _known(where: str, given: dict[str, Any], accepted: tuple[str, ...]) -> None
             raise TypeError(f"`{where}` has no option `{name}`")
 
 
-def _options(remote: Any, memory_bytes: Any, seconds: Any, naive: bool) -> dict[str, Any]:
+def _options(remote: Any, memory_bytes: Any, seconds: Any, naive: bool, blocking: bool) -> dict[str, Any]:
     options: dict[str, Any] = {"memory_bytes": memory_bytes, "seconds": seconds}
     if naive:
         options["naive"] = True
     if remote:
-        raise NotImplementedError("runs at a service cannot be asked for from Python yet")
+        options["remote"] = remote
+    if not blocking:
+        options["blocking"] = False
     return options
 
 

@@ -68,7 +68,7 @@ class Recorder(Writer):
     __slots__ = (
         "model", "root", "scope", "counts", "names", "constants", "core_names", "lead", "seed", "state",
         "saved", "prefix", "invoke", "step", "backward", "edits", "faults", "results", "models", "caches", "steps_of",
-        "parameters",
+        "parameters", "job",
     )
 
     def __init__(self, model: Any, seed: int = 0, prefix: str = ""):
@@ -95,6 +95,8 @@ class Recorder(Writer):
         self.edits: dict[int, str] = {}
         self.faults: list[Fault] = []
         self.results: Any = None
+        #: Where it was submitted to, to go on by itself.
+        self.job: Any = None
         #: Models beside the program's own, by name.
         self.models: dict[str, Any] = {}
         self.caches: list[tuple[Any, str]] = []

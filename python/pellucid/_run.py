@@ -77,10 +77,23 @@ def show_log(entry: dict[str, Any]) -> None:
 def execute(recorder: Recorder, options: dict[str, Any]) -> None:
     """Runs a program that has been written."""
     recorder.state = "failed"
+    options = {"on_log": show_log, **options}
+    remote, blocking = options.pop("remote", None) or recorder.model._remote, options.pop("blocking", True)
     program = recorder.program()
-    options.setdefault("on_log", show_log)
+    if remote:
+        from ._remote import run_at
+
+        run_at(recorder, program, remote, blocking, options)
+        return
+    here(blocking)
     core = recorder.model._core_with(recorder.models)
     deliver(recorder, Results(core.run(program, **options)))
+
+
+def here(blocking: bool) -> None:
+    """Refuses to leave a run to itself that is not at a service."""
+    if not blocking:
+        raise ValueError("`blocking=False` is for runs at a service\n  hint: give `remote`; here, `async with` lets other tasks go on")
 
 
 def deliver(recorder: Recorder, results: Results) -> None:

@@ -64,6 +64,14 @@ class Tensor(Views):
         return self
 
     @classmethod
+    def _of_steps(cls, steps: list[Tensor]) -> Tensor:
+        """A tensor for each step of a generation."""
+        self = cls.__new__(cls)
+        self._begin(None)
+        self._steps = steps
+        return self
+
+    @classmethod
     def _recorded(cls, recorder: Recorder, ref: str) -> Tensor:
         self = cls.__new__(cls)
         self._core = None
@@ -105,6 +113,8 @@ class Tensor(Views):
             message = "the trace that would have computed it failed"
         elif recorder.state == "abandoned":
             message = "the trace that would have computed it was left by an exception, and did not run"
+        elif recorder.state == "submitted":
+            message = "its job goes on by itself\n  hint: `tracer.job.result()` waits for it, and then it is there"
         elif recorder.state == "scanned":
             message = "its trace was only checked, not run\n  hint: `.shape` and `.dtype` are known; for values use `model.trace`"
         else:

@@ -119,6 +119,8 @@ class Trace(Writing):
                 "a trace cannot be opened inside of another\n  hint: a second input of the same trace is "
                 "`with tracer.invoke(prompt):`; traces in sequence stand in `with model.session():`"
             )
+        if not self._own and "remote" in self._options:
+            raise NotComputedError("a session runs as a whole in one place\n  hint: give `remote` to `model.session`")
         self._recorder = recorder
         try:
             self._begin(recorder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 from . import _operations
 from ._errors import NotComputedError
@@ -11,6 +11,9 @@ from ._recorder import Recorder
 from ._regions import Cond, Loop, Sweep
 from ._run import Results
 from ._tensor import Tensor
+
+if TYPE_CHECKING:
+    from ._remote import Job
 
 
 class Writing:
@@ -75,6 +78,13 @@ class Writing:
         if self._recorder.results is None:
             raise NotComputedError("the run has not been\n  hint: results are there after the `with` block")
         return self._recorder.results
+
+    @property
+    def job(self) -> Job:
+        """The job at a service, of a run with `blocking=False`: `.state`, `.result()`, `.cancel()`."""
+        if self._recorder.job is None:
+            raise NotComputedError("there is no job\n  hint: with `remote` and `blocking=False` one is submitted when the block ends")
+        return self._recorder.job
 
     def explain(self) -> str:
         """What would be computed where, and at what price."""

@@ -51,6 +51,12 @@ pub(crate) fn raised(py: Python<'_>, error: Error) -> PyErr {
             };
             exception(py, "RunError", made)
         }
+        Error::Remote(ref remote) => {
+            let kind = remote.problem().map(|problem| problem.kind.name().to_owned());
+            exception(py, "RemoteError", || {
+                Ok((message.as_str(), kind).into_pyobject(py)?.into_any().unbind())
+            })
+        }
         Error::Model(_) => exception(py, "ModelError", || text(py, &message)),
         Error::Tensor(_) => exception(py, "OperationError", || text(py, &message)),
         Error::File { ref error, .. } if error.kind() == std::io::ErrorKind::NotFound => {

@@ -5,6 +5,8 @@
 //! | --- | --- |
 //! | `model` | models: opened, asked about themselves, checking programs |
 //! | `program` | programs from their JSON and their constants, and back |
+//! | `remote` | services: models elsewhere, jobs that run there, keys |
+//! | `adapters` | LoRA adapters and sparse autoencoders |
 //! | `run` | running while Python's own threads and Ctrl-C go on |
 //! | `tensor` | tensors, and operations evaluated at once |
 //! | `picture` | heat maps and curves as web pages |
@@ -12,10 +14,12 @@
 //!
 //! **Invariant:** this crate decides nothing: what a program means, and every message about it, comes from the façade.
 
+mod adapters;
 mod error;
 mod model;
 mod picture;
 mod program;
+mod remote;
 mod run;
 mod tensor;
 
@@ -25,11 +29,15 @@ use pyo3::prelude::*;
 #[pyo3(name = "_core")]
 mod extension {
     #[pymodule_export]
+    use crate::adapters::{Lora, SparseAutoencoder};
+    #[pymodule_export]
     use crate::model::{Model, specification};
     #[pymodule_export]
     use crate::picture::{curves, heat_map, page};
     #[pymodule_export]
     use crate::program::{CheckedProgram, Program};
+    #[pymodule_export]
+    use crate::remote::Service;
     #[pymodule_export]
     use crate::run::{Cancellation, Results, forked};
     #[pymodule_export]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pellucid::{ModelOptions, Precision, RunOptions};
+use pellucid::{ModelOptions, OnUpdate, Precision, RunOptions};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -10,7 +10,7 @@ use crate::error;
 use crate::program::{CheckedProgram, Described, Program, described, written};
 use crate::run::{self, Cancellation, Results};
 
-/// A model in this process. It can be shared between threads.
+/// A model, in this process or at a service. It can be shared between threads.
 #[pyclass(frozen, module = "pellucid._core")]
 #[derive(Clone, Debug)]
 pub(crate) struct Model(pub(crate) pellucid::Model);
@@ -64,24 +64,27 @@ impl Model {
 
     /// Token ids of a text.
     fn encode(&self, py: Python<'_>, text: &str, special_tokens: bool) -> PyResult<Vec<u32>> {
-        let tokenizer = self.0.tokenizer().map_err(|error| error::raised(py, error))?;
-        tokenizer.encode(text, special_tokens).map_err(|error| error::raised(py, error.into()))
+        self.asked(py, text.to_owned(), move |model, text| model.encode_with(&text, special_tokens))
     }
 
     /// The text of token ids.
     fn decode(&self, py: Python<'_>, tokens: Vec<u32>, skip_special: bool) -> PyResult<String> {
-        let tokenizer = self.0.tokenizer().map_err(|error| error::raised(py, error))?;
-        tokenizer.decode(&tokens, skip_special).map_err(|error| error::raised(py, error.into()))
+        self.asked(py, tokens, move |model, tokens| match model.tokenizer() {
+            Ok(tokenizer) => Ok(tokenizer.decode(&tokens, skip_special)?),
+            // A service tells all of them.
+            Err(error) if skip_special => Err(error),
+            Err(_) => model.decode(&tokens),
+        })
     }
 
     /// The one token that a text is.
     fn token(&self, py: Python<'_>, text: &str) -> PyResult<u32> {
-        self.0.token(text).map_err(|error| error::raised(py, error))
+        self.asked(py, text.to_owned(), |model, text| model.token(&text))
     }
 
     /// Token ids of a user's turn in the model's chat template.
     fn encode_chat(&self, py: Python<'_>, text: &str) -> PyResult<Vec<u32>> {
-        self.0.encode_chat(text).map_err(|error| error::raised(py, error))
+        self.asked(py, text.to_owned(), |model, text| model.encode_chat(&text))
     }
 
     /// The tokens that begin and end a text, and how many there are; none: it came without a tokenizer.
@@ -98,19 +101,18 @@ impl Model {
 
     /// Checks a program and says what it would compute where, and at what price.
     fn explain(&self, py: Python<'_>, program: &Program) -> PyResult<String> {
-        let explained = py.detach(|| self.0.explain(&self.0.check(program.0.clone())?));
-        explained.map(|plan| plan.to_string()).map_err(|error| error::raised(py, error))
+        let explained = self.asked(py, program.0.clone(), |model, program| model.explain_program(program))?;
+        Ok(explained.to_string())
     }
 
     /// The plan as JSON.
     fn plan(&self, py: Python<'_>, program: &Program) -> PyResult<String> {
-        let explained = py.detach(|| self.0.explain(&self.0.check(program.0.clone())?));
-        written(py, &explained.map_err(|error| error::raised(py, error))?)
+        written(py, &self.asked(py, program.0.clone(), |model, program| model.explain_program(program))?)
     }
 
     /// Checks a program and runs it, here or at the model's service. While it runs, other threads of Python go on, and Ctrl-C
     /// cancels.
-    #[pyo3(signature = (program, memory_bytes = None, seconds = None, on_log = None, on_token = None, on_progress = None, naive = false, cancellation = None))]
+    #[pyo3(signature = (program, memory_bytes = None, seconds = None, on_log = None, on_token = None, on_progress = None, on_update = None, naive = false, cancellation = None))]
     #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn run(
         &self,
@@ -121,27 +123,46 @@ impl Model {
         on_log: Option<Py<PyAny>>,
         on_token: Option<Py<PyAny>>,
         on_progress: Option<Py<PyAny>>,
+        on_update: Option<Py<PyAny>>,
         naive: bool,
         cancellation: Option<Py<Cancellation>>,
     ) -> PyResult<Results> {
-        let listeners = run::Listeners { log: on_log, token: on_token, progress: on_progress };
-        let cancel = cancellation.map(|cancellation| cancellation.get().0.clone()).unwrap_or_default();
+        let listeners =
+            run::Listeners { log: on_log, token: on_token, progress: on_progress, update: on_update };
+        let cancel = cancellation.as_ref().map(|cancellation| &cancellation.get().0);
         let (program, model) = (program.0.clone(), self.0.clone());
-        let work = move |options: &RunOptions| {
-            if naive {
-                model.run_naive(&model.check(program)?)
-            } else {
-                model.run(&model.check(program)?, options)
-            }
+        let work = move |options: &RunOptions, updates: Option<OnUpdate>| match updates {
+            _ if naive => model.run_naive(&model.check(program)?),
+            Some(updates) => model.telling(updates).run_program(program, options),
+            None => model.run_program(program, options),
         };
-        run::run(py, work, memory_bytes, seconds, &listeners, &cancel)
+        run::run(py, work, memory_bytes, seconds, &listeners, cancel)
     }
 
     /// The types of a node's values, of a program that may be written only in part.
     fn types_of(&self, py: Python<'_>, program: &Program, node: &str) -> PyResult<Vec<Described>> {
-        let types = py.detach(|| self.0.types_of(program.0.clone(), node));
-        let types = types.map_err(|error| error::raised(py, error))?;
+        let node = node.to_owned();
+        let types =
+            self.asked(py, program.0.clone(), move |model, program| model.types_of(program, &node))?;
         Ok(types.iter().map(described).collect())
+    }
+}
+
+impl Model {
+    /// Asks the model something. One at a service may take its time to answer.
+    fn asked<A: Send + 'static, T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        given: A,
+        ask: impl FnOnce(&pellucid::Model, A) -> pellucid::Result<T> + Send + 'static,
+    ) -> PyResult<T> {
+        let model = self.0.clone();
+        let answer = if model.is_remote() {
+            run::interruptible(py, move || ask(&model, given))?
+        } else {
+            py.detach(|| ask(&model, given))
+        };
+        answer.map_err(|error| error::raised(py, error))
     }
 }
 

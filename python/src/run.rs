@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pellucid::{GeneratedToken, LogEntry, Progress, RunOptions};
+use pellucid::{GeneratedToken, LogEntry, OnUpdate, Progress, RunOptions};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
@@ -20,10 +20,41 @@ use crate::tensor::Tensor;
 const WAIT: Duration = Duration::from_millis(25);
 
 /// Functions of Python that are told what happens in a run.
+#[derive(Default)]
 pub(crate) struct Listeners {
     pub(crate) log: Option<Py<PyAny>>,
     pub(crate) token: Option<Py<PyAny>>,
     pub(crate) progress: Option<Py<PyAny>>,
+    /// What happens to a run at a service, in words.
+    pub(crate) update: Option<Py<PyAny>>,
+}
+
+/// Does something that may take long without holding Python's lock. An exception that a signal's handler raises ends the wait;
+/// the work ends by itself, unheard.
+pub(crate) fn interruptible<T: Send + 'static>(
+    py: Python<'_>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> PyResult<T> {
+    let (sender, receiver) = mpsc::channel();
+    let receiver = Mutex::new(receiver);
+    spawned(py, move || drop(sender.send(work())))?;
+    loop {
+        match py.detach(|| receiver.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(WAIT)) {
+            Ok(done) => return Ok(done),
+            Err(RecvTimeoutError::Disconnected) => return Err(failed(py)),
+            Err(RecvTimeoutError::Timeout) => py.check_signals()?,
+        }
+    }
+}
+
+fn spawned(py: Python<'_>, work: impl FnOnce() + Send + 'static) -> PyResult<()> {
+    let spawned = std::thread::Builder::new().name("pellucid-run".to_owned()).spawn(work);
+    let told = |error| error::in_operation(py, &format!("no thread could be had to run on: {error}"));
+    spawned.map(drop).map_err(told)
+}
+
+fn failed(py: Python<'_>) -> PyErr {
+    error::in_operation(py, "the engine failed: please report it")
 }
 
 /// What cancels a run from another thread.
@@ -49,29 +80,35 @@ enum Message {
     Log(Box<LogEntry>),
     Token(GeneratedToken),
     Progress(Progress),
+    Update(String),
     Done(Box<pellucid::Result<pellucid::Results>>),
 }
 
 /// Runs a program to its end.
 pub(crate) fn run(
     py: Python<'_>,
-    work: impl FnOnce(&RunOptions) -> pellucid::Result<pellucid::Results> + Send + 'static,
+    work: impl FnOnce(&RunOptions, Option<OnUpdate>) -> pellucid::Result<pellucid::Results> + Send + 'static,
     memory_bytes: Option<u64>,
     seconds: Option<f64>,
     listeners: &Listeners,
-    cancel: &Arc<AtomicBool>,
+    cancellation: Option<&Arc<AtomicBool>>,
 ) -> PyResult<Results> {
     let (sender, receiver) = mpsc::channel();
     let receiver = Mutex::new(receiver);
-    let options = options(memory_bytes, seconds, listeners, cancel, &sender);
+    let cancel = cancellation.cloned().unwrap_or_default();
+    let options = options(memory_bytes, seconds, listeners, &cancel, &sender);
+    let updates = listeners.update.as_ref().map(|_| -> OnUpdate {
+        let sender = sender.clone();
+        Arc::new(move |update| {
+            let _ = sender.send(Message::Update(update.to_string()));
+        })
+    });
     let work = move || {
-        let outcome = work(&options);
+        let outcome = work(&options, updates);
         // Nobody listens any more only where the caller's thread has died.
         let _ = sender.send(Message::Done(Box::new(outcome)));
     };
-    let spawned = std::thread::Builder::new().name("pellucid-run".to_owned()).spawn(work);
-    spawned
-        .map_err(|error| error::in_operation(py, &format!("no thread could be had to run on: {error}")))?;
+    spawned(py, work)?;
     let mut interruption = None;
     loop {
         let next = py.detach(|| receiver.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(WAIT));
@@ -82,9 +119,7 @@ pub(crate) fn run(
                     (None, outcome) => outcome.map(Results).map_err(|error| error::raised(py, error)),
                 };
             }
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(error::in_operation(py, "the engine failed: please report it"));
-            }
+            Err(RecvTimeoutError::Disconnected) => return Err(failed(py)),
             Ok(message) => tell(py, listeners, message),
             Err(RecvTimeoutError::Timeout) => Ok(()),
         };
@@ -151,6 +186,10 @@ fn tell(py: Python<'_>, listeners: &Listeners, message: Message) -> PyResult<()>
             fields.set_item("part", progress.part)?;
             call(&listeners.progress, fields)
         }
+        Message::Update(update) => match &listeners.update {
+            Some(listener) => listener.call1(py, (update,)).map(drop),
+            None => Ok(()),
+        },
         Message::Done(_) => Ok(()),
     }
 }

@@ -218,6 +218,18 @@ def test_patterns(model):
     assert np.all(last.numpy() == 0)
 
 
+def test_a_cache_of_a_generation(model):
+    with model.generate(PROMPT, max_new_tokens=3, stop_tokens=[]) as tracer:
+        with tracer.all():
+            everything = tracer.cache(modules=[model.layers[0]], pattern=None)
+            outputs = model.layers[0].output.save()
+        with tracer.iter[2]:
+            last = tracer.cache(pattern="layers.*.output")
+    assert [value.shape for value in everything["layers.0"].output] == [(1, 10, 128), (1, 1, 128), (1, 1, 128)]
+    assert all(same(a, b) for a, b in zip(everything["layers.0.output"], outputs))
+    assert same(last["layers.0"].output, outputs[2]) and last["layers.3.output"].shape == (1, 1, 128)
+
+
 def test_a_cache(model):
     with model.trace(PROMPT) as tracer:
         cache = tracer.cache(modules=[model.transformer.h[0], "layers.2.mlp"], include_inputs=True)

@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     build(arguments.release)?;
     match &arguments.what {
         What::Build => Ok(()),
-        What::Test => test(),
+        What::Test => test(arguments.release),
         What::Types => types(),
         What::Properties => {
             let python = environment("properties", "python/properties/requirements.txt")?;
@@ -68,10 +68,12 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     }
 }
 
-/// The package's tests.
-pub(crate) fn test() -> Outcome {
+/// The package's tests, here and at a service that they start.
+pub(crate) fn test(release: bool) -> Outcome {
     let python = environment("python", "python/tests/requirements.txt")?;
-    command(with_package(&python).args(["-m", "pytest", "-q", "python/tests"]))
+    let binary = built_in(release).join(format!("pellucid{}", std::env::consts::EXE_SUFFIX));
+    let mut tests = with_package(&python);
+    command(tests.env("PELLUCID_BINARY", binary).args(["-m", "pytest", "-q", "python/tests"]))
 }
 
 /// Whether types agree, in the package and in what shows how it is used.
@@ -88,13 +90,14 @@ fn types() -> Outcome {
 
 /// Builds the extension and puts it into the package's folder.
 pub(crate) fn build(release: bool) -> Outcome {
-    let mut cargo = cargo(&["build", "--package", "pellucid-python"]);
+    // The whole workspace is named, and one of its tests, so that dependencies have the features with which the tests were built
+    // already. What runs at a service needs the command, too.
+    let mut cargo = cargo(&["build", "--workspace", "--lib", "--bin", "pellucid", "--test", "rows"]);
     if release {
         cargo.arg("--release");
     }
     command(&mut cargo)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let folder = target.join(if release { "release" } else { "debug" });
+    let folder = built_in(release);
     let (built, named) = if cfg!(windows) {
         ("pellucid_python.dll", "_core.pyd")
     } else if cfg!(target_os = "macos") {
@@ -108,6 +111,12 @@ pub(crate) fn build(release: bool) -> Outcome {
     std::fs::copy(folder.join(built), &beside)?;
     std::fs::rename(beside, package.join(named))?;
     Ok(())
+}
+
+/// The folder of what was built.
+fn built_in(release: bool) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    target.join(if release { "release" } else { "debug" })
 }
 
 /// An environment's Python, which finds the package as it was built here.

@@ -101,7 +101,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     if !arguments.offline {
         parts.part("the Python package", || {
             package::build(false)?;
-            package::test()
+            package::test(false)
         })?;
         parts.part("random numbers made again with numpy", || {
             let numpy = python::environment("numpy", "golden/requirements-numpy.txt")?;

@@ -22,6 +22,7 @@
 //! | `run` | submitting, waiting and cancelling |
 //! | [`Events`] | what happens to a job, over cut connections |
 //! | [`Download`] | a result's bytes, over cut connections |
+//! | `connections` | connections that are kept open |
 //! | `send`, `retry` | one request, tried again while that can help |
 //! | `server_sent` | the form of server-sent events |
 //! | [`config`] | where the service is and which key it takes: file, environment |
@@ -37,6 +38,7 @@ mod address;
 pub mod api;
 mod client;
 pub mod config;
+mod connections;
 mod download;
 mod error;
 mod events;
@@ -49,6 +51,7 @@ mod specs;
 pub use address::Address;
 pub use api::Submission;
 pub use client::{Client, Options};
+pub use connections::forked;
 pub use download::Download;
 pub use error::{Error, Result};
 pub use events::Events;

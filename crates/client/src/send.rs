@@ -13,6 +13,7 @@ use ureq::{Agent, Body, Proxy};
 use crate::address::Address;
 use crate::api::{self, Problem};
 use crate::client::Options;
+use crate::connections::Connections;
 use crate::error::{Error, Result};
 use crate::retry::{Backoff, Watch, wait};
 
@@ -95,7 +96,7 @@ pub(crate) enum Fate {
 
 /// Where requests go, and by what key.
 pub(crate) struct Sender {
-    agent: Agent,
+    connections: Connections,
     pub address: Address,
     authorization: Option<String>,
     pub patience: Duration,
@@ -130,7 +131,7 @@ impl Sender {
         }
         let answered = AtomicBool::new(false);
         Ok(Sender {
-            agent: config.build().new_agent(),
+            connections: Connections::new(config.build()),
             address,
             authorization,
             patience: options.patience,
@@ -174,16 +175,16 @@ impl Sender {
             builder = builder.header(*name, value);
         }
         let silence = Some(SILENCE + request.held);
+        let agent = self.connections.agent();
         match request.body {
             Some((kind, bytes)) => {
                 let request = builder.header("content-type", kind).body(bytes)?;
-                let request = self.agent.configure_request(request).timeout_per_read(silence).build();
-                self.agent.run(request)
+                let request = agent.configure_request(request).timeout_per_read(silence).build();
+                agent.run(request)
             }
             None => {
-                let request =
-                    self.agent.configure_request(builder.body(())?).timeout_per_read(silence).build();
-                self.agent.run(request)
+                let request = agent.configure_request(builder.body(())?).timeout_per_read(silence).build();
+                agent.run(request)
             }
         }
     }

@@ -89,7 +89,10 @@ mod trace;
 mod train;
 mod value;
 
-pub use adapters::{AutoencoderValues, Lora, LoraPair, LoraValues, SparseAutoencoder, Splice, Steering};
+pub use adapters::{
+    AutoencoderParts, AutoencoderValues, Lora, LoraMatrices, LoraPair, LoraValues, SparseAutoencoder, Splice,
+    Steering,
+};
 pub use axis::{Axis, AxisValues, IntoAxes};
 pub use backward::Backward;
 pub use bundled::unpack as bundled_folder;
@@ -118,10 +121,18 @@ pub use pellucid_client as client;
 pub use pellucid_engine::operations::OperationError;
 pub use pellucid_engine::{
     EngineError, Explanation, GeneratedToken, LogEntry, Progress, Provenance, Report, RunOptions, SavedValue,
-    Tensor, forked, keep_freed_memory,
+    Tensor, keep_freed_memory,
 };
 pub use pellucid_graph::check::{CheckedProgram, Price};
 pub use pellucid_graph::fault::{Fault, Faults};
 pub use pellucid_graph::{DType, ModelSpec, Program, Prompts, Scalar, SourceLocation};
+pub use pellucid_models::adapters::InputNormalisation;
 pub use pellucid_models::tokenizer::Tokenizer;
 pub use pellucid_models::{ModelOptions, Precision, ProgressListener};
+
+/// To be called in a process that was forked off, before it computes or asks anything: threads and connections of its parent are
+/// not its own.
+pub fn forked() {
+    pellucid_engine::forked();
+    pellucid_client::forked();
+}

@@ -11,7 +11,7 @@ use pellucid_models::chat_template::Message;
 use pellucid_models::tokenizer::Tokenizer;
 
 use crate::error::{Error, Result};
-use crate::remote::Remote;
+use crate::remote::{OnUpdate, Remote};
 use crate::results::Results;
 use crate::session::Session;
 use crate::trace::Trace;
@@ -174,10 +174,18 @@ impl Model {
     /// # Errors
     /// [`Error::NoTokenizer`] where the model came without one.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_with(text, true)
+    }
+
+    /// [`Model::encode`], with or without the special tokens that the tokenizer adds by default.
+    ///
+    /// # Errors
+    /// [`Error::NoTokenizer`] where the model came without one.
+    pub fn encode_with(&self, text: &str, special_tokens: bool) -> Result<Vec<u32>> {
         if let Place::There(remote) = &self.place {
-            return remote.encode(text, true, false);
+            return remote.encode(text, special_tokens, false);
         }
-        Ok(self.tokenizer()?.encode(text, true)?)
+        Ok(self.tokenizer()?.encode(text, special_tokens)?)
     }
 
     /// The token ids of a user's turn in the model's chat template, up to where its answer begins.
@@ -211,10 +219,7 @@ impl Model {
     /// # Errors
     /// [`Error::NotOneToken`] where it is several, or none.
     pub fn token(&self, text: &str) -> Result<u32> {
-        let tokens = match &self.place {
-            Place::Here(_) => self.tokenizer()?.encode(text, false)?,
-            Place::There(remote) => remote.encode(text, false, false)?,
-        };
+        let tokens = self.encode_with(text, false)?;
         match tokens.as_slice() {
             [token] => Ok(*token),
             tokens => {
@@ -234,6 +239,20 @@ impl Model {
             Place::Here(engine) => Ok(engine.check(program)?),
             Place::There(remote) => remote.check(program),
         }
+    }
+
+    /// The model, whose runs at a service are told to this listener. A model in this process has nothing to tell.
+    #[must_use]
+    pub fn telling(&self, on_update: OnUpdate) -> Model {
+        match &self.place {
+            Place::Here(_) => self.clone(),
+            Place::There(remote) => Model::at(Place::There(Arc::new(remote.telling(on_update)))),
+        }
+    }
+
+    /// Whether it is at a service.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.place, Place::There(_))
     }
 
     /// Checks a program and runs it, here or at the model's service.

@@ -1,6 +1,9 @@
 //! Models that a service holds: the same programs, run there.
 
+mod files;
+mod jobs;
 mod listeners;
+mod tokens;
 
 use std::fmt;
 use std::io::BufReader;
@@ -8,19 +11,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pellucid_client::api::{
-    DecodeRequest, EncodeRequest, JobState, Priority, Problem, ProblemKind, Submission,
-};
+use pellucid_client::api::{DecodeRequest, EncodeRequest, JobState, Priority, Problem, ProblemKind};
 use pellucid_client::{Client, Download, Ended, config};
 use pellucid_engine::{EngineError, Explanation, Results as Inner, RunOptions};
 use pellucid_graph::check::{self, CheckedProgram, Price, SpecIndex};
 use pellucid_graph::fault::{Fault, Faults};
-use pellucid_graph::{ModelSpec, Program, TensorType, expand};
+use pellucid_graph::{ModelSpec, Program, expand};
 
 use crate::error::{Error, Result};
 use crate::model::{Model, Place};
 use crate::results::Results;
+use files::Files;
 use listeners::Listeners;
+use tokens::Tokens;
 
 pub use pellucid_client::Update;
 
@@ -75,7 +78,9 @@ pub struct Service {
 pub(crate) struct Remote {
     service: Service,
     id: String,
-    pub spec: ModelSpec,
+    pub spec: Arc<ModelSpec>,
+    /// Texts that were tokenised there.
+    tokens: Arc<Tokens>,
 }
 
 impl Model {
@@ -140,7 +145,8 @@ impl Service {
     /// Those of [`Model::remote`].
     pub fn model(&self, name: &str) -> Result<Model> {
         let spec = self.client.spec(name)?;
-        let remote = Remote { service: self.clone(), id: name.to_owned(), spec };
+        let (service, id) = (self.clone(), name.to_owned());
+        let remote = Remote { service, id, spec: Arc::new(spec), tokens: Arc::default() };
         Ok(Model::at(Place::There(Arc::new(remote))))
     }
 
@@ -150,7 +156,9 @@ impl Service {
     /// # Errors
     /// [`Error::Faults`]: everything that is wrong with it; [`Error::Remote`].
     pub fn explain(&self, model: Option<&str>, program: &Program) -> Result<Explanation> {
-        let answer = self.client.explain(&program.to_bytes()?, model)?;
+        let files = Files::of(program);
+        let bytes = files.without_folders(program).to_bytes()?;
+        let answer = self.client.explain(&bytes, model).map_err(|error| files.restored(error))?;
         let passes: serde_json::Result<Vec<_>> =
             answer.passes.into_iter().map(serde_json::from_value).collect();
         let passes = passes.map_err(|error| self.protocol(error.to_string()))?;
@@ -199,13 +207,9 @@ impl Service {
         options: &RunOptions,
         path: Option<&Path>,
     ) -> Result<Results> {
-        let bytes = program.to_bytes()?;
-        let submission = Submission {
-            model: model.map(str::to_owned),
-            priority: self.options.priority,
-            deadline_s: options.seconds,
-            label: self.options.label.clone(),
-        };
+        let files = Files::of(program);
+        let bytes = files.without_folders(program).to_bytes()?;
+        let submission = self.submission(model, options.seconds);
         let mut listeners = Listeners::new(options);
         let cancel = options.cancel.as_ref();
         let ended = if self.options.on_update.is_none() && listeners.is_empty() {
@@ -221,7 +225,8 @@ impl Service {
             };
             self.client.run(&bytes, &submission, &mut updates, cancel)
         };
-        let outcome = self.outcome(ended?, options, path);
+        let ended = ended.map_err(|error| files.restored(error))?;
+        let outcome = self.outcome(ended, &files, options, path);
         match &outcome {
             Ok(results) => listeners.hear_the_rest(results),
             Err(Error::Run(failure)) => listeners.hear_the_rest(&failure.kept),
@@ -231,9 +236,15 @@ impl Service {
     }
 
     /// What a run came to, as if it had been here.
-    fn outcome(&self, ended: Ended, options: &RunOptions, path: Option<&Path>) -> Result<Results> {
+    fn outcome(
+        &self,
+        ended: Ended,
+        files: &Files,
+        options: &RunOptions,
+        path: Option<&Path>,
+    ) -> Result<Results> {
         let state = ended.state();
-        let problem = ended.job.and_then(|job| job.error);
+        let problem = ended.job.and_then(|job| job.error).map(|problem| files.restored_in(problem));
         match (state, ended.result) {
             (JobState::Succeeded, Some(download)) => {
                 if let Some(path) = path {
@@ -284,17 +295,21 @@ impl Service {
 }
 
 impl Remote {
+    /// The same, whose runs are told to someone else.
+    pub fn telling(&self, on_update: OnUpdate) -> Remote {
+        let Remote { service, id, spec, tokens } = self;
+        Remote {
+            service: service.telling(on_update),
+            id: id.clone(),
+            spec: spec.clone(),
+            tokens: tokens.clone(),
+        }
+    }
+
     /// Checks a program against what the model publishes. Texts are tokenised only there: lengths are not known yet.
     pub fn check(&self, program: Program) -> Result<CheckedProgram> {
         let index = SpecIndex::new(&self.spec);
         Ok(check::check(expand::expand(program, &index)?, &index)?)
-    }
-
-    /// The types of a node's values, as far as they are known here: see [`Remote::check`].
-    pub fn types_of(&self, program: Program, node: &str) -> Result<Vec<TensorType>> {
-        let index = SpecIndex::new(&self.spec);
-        let program = expand::expand(program, &index)?;
-        Ok(check::types_of(&program, &[("", &index)], node)?)
     }
 
     pub fn encode(&self, text: &str, special_tokens: bool, chat: bool) -> Result<Vec<u32>> {

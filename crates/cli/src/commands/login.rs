@@ -2,8 +2,8 @@
 
 use std::io::{IsTerminal, Write};
 
+use pellucid::Service;
 use pellucid::client::{Address, config};
-use pellucid::{RemoteOptions, Service};
 
 use crate::arguments::Login;
 use crate::failure::Failure;
@@ -23,9 +23,7 @@ pub(crate) fn login(login: &Login, out: &mut dyn Write) -> Result<(), Failure> {
     if key.is_empty() {
         return Err(Failure::Message("no key was given".to_owned()));
     }
-    let options = RemoteOptions { key: Some(key.clone()), ..RemoteOptions::default() };
-    let account = Service::with(address.as_str(), &options)?.client().account()?;
-    let path = config::log_in(&address, &key)?;
+    let (account, path) = Service::log_in(address.as_str(), &key)?;
     writeln!(
         out,
         "{address}: logged in as {} ({}); the key is kept in {}",

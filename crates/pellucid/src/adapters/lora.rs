@@ -130,17 +130,52 @@ impl Lora {
         session: &Session,
         constant: &mut dyn FnMut(&Tensor) -> Value,
     ) -> Result<LoraValues> {
-        self.adapter.check(session.model().spec())?;
+        self.check(session.model())?;
         let mut pairs = Vec::with_capacity(self.adapter.modules.len());
-        for module in &self.adapter.modules {
-            pairs.push(LoraPair {
-                path: module.path.clone(),
-                scale: self.adapter.settings.scale(&module.path, module.rank()),
-                a: constant(&tensor(&module.a)?),
-                b: constant(&tensor(&module.b)?),
-            });
+        for LoraMatrices { path, scale, a, b } in self.matrices()? {
+            pairs.push(LoraPair { path, scale, a: constant(&a), b: constant(&b) });
         }
         Ok(LoraValues { pairs })
+    }
+
+    /// Whether the adapter is of such a model.
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) where the model has no such layer, or one of another size.
+    pub fn check(&self, model: &Model) -> Result<()> {
+        Ok(self.adapter.check(model.spec())?)
+    }
+
+    /// The adapter's matrices, in the order of [`Lora::modules`].
+    ///
+    /// # Errors
+    /// Where a tensor cannot be made, which only a lack of memory causes.
+    pub fn matrices(&self) -> Result<Vec<LoraMatrices>> {
+        let LoraAdapter { settings, modules, .. } = &self.adapter;
+        let matrices = modules.iter().map(|module| {
+            let (path, scale) = (module.path.clone(), settings.scale(&module.path, module.rank()));
+            Ok(LoraMatrices { path, scale, a: tensor(&module.a)?, b: tensor(&module.b)? })
+        });
+        matrices.collect()
+    }
+
+    /// The same adapter with other matrices: A and B of each linear layer, in the order of [`Lora::modules`].
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) where one has another shape, or there are not as many.
+    pub fn with_matrices(&self, matrices: &[(Tensor, Tensor)]) -> Result<Lora> {
+        let mut adapter = self.adapter.clone();
+        if matrices.len() != adapter.modules.len() {
+            let (layers, given) = (adapter.modules.len(), matrices.len());
+            let reason = format!("matrices of {given} linear layers were given for {layers}");
+            let (origin, model) = (adapter.origin, adapter.settings.base_model.unwrap_or_default());
+            return Err(pellucid_models::Error::Misfit { origin, model, reason }.into());
+        }
+        for (module, (a, b)) in adapter.modules.iter_mut().zip(matrices) {
+            module.a = array(a, &module.a, module)?;
+            module.b = array(b, &module.b, module)?;
+        }
+        Ok(Lora { adapter })
     }
 
     /// The same adapter with the matrices that [`LoraValues::save`] returned under that name: what training made of it.
@@ -149,12 +184,9 @@ impl Lora {
     /// [`Error::NotSaved`](crate::Error::NotSaved) where they are not among the results;
     /// [`Error::Model`](crate::Error::Model) where one has another shape.
     pub fn with_results(&self, results: &Results, name: &str) -> Result<Lora> {
-        let mut adapter = self.adapter.clone();
-        for (index, module) in adapter.modules.iter_mut().enumerate() {
-            module.a = array(results.get(&saved_name(name, index, "a"))?, &module.a, module)?;
-            module.b = array(results.get(&saved_name(name, index, "b"))?, &module.b, module)?;
-        }
-        Ok(Lora { adapter })
+        let matrix = |index, letter| results.get(&saved_name(name, index, letter)).cloned();
+        let pairs = (0..self.adapter.modules.len()).map(|index| Ok((matrix(index, "a")?, matrix(index, "b")?)));
+        self.with_matrices(&pairs.collect::<Result<Vec<_>>>()?)
     }
 
     /// Writes the adapter in `peft`'s layout to a folder, which is made where it is not there.
@@ -201,6 +233,19 @@ pub struct LoraPair {
     pub a: Value,
     /// `[out, rank]`.
     pub b: Value,
+}
+
+/// The matrices of an adapter's part for one linear layer.
+#[derive(Clone, Debug)]
+pub struct LoraMatrices {
+    /// The layer's path.
+    pub path: String,
+    /// What multiplies `B (A input)`.
+    pub scale: f64,
+    /// `[rank, in]`.
+    pub a: Tensor,
+    /// `[out, rank]`.
+    pub b: Tensor,
 }
 
 /// Matrix by matrix: A and B of the first layer, then those of the next.

@@ -7,8 +7,8 @@ mod lora;
 mod sparse_autoencoder;
 mod steering;
 
-pub use lora::{Lora, LoraPair, LoraValues};
-pub use sparse_autoencoder::{AutoencoderValues, SparseAutoencoder, Splice};
+pub use lora::{Lora, LoraMatrices, LoraPair, LoraValues};
+pub use sparse_autoencoder::{AutoencoderParts, AutoencoderValues, SparseAutoencoder, Splice};
 pub use steering::Steering;
 
 use pellucid_engine::Tensor;

@@ -1,5 +1,6 @@
 //! Sparse autoencoders.
 
+use pellucid_engine::Tensor;
 use pellucid_models::adapters::{FeatureActivation, InputNormalisation, SparseAutoencoder as Loaded};
 
 use super::tensor;
@@ -94,18 +95,38 @@ impl SparseAutoencoder {
     /// Where a value cannot be made, which only a lack of memory causes.
     #[track_caller]
     pub fn values_at(&self, trace: &Trace, hook: &str) -> Result<AutoencoderValues> {
-        let loaded = &self.loaded;
-        let threshold = match &loaded.activation {
-            FeatureActivation::JumpRelu(threshold) => Some(trace.constant(&tensor(threshold)?)),
-            _ => None,
-        };
+        let parts = self.parts()?;
         Ok(AutoencoderValues {
             hook: hook.to_owned(),
-            encoder: trace.constant(&tensor(&loaded.encoder)?),
-            encoder_bias: trace.constant(&tensor(&loaded.encoder_bias)?),
-            decoder: trace.constant(&tensor(&loaded.decoder)?),
-            decoder_bias: trace.constant(&tensor(&loaded.decoder_bias)?),
-            threshold,
+            encoder: trace.constant(&parts.encoder),
+            encoder_bias: trace.constant(&parts.encoder_bias),
+            decoder: trace.constant(&parts.decoder),
+            decoder_bias: trace.constant(&parts.decoder_bias),
+            threshold: parts.threshold.map(|threshold| trace.constant(&threshold)),
+            top_k: parts.top_k,
+            normalisation: parts.normalisation,
+            subtracts_decoder_bias: parts.subtracts_decoder_bias,
+            centred: parts.centred,
+            by_heads: parts.by_heads,
+            width: self.width(),
+        })
+    }
+
+    /// Its weights, and what it does beside them.
+    ///
+    /// # Errors
+    /// Where a tensor cannot be made, which only a lack of memory causes.
+    pub fn parts(&self) -> Result<AutoencoderParts> {
+        let loaded = &self.loaded;
+        Ok(AutoencoderParts {
+            encoder: tensor(&loaded.encoder)?,
+            encoder_bias: tensor(&loaded.encoder_bias)?,
+            decoder: tensor(&loaded.decoder)?,
+            decoder_bias: tensor(&loaded.decoder_bias)?,
+            threshold: match &loaded.activation {
+                FeatureActivation::JumpRelu(threshold) => Some(tensor(threshold)?),
+                _ => None,
+            },
             top_k: match loaded.activation {
                 FeatureActivation::TopK(k) => i64::try_from(k).ok(),
                 _ => None,
@@ -114,9 +135,33 @@ impl SparseAutoencoder {
             subtracts_decoder_bias: loaded.subtracts_decoder_bias,
             centred: loaded.centred,
             by_heads: loaded.by_heads,
-            width: loaded.width(),
         })
     }
+}
+
+/// An autoencoder's weights, and what it does beside them.
+#[derive(Clone, Debug)]
+pub struct AutoencoderParts {
+    /// `W_enc`: `[width, features]`.
+    pub encoder: Tensor,
+    /// `b_enc`: `[features]`.
+    pub encoder_bias: Tensor,
+    /// `W_dec`: `[features, width]`; its rows are the features' directions.
+    pub decoder: Tensor,
+    /// `b_dec`: `[width]`.
+    pub decoder_bias: Tensor,
+    /// Of a jump-ReLU: `[features]`.
+    pub threshold: Option<Tensor>,
+    /// How many features are kept at each position, the largest; none: all.
+    pub top_k: Option<i64>,
+    /// What is done to an input before it is encoded, and undone after it is decoded.
+    pub normalisation: InputNormalisation,
+    /// Whether the decoder's bias is taken from the input.
+    pub subtracts_decoder_bias: bool,
+    /// Whether the input's mean over its width is taken away first.
+    pub centred: bool,
+    /// Whether its input is `[…, heads, head size]`, seen as one dimension.
+    pub by_heads: bool,
 }
 
 /// The values of an autoencoder in a trace.
