@@ -56,11 +56,24 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr, bool)) -> Result<(), A
     logs::begin(&config.log);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AdminError::Threads)?;
-    let served = runtime.block_on(crate::http::serve(config, ready, stopped()));
+    let served = runtime.block_on(async {
+        let _kept = survive_file_limits();
+        crate::http::serve(config, ready, stopped()).await
+    });
     // Work that does not end by itself must not hold the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     Ok(served?)
 }
+
+/// Where the system bounds the size of files (`LimitFSIZE=`), what goes beyond is a write that fails, not the process's end.
+#[cfg(target_os = "linux")]
+fn survive_file_limits() -> Option<tokio::signal::unix::Signal> {
+    const SIGXFSZ: i32 = 25;
+    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(SIGXFSZ)).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn survive_file_limits() {}
 
 async fn stopped() {
     let interrupt = tokio::signal::ctrl_c();

@@ -38,6 +38,8 @@ pub struct Core {
     pub history: History,
     /// Programs that are being checked.
     pub checking: Checking,
+    /// When it was last looked whether the store can be written, and whether it could.
+    pub readiness: tokio::sync::Mutex<Option<(Instant, bool)>>,
     board: Mutex<Board>,
     draining: AtomicBool,
     /// When it was started.
@@ -57,6 +59,7 @@ impl Core {
             metrics: Metrics::default(),
             history: History::default(),
             checking: Checking::default(),
+            readiness: tokio::sync::Mutex::default(),
             board: Mutex::default(),
             draining: AtomicBool::new(false),
             started: Instant::now(),
@@ -154,5 +157,6 @@ pub fn waiting(job: &StoredJob, account: &Account) -> Waiting {
         bounds: Bounds { peak_bytes: account.limits.peak_bytes, result_bytes: account.limits.result_bytes },
         flops: job.price.flops,
         deadline_ms: job.deadline_ms,
+        is_long: false,
     }
 }
