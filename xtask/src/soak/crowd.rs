@@ -98,7 +98,7 @@ pub(super) fn good(
 
 /// A long one that is cancelled while it waits or runs, then erased.
 fn cancelled(client: &Person, which: usize) -> Outcome {
-    let id = client.begin(&generation(which, 120))?;
+    let id = client.begin(&generation(which, 100))?;
     client.delete(&format!("/v1/jobs/{id}"))?;
     client.delete(&format!("/v1/jobs/{id}?erase=true"))
 }
