@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::keys::{NewKey, NoRandomness, Scope};
 use crate::service::{StartError, open_store};
 use crate::store::{Account, AuditEntry, Key, Store, StoreError};
+use crate::traces::Exporter;
 use crate::{logs, time};
 
 /// Why it is not done.
@@ -53,7 +54,8 @@ pub struct KeyRequest {
 /// # Errors
 /// Why it does not start.
 pub fn run(config: Config, ready: impl FnOnce(SocketAddr, bool)) -> Result<(), AdminError> {
-    logs::begin(&config.log);
+    let exporter = Exporter::begin(&config.trace).map_err(AdminError::Wrong)?;
+    logs::begin(&config.log, exporter.as_ref());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AdminError::Threads)?;
     let served = runtime.block_on(async {
@@ -62,6 +64,7 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr, bool)) -> Result<(), A
     });
     // Work that does not end by itself must not hold the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    drop(exporter);
     Ok(served?)
 }
 

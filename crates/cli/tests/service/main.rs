@@ -16,3 +16,4 @@ mod limits;
 mod operators;
 mod packing;
 mod raw;
+mod traces;

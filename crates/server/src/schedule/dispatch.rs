@@ -166,6 +166,7 @@ fn admit(
     };
     let options = listening.options(memory_bytes, seconds);
     tracing::debug!(job, model = entry.id(), attempt, alone, "begins");
+    core.spans.runs(&job, attempt);
     let model = entry.id().to_owned();
     let running = Running { waiting, model, attempt, cancel, put_back: false, overflows, alone };
     let ticket = core.board().begin(running);

@@ -231,6 +231,7 @@ async fn mend(core: &Core) -> Result<(), StartError> {
         };
         core.hub.open(&job.id, job.attempts, core.config.admission.event_bytes);
         entry.hold();
+        core.spans.waits(&job.id, entry.id());
         core.board().push(entry.id(), waiting(&job, account), job.suspect);
     }
     Ok(())
