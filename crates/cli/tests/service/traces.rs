@@ -59,7 +59,7 @@ fn the_whole_way_of_a_job_is_traced_and_nothing_that_it_says() {
     let mut server = Server::keyed(&[&format!("trace.endpoint={address}")]);
     let client = server.account("ada", &[]);
     let program = json!({ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompt": "A secret nobody shall read" }], "body": [
-        { "op": "get", "name": "l", "hook": "logits" }, { "op": "log", "name": "whispered", "value": "l" },
+        { "op": "get", "name": "l", "hook": "logits" }, { "op": "log", "name": "whispered", "input": "l" },
         { "op": "save", "name": "hidden_name", "value": "l" } ] }] });
     let trace =
         [0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6, 0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36_u8];
