@@ -224,7 +224,10 @@ def main():
             f"{hello['instruction_set']};\ncommit {commit}. Load of the machine before the run: {load:.1f}. Both sides' "
             f"logits agree to {difference:.1e}.\n\n"
         )
-        arguments.write.write_text(head + text)
+        # What other commands wrote below stays.
+        before = arguments.write.read_text() if arguments.write.exists() else ""
+        below = before.partition("\n## ")
+        arguments.write.write_text(head + text.rstrip() + "\n" + "".join(below[1:]))
 
 
 if __name__ == "__main__":

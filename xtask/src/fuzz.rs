@@ -14,7 +14,7 @@ pub(crate) struct Arguments {
     /// Seconds for each target.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Only this target: `program`, `check` or `check_any`; can be given several times.
+    /// Only this target: `program`, `check`, `check_any` or `http_body`; can be given several times.
     #[arg(long)]
     target: Vec<String>,
     /// All targets at the same time, each on a core.
@@ -26,7 +26,10 @@ pub(crate) struct Arguments {
 }
 
 /// The targets.
-const TARGETS: [&str; 3] = ["program", "check", "check_any"];
+const TARGETS: [&str; 4] = ["program", "check", "check_any", SERVICE];
+/// The one that needs the service, and what it is built with.
+const SERVICE: &str = "http_body";
+const WITH_SERVICE: [&str; 2] = ["--features", "service"];
 /// Where fuzzing of bytes begins.
 const SEEDS: [&str; 4] = [
     "crates/graph/tests/programs",
@@ -64,7 +67,9 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         return Err(format!("there is no such target; there are {}", TARGETS.join(", ")).into());
     }
     for target in &targets {
-        command(Command::new("cargo").args(["+nightly", "fuzz", "build", target]).current_dir(root()))?;
+        let features: &[&str] = if *target == SERVICE { &WITH_SERVICE } else { &[] };
+        let mut build = Command::new("cargo");
+        command(build.args(["+nightly", "fuzz", "build"]).args(features).arg(target).current_dir(root()))?;
     }
     let record = Record::begin("Fuzzing", "cargo xtask fuzz")?;
     let mut done = Vec::new();
@@ -114,7 +119,9 @@ impl Running {
         println!("==> fuzzing `{target}` for {seconds} s; what it says goes to {}", log.display());
         let output = File::create(log)?;
         let child = Command::new("cargo")
-            .args(["+nightly", "fuzz", "run", target, &corpus])
+            .args(["+nightly", "fuzz", "run"])
+            .args(if target == SERVICE { WITH_SERVICE.as_slice() } else { &[] })
+            .args([target, &corpus])
             .args(seeds)
             .args([
                 "--",

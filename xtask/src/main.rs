@@ -1,6 +1,7 @@
 //! What developers run. `cargo xtask help` lists it.
 
 mod bench;
+mod browser;
 mod crash;
 mod experiments;
 mod faults;
@@ -14,6 +15,7 @@ mod python_operations;
 mod records;
 mod shell;
 mod smollm2;
+mod soak;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -42,10 +44,14 @@ enum Command {
     Generate(generate::Arguments),
     /// Measure Pellucid beside its peers, and write docs/benchmarks.md.
     Bench(bench::Arguments),
+    /// The service's pages in a real browser: what they show, by keyboard, on a phone, and what axe says.
+    Browser,
     /// Kill the service at random moments under load, and see that nothing is lost or done twice.
     Crash(crash::Arguments),
     /// Measure the service under many people, packed and one at a time.
     Load(load::Arguments),
+    /// The service under mixed good and hostile load for long: its memory stays flat.
+    Soak(soak::Arguments),
     /// The Python package: build it in place, test it, hold it to torch and to nnsight, make its notebooks.
     Python(package::Arguments),
     /// Fuzz the program decoder and checker.
@@ -61,8 +67,10 @@ fn main() -> std::process::ExitCode {
         Command::Smollm2 => smollm2::run(),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Browser => browser::run(),
         Command::Crash(arguments) => crash::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
         Command::Python(arguments) => package::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
     };

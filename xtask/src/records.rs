@@ -11,6 +11,7 @@ const HEAD: &str = "# Records\n\nWhat the commands that take long found when the
 
 /// What a command is going to find, on the tree as it was when it began.
 pub(crate) struct Record {
+    file: &'static str,
     title: &'static str,
     made: String,
 }
@@ -18,16 +19,21 @@ pub(crate) struct Record {
 impl Record {
     /// Notes the commit on which a command begins.
     pub(crate) fn begin(title: &'static str, command: &str) -> Outcome<Record> {
-        Ok(Record { title, made: format!("`{command}` on {}", commit()?) })
+        Record::begin_in(FILE, title, command)
+    }
+
+    /// The same, to be written into another document.
+    pub(crate) fn begin_in(file: &'static str, title: &'static str, command: &str) -> Outcome<Record> {
+        Ok(Record { file, title, made: format!("`{command}` on {}", commit()?) })
     }
 
     /// Writes the command's section, in place of what it wrote before.
     pub(crate) fn write(self, text: &str) -> Outcome {
-        let path = root().join(FILE);
+        let path = root().join(self.file);
         let before = std::fs::read_to_string(&path).unwrap_or_else(|_| HEAD.to_owned());
         let section = format!("{}\n\n{}\n", self.made, text.trim_end());
         std::fs::write(path, with_section(&before, self.title, &section))?;
-        println!("\nrecorded in {FILE}");
+        println!("\nrecorded in {}", self.file);
         Ok(())
     }
 }
@@ -65,7 +71,15 @@ fn commit() -> Outcome<String> {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     };
     let described = git(&["log", "-1", "--format=commit %h of %cs"])?;
-    let changes = git(&["status", "--porcelain", "--", ".", ":!docs/records.md"])?;
+    let changes = git(&[
+        "status",
+        "--porcelain",
+        "--",
+        ".",
+        ":!docs/records.md",
+        ":!docs/benchmarks.md",
+        ":!docs/load.svg",
+    ])?;
     Ok(if changes.is_empty() { described } else { format!("{described}, with changes") })
 }
 

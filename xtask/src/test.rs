@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use crate::records::Record;
 use crate::shell::{Outcome, cargo, root, run as command};
-use crate::{generate, package, python};
+use crate::{browser, generate, package, python};
 
 /// What to run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Also what needs PyTorch or hours: golden files made again and compared, long random-program runs.
+    /// Also what needs PyTorch, a browser or hours: golden files made again and compared, the pages in Chromium, long random-program runs.
     #[arg(long)]
     full: bool,
     /// Leave out what must be downloaded: the tests on SmolLM2-135M, and random numbers made again with numpy.
@@ -150,6 +150,7 @@ fn full(arguments: &Arguments, parts: &mut Parts, record: Record) -> Outcome {
         git(&["checkout", "--quiet", "--", "golden"])?;
         compared
     })?;
+    parts.part("pages in a browser", browser::run)?;
     let printed = root().join("target/random-programs.txt");
     parts.part("random programs", || {
         let mut tests = cargo(&["test", "--release", "--workspace", "--test", "random_programs"]);

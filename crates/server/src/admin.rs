@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::keys::{NewKey, NoRandomness, Scope};
 use crate::service::{StartError, open_store};
 use crate::store::{Account, AuditEntry, Key, Store, StoreError};
+use crate::traces::Exporter;
 use crate::{logs, time};
 
 /// Why it is not done.
@@ -53,14 +54,29 @@ pub struct KeyRequest {
 /// # Errors
 /// Why it does not start.
 pub fn run(config: Config, ready: impl FnOnce(SocketAddr, bool)) -> Result<(), AdminError> {
-    logs::begin(&config.log);
+    let exporter = Exporter::begin(&config.trace).map_err(AdminError::Wrong)?;
+    logs::begin(&config.log, exporter.as_ref());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AdminError::Threads)?;
-    let served = runtime.block_on(crate::http::serve(config, ready, stopped()));
+    let served = runtime.block_on(async {
+        let _kept = survive_file_limits();
+        crate::http::serve(config, ready, stopped()).await
+    });
     // Work that does not end by itself must not hold the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    drop(exporter);
     Ok(served?)
 }
+
+/// Where the system bounds the size of files (`LimitFSIZE=`), what goes beyond is a write that fails, not the process's end.
+#[cfg(target_os = "linux")]
+fn survive_file_limits() -> Option<tokio::signal::unix::Signal> {
+    const SIGXFSZ: i32 = 25;
+    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(SIGXFSZ)).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn survive_file_limits() {}
 
 async fn stopped() {
     let interrupt = tokio::signal::ctrl_c();

@@ -17,6 +17,7 @@ use crate::schedule::board::Board;
 use crate::schedule::queue::{Bounds, Waiting};
 use crate::store::{Account, Store, StoredJob};
 use crate::time;
+use crate::traces::JobSpans;
 
 /// What all parts of the service share.
 pub struct Core {
@@ -38,6 +39,10 @@ pub struct Core {
     pub history: History,
     /// Programs that are being checked.
     pub checking: Checking,
+    /// What jobs go through, where it is traced.
+    pub spans: JobSpans,
+    /// When it was last looked whether the store can be written, and whether it could.
+    pub readiness: tokio::sync::Mutex<Option<(Instant, bool)>>,
     board: Mutex<Board>,
     draining: AtomicBool,
     /// When it was started.
@@ -57,6 +62,8 @@ impl Core {
             metrics: Metrics::default(),
             history: History::default(),
             checking: Checking::default(),
+            spans: JobSpans::default(),
+            readiness: tokio::sync::Mutex::default(),
             board: Mutex::default(),
             draining: AtomicBool::new(false),
             started: Instant::now(),
@@ -124,9 +131,13 @@ impl Core {
                 }
                 self.metrics
                     .ended(stored.state.name(), stored.problem.as_ref().map(|problem| problem.kind.name()));
+                self.spans.ended(job, stored.state.name());
                 self.hub.end(self.view(stored));
             }
-            Ok(_) => self.hub.drop(job),
+            Ok(_) => {
+                self.spans.ended(job, "gone");
+                self.hub.drop(job);
+            }
             Err(error) => tracing::error!(%error, job, "its end cannot be told"),
         }
     }
@@ -154,5 +165,6 @@ pub fn waiting(job: &StoredJob, account: &Account) -> Waiting {
         bounds: Bounds { peak_bytes: account.limits.peak_bytes, result_bytes: account.limits.result_bytes },
         flops: job.price.flops,
         deadline_ms: job.deadline_ms,
+        is_long: false,
     }
 }

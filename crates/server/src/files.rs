@@ -27,6 +27,9 @@ impl From<object_store::Error> for FileError {
 /// What comes of asking for files.
 pub type Result<T> = std::result::Result<T, FileError>;
 
+/// The file by which it is known whether files can be written.
+const PROBE: &str = "probe";
+
 /// Results and large programs. A clone is the same.
 #[derive(Clone)]
 pub struct Files {
@@ -57,6 +60,12 @@ impl Files {
             .put(&Path::parse(key).map_err(object_store::Error::from)?, PutPayload::from(bytes))
             .await?;
         Ok(())
+    }
+
+    /// Whether a file can be written now: one is, and deleted.
+    pub async fn check(&self) -> Result<()> {
+        self.put(PROBE, Bytes::from_static(&[1; 4096])).await?;
+        self.delete(PROBE).await
     }
 
     /// A file, read into memory; `None`: there is none of that name.

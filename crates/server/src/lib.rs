@@ -26,13 +26,14 @@ pub mod files;
 mod history;
 pub mod http;
 pub mod keys;
-pub mod logs;
+mod logs;
 mod metrics;
 mod models;
 mod schedule;
 mod service;
 pub mod store;
 pub mod time;
+mod traces;
 
 pub use config::Config;
 pub use http::serve;

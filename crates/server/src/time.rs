@@ -1,13 +1,23 @@
 //! The clock, and how times are written.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Days, SecondsFormat, Utc};
 
+/// Milliseconds by which this process's clock goes otherwise than the machine's.
+static MOVED: AtomicI64 = AtomicI64::new(0);
+
 /// Milliseconds since the beginning of 1970, UTC.
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_add_signed(MOVED.load(Ordering::Relaxed))
+}
+
+/// Moves this process's clock by so many milliseconds, as somebody may move the machine's: for tests.
+#[doc(hidden)]
+pub fn move_clock(milliseconds: i64) {
+    MOVED.fetch_add(milliseconds, Ordering::Relaxed);
 }
 
 fn date(ms: u64) -> DateTime<Utc> {

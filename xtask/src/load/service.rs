@@ -3,13 +3,14 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
-use crate::shell::{Outcome, root};
+use crate::shell::{Outcome, target};
 
 /// A service that runs, with a folder of its own.
-pub(super) struct Service {
+pub(crate) struct Service {
     child: Child,
     folder: PathBuf,
     address: String,
@@ -17,21 +18,27 @@ pub(super) struct Service {
 }
 
 /// Someone with a key.
-pub(super) struct Person {
+pub(crate) struct Person {
     agent: ureq::Agent,
     address: String,
     key: String,
 }
 
 fn pellucid() -> Command {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
-    Command::new(target.join("release/pellucid"))
+    Command::new(target().join("release/pellucid"))
 }
 
 impl Service {
     /// Starts a service of one model, with keys for so many people.
     pub fn start(source: &str, packing: bool, people: usize) -> Outcome<Service> {
-        let folder = std::env::temp_dir().join(format!("pellucid-load-{}-{packing}", std::process::id()));
+        Service::start_with(source, &[&format!("engine.packing={packing}")], people)
+    }
+
+    /// The same with settings of its own.
+    pub fn start_with(source: &str, settings: &[&str], people: usize) -> Outcome<Service> {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("pellucid-load-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         let config = folder.join("pellucid.toml");
         let text = format!("[[model]]\nid = \"model\"\nsource = {source:?}\npinned = true\ndefault = true\n");
@@ -56,7 +63,9 @@ impl Service {
             .arg(&config)
             .arg("--data")
             .arg(&data);
-        serve.args(["--set", &format!("engine.packing={packing}"), "--set", "log.level=warn"]);
+        for setting in settings.iter().chain(&["log.level=warn"]) {
+            serve.args(["--set", setting]);
+        }
         let mut child = serve.stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         let output = child.stdout.take().ok_or("it has no output")?;
@@ -70,11 +79,25 @@ impl Service {
         Ok(service)
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The key of one of the people.
+    pub fn key(&self, number: usize) -> &str {
+        self.keys.get(number).map_or("", String::as_str)
+    }
+
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// One of the people.
     pub fn person(&self, number: usize) -> Person {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        let key = self.keys.get(number).cloned().unwrap_or_default();
-        Person { agent, address: self.address.clone(), key }
+        Person { agent, address: self.address.clone(), key: self.key(number).to_owned() }
     }
 }
 
@@ -88,7 +111,8 @@ impl Drop for Service {
 }
 
 impl Person {
-    fn post(&self, program: &Value, wait: &str) -> Outcome<(u16, Vec<u8>)> {
+    /// Submits the bytes of a program: the answer's status and body.
+    pub fn send(&self, program: &[u8], wait: &str) -> Outcome<(u16, Vec<u8>)> {
         let mut response = self
             .agent
             .post(format!("{}/v1/jobs", self.address))
@@ -96,7 +120,7 @@ impl Person {
             .header("Content-Type", "application/json")
             .header("Accept", "application/vnd.safetensors")
             .header("Prefer", wait)
-            .send(program.to_string().as_bytes())?;
+            .send(program)?;
         let mut bytes = Vec::new();
         response.body_mut().as_reader().read_to_end(&mut bytes)?;
         Ok((response.status().as_u16(), bytes))
@@ -104,7 +128,7 @@ impl Person {
 
     /// Runs a program, and takes its result.
     pub fn result(&self, program: &Value) -> Outcome {
-        match self.post(program, "wait=60")? {
+        match self.send(program.to_string().as_bytes(), "wait=60")? {
             (200, bytes) if bytes.get(8) == Some(&b'{') => Ok(()),
             (status, bytes) => Err(format!("{status}: {}", String::from_utf8_lossy(&bytes)).into()),
         }
@@ -112,9 +136,33 @@ impl Person {
 
     /// Submits a program, and does not wait.
     pub fn submit(&self, program: &Value) -> Outcome {
-        match self.post(program, "respond-async")? {
-            (202, _) => Ok(()),
+        self.begin(program).map(|_| ())
+    }
+
+    /// The same; gives the job's id.
+    pub fn begin(&self, program: &Value) -> Outcome<String> {
+        match self.send(program.to_string().as_bytes(), "respond-async")? {
+            (202, job) => {
+                let job: Value = serde_json::from_slice(&job)?;
+                Ok(job["id"].as_str().ok_or("a job without an id")?.to_owned())
+            }
             (status, bytes) => Err(format!("{status}: {}", String::from_utf8_lossy(&bytes)).into()),
+        }
+    }
+
+    /// The text that is answered to a path.
+    pub fn text(&self, path: &str) -> Outcome<String> {
+        let request = self.agent.get(format!("{}{path}", self.address));
+        let mut response = request.header("Authorization", format!("Bearer {}", self.key)).call()?;
+        Ok(response.body_mut().read_to_string()?)
+    }
+
+    /// Deletes what is at a path; what is there no more is as well.
+    pub fn delete(&self, path: &str) -> Outcome {
+        let request = self.agent.delete(format!("{}{path}", self.address));
+        match request.header("Authorization", format!("Bearer {}", self.key)).call()?.status().as_u16() {
+            200 | 202 | 204 | 404 => Ok(()),
+            status => Err(format!("{status} to deleting").into()),
         }
     }
 

@@ -11,8 +11,15 @@ pub const SAFETENSORS: &str = "application/vnd.safetensors";
 
 /// The command, with nothing of the caller's environment that matters to it.
 pub fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pellucid"));
-    command.args(arguments).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
+    command_within(&[], arguments)
+}
+
+/// The same, begun by another command, which is given it as its last arguments.
+pub fn command_within(within: &[&str], arguments: &[&str]) -> Command {
+    let words: Vec<&str> = within.iter().copied().chain([env!("CARGO_BIN_EXE_pellucid")]).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).args(arguments);
+    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
     for (name, _) in
         std::env::vars().filter(|(name, _)| name.starts_with("PELLUCID_") && name != "PELLUCID_ISA")
     {
@@ -61,15 +68,20 @@ impl Server {
 
     /// With keys, in a folder, with a configuration's file.
     pub fn with_config(folder: &Path, config: &Path) -> Server {
-        Server::begin(folder, false, &[], Some(config))
+        Server::begin(&[], folder, false, &[], Some(config))
+    }
+
+    /// Without keys, in a folder, begun by another command.
+    pub fn within(command: &[&str], folder: &Path) -> Server {
+        Server::begin(command, folder, true, &[], None)
     }
 
     /// In a folder, with settings such as `engine.pass_ms=1`.
     pub fn start(folder: &Path, open: bool, settings: &[&str]) -> Server {
-        Server::begin(folder, open, settings, None)
+        Server::begin(&[], folder, open, settings, None)
     }
 
-    fn begin(folder: &Path, open: bool, settings: &[&str], config: Option<&Path>) -> Server {
+    fn begin(within: &[&str], folder: &Path, open: bool, settings: &[&str], config: Option<&Path>) -> Server {
         let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--data", folder.to_str().unwrap()];
         if let Some(config) = config {
             arguments.extend(["--config", config.to_str().unwrap()]);
@@ -80,7 +92,7 @@ impl Server {
         for setting in settings {
             arguments.extend(["--set", setting]);
         }
-        let mut command = command(&arguments);
+        let mut command = command_within(within, &arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -9,9 +9,11 @@
 
 mod attacks;
 mod crash;
+mod faults;
 mod harness;
 mod life;
 mod limits;
 mod operators;
 mod packing;
 mod raw;
+mod traces;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, next_token, values};
+use crate::harness::{Server, long, next_token, values};
 
 /// What honest people run.
 fn honest() -> Vec<Value> {
@@ -118,27 +118,51 @@ fn packed_is_alone_bit_for_bit_whoever_else_is_there() {
 }
 
 #[test]
-fn a_flood_of_one_account_does_not_hold_up_another() {
+fn a_flood_of_one_account_does_not_hold_up_nineteen_others() {
     let server = Server::keyed(&[]);
-    let (flood, one) = (server.account("flood", &[]), server.account("one", &[]));
+    let unbounded = ["--limit", "requests_per_minute=none", "--limit", "milliseconds_per_minute=none"];
+    let flood = server.account("flood", &unbounded);
+    let others: Vec<_> = (0..19).map(|number| server.account(&format!("person-{number}"), &[])).collect();
     let program = next_token("When Mary and John went to the store, John gave a drink to");
-    one.run(&program);
-    for _ in 0..300 {
-        assert_eq!(flood.post("/v1/jobs", &program, &[]).status, 202);
-    }
-    let job = one.run(&program);
-    assert_eq!(job["state"], "succeeded");
-    // When it was done, most of the flood still waited, or the flood was over before it came.
-    let list = flood.get("/v1/jobs?limit=200").json();
-    let after: Vec<&str> = list["jobs"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|theirs| {
-            theirs["started_at"].as_str().is_some_and(|at| at > job["created_at"].as_str().unwrap())
-        })
-        .filter_map(|theirs| theirs["started_at"].as_str())
-        .collect();
-    let before = after.iter().filter(|at| **at < job["started_at"].as_str().unwrap()).count();
-    assert!(before <= 128, "{before} jobs of the flood began between");
+    others[0].run(&program);
+    // Of a thousand jobs that take a hundred passes each, few are done by the time that the others come.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let flood = flood.clone();
+            scope.spawn(move || {
+                (0..250).for_each(|_| assert_eq!(flood.post("/v1/jobs", &long(4), &[]).status, 202))
+            });
+        }
+    });
+    let waits = || flood.get("/v1/account").json()["used"]["queued_jobs"].as_u64().unwrap();
+    assert!(waits() > 800, "only {} jobs of the flood wait: too few to tell", waits());
+    let jobs: Vec<Value> = std::thread::scope(|scope| {
+        let one = |client: &crate::harness::Client| {
+            let (client, program) = (client.clone(), &program);
+            scope.spawn(move || {
+                let accepted = client.post("/v1/jobs", program, &[]).json();
+                // Whatever waits of the flood, nothing of it comes first: of the others one job each may.
+                let ahead = accepted["queue"]["position"].as_u64().unwrap_or(0);
+                assert!(ahead < 19, "{accepted}");
+                client.until(accepted["id"].as_str().unwrap(), &["succeeded", "failed"])
+            })
+        };
+        let all: Vec<_> = others.iter().map(one).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert!(jobs.iter().all(|job| job["state"] == "succeeded"));
+    // In the order in which they came they would have waited for all of it.
+    assert!(waits() > 500, "only {} jobs of the flood still wait when the others are done", waits());
+}
+
+#[test]
+fn a_short_job_does_not_wait_behind_its_accounts_own_long_one() {
+    let server = Server::open(&[]);
+    let client = server.anyone();
+    client.run(&next_token("Mary"));
+    let id = client.post("/v1/jobs", &long(400), &[]).json()["id"].as_str().unwrap().to_owned();
+    client.until(&id, &["running"]);
+    assert_eq!(client.run(&next_token("Mary has"))["state"], "succeeded");
+    assert_eq!(client.get(&format!("/v1/jobs/{id}")).json()["state"], "running");
+    client.delete(&format!("/v1/jobs/{id}"));
 }

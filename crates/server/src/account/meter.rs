@@ -31,6 +31,9 @@ struct Meter {
 
 impl Meter {
     fn used_in_minute(&mut self, now: u64) -> f64 {
+        // Where the clock was set back, what lies ahead was spent just now: it is over a minute from here, not when the clock
+        // comes there again.
+        self.minute.iter_mut().for_each(|(at, _)| *at = (*at).min(now));
         while self.minute.front().is_some_and(|&(at, _)| at + MINUTE <= now) {
             self.minute.pop_front();
         }
@@ -243,6 +246,19 @@ mod tests {
         assert_eq!(meters.has_left("a", &limits, START).unwrap_err().status, 429);
         meters.job("a", &limits, 1.0, START).unwrap_err();
         meters.has_left("a", &limits, START + MINUTE).unwrap();
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_locks_nobody_out() {
+        let meters = Meters::default();
+        let limits = Limits { milliseconds_per_minute: Some(10.0), ..Limits::default() };
+        let day = 24 * 60 * MINUTE;
+        meters.job("a", &limits, 8.0, START + day).unwrap();
+        let problem = meters.job("a", &limits, 8.0, START).unwrap_err();
+        assert_eq!(problem.retry_after_s, Some(60.0));
+        meters.job("a", &limits, 8.0, START + MINUTE).unwrap();
+        // Nor does it give anything: the minute's use is still the minute's.
+        meters.job("a", &limits, 8.0, START + MINUTE / 2).unwrap_err();
     }
 
     #[test]

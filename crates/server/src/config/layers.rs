@@ -49,7 +49,7 @@ impl Setting {
 /// What our environment variables begin with.
 const PREFIX: &str = "PELLUCID_";
 /// Sections: a variable that begins with one of these and is no setting is a mistake.
-const SECTIONS: [&str; 6] = ["SERVER_", "STORE_", "RETENTION_", "ENGINE_", "ADMISSION_", "LOG_"];
+const SECTIONS: [&str; 7] = ["SERVER_", "STORE_", "RETENTION_", "ENGINE_", "ADMISSION_", "LOG_", "TRACE_"];
 
 macro_rules! settings {
     ($($path:literal $kind:ident,)*) => {
@@ -87,6 +87,8 @@ settings! {
     "admission.event_bytes" Whole,
     "log.level" Text,
     "log.format" Text,
+    "trace.endpoint" Text,
+    "trace.sample" Number,
 }
 
 /// Layers of a configuration: each goes before those that came before it.

@@ -63,6 +63,8 @@ pub struct Config {
     pub admission: Admission,
     /// What is logged.
     pub log: Log,
+    /// Where traces go.
+    pub trace: Trace,
     /// What a new account may use, unless it is told otherwise.
     pub limits: AccountLimits,
     /// The models that there are.
@@ -160,6 +162,16 @@ pub struct Log {
     pub level: String,
     /// `text` or `json`.
     pub format: LogFormat,
+}
+
+/// Where traces go.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Trace {
+    /// A collector that takes OTLP over HTTP; without one, nothing is traced.
+    pub endpoint: Option<String>,
+    /// The part of requests that are traced, of those whose callers do not decide.
+    pub sample: f64,
 }
 
 /// How logs are written.
@@ -269,6 +281,12 @@ impl Default for Admission {
             waiting_bytes: 512 << 20,
             event_bytes: 1 << 20,
         }
+    }
+}
+
+impl Default for Trace {
+    fn default() -> Self {
+        Trace { endpoint: None, sample: 1.0 }
     }
 }
 

@@ -49,6 +49,14 @@ impl Config {
             server.certificate.is_some() != server.private_key.is_some(),
             "server.certificate and server.private_key: one needs the other",
         );
+        fault(!(0.0..=1.0).contains(&self.trace.sample), "trace.sample is from 0 to 1");
+        fault(
+            self.trace
+                .endpoint
+                .as_ref()
+                .is_some_and(|at| !at.starts_with("http://") && !at.starts_with("https://")),
+            "trace.endpoint is the address of a collector, such as `http://127.0.0.1:4318`",
+        );
         let positive = [
             ("server.header_seconds", server.header_seconds),
             ("server.idle_seconds", server.idle_seconds),

@@ -65,7 +65,8 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
     // The path is not logged: it may hold anything.
-    let span = tracing::info_span!("request", id, %method, route);
+    let span = tracing::info_span!("request", id, %method, route, status = tracing::field::Empty);
+    crate::traces::continue_from(request.headers(), &span);
     let answered = async {
         match before(&shared, request.headers()) {
             Err(refusal) => refusal.into_response(),
@@ -85,6 +86,7 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
         response = answer::problem(*problem, Some(&id));
     }
     let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());
+    span.record("status", status);
     span.in_scope(|| tracing::debug!(status, seconds, "answered"));
     shared.service.core.metrics.request(&route, status, seconds);
     let headers = response.headers_mut();

@@ -3,16 +3,22 @@
 
 use std::sync::LazyLock;
 
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use data_encoding::BASE64;
 use sha2::{Digest, Sha256};
 
+use super::Shared;
 use super::answer::json;
 use super::openapi::document;
 
-static STATUS: LazyLock<Page> = LazyLock::new(|| Page::new(include_str!("pages/status.html")));
+static STATUS: LazyLock<Page> = LazyLock::new(|| Page::new(STATUS_TEMPLATE));
+/// The same where keys are needed: it asks for one before it asks for anything else.
+static STATUS_KEYED: LazyLock<Page> =
+    LazyLock::new(|| Page::new(&STATUS_TEMPLATE.replacen("data-keys=\"none\"", "data-keys=\"needed\"", 1)));
 static DOCS: LazyLock<Page> = LazyLock::new(|| Page::new(include_str!("pages/docs.html")));
+const STATUS_TEMPLATE: &str = include_str!("pages/status.html");
 /// What both pages share.
 const STYLE: &str = include_str!("pages/style.css");
 
@@ -48,8 +54,8 @@ impl Page {
     }
 }
 
-pub(super) async fn status() -> Response {
-    STATUS.answer()
+pub(super) async fn status(State(shared): State<Shared>) -> Response {
+    if shared.service.core.config.server.open { STATUS.answer() } else { STATUS_KEYED.answer() }
 }
 
 pub(super) async fn docs() -> Response {
@@ -66,7 +72,10 @@ mod tests {
 
     #[test]
     fn pages_have_everything_in_them() {
-        for page in [&*STATUS, &*DOCS] {
+        assert!(
+            STATUS_KEYED.html.contains("data-keys=\"needed\"") && STATUS.html.contains("data-keys=\"none\"")
+        );
+        for page in [&*STATUS, &*STATUS_KEYED, &*DOCS] {
             assert_eq!(page.html.matches("<script>").count(), 1);
             assert_eq!(page.html.matches("<style>").count(), 1);
             for elsewhere in ["http://", "https://", "src=", "@import", "url(", "onclick", "style="] {

@@ -244,7 +244,7 @@ fn nearest(id: &str, ids: &[&str]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::WeightType;
+    use crate::config::{BUNDLED, WeightType};
 
     fn registry() -> Registry {
         let models = ["openai-community/gpt2", "EleutherAI/pythia-70m", "bundled"].map(|id| ModelConfig {
@@ -257,6 +257,100 @@ mod tests {
             strict: false,
         });
         Registry::new(&models, &EngineConfig::default(), mpsc::unbounded_channel().0)
+    }
+
+    /// Models that are the bundled one under several names, and room for so many of them.
+    async fn laboratory(names: &[&str], room: u64, pinned: &[&str]) -> Arc<Registry> {
+        let models: Vec<ModelConfig> = names
+            .iter()
+            .map(|id| ModelConfig {
+                id: (*id).into(),
+                source: Some(BUNDLED.into()),
+                dtype: WeightType::F32,
+                revision: None,
+                pinned: pinned.contains(id),
+                default: false,
+                strict: false,
+            })
+            .collect();
+        let probe = Arc::new(Entry::new(models[0].clone()));
+        let of_one = probe.outline().await.unwrap().weight_bytes;
+        // What a model holds in memory is a little more than its weights.
+        let weight_bytes = of_one * room + of_one / 2;
+        let engine = EngineConfig { weight_bytes, idle_seconds: 0.0, ..EngineConfig::default() };
+        Arc::new(Registry::new(&models, &engine, mpsc::unbounded_channel().0))
+    }
+
+    fn hot(registry: &Registry) -> Vec<&str> {
+        registry.entries().iter().filter(|entry| entry.house().is_some()).map(|entry| entry.id()).collect()
+    }
+
+    async fn used(registry: &Registry, id: &str) {
+        let entry = registry.get(id).unwrap();
+        entry.hold();
+        registry.load(entry).await.unwrap();
+        entry.release();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_was_used_least_recently_is_given_up_first() {
+        let registry = laboratory(&["a", "b", "c", "d"], 2, &[]).await;
+        for id in ["a", "b", "a", "c"] {
+            used(&registry, id).await;
+        }
+        assert_eq!(hot(&registry), ["a", "c"]);
+        used(&registry, "d").await;
+        assert_eq!(hot(&registry), ["c", "d"]);
+        registry.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nobody_is_given_up_while_in_use() {
+        let registry = laboratory(&["a", "b"], 1, &[]).await;
+        let (a, b) = (registry.get("a").unwrap().clone(), registry.get("b").unwrap().clone());
+        a.hold();
+        let house = registry.load(&a).await.unwrap();
+        b.hold();
+        let waits = {
+            let (registry, b) = (registry.clone(), b.clone());
+            tokio::spawn(async move { registry.load(&b).await.map(|_| ()) })
+        };
+        tokio::time::sleep(ROOM * 4).await;
+        assert!(!waits.is_finished() && hot(&registry) == ["a"]);
+        assert!(matches!(*lock(&b.state), State::Loading(..)));
+        // Others of whoever uses it get the same.
+        assert!(Arc::ptr_eq(&registry.load(&a).await.unwrap(), &house));
+        a.release();
+        waits.await.unwrap().unwrap();
+        assert_eq!(hot(&registry), ["b"]);
+        registry.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn many_who_wait_for_a_model_share_one_loading() {
+        let registry = laboratory(&["a"], 1, &[]).await;
+        let entry = registry.get("a").unwrap().clone();
+        let load = || {
+            let (registry, entry) = (registry.clone(), entry.clone());
+            tokio::spawn(async move { registry.load(&entry).await })
+        };
+        let waiting: Vec<_> = (0..30).map(|_| load()).collect();
+        let mut houses = Vec::new();
+        for one in waiting {
+            houses.push(one.await.unwrap().unwrap());
+        }
+        assert!(houses.iter().all(|house| Arc::ptr_eq(house, &houses[0])));
+        registry.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn pinned_models_stay_and_who_finds_no_room_is_told() {
+        let registry = laboratory(&["a", "b"], 1, &["a"]).await;
+        used(&registry, "a").await;
+        let refused = registry.load(registry.get("b").unwrap()).await.err().unwrap();
+        assert_eq!(refused, "pinned models leave no room for it");
+        assert_eq!(hot(&registry), ["a"]);
+        registry.close().await;
     }
 
     #[test]

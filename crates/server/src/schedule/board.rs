@@ -9,6 +9,7 @@ use pellucid_engine::Ticket;
 use pellucid_graph::check::CheckedProgram;
 
 use super::queue::{FairQueue, Fit, Waiting};
+use super::room::Begun;
 use crate::config::EngineConfig;
 
 /// A job that has begun.
@@ -27,15 +28,6 @@ pub struct Running {
     pub overflows: Arc<AtomicBool>,
     /// It runs while nothing else does.
     pub alone: bool,
-}
-
-/// What a model has begun.
-#[derive(Default)]
-struct Begun {
-    jobs: usize,
-    bytes: u64,
-    cost: f64,
-    of_account: HashMap<String, usize>,
 }
 
 /// A job that was chosen, and counts as begun from here on.
@@ -98,57 +90,43 @@ impl Board {
         Some(model.clone())
     }
 
-    /// Jobs of a model that go now: as many as keep its engine busy for about two passes, and one of every account that has
-    /// none there.
+    /// Jobs of a model that go now: of every account what keeps the engine busy for about two passes, and a few that take longer.
     pub fn choose(&mut self, model: &str, engine: &EngineConfig) -> Vec<Chosen> {
         if self.suspect_runs {
             return Vec::new();
         }
         if let Some((of, _)) = self.suspects.front() {
             // Nothing else begins until those are through, so that an innocent neighbour is not taken for the culprit.
-            if of != model || self.begun.values().any(|begun| begun.jobs > 0) {
+            if of != model || self.begun.values().any(|begun| !begun.is_empty()) {
                 return Vec::new();
             }
             let Some((_, waiting)) = self.suspects.pop_front() else { return Vec::new() };
             self.suspect_runs = true;
             let program = self.take_program(&waiting.job);
-            self.count(model, &waiting, 1);
+            self.begun(model).add(&waiting);
             return vec![Chosen { waiting, alone: true, program }];
         }
         let mut chosen = Vec::new();
         loop {
             let begun = self.begun.entry(model.to_owned()).or_default();
-            let fit = |waiting: &Waiting| fits(begun, waiting, engine);
-            let Some(waiting) = self.queues.get_mut(model).and_then(|queue| queue.pick(fit)) else { break };
-            self.count(model, &waiting, 1);
+            let fit = |waiting: &Waiting| begun.fits(waiting, engine);
+            let picked = self.queues.get_mut(model).and_then(|queue| queue.pick(fit));
+            let Some(mut waiting) = picked else { break };
+            waiting.is_long = waiting.cost > engine.pass_ms;
+            self.begun(model).add(&waiting);
             let program = self.take_program(&waiting.job);
             chosen.push(Chosen { waiting, alone: false, program });
         }
         chosen
     }
 
-    fn count(&mut self, model: &str, waiting: &Waiting, change: i64) {
-        let begun = self.begun.entry(model.to_owned()).or_default();
-        let account = begun.of_account.entry(waiting.account.clone()).or_default();
-        if change > 0 {
-            begun.jobs += 1;
-            begun.bytes += waiting.bytes;
-            begun.cost += waiting.cost;
-            *account += 1;
-        } else {
-            begun.jobs = begun.jobs.saturating_sub(1);
-            begun.bytes = begun.bytes.saturating_sub(waiting.bytes);
-            begun.cost = if begun.jobs == 0 { 0.0 } else { begun.cost - waiting.cost };
-            *account = account.saturating_sub(1);
-            if *account == 0 {
-                begun.of_account.remove(&waiting.account);
-            }
-        }
+    fn begun(&mut self, model: &str) -> &mut Begun {
+        self.begun.entry(model.to_owned()).or_default()
     }
 
     /// A chosen job does not begin after all.
     pub fn unchoose(&mut self, model: &str, waiting: &Waiting, alone: bool) {
-        self.count(model, waiting, -1);
+        self.begun(model).remove(waiting);
         self.suspect_runs &= !alone;
     }
 
@@ -168,7 +146,7 @@ impl Board {
             return;
         }
         let (model, waiting) = (running.model.clone(), running.waiting.clone());
-        self.count(&model, &waiting, -1);
+        self.begun(&model).remove(&waiting);
         if let Some(queue) = self.queues.get_mut(&model) {
             queue.charge(&waiting.account, waiting.weight, milliseconds - waiting.cost);
         }
@@ -180,7 +158,7 @@ impl Board {
         self.tickets.remove(&running.waiting.job);
         if running.alone {
             self.suspect_runs = false;
-            self.count(&running.model, &running.waiting, -1);
+            self.begun(&running.model).remove(&running.waiting);
         }
         Some(running)
     }
@@ -282,26 +260,6 @@ impl Board {
     }
 }
 
-/// Whether a job can go into an engine that has begun so much.
-fn fits(begun: &Begun, waiting: &Waiting, engine: &EngineConfig) -> Fit {
-    /// Passes for which an engine is given work ahead.
-    const AHEAD: f64 = 2.0;
-    if begun.jobs == 0 {
-        return Fit::Goes;
-    }
-    if !engine.packing
-        || begun.jobs >= engine.jobs
-        || begun.bytes.saturating_add(waiting.bytes) > engine.value_bytes
-    {
-        return Fit::AllWait;
-    }
-    let own = begun.of_account.get(&waiting.account).copied().unwrap_or(0);
-    if waiting.concurrent.is_some_and(|most| own as u64 >= most) {
-        return Fit::AccountWaits;
-    }
-    if own > 0 && begun.cost + waiting.cost > AHEAD * engine.pass_ms { Fit::AccountWaits } else { Fit::Goes }
-}
-
 #[cfg(test)]
 mod tests {
     use pellucid_client::api::Priority;
@@ -321,6 +279,7 @@ mod tests {
             bounds: Bounds::default(),
             flops: 0,
             deadline_ms: None,
+            is_long: false,
         }
     }
 
@@ -349,10 +308,50 @@ mod tests {
         }
         board.push("m", waiting("b0", "b", 100.0), false);
         let chosen = board.choose("m", &engine);
-        assert_eq!(names(&chosen), ["a0", "b0"]);
+        assert_eq!(names(&chosen), ["a0", "b0", "a1"]);
         assert!(board.choose("m", &engine).is_empty());
         board.push("m", waiting("c0", "c", 1.0), false);
         assert_eq!(names(&board.choose("m", &engine)), ["c0"]);
+    }
+
+    #[test]
+    fn a_short_job_does_not_wait_behind_its_accounts_own_long_ones() {
+        let engine = EngineConfig { pass_ms: 10.0, ..EngineConfig::default() };
+        let unbounded = |job: &str, cost| Waiting { concurrent: None, ..waiting(job, "a", cost) };
+        let mut board = Board::default();
+        (0..4).for_each(|number| board.push("m", unbounded(&format!("long{number}"), 1e6), false));
+        board.push("m", unbounded("short", 8.0), false);
+        (4..6).for_each(|number| board.push("m", unbounded(&format!("long{number}"), 1e6), false));
+        let chosen = board.choose("m", &engine);
+        assert_eq!(names(&chosen), ["long0", "long1", "long2", "long3", "short"]);
+        // Where one of them ends, one more goes.
+        let tickets: Vec<Ticket> = chosen.into_iter().map(|chosen| begin(&mut board, "m", chosen)).collect();
+        board.left(tickets[1], 1e6);
+        assert_eq!(names(&board.choose("m", &engine)), ["long4"]);
+        board.left(tickets[4], 8.0);
+        assert!(board.choose("m", &engine).is_empty());
+    }
+
+    #[test]
+    fn who_is_in_already_leaves_room_for_those_who_are_not() {
+        let engine = EngineConfig { jobs: 10, ..EngineConfig::default() };
+        let flood = |board: &mut Board, bytes| {
+            for number in 0..20 {
+                let job = Waiting { concurrent: None, bytes, ..waiting(&format!("a{number}"), "a", 0.1) };
+                board.push("m", job, false);
+            }
+        };
+        let mut board = Board::default();
+        flood(&mut board, 1);
+        assert_eq!(board.choose("m", &engine).len(), 5);
+        board.push("m", waiting("b0", "b", 1.0), false);
+        assert_eq!(names(&board.choose("m", &engine)), ["b0"]);
+        let engine = EngineConfig { value_bytes: 100, ..EngineConfig::default() };
+        let mut board = Board::default();
+        flood(&mut board, 20);
+        assert_eq!(board.choose("m", &engine).len(), 2);
+        board.push("m", Waiting { bytes: 50, ..waiting("b0", "b", 1.0) }, false);
+        assert_eq!(names(&board.choose("m", &engine)), ["b0"]);
     }
 
     #[test]

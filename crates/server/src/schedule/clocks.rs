@@ -80,6 +80,15 @@ impl Clocks {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use pellucid_engine::{
+        Admission, Admitted, Engine, Failure, Host, Load, PassReport, Results, RunOptions, ServeOptions,
+        Usage,
+    };
+    use pellucid_graph::Program;
+    use pellucid_models::{Model, ModelOptions};
+
     use super::*;
 
     fn owner(account: &str, weight: f64) -> Owner {
@@ -112,5 +121,99 @@ mod tests {
         clocks.leave(Ticket(1));
         clocks.leave(Ticket(2));
         assert!(clocks.all().is_empty() && clocks.accounts.is_empty());
+    }
+
+    /// A flood that is in the engine, and people who come at certain pass boundaries.
+    struct Script {
+        clocks: Clocks,
+        engine: Arc<Engine>,
+        boundary: usize,
+        /// Of each pass, who rode.
+        passes: Vec<Vec<Ticket>>,
+        /// Who comes, and before which pass was known that they do.
+        comes: Vec<(usize, Ticket)>,
+        finished: Vec<Ticket>,
+    }
+
+    const FLOOD: u64 = 60;
+
+    impl Script {
+        fn admitted(&mut self, ticket: Ticket, account: &str, program: &str) -> Admitted {
+            let program = Program::from_bytes(program.as_bytes()).unwrap();
+            let program = Arc::new(self.engine.check(program).unwrap());
+            self.clocks.come(ticket, owner(account, 1.0));
+            Admitted::new(ticket, program, RunOptions::default())
+        }
+    }
+
+    impl Host for Script {
+        fn admit(&mut self, load: &Load) -> Admission {
+            self.boundary += 1;
+            let flood = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompts": ["a b c d", "e f g"] }],
+                "generate": { "max_new_tokens": 20, "stop_tokens": [] }, "body": [
+                { "op": "generated", "name": "g" }, { "op": "save", "name": "made", "value": "g" } ] }] }"#;
+            let one = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompt": "Mary has" }], "body": [
+                { "op": "get", "name": "l", "hook": "logits" }, { "op": "save", "name": "logits", "value": "l" } ] }] }"#;
+            match self.boundary {
+                1 => Admission::Programs(
+                    (0..FLOOD).map(|number| self.admitted(Ticket(number), "flood", flood)).collect(),
+                ),
+                // In the midst of the flood, one after the other, and two at once.
+                4 | 9 | 10 | 30 => {
+                    let number = 1000 + self.boundary as u64;
+                    let come = [Ticket(number), Ticket(number + 1000)];
+                    let programs =
+                        come.map(|ticket| self.admitted(ticket, &format!("person {}", ticket.0), one));
+                    self.comes.extend(come.map(|ticket| (self.passes.len(), ticket)));
+                    Admission::Programs(programs.into())
+                }
+                _ if load.is_idle() => Admission::Close,
+                _ => Admission::Programs(Vec::new()),
+            }
+        }
+
+        fn order(&mut self, waiting: &mut [Waiting]) {
+            self.clocks.order(waiting);
+        }
+
+        fn finished(&mut self, ticket: Ticket, outcome: Result<Results, Box<Failure>>, _: Usage) {
+            assert!(outcome.is_ok());
+            self.clocks.leave(ticket);
+            self.finished.push(ticket);
+        }
+
+        fn passed(&mut self, report: &PassReport) {
+            self.passes.push(report.tickets.clone());
+        }
+    }
+
+    #[test]
+    fn whoever_comes_into_a_flood_rides_in_the_very_next_pass() {
+        let folder = pellucid::bundled_folder().unwrap();
+        let model = Model::open(folder.to_str().unwrap(), &ModelOptions::default()).unwrap();
+        let engine = Arc::new(Engine::new(Arc::new(model)));
+        // Passes that hold a part of the flood only, so that it matters whose turn it is.
+        let options = ServeOptions { pass_tokens: 64, ..ServeOptions::default() };
+        let mut script = Script {
+            clocks: Clocks::default(),
+            engine: engine.clone(),
+            boundary: 0,
+            passes: Vec::new(),
+            comes: Vec::new(),
+            finished: Vec::new(),
+        };
+        engine.serve(&mut script, &options);
+        assert_eq!(script.comes.len(), 8);
+        for &(before, ticket) in &script.comes {
+            assert!(
+                script.passes[before].contains(&ticket),
+                "{ticket:?} had to wait for more than the pass that ran"
+            );
+            assert!(script.passes[before].len() > 1, "it rode alone: there was no flood");
+        }
+        // They were through while most of the flood still waited.
+        let last = script.finished.iter().rposition(|ticket| ticket.0 >= 1000).unwrap();
+        assert!(last < 8 + FLOOD as usize / 2, "{:?}", script.finished);
+        assert_eq!(script.finished.len(), 8 + FLOOD as usize);
     }
 }

@@ -93,7 +93,13 @@ async fn begin(core: &Arc<Core>, entry: &Arc<Entry>, house: &House, chosen: Vec<
         };
         match program {
             Ok(program) => ready.push((waiting, alone, program)),
-            Err(problem) => {
+            Err(Unread::ForNow(error)) => {
+                tracing::error!(error, job = waiting.job, "its program cannot be read; it is tried again");
+                core.metrics.store_failed();
+                again(core, entry, waiting, alone);
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(Unread::ForEver(problem)) => {
                 core.board().unchoose(entry.id(), &waiting, alone);
                 core.refuse(&waiting.account, &waiting.job, &problem).await;
                 entry.release();
@@ -160,23 +166,34 @@ fn admit(
     };
     let options = listening.options(memory_bytes, seconds);
     tracing::debug!(job, model = entry.id(), attempt, alone, "begins");
+    core.spans.runs(&job, attempt);
     let model = entry.id().to_owned();
     let running = Running { waiting, model, attempt, cancel, put_back: false, overflows, alone };
     let ticket = core.board().begin(running);
     Admitted { ticket, program, options, alone }
 }
 
+/// Why a program could not be read again.
+enum Unread {
+    /// The store or the files fail: it is there all the same.
+    ForNow(String),
+    /// It cannot be run any more.
+    ForEver(Box<Problem>),
+}
+
 /// A job's program, read and checked again.
-async fn reload(core: &Arc<Core>, job: &str, outline: Arc<Outline>) -> Result<Arc<CheckedProgram>, Problem> {
-    let lost = |what: String| {
-        Problem::new(ProblemKind::Internal, format!("Its program cannot be read again: {what}"))
+async fn reload(core: &Arc<Core>, job: &str, outline: Arc<Outline>) -> Result<Arc<CheckedProgram>, Unread> {
+    let lost = |what: &str| {
+        let message = format!("Its program cannot be read again: {what}");
+        Unread::ForEver(Box::new(Problem::new(ProblemKind::Internal, message)))
     };
-    let inline = core.store.program(job).await.map_err(|error| lost(error.to_string()))?;
+    let inline = core.store.program(job).await.map_err(|error| Unread::ForNow(error.to_string()))?;
     let bytes = match inline {
         Some(bytes) => bytes.into(),
         None => {
-            let file = core.files.get(&files::program(job)).await.map_err(|error| lost(error.to_string()))?;
-            file.ok_or_else(|| lost("it is not there".into()))?
+            let file = core.files.get(&files::program(job)).await;
+            let file = file.map_err(|error| Unread::ForNow(error.to_string()))?;
+            file.ok_or_else(|| lost("it is not there"))?
         }
     };
     let checked = tokio::task::spawn_blocking(move || {
@@ -186,7 +203,7 @@ async fn reload(core: &Arc<Core>, job: &str, outline: Arc<Outline>) -> Result<Ar
     match checked.await {
         Ok(Ok(program)) => Ok(Arc::new(program)),
         // It was right when it came: the model is another one now.
-        Ok(Err(faults)) => Err(Problem::of_faults(&faults)),
-        Err(_) => Err(lost("checking it failed".into())),
+        Ok(Err(faults)) => Err(Unread::ForEver(Box::new(Problem::of_faults(&faults)))),
+        Err(_) => Err(lost("checking it failed")),
     }
 }

@@ -73,6 +73,7 @@ async fn left(core: Arc<Core>, ticket: Ticket, outcome: Result<Results, Box<Fail
     if let (Ok(_), Some(entry)) = (&outcome, &entry) {
         entry.learn(waiting.flops, usage.measured_ms);
     }
+    core.spans.is_recorded(&waiting.job, usage.passes, usage.tokens, usage.measured_ms);
     let ended = Ended { waiting: &waiting, attempt, put_back, overflows };
     let (ending, did) = ending_of(&core, &ended, outcome, usage).await;
     let again = matches!(ending, Ending::PutBack | Ending::Suspected);
@@ -95,7 +96,10 @@ async fn left(core: Arc<Core>, ticket: Ticket, outcome: Result<Results, Box<Fail
         if again { core.store.job(&waiting.account, &waiting.job).await.ok().flatten() } else { None };
     match stored {
         // One that its owner has cancelled meanwhile does not run again.
-        Some(stored) if !stored.state.is_final() => core.board().push(&model, waiting, suspect),
+        Some(stored) if !stored.state.is_final() => {
+            core.spans.waits(&waiting.job, &model);
+            core.board().push(&model, waiting, suspect);
+        }
         _ => {
             core.history.ended();
             core.tell_end(&waiting.account, &waiting.job).await;

@@ -8,3 +8,4 @@ pub mod finish;
 pub mod house;
 mod listen;
 pub mod queue;
+mod room;

@@ -32,6 +32,8 @@ pub struct Waiting {
     pub flops: u64,
     /// When it is too late, in milliseconds since 1970.
     pub deadline_ms: Option<u64>,
+    /// It takes more than a pass: known once it is chosen.
+    pub is_long: bool,
 }
 
 /// What a job may take, as its account's limits say.
@@ -225,6 +227,7 @@ mod tests {
             bounds: Bounds::default(),
             flops: 0,
             deadline_ms: None,
+            is_long: false,
         }
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use pellucid_client::api::{Price, Problem, ProblemKind};
 use pellucid_graph::Program;
 use pellucid_graph::check::CheckedProgram;
+use tracing::{Instrument, info_span};
 
 use super::{Caller, Result, Service, blocking_answer};
 use crate::account::{exceeded, policy};
@@ -31,9 +32,10 @@ impl Service {
     pub(super) async fn check(&self, caller: &Caller, model: Option<&str>, body: Bytes) -> Result<Admitted> {
         self.know_day(&caller.account.name).await?;
         self.core.meters.has_left(&caller.account.name, &caller.account.limits, time::now_ms())?;
-        let turn = self.core.checking.turn(&caller.account.name).await;
+        let turn = self.core.checking.turn(&caller.account.name);
+        let turn = turn.instrument(info_span!("wait for a turn to check")).await;
         let started = Instant::now();
-        let checked = self.checked(caller, model, body).await;
+        let checked = self.checked(caller, model, body).instrument(info_span!("check")).await;
         drop(turn);
         // A program that is refused has cost something too.
         let milliseconds = started.elapsed().as_secs_f64() * 1000.0;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pellucid_client::api::Limits;
 use tokio::sync::mpsc;
@@ -22,6 +22,9 @@ pub const OPEN_ACCOUNT: &str = "local";
 /// How often what is over is deleted, and gauges are set.
 const TIDY: Duration = Duration::from_secs(60);
 const GAUGES: Duration = Duration::from_secs(1);
+/// How often it is looked whether the store can be written, at most, and how long that may take.
+const LOOK: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -143,12 +146,34 @@ impl Service {
         core.store.close().await;
     }
 
-    /// Whether the engine and the store work.
+    /// Whether the store and the engine work. Looked at once a second at most, however often it is asked.
     pub(crate) async fn readiness(&self) -> (bool, bool) {
-        let store = tokio::time::timeout(Duration::from_secs(2), self.core.store.check()).await;
+        let mut last = self.core.readiness.lock().await;
+        let store = match *last {
+            Some((at, store)) if at.elapsed() < LOOK => store,
+            _ => {
+                let both = async {
+                    self.core.store.check().await.map_err(|error| error.to_string())?;
+                    self.core.files.check().await.map_err(|error| error.to_string())
+                };
+                let works = match tokio::time::timeout(PATIENCE, both).await {
+                    Ok(Ok(())) => true,
+                    Ok(Err(error)) => {
+                        tracing::error!(error, "not ready: the store cannot be written");
+                        false
+                    }
+                    Err(_) => {
+                        tracing::error!("not ready: the store does not answer");
+                        false
+                    }
+                };
+                *last = Some((Instant::now(), works));
+                works
+            }
+        };
         let pinned = self.core.registry.entries().iter().filter(|entry| entry.config.pinned);
         let engines = pinned.clone().all(|entry| entry.house().is_some());
-        (matches!(store, Ok(Ok(()))), engines && !self.core.is_draining())
+        (store, engines && !self.core.is_draining())
     }
 }
 
@@ -206,6 +231,7 @@ async fn mend(core: &Core) -> Result<(), StartError> {
         };
         core.hub.open(&job.id, job.attempts, core.config.admission.event_bytes);
         entry.hold();
+        core.spans.waits(&job.id, entry.id());
         core.board().push(entry.id(), waiting(&job, account), job.suspect);
     }
     Ok(())

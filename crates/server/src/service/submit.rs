@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pellucid_client::api::{Job, Problem, ProblemKind, Submission};
 use sha2::{Digest, Sha256};
+use tracing::{Instrument, info_span};
 
 use super::{Caller, Result, Service};
 use crate::account::exceeded;
@@ -102,7 +103,7 @@ impl Service {
         }
         let stored = fresh(&job);
         let channel = core.hub.open(&id, 0, core.config.admission.event_bytes);
-        match core.store.accept(job).await {
+        match core.store.accept(job).instrument(info_span!("keep")).await {
             Ok(Accepted::New) => {}
             other => {
                 core.hub.drop(&id);
@@ -121,6 +122,7 @@ impl Service {
             let mut board = core.board();
             let bytes = IN_MEMORY * size as u64 + 65_536;
             board.keep_program(&id, admitted.program.clone(), bytes, core.config.admission.waiting_bytes);
+            core.spans.waits(&id, entry.id());
             board.push(entry.id(), core::waiting(&stored, &caller.account), false);
         }
         entry.bell.notify_one();

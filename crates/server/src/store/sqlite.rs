@@ -69,7 +69,13 @@ impl Sqlite {
         })?;
         let writer = Writer::start(&options).await.map_err(|error| failed(error.to_string()))?;
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await;
-        Ok(Sqlite { writer, readers: readers.map_err(|error| failed(error.to_string()))? })
+        let store = Sqlite { writer, readers: readers.map_err(|error| failed(error.to_string()))? };
+        // One that can be read but not written is found now, not at the first job.
+        store.check().await.map_err(|error| match error {
+            StoreError::Failed(reason) => failed(reason),
+            other => other,
+        })?;
+        Ok(store)
     }
 }
 
@@ -186,7 +192,11 @@ impl Store for Sqlite {
         accounts::audit_log(self, limit).await
     }
     async fn check(&self) -> Result<()> {
-        self.writer.write(|_| Box::pin(async { Ok(()) })).await
+        // A transaction that changes nothing would succeed on a full disk too.
+        let same = sqlx::AssertSqlSafe(format!("PRAGMA user_version = {VERSION}"));
+        self.writer
+            .write(|connection| Box::pin(async { sqlx::query(same).execute(connection).await.map(|_| ()) }))
+            .await
     }
     async fn close(&self) {
         self.readers.close().await;

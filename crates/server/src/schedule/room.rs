@@ -1,0 +1,93 @@
+//! What a model's engine has begun, and whether there is room for more.
+
+use std::collections::HashMap;
+
+use super::queue::{Fit, Waiting};
+use crate::config::EngineConfig;
+
+/// Passes for which an engine is given an account's work ahead.
+const AHEAD: f64 = 2.0;
+/// Jobs of an account that take more than a pass.
+const LONG: usize = 4;
+
+/// What a model has begun.
+#[derive(Default)]
+pub struct Begun {
+    jobs: usize,
+    bytes: u64,
+    of_account: HashMap<String, Own>,
+}
+
+/// What it has begun of one account.
+#[derive(Default)]
+struct Own {
+    jobs: usize,
+    /// Jobs that take more than a pass.
+    long: usize,
+    /// What the others cost, in milliseconds.
+    short: f64,
+}
+
+impl Begun {
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.jobs == 0
+    }
+
+    /// A job begins.
+    pub fn add(&mut self, waiting: &Waiting) {
+        self.jobs += 1;
+        self.bytes += waiting.bytes;
+        let own = self.of_account.entry(waiting.account.clone()).or_default();
+        own.jobs += 1;
+        if waiting.is_long {
+            own.long += 1;
+        } else {
+            own.short += waiting.cost;
+        }
+    }
+
+    /// One that had begun is over.
+    pub fn remove(&mut self, waiting: &Waiting) {
+        self.jobs = self.jobs.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(waiting.bytes);
+        let Some(own) = self.of_account.get_mut(&waiting.account) else { return };
+        own.jobs = own.jobs.saturating_sub(1);
+        if waiting.is_long {
+            own.long = own.long.saturating_sub(1);
+        } else {
+            own.short -= waiting.cost;
+        }
+        if own.jobs == 0 {
+            self.of_account.remove(&waiting.account);
+        }
+    }
+
+    /// Whether one more can begin.
+    ///
+    /// Whose turn it is inside the engine is decided at every pass, by account: what is begun of one account delays no other. It
+    /// is bounded for the room that it takes, and so that priorities still mean something among what waits. Short jobs and
+    /// long ones are bounded apart: a short one does not wait until its account's own long one has ended.
+    pub fn fits(&self, waiting: &Waiting, engine: &EngineConfig) -> Fit {
+        if self.jobs == 0 {
+            return Fit::Goes;
+        }
+        let bytes = self.bytes.saturating_add(waiting.bytes);
+        if !engine.packing || self.jobs >= engine.jobs || bytes > engine.value_bytes {
+            return Fit::AllWait;
+        }
+        let Some(own) = self.of_account.get(&waiting.account) else { return Fit::Goes };
+        // Who is in already leaves half of the room to those who are not.
+        let is_full = self.jobs >= engine.jobs.div_ceil(2) || bytes > engine.value_bytes / 2;
+        let has_enough = if waiting.cost > engine.pass_ms {
+            own.long >= LONG
+        } else {
+            own.short + waiting.cost > AHEAD * engine.pass_ms
+        };
+        if is_full || has_enough || waiting.concurrent.is_some_and(|most| own.jobs as u64 >= most) {
+            Fit::AccountWaits
+        } else {
+            Fit::Goes
+        }
+    }
+}
