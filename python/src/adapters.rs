@@ -51,8 +51,7 @@ impl Lora {
 
     /// The same adapter with other matrices: A and B of each linear layer.
     fn with_matrices(&self, py: Python<'_>, matrices: Vec<(Py<Tensor>, Py<Tensor>)>) -> PyResult<Lora> {
-        let matrices: Vec<_> =
-            matrices.iter().map(|(a, b)| (a.get().0.clone(), b.get().0.clone())).collect();
+        let matrices: Vec<_> = matrices.iter().map(|(a, b)| (a.get().0.clone(), b.get().0.clone())).collect();
         self.0.with_matrices(&matrices).map(Lora).map_err(|error| error::raised(py, error))
     }
 

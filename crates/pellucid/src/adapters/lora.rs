@@ -185,7 +185,8 @@ impl Lora {
     /// [`Error::Model`](crate::Error::Model) where one has another shape.
     pub fn with_results(&self, results: &Results, name: &str) -> Result<Lora> {
         let matrix = |index, letter| results.get(&saved_name(name, index, letter)).cloned();
-        let pairs = (0..self.adapter.modules.len()).map(|index| Ok((matrix(index, "a")?, matrix(index, "b")?)));
+        let pairs =
+            (0..self.adapter.modules.len()).map(|index| Ok((matrix(index, "a")?, matrix(index, "b")?)));
         self.with_matrices(&pairs.collect::<Result<Vec<_>>>()?)
     }
 
