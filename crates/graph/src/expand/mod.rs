@@ -3,7 +3,7 @@
 //! A body is walked once, for all of its cells together: each statement is written out for every cell before the next
 //! statement is. So a sweep's cells share a trace, and the interleaver packs their invokes into passes as it packs any
 //! others; and a loop's iterations, which depend on one another, follow one another. An expanded node keeps the label
-//! and the cell that it comes from ([`Origin`]), by which its noise is keyed and its faults are reported.
+//! and the cell that it comes from ([`Origin`](crate::program::Origin)), by which its noise is keyed and its faults are reported.
 //!
 //! | module | expands |
 //! | --- | --- |
