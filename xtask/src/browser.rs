@@ -12,7 +12,7 @@ const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "g
 
 /// Builds the command, and looks at the service's pages. Screenshots go to `target/browser`.
 pub(crate) fn run() -> Outcome {
-    package::build_workspace(false)?;
+    package::build_workspace()?;
     look("pages.test.mjs", &target().join("browser"), |tests| {
         tests.env("PELLUCID", target().join("debug/pellucid"))
     })

@@ -45,7 +45,9 @@ enum What {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
-    build(arguments.release || matches!(arguments.what, What::Costs))?;
+    if !matches!(arguments.what, What::Costs) {
+        build(arguments.release)?;
+    }
     match &arguments.what {
         What::Build => Ok(()),
         What::Test => test(arguments.release),
@@ -109,13 +111,16 @@ pub(crate) fn displays() -> Outcome {
     browser::displays(&mut with_package(&python))
 }
 
-/// What the package costs beside the engine.
+/// What the package costs beside the engine; at a service, too, where the command was built optimised.
 fn costs() -> Outcome {
+    command(&mut cargo(&["build", "--release", "--package", "pellucid-python"]))?;
+    place(true)?;
     let python = environment("python", "python/tests/requirements.txt")?;
     let record = Record::begin("What the Python package costs", "cargo xtask python costs")?;
     let summary = target().join("python-costs.txt");
     let mut measure = with_package(&python);
-    command(measure.arg("benchmarks/python.py").arg(&summary).arg(binary(true)))?;
+    measure.arg("benchmarks/python.py").arg(&summary);
+    command(measure.args(Some(binary(true)).filter(|binary| binary.is_file())))?;
     record.write(&std::fs::read_to_string(summary)?)
 }
 
@@ -129,17 +134,23 @@ fn types() -> Outcome<String> {
 
 /// Builds all libraries and the command. The whole workspace is named, and one of its tests, so that dependencies have the features
 /// with which the tests were built already.
-pub(crate) fn build_workspace(release: bool) -> Outcome {
-    let mut cargo = cargo(&["build", "--workspace", "--lib", "--bin", "pellucid", "--test", "rows"]);
-    if release {
-        cargo.arg("--release");
-    }
-    command(&mut cargo)
+pub(crate) fn build_workspace() -> Outcome {
+    command(&mut cargo(&["build", "--workspace", "--lib", "--bin", "pellucid", "--test", "rows"]))
 }
 
 /// Builds the extension and puts it into the package's folder. The command is built, too: the tests start a service.
 pub(crate) fn build(release: bool) -> Outcome {
-    build_workspace(release)?;
+    if release {
+        let packages = ["--package", "pellucid-python", "--package", "pellucid-cli"];
+        command(cargo(&["build", "--release"]).args(packages))?;
+    } else {
+        build_workspace()?;
+    }
+    place(release)
+}
+
+/// Puts the extension that was built into the package's folder.
+fn place(release: bool) -> Outcome {
     let folder = built_in(release);
     let (built, named) = if cfg!(windows) {
         ("pellucid_python.dll", "_core.pyd")
