@@ -15,8 +15,9 @@ _STYLE = """<style>
 </style>"""
 
 
-def _box(body: str) -> str:
-    return f'{_STYLE}<div class="pellucid">{body}</div>'
+def _box(body: str, name: str = "Pellucid") -> str:
+    # It scrolls, so it can be reached by keyboard.
+    return f'{_STYLE}<div class="pellucid" tabindex="0" role="group" aria-label="{escape(name, quote=True)}">{body}</div>'
 
 
 def _sizes(model: Any, point: dict[str, Any]) -> str:
@@ -48,7 +49,8 @@ def tree(module: Any) -> str:
         opened = " open" if deep < 1 else ""
         return f"<details{opened}><summary>{label}</summary><ul>{rows}{inner}</ul></details>"
 
-    return _box(node(module._target, module._path or model.name, 0))
+    name = module._path or model.name
+    return _box(node(module._target, name, 0), name)
 
 
 def _joined(path: str, name: str) -> str:

@@ -5,38 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
-import time
 from typing import Any, Callable, Iterable, Mapping
 
 from . import _core
 from ._edits import Edit
 from ._errors import NotComputedError
 from ._module import Module, hook_value
+from ._options import known, run_options
+from ._progress import Loading
 from ._recorder import Recorder, recording
 from ._tensor import Tensor
 from ._tokenizer import Tokenizer, _ids
 from ._invokes import generated_ids
 from ._trace import Session, Trace
 from ._tree import Tree
-
-
-class _Progress:
-    """Downloads and loading that take longer than a moment, on a terminal or in a notebook; quiet elsewhere."""
-
-    def __init__(self) -> None:
-        self._shown = sys.stderr.isatty() or "ipykernel" in sys.modules
-        self._next = time.monotonic() + 1.0
-        self._width = 0
-
-    def __call__(self, what: str, done: int, total: int | None) -> None:
-        ended = total is not None and done >= total
-        if not self._shown or not (time.monotonic() >= self._next or ended and self._width):
-            return
-        line = "" if ended else f"{what} {f'{done / total:.0%}' if total else f'{done >> 20} MiB'}"
-        sys.stderr.write(f"\r{line:<{self._width}}\r{line}")
-        sys.stderr.flush()
-        self._width, self._next = len(line), time.monotonic() + 0.2
 
 
 class Model(Module):
@@ -59,7 +41,7 @@ class Model(Module):
     ):
         """Opens a model. `dtype` is how weights are held: `float32`, or `bfloat16`, half the size. With `remote`, a service's address,
         nothing is loaded here."""
-        _known("Model", accepted, ("device_map", "dispatch", "torch_dtype", "attn_implementation", "low_cpu_mem_usage"))
+        known("Model", accepted, ("device_map", "dispatch", "torch_dtype", "attn_implementation", "low_cpu_mem_usage"))
         set_ = object.__setattr__
         set_(self, "source", str(source))
         set_(self, "_modules", {})
@@ -77,7 +59,7 @@ class Model(Module):
             from ._dtype import dtype as number_type
 
             precision = "bf16" if number_type(dtype).short in ("bf16", "f16") else "f32"
-            set_(self, "_core", _core.Model.open(str(source), revision, precision, _Progress()))
+            set_(self, "_core", _core.Model.open(str(source), revision, precision, Loading()))
         set_(self, "_spec", json.loads(self._core.spec()))
         set_(self, "_tree", Tree(self._spec))
         super().__init__(self, "", "")
@@ -182,8 +164,8 @@ class Model(Module):
         `tracer.invoke(prompt)` adds inputs. `seconds` and `memory_bytes` bound the run; with `run=False` it is only written. `remote`, a service's
         address, or `True` for the one that is set up, runs it there; with `blocking=False` as a job that goes on by itself,
         `tracer.job`."""
-        _known("trace", accepted, ("scan", "validate", "use_cache"))
-        options = _options(remote, memory_bytes, seconds, naive, blocking)
+        known("trace", accepted, ("scan", "validate", "use_cache"))
+        options = run_options(remote, memory_bytes, seconds, naive, blocking)
         return Trace(self, prompts, None, special_tokens, seed, run, **options)
 
     def generate(
@@ -210,7 +192,7 @@ class Model(Module):
     ) -> Trace:
         """Opens a generation. Greedy, unless `temperature` or `do_sample` says otherwise. Step 0 is the prompt's; N new tokens take
         steps 0 to N−1."""
-        _known("generate", accepted, ("scan", "validate", "use_cache", "pad_token_id", "return_dict_in_generate"))
+        known("generate", accepted, ("scan", "validate", "use_cache", "pad_token_id", "return_dict_in_generate"))
         generation: dict[str, Any] = {"max_new_tokens": int(max_new_tokens)}
         if temperature is None:
             temperature = 1.0 if do_sample else 0.0
@@ -227,7 +209,7 @@ class Model(Module):
             generation["stop_tokens"] = _ids(stop_tokens)
         if stop_texts is not None:
             generation["stop_texts"] = [stop_texts] if isinstance(stop_texts, str) else list(stop_texts)
-        options = _options(remote, memory_bytes, seconds, False, blocking)
+        options = run_options(remote, memory_bytes, seconds, False, blocking)
         if on_token is not None:
             options["on_token"] = on_token
         return Trace(self, prompts, generation, special_tokens, seed, run, **options)
@@ -242,7 +224,7 @@ class Model(Module):
         seconds: float | None = None,
     ) -> Session:
         """Opens a session: traces in sequence, whose values flow from one to the next inside the engine."""
-        return Session(self, seed, run, **_options(remote, memory_bytes, seconds, False, blocking))
+        return Session(self, seed, run, **run_options(remote, memory_bytes, seconds, False, blocking))
 
     def scan(self, *prompts: Any, **options: Any) -> Trace:
         """A trace that is only checked: inside and after it `.shape` and `.dtype` of its values are known, and nothing runs."""
@@ -379,24 +361,6 @@ def _assign(model: Model, path: str, value: Any) -> None:
     else:
         module, _, name = path.rpartition(".")
         set_hook(model, module, name, value)
-
-
-def _known(where: str, given: dict[str, Any], accepted: tuple[str, ...]) -> None:
-    """Options of nnsight and transformers that need nothing here are passed over; any other is a slip."""
-    for name in given:
-        if name not in accepted:
-            raise TypeError(f"`{where}` has no option `{name}`")
-
-
-def _options(remote: Any, memory_bytes: Any, seconds: Any, naive: bool, blocking: bool) -> dict[str, Any]:
-    options: dict[str, Any] = {"memory_bytes": memory_bytes, "seconds": seconds}
-    if naive:
-        options["naive"] = True
-    if remote:
-        options["remote"] = remote
-    if not blocking:
-        options["blocking"] = False
-    return options
 
 
 class Generator:

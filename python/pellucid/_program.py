@@ -63,20 +63,20 @@ class Program:
 
     def run(self, model: Model | None = None, **options: Any) -> Results:
         """Runs it: `remote`, `seconds` and whatever else `model.trace` has are options. See `submit` for a job."""
-        model = self._on(model)
+        on = self._on(model)
         options = {"on_log": show_log, **options}
-        remote = options.pop("remote", None) or model._remote
+        remote = options.pop("remote", None) or on._remote
         if not options.pop("blocking", True):
             raise TypeError("`program.submit(model)` gives a job that goes on by itself")
-        core = model._core_at(remote, {}) if remote else model._core_with({})
+        core = on._core_at(remote, {}) if remote else on._core_with({})
         return Results(core.run(self._program, **options))
 
     def submit(self, model: Model | None = None, remote: Any = None, seconds: float | None = None) -> Job:
         """Submits it to a service, as a job that goes on by itself."""
         from ._remote import submit
 
-        model = self._on(model)
-        return submit(self._program, model, remote or model._remote or True, {"seconds": seconds})
+        on = self._on(model)
+        return submit(self._program, on, remote or on._remote or True, {"seconds": seconds})
 
     def __repr__(self) -> str:
         return f"Program({self.json().count(chr(10)) + 1} lines of JSON)"

@@ -116,11 +116,7 @@ class Recorder(Writer):
         """Writes a node at the end of the body that is being written, and gives its name."""
         if self.state != "open":
             self.closed()
-        number = self.counts.get(op, 0)
-        self.counts[op] = number + 1
-        name = f"{self.prefix}{op}_{number}"
-        if name in self.names:
-            return self.node(op, fields)
+        name = self.name(op)
         self.scope.body.append({"op": op, "name": name, **fields, "source": source()})
         return name
 
@@ -134,11 +130,7 @@ class Recorder(Writer):
         """Writes a node that has one value. The fields become the node: what else they are used for takes a copy."""
         if self.state != "open":
             self.closed()
-        number = self.counts.get(op, 0)
-        self.counts[op] = number + 1
-        name = f"{self.prefix}{op}_{number}"
-        if name in self.names:
-            return self.one(op, fields)
+        name = self.name(op)
         fields["op"] = op
         fields["name"] = name
         fields["source"] = source()

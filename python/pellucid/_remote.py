@@ -3,79 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Callable, Generator
+from typing import TYPE_CHECKING, Any, Generator
 
 from . import _core
 from ._errors import RemoteError
+from ._progress import Waiting
 from ._run import Results, deliver
 
 if TYPE_CHECKING:
     from ._recorder import Recorder
 
-#: Seconds after which a run is no longer a short one, so that one is shown where it stands.
-_PATIENCE = 0.5
 #: Seconds for which a service is asked to hold its answer back, where nobody looks at how far a job is.
 _HELD = 10
 _ENDED = ("succeeded", "failed", "cancelled")
-
-
-class Progress:
-    """Where a job stands in the queue and how far it is: a line on a terminal or in a notebook, nothing elsewhere."""
-
-    def __init__(self) -> None:
-        self.shown = sys.stderr.isatty() or "ipykernel" in sys.modules
-        self._lock = threading.Lock()
-        self._text = ""
-        self._width = 0
-        self._begun = False
-        self._timer: threading.Timer | None = None
-
-    def __enter__(self) -> Progress:
-        if self.shown:
-            self._timer = threading.Timer(_PATIENCE, self._begin)
-            self._timer.daemon = True
-            self._timer.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        with self._lock:
-            self.shown = False
-            self._write("")
-
-    def __call__(self, update: str) -> None:
-        """Told what happened."""
-        with self._lock:
-            self._text = update
-            if self._begun and self.shown:
-                self._write(update)
-
-    def aside(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that prints, while the line is out of the way."""
-
-        def printing(*arguments: Any) -> Any:
-            with self._lock:
-                self._write("")
-            return function(*arguments)
-
-        return printing if self.shown else function
-
-    def _begin(self) -> None:
-        with self._lock:
-            self._begun = True
-            if self.shown:
-                self._write(self._text)
-
-    def _write(self, text: str) -> None:
-        if text or self._width:
-            line = f"\r{text:<{self._width}}" if text else f"\r{'':<{self._width}}\r"
-            sys.stderr.write(line)
-            sys.stderr.flush()
-            self._width = len(text)
 
 
 def address_of(remote: Any) -> str:
@@ -118,7 +60,7 @@ def run_at(recorder: Recorder, program: _core.Program, remote: Any, blocking: bo
         recorder.state = "submitted"
         return
     core = model._core_at(remote, recorder.models)
-    with Progress() as progress:
+    with Waiting() as progress:
         options["on_log"] = progress.aside(options["on_log"])
         if progress.shown:
             options["on_update"] = progress
@@ -182,7 +124,7 @@ class Job:
 
     def _result(self, timeout: float | None, stop: threading.Event) -> Results:
         until = None if timeout is None else time.monotonic() + timeout
-        with Progress() as progress:
+        with Waiting() as progress:
             while self.about(self._held(until, progress))["state"] not in _ENDED:
                 if stop.is_set():
                     break
@@ -196,7 +138,7 @@ class Job:
                     deliver(self._recorder, self._results)
         return self._results
 
-    def _held(self, until: float | None, progress: Progress) -> float:
+    def _held(self, until: float | None, progress: Waiting) -> float:
         if until is None:
             return 1 if progress.shown else _HELD
         return max(0, min(1 if progress.shown else _HELD, until - time.monotonic()))

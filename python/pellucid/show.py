@@ -14,6 +14,15 @@ from ._arrays import from_array
 from ._tensor import Tensor
 
 
+#: From which part of the full colour on a number is written in the ink that is seen on strong colours.
+_STRONG = 0.6
+
+
+def _wide(columns: int) -> str:
+    """The class of tables that scroll even on a desk."""
+    return " wide" if columns > 8 else ""
+
+
 class Picture:
     """A picture of numbers."""
 
@@ -159,13 +168,13 @@ def lens(logits: Any, tokens: Sequence[str], tokenizer: Any, title: str = "Logit
     top = numpy.take_along_axis(chance, best[..., None], -1)[..., 0]
     words = [[tokenizer.decode([int(token)]) for token in row] for row in best]
     head = "".join(f'<th scope="col">{escape(token.strip() or "·")}</th>' for token in tokens)
-    body = [f'<div class="scroll"><table><thead><tr><th scope="col"></th>{head}</tr></thead><tbody>']
+    body = [f'<div class="scroll{_wide(len(tokens))}"><table><thead><tr><td class="corner"></td>{head}</tr></thead><tbody>']
     for layer, row in enumerate(words):
         cells = []
         for position, word in enumerate(row):
             share = float(top[layer, position])
             low, high, part = ("zero", "half", share * 2) if share < 0.5 else ("half", "one", share * 2 - 1)
-            strong = ' class="strong"' if share > 0.7 else ""
+            strong = ' class="strong"' if share > _STRONG else ""
             tip = escape(f"layer {layer}, after “{tokens[position]}”: {word!r} {share:.3f}", quote=True)
             cells.append(
                 f'<td{strong} tabindex="0" style="--from:var(--{low});--to:var(--{high});--part:{part:.3f}" '
@@ -201,12 +210,12 @@ def tokens(texts: Sequence[str], values: Any, title: str = "Tokens", meaning: st
         share = float(value) / limit
         low, high, part = ("zero", "below", -share) if share < 0 else ("zero", "half", share * 2) if share < 0.5 else ("half", "one", share * 2 - 1)
         tip = escape(f"{text!r}: {value:+.4f}{meaning}", quote=True)
-        strong = ' class="strong"' if abs(share) > 0.7 else ""
+        strong = ' class="strong"' if share > _STRONG else ""
         spans.append(
             f'<td{strong} tabindex="0" style="--from:var(--{low});--to:var(--{high});--part:{part:.3f};white-space:pre" data-tip="{tip}">{escape(text)}</td>'
         )
     rows = "".join(f"<tr>{''.join(spans[k : k + 16])}</tr>" for k in range(0, len(spans), 16))
-    body = f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'
+    body = f'<div class="scroll{_wide(min(len(spans), 16))}"><table><tbody>{rows}</tbody></table></div>'
 
     def draw(ax: Any) -> None:
         ax.bar(range(len(array)), array)
@@ -216,10 +225,10 @@ def tokens(texts: Sequence[str], values: Any, title: str = "Tokens", meaning: st
     return Picture(title, body, " ".join(f"{text}({value:+.2f})" for text, value in zip(texts, array)), draw)
 
 
-def curves(lines: dict[str, Any], title: str = "") -> Picture:
-    """Lines over steps: each `[steps]`."""
+def curves(lines: dict[str, Any], title: str = "", steps: Sequence[str] = ()) -> Picture:
+    """Lines over steps: each `[steps]`. `steps` says what they are called."""
     arrays = {name: _array(values).reshape(-1) for name, values in lines.items()}
-    html = _core.curves("", [(name, from_array(values)) for name, values in arrays.items()])
+    html = _core.curves("", [(name, from_array(values)) for name, values in arrays.items()], [str(step) for step in steps])
 
     def draw(ax: Any) -> None:
         for name, values in arrays.items():
@@ -235,10 +244,10 @@ def steering(scales: Sequence[float], values: dict[str, Any] | Any, title: str =
     from html import escape
 
     lines = values if isinstance(values, dict) else {"effect": values}
-    picture = curves(lines, title)
+    picture = curves(lines, title, [f"scale {scale:g}" for scale in scales])
     body = picture._body
     if texts is not None:
-        rows = "".join(f'<tr><th scope="row">{scale:g}</th><td class="note">{escape(text)}</td></tr>' for scale, text in zip(scales, texts))
+        rows = "".join(f'<tr><th scope="row">{scale:g}</th><td class="said">{escape(text)}</td></tr>' for scale, text in zip(scales, texts))
         body += f'<div class="scroll"><table><thead><tr><th scope="col">scale</th><th scope="col">text</th></tr></thead><tbody>{rows}</tbody></table></div>'
     arrays = {name: _array(each).reshape(-1) for name, each in lines.items()}
 

@@ -31,8 +31,14 @@ pub(crate) fn heat_map(
 
 /// Curves as HTML.
 #[pyfunction]
-pub(crate) fn curves(py: Python<'_>, title: &str, lines: Vec<(String, Py<Tensor>)>) -> PyResult<String> {
-    let mut curves = Curves::new(title);
+#[pyo3(signature = (title, lines, steps = Vec::new()))]
+pub(crate) fn curves(
+    py: Python<'_>,
+    title: &str,
+    lines: Vec<(String, Py<Tensor>)>,
+    steps: Vec<String>,
+) -> PyResult<String> {
+    let mut curves = Curves::new(title).steps(steps);
     for (name, values) in lines {
         curves = curves.line(&name, &values.get().0).map_err(|error| error::raised(py, error))?;
     }

@@ -172,3 +172,17 @@ def test_a_feature_is_ablated_in_place(model):
     assert int((before.numpy() != after.numpy()).sum()) == 1
     with pytest.raises(pl.ModelError, match="cfg.json"):
         pl.SparseAutoencoder(ROOT / "golden/adapters/lora-gpt2")
+
+
+def test_adapters_go_to_a_service(model, remote):
+    lora = pl.Lora.new(remote, 2, 8.0, ["c_attn", "mlp.c_proj"], seed=5)
+    here = pl.Lora.new(model, 2, 8.0, ["c_attn", "mlp.c_proj"], seed=5)
+    assert lora.modules == here.modules
+    assert all(np.array_equal(lora.parameters[name], here.parameters[name]) for name in here.parameters)
+    golden = pl.Lora(ROOT / "golden/adapters/lora-gpt2")
+    values = []
+    for each in (model, remote):
+        with each.trace(PROMPT):
+            golden.attach(each)
+            values.append(each.logits[0, -1].save("adapted"))
+    assert values[0]._core.is_same(values[1]._core)

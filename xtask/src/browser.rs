@@ -1,30 +1,45 @@
-//! `cargo xtask browser`: the service's pages in a real browser, over a real service.
+//! What is looked at in a real browser: `cargo xtask browser`, the service's pages, over a real service;
+//! `cargo xtask python displays`, the Python package's pictures.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::shell::{Outcome, cargo, root, run as command, target};
+use crate::package;
+use crate::shell::{Outcome, root, run as command, target};
 
 /// Names under which browsers are found that can be driven.
 const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
-/// Builds the command, sets up what the tests need, and runs them. Screenshots go to `target/browser`.
+/// Builds the command, and looks at the service's pages. Screenshots go to `target/browser`.
 pub(crate) fn run() -> Outcome {
+    package::build_workspace()?;
+    look("pages.test.mjs", &target().join("browser"), |tests| {
+        tests.env("PELLUCID", target().join("debug/pellucid"))
+    })
+}
+
+/// Has the Python package's displays written as pages by `python`, which finds it, and looks at them. Pages and screenshots go to
+/// `target/displays`.
+pub(crate) fn displays(python: &mut Command) -> Outcome {
+    let folder = target().join("displays");
+    let pages = folder.join("pages");
+    command(python.arg("browser/displays.py").arg(&pages))?;
+    look("displays.test.mjs", &folder, |tests| tests.env("DISPLAYS", &pages))
+}
+
+/// Sets up what browser tests need, and runs one file of them.
+fn look(file: &str, screenshots: &PathBuf, set: impl FnOnce(&mut Command) -> &mut Command) -> Outcome {
     let browser = browser()?;
-    command(&mut cargo(&["build", "--package", "pellucid-cli"]))?;
     let folder = root().join("browser");
-    let lock = folder.join("package-lock.json");
-    let installed = folder.join("node_modules/.package-lock.json");
-    let modified = |path: &PathBuf| path.metadata().and_then(|about| about.modified()).ok();
-    if modified(&installed) < modified(&lock) {
+    let modified = |path: PathBuf| path.metadata().and_then(|about| about.modified()).ok();
+    if modified(folder.join("node_modules/.package-lock.json")) < modified(folder.join("package-lock.json")) {
         let mut install = Command::new("npm");
-        command(install.args(["ci", "--no-audit", "--no-fund"]).current_dir(&folder))?;
+        command(install.args(["ci", "--no-audit", "--no-fund"]).current_dir(&folder))
+            .map_err(|error| format!("{error}\nthe browser tests need Node.js 20 or later, with npm"))?;
     }
-    let screenshots = target().join("browser");
-    let mut tests = Command::new("npm");
-    tests.args(["test", "--silent"]).current_dir(&folder);
-    tests.env("CHROMIUM", browser).env("PELLUCID", target().join("debug/pellucid"));
-    command(tests.env("SCREENSHOTS", &screenshots))?;
+    let mut tests = Command::new("node");
+    tests.args(["--test", "--test-reporter=spec", file]).current_dir(&folder);
+    command(set(&mut tests).env("CHROMIUM", browser).env("SCREENSHOTS", screenshots))?;
     println!("\nscreenshots are in {}", screenshots.display());
     Ok(())
 }
@@ -36,13 +51,10 @@ fn browser() -> Outcome<PathBuf> {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    let found = BROWSERS
-        .iter()
-        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)))
-        .find(|file| file.is_file());
-    found.ok_or_else(|| {
+    let mut files = BROWSERS.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+    files.find(|file| file.is_file()).ok_or_else(|| {
         format!(
-            "no browser is found: install Chromium, or name one in CHROMIUM (looked for {})",
+            "no browser is found: install Chromium (Debian and Ubuntu: `sudo apt install chromium`), or name one in CHROMIUM (looked for {})",
             BROWSERS.join(", ")
         )
         .into()

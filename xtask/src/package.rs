@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::browser;
 use crate::python::environment;
 use crate::records::Record;
-use crate::shell::{Outcome, cargo, root, run as command};
+use crate::shell::{Outcome, cargo, output, root, run as command, target};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -32,6 +33,10 @@ enum What {
         /// Only scripts whose names have this in them.
         only: Option<String>,
     },
+    /// Measure what it costs beside the engine, built optimised, and write the figures down.
+    Costs,
+    /// Look at its pictures and displays in a real browser.
+    Displays,
     /// Make the notebooks of `examples/notebooks` from `examples/python`, and execute them.
     Notebooks {
         /// Only those whose names have this in them.
@@ -40,15 +45,19 @@ enum What {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
-    build(arguments.release)?;
+    if !matches!(arguments.what, What::Costs) {
+        build(arguments.release)?;
+    }
     match &arguments.what {
         What::Build => Ok(()),
         What::Test => test(arguments.release),
-        What::Types => types(),
-        What::Properties => {
-            let python = environment("properties", "python/properties/requirements.txt")?;
-            command(with_package(&python).args(["-m", "pytest", "-q", "python/properties"]))
+        What::Types => {
+            let record = Record::begin("Types of the Python package", "cargo xtask python types")?;
+            record.write(&format!("Pyright on the package and on `examples/python`: {}\n", types()?))
         }
+        What::Properties => properties(),
+        What::Costs => costs(),
+        What::Displays => displays(),
         What::Differential { only } => {
             let python = environment("differential", "python/differential/requirements.txt")?;
             let record = Record::begin("Scripts for nnsight", "cargo xtask python differential")?;
@@ -63,7 +72,14 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         }
         What::Notebooks { only } => {
             let python = environment("notebooks", "examples/notebooks/requirements.txt")?;
-            command(with_package(&python).arg("examples/notebooks/make.py").args(only))
+            let record = Record::begin("Notebooks", "cargo xtask python notebooks")?;
+            command(with_package(&python).arg("examples/notebooks/make.py").args(only))?;
+            if only.is_some() {
+                return Ok(());
+            }
+            let made = std::fs::read_dir(root().join("examples/notebooks"))?.flatten();
+            let made = made.filter(|file| file.path().extension().is_some_and(|kind| kind == "ipynb")).count();
+            record.write(&format!("{made} notebooks, each executed to its end in a kernel of its own.\n"))
         }
     }
 }
@@ -71,32 +87,70 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
 /// The package's tests, here and at a service that they start.
 pub(crate) fn test(release: bool) -> Outcome {
     let python = environment("python", "python/tests/requirements.txt")?;
-    let binary = built_in(release).join(format!("pellucid{}", std::env::consts::EXE_SUFFIX));
     let mut tests = with_package(&python);
-    command(tests.env("PELLUCID_BINARY", binary).args(["-m", "pytest", "-q", "python/tests"]))
+    command(tests.env("PELLUCID_BINARY", binary(release)).args(["-m", "pytest", "-q", "python/tests"]))
 }
 
-/// Whether types agree, in the package and in what shows how it is used.
-fn types() -> Outcome {
+/// Every operation of the package, held to torch by property tests.
+fn properties() -> Outcome {
+    let python = environment("properties", "python/properties/requirements.txt")?;
+    let record = Record::begin("Operations of the Python package", "cargo xtask python properties")?;
+    let mut tests = with_package(&python);
+    tests.args(["-m", "pytest", "-q", "python/properties"]);
+    let told = output(&mut tests)?;
+    let last = told.lines().rev().find(|line| line.contains("passed")).unwrap_or_default();
+    record.write(&format!(
+        "Property tests that hold every operation to PyTorch over shapes, number types and broadcasting: {}.\n",
+        last.trim_matches([' ', '='])
+    ))
+}
+
+/// Its displays in a browser.
+pub(crate) fn displays() -> Outcome {
+    let python = environment("python", "python/tests/requirements.txt")?;
+    browser::displays(&mut with_package(&python))
+}
+
+/// What the package costs beside the engine; at a service, too, where the command was built optimised.
+fn costs() -> Outcome {
+    command(&mut cargo(&["build", "--release", "--package", "pellucid-python"]))?;
+    place(true)?;
+    let python = environment("python", "python/tests/requirements.txt")?;
+    let record = Record::begin("What the Python package costs", "cargo xtask python costs")?;
+    let summary = target().join("python-costs.txt");
+    let mut measure = with_package(&python);
+    measure.arg("benchmarks/python.py").arg(&summary);
+    command(measure.args(Some(binary(true)).filter(|binary| binary.is_file())))?;
+    record.write(&std::fs::read_to_string(summary)?)
+}
+
+/// Whether types agree, in the package and in what shows how it is used; what pyright says of it.
+fn types() -> Outcome<String> {
     let python = environment("types", "python/requirements-types.txt")?;
-    command(
-        Command::new(&python)
-            .args(["-m", "pyright", "-p", "python"])
-            .arg("--pythonpath")
-            .arg(&python)
-            .current_dir(root()),
-    )
+    let mut check = Command::new(&python);
+    check.args(["-m", "pyright", "-p", "python"]).arg("--pythonpath").arg(&python).current_dir(root());
+    Ok(output(&mut check)?.lines().last().unwrap_or_default().to_owned())
 }
 
-/// Builds the extension and puts it into the package's folder.
+/// Builds all libraries and the command. The whole workspace is named, and one of its tests, so that dependencies have the features
+/// with which the tests were built already.
+pub(crate) fn build_workspace() -> Outcome {
+    command(&mut cargo(&["build", "--workspace", "--lib", "--bin", "pellucid", "--test", "rows"]))
+}
+
+/// Builds the extension and puts it into the package's folder. The command is built, too: the tests start a service.
 pub(crate) fn build(release: bool) -> Outcome {
-    // The whole workspace is named, and one of its tests, so that dependencies have the features with which the tests were built
-    // already. What runs at a service needs the command, too.
-    let mut cargo = cargo(&["build", "--workspace", "--lib", "--bin", "pellucid", "--test", "rows"]);
     if release {
-        cargo.arg("--release");
+        let packages = ["--package", "pellucid-python", "--package", "pellucid-cli"];
+        command(cargo(&["build", "--release"]).args(packages))?;
+    } else {
+        build_workspace()?;
     }
-    command(&mut cargo)?;
+    place(release)
+}
+
+/// Puts the extension that was built into the package's folder.
+fn place(release: bool) -> Outcome {
     let folder = built_in(release);
     let (built, named) = if cfg!(windows) {
         ("pellucid_python.dll", "_core.pyd")
@@ -115,8 +169,12 @@ pub(crate) fn build(release: bool) -> Outcome {
 
 /// The folder of what was built.
 fn built_in(release: bool) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    target.join(if release { "release" } else { "debug" })
+    target().join(if release { "release" } else { "debug" })
+}
+
+/// The command.
+fn binary(release: bool) -> PathBuf {
+    built_in(release).join(format!("pellucid{}", std::env::consts::EXE_SUFFIX))
 }
 
 /// An environment's Python, which finds the package as it was built here.

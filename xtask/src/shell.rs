@@ -1,7 +1,7 @@
 //! Running other programs.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// What goes wrong here is told to the developer as it is.
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
@@ -30,8 +30,27 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// [`run`], and what the command prints to its standard output, which is printed here, too.
+pub(crate) fn output(command: &mut Command) -> Outcome<String> {
+    let line = described(command);
+    println!("\n==> {line}");
+    let told = command.stderr(Stdio::inherit()).output();
+    let told = told.map_err(|error| format!("cannot run `{line}`: {error}"))?;
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    print!("{text}");
+    if told.status.success() { Ok(text) } else { Err(format!("`{line}` failed ({})", told.status).into()) }
+}
+
 /// Runs a command, printed before it; an exit code other than 0 is an error.
 pub(crate) fn run(command: &mut Command) -> Outcome {
+    let line = described(command);
+    println!("\n==> {line}");
+    let status = command.status().map_err(|error| format!("cannot run `{line}`: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("`{line}` failed ({status})").into()) }
+}
+
+/// A command as it would be typed.
+fn described(command: &Command) -> String {
     let words: Vec<String> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| word.to_string_lossy().into_owned())
@@ -40,8 +59,5 @@ pub(crate) fn run(command: &mut Command) -> Outcome {
         .get_envs()
         .filter_map(|(name, value)| Some(format!("{}={} ", name.to_string_lossy(), value?.to_string_lossy())))
         .collect();
-    let line = format!("{}{}", variables.concat(), words.join(" "));
-    println!("\n==> {line}");
-    let status = command.status().map_err(|error| format!("cannot run `{line}`: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("`{line}` failed ({status})").into()) }
+    format!("{}{}", variables.concat(), words.join(" "))
 }

@@ -10,7 +10,8 @@ use crate::{browser, generate, package, python};
 /// What to run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Also what needs PyTorch, a browser or hours: golden files made again and compared, the pages in Chromium, long random-program runs.
+    /// Also what needs PyTorch, a browser or hours: golden files made again and compared, pages and displays in Chromium, long
+    /// random-program runs.
     #[arg(long)]
     full: bool,
     /// Leave out what must be downloaded: the tests on SmolLM2-135M, and random numbers made again with numpy.
@@ -151,6 +152,7 @@ fn full(arguments: &Arguments, parts: &mut Parts, record: Record) -> Outcome {
         compared
     })?;
     parts.part("pages in a browser", browser::run)?;
+    parts.part("displays in a browser", package::displays)?;
     let printed = root().join("target/random-programs.txt");
     parts.part("random programs", || {
         let mut tests = cargo(&["test", "--release", "--workspace", "--test", "random_programs"]);

@@ -212,7 +212,7 @@ impl Service {
         let submission = self.submission(model, options.seconds);
         let mut listeners = Listeners::new(options);
         let cancel = options.cancel.as_ref();
-        let ended = if self.options.on_update.is_none() && listeners.is_empty() {
+        let ended = if self.options.on_update.is_none() && !listeners.would_hear(program) {
             self.client.run_quietly(&bytes, &submission, cancel)
         } else {
             let mut updates = |update: Update| {

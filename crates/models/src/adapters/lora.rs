@@ -7,17 +7,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use pellucid_graph::spec::ModuleSpec;
 use pellucid_graph::ModelSpec;
 use pellucid_kernels::philox::Stream;
 use serde_json::{Value, json};
 
 use super::{Array, find_folder};
 use crate::hub::Settings;
-use crate::stage::{Kernel, LinearLayout};
 use crate::tokenizer::read_json;
 use crate::weights::Checkpoint;
 use crate::weights::near::near_names;
-use crate::{Error, Model, Result};
+use crate::{Error, Result};
 
 const CONFIG_FILE: &str = "adapter_config.json";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
@@ -148,14 +148,14 @@ impl LoraAdapter {
     ///
     /// # Errors
     /// Where a target names no linear layer, or the rank is 0 or beyond all reason.
-    pub fn new(model: &Model, rank: usize, alpha: f64, targets: &[&str], seed: u64) -> Result<Self> {
-        let name = &model.spec().name;
+    pub fn new(spec: &ModelSpec, rank: usize, alpha: f64, targets: &[&str], seed: u64) -> Result<Self> {
+        let name = &spec.name;
         let misfit =
             |reason: String| Error::Misfit { origin: "the adapter".to_owned(), model: name.clone(), reason };
         if rank == 0 || rank > MAXIMUM_RANK {
             return Err(misfit(format!("a rank is from 1 to {MAXIMUM_RANK}, not {rank}")));
         }
-        let layers = linear_layers(model);
+        let layers = linear_layers(spec);
         let fits = |path: &str, target: &str| {
             path.strip_suffix(target).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         };
@@ -310,21 +310,22 @@ struct LinearLayer {
     input_major: bool,
 }
 
-fn linear_layers(model: &Model) -> Vec<LinearLayer> {
-    let list = model.stages();
-    let layer = |kernel: &Kernel| {
-        let Kernel::Linear { weight, layout, .. } = kernel else { return None };
-        let weight = list.weights.get(weight.0 as usize)?;
-        let &[rows, columns] = weight.shape.as_slice() else { return None };
-        let input_major = *layout == LinearLayout::InputOutput;
+fn linear_layers(spec: &ModelSpec) -> Vec<LinearLayer> {
+    let layer = |module: &ModuleSpec| {
+        let input_major = match module.class.as_str() {
+            "Linear" => false,
+            "Conv1D" => true,
+            _ => return None,
+        };
+        // A tied unembedding has no weight of its own.
+        let weight = format!("{}.weight", module.path);
+        let parameter = spec.parameters.iter().find(|parameter| parameter.name == weight)?;
+        let &[rows, columns] = parameter.shape.as_slice() else { return None };
+        let (rows, columns) = (usize::try_from(rows).ok()?, usize::try_from(columns).ok()?);
         let (inputs, outputs) = if input_major { (rows, columns) } else { (columns, rows) };
-        let path = weight.name.strip_suffix(".weight")?.to_owned();
-        // A tied unembedding reads the embedding's weight: no layer of its own.
-        let own =
-            model.spec().modules.iter().any(|module| module.path == path && module.class != "Embedding");
-        own.then_some(LinearLayer { path, inputs, outputs, input_major })
+        Some(LinearLayer { path: module.path.clone(), inputs, outputs, input_major })
     };
-    list.stages.iter().filter_map(|stage| layer(&stage.kernel)).collect()
+    spec.modules.iter().filter_map(layer).collect()
 }
 
 /// Whether a field asks for something: it is there, and neither null, false, zero nor empty.

@@ -66,12 +66,9 @@ impl Lora {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Model`](crate::Error::Model) where a target names no linear layer; [`Error::NotHere`](crate::Error::NotHere) of
-    /// a model at a service.
+    /// [`Error::Model`](crate::Error::Model) where a target names no linear layer.
     pub fn new(model: &Model, rank: usize, alpha: f64, targets: &[&str], seed: u64) -> Result<Lora> {
-        let model =
-            model.inner("the weights that it goes on are", "open an adapter that was written to files")?;
-        Ok(Lora { adapter: LoraAdapter::new(model, rank, alpha, targets, seed)? })
+        Ok(Lora { adapter: LoraAdapter::new(model.spec(), rank, alpha, targets, seed)? })
     }
 
     /// The paths of its linear layers.

@@ -9,8 +9,10 @@ use crate::error::Result;
 
 const WIDTH: f32 = 640.0;
 const HEIGHT: f32 = 220.0;
-/// Lines' colours, told apart without red and green too.
-const COLOURS: [&str; 6] = ["#2f6fd0", "#c8401a", "#8a63d2", "#b8860b", "#2a9d8f", "#5d6678"];
+/// Lines' colours, by their names in `page.css`: told apart without red and green too, and read on light and on dark.
+const COLOURS: [&str; 6] = ["--line-0", "--line-1", "--line-2", "--line-3", "--line-4", "--line-5"];
+/// Points of a line under which its number is shown, at most.
+const POINTS: usize = 256;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// Lines over steps, such as losses in training. Shown ([`Display`]) they are a picture for a terminal.
@@ -18,12 +20,13 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 pub struct Curves {
     title: String,
     lines: Vec<(String, Vec<f32>)>,
+    steps: Vec<String>,
 }
 
 impl Curves {
     /// A picture without lines.
     pub fn new(title: &str) -> Curves {
-        Curves { title: title.to_owned(), lines: Vec::new() }
+        Curves { title: title.to_owned(), lines: Vec::new(), steps: Vec::new() }
     }
 
     /// Adds a line, `[steps]`.
@@ -33,6 +36,23 @@ impl Curves {
     pub fn line(mut self, name: &str, values: &Tensor) -> Result<Curves> {
         self.lines.push((name.to_owned(), values.to_vec_f32()?));
         Ok(self)
+    }
+
+    /// What the steps are called, instead of `step 0`, `step 1`, …
+    #[must_use]
+    pub fn steps<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Curves {
+        self.steps = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// What is to be seen, for who does not see it: each line with its first and its last number.
+    fn described(&self) -> String {
+        let lines = self.lines.iter().map(|(name, values)| {
+            let (first, last) = ends(values);
+            format!("{name} from {first:.3} to {last:.3}")
+        });
+        let lines = lines.collect::<Vec<_>>().join(", ");
+        if self.title.is_empty() { format!("Curves: {lines}") } else { format!("{}: {lines}", self.title) }
     }
 
     fn bounds(&self) -> (f32, f32) {
@@ -63,7 +83,7 @@ impl Curves {
             escape(&self.title),
             WIDTH + 60.0,
             HEIGHT + 20.0,
-            escape(&self.title),
+            escape(&self.described()),
         )?;
         for ((_, values), colour) in self.lines.iter().zip(COLOURS.iter().cycle()) {
             let last = values.len().saturating_sub(1).max(1) as f32;
@@ -71,15 +91,43 @@ impl Curves {
             let points: Vec<String> = points
                 .map(|(step, &value)| format!("{:.1},{:.1}", step as f32 / last * WIDTH, y(value)))
                 .collect();
-            writeln!(html, "<polyline stroke=\"{colour}\" points=\"{}\"/>", points.join(" "))?;
+            writeln!(html, "<polyline style=\"stroke:var({colour})\" points=\"{}\"/>", points.join(" "))?;
+        }
+        for (name, values) in &self.lines {
+            self.write_points(name, values, &y, html)?;
         }
         html.push_str("</svg>\n<p class=\"legend\">");
         for ((name, values), colour) in self.lines.iter().zip(COLOURS.iter().cycle()) {
             let (first, last) = ends(values);
             let name = escape(name);
-            write!(html, "<span><b style=\"color:{colour}\">{name}</b> {first:.3} → {last:.3}</span>")?;
+            write!(html, "<span><b style=\"color:var({colour})\">{name}</b> {first:.3} → {last:.3}</span>")?;
         }
         html.push_str("</p>\n</figure>\n");
+        Ok(())
+    }
+}
+
+impl Curves {
+    /// Points under which a line's numbers are shown: all of a short line's.
+    fn write_points(
+        &self,
+        name: &str,
+        values: &[f32],
+        y: &dyn Fn(f32) -> f32,
+        html: &mut String,
+    ) -> fmt::Result {
+        let last = values.len().saturating_sub(1).max(1) as f32;
+        let apart = values.len().div_ceil(POINTS).max(1);
+        for (step, &value) in values.iter().enumerate().step_by(apart).filter(|(_, value)| value.is_finite()) {
+            let called = self.steps.get(step).map_or_else(|| format!("step {step}"), |called| escape(called));
+            write!(
+                html,
+                "<circle class=\"point\" r=\"7\" cx=\"{:.1}\" cy=\"{:.1}\"><title>{}, {called}: {value:.4}</title></circle>",
+                step as f32 / last * WIDTH,
+                y(value),
+                escape(name)
+            )?;
+        }
         Ok(())
     }
 }
@@ -128,6 +176,10 @@ mod tests {
         curves().write_html(&mut html).unwrap();
         assert!(html.contains("points=\"0.0,0.0 213.3,110.0 640.0,220.0\""), "{html}");
         assert!(html.contains("a&lt;b") && !html.contains("a<b"));
+        assert!(html.contains("<title>a&lt;b, step 1: 2.0000</title>") && !html.contains("NaN</title>"), "{html}");
+        let mut html = String::new();
+        curves().steps(["scale 0", "scale <1"]).write_html(&mut html).unwrap();
+        assert!(html.contains("<title>a&lt;b, scale &lt;1: 2.0000</title>"), "{html}");
     }
 
     #[test]

@@ -171,11 +171,17 @@ impl HeatMap {
     }
 
     pub(super) fn write_html(&self, html: &mut String) -> fmt::Result {
-        html.push_str("<div class=\"scroll\">\n<table>\n");
+        let wide = if self.columns.len() > WIDE { " wide" } else { "" };
+        writeln!(html, "<div class=\"scroll{wide}\">\n<table>")?;
         if !self.title.is_empty() {
             writeln!(html, "<caption>{}</caption>", escape(&self.title))?;
         }
-        write!(html, "<thead><tr><th scope=\"col\">{}</th>", escape(&self.corner))?;
+        html.push_str("<thead><tr>");
+        if self.corner.is_empty() {
+            html.push_str("<td class=\"corner\"></td>");
+        } else {
+            write!(html, "<th scope=\"col\">{}</th>", escape(&self.corner))?;
+        }
         for column in &self.columns {
             write!(html, "<th scope=\"col\">{}</th>", escape(column.trim_start()))?;
         }
@@ -196,7 +202,7 @@ impl HeatMap {
         write!(html, "<tr><th scope=\"row\"{class}>{shown}</th>")?;
         for (column, &value) in self.columns.iter().zip(&row.values) {
             let (from, to, part) = blend(value / self.full);
-            let strong = if (value / self.full).abs() > 0.7 { " class=\"strong\"" } else { "" };
+            let strong = if value / self.full > STRONG { " class=\"strong\"" } else { "" };
             write!(
                 html,
                 "<td{strong} tabindex=\"0\" style=\"--from:var(--{});--to:var(--{});--part:{part:.3}\" \
@@ -220,6 +226,12 @@ impl Display for HeatMap {
         formatter.write_str(&self.drawn(Paint::for_stdout()))
     }
 }
+
+/// From which part of the full colour on a number is written in another colour, so that it is seen in the dark, too: between the two the
+/// contrast is never below 4.5 (`page.css`).
+const STRONG: f32 = 0.6;
+/// Columns up to which a map needs not scroll on a desk, so that numbers are shown beside their cells.
+const WIDE: usize = 8;
 
 /// One cell, so many columns wide.
 fn draw_cell(value: f32, share: f32, width: usize, paint: Paint) -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use pellucid_client::api::{Event, Number};
 use pellucid_engine::{GeneratedToken, LogEntry, Progress, RunOptions, SavedValue, Tensor};
-use pellucid_graph::{DType, Scalar};
+use pellucid_graph::{DType, NodeKind, Program, Scalar};
 
 use crate::results::Results;
 
@@ -29,9 +29,14 @@ impl<'a> Listeners<'a> {
         Listeners { options, told, logs: 0, tokens: 0, tokens_told: 0, saved, gap: false }
     }
 
-    pub fn is_empty(&self) -> bool {
+    /// Whether there is anything to tell of a run of this program before its result is there.
+    pub fn would_hear(&self, program: &Program) -> bool {
         let RunOptions { on_log, on_token, on_progress, on_saved, .. } = self.options;
-        on_log.is_none() && on_token.is_none() && on_progress.is_none() && on_saved.is_none()
+        let has = |what: fn(&NodeKind) -> bool| program.nodes.iter().any(|node| what(&node.kind));
+        on_progress.is_some()
+            || on_saved.is_some()
+            || on_log.is_some() && has(|kind| matches!(kind, NodeKind::Log(_)))
+            || on_token.is_some()
     }
 
     pub fn hear(&mut self, event: &Event) {
