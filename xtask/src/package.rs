@@ -78,7 +78,8 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
                 return Ok(());
             }
             let made = std::fs::read_dir(root().join("examples/notebooks"))?.flatten();
-            let made = made.filter(|file| file.path().extension().is_some_and(|kind| kind == "ipynb")).count();
+            let made =
+                made.filter(|file| file.path().extension().is_some_and(|kind| kind == "ipynb")).count();
             record.write(&format!("{made} notebooks, each executed to its end in a kernel of its own.\n"))
         }
     }

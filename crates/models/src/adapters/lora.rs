@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use pellucid_graph::spec::ModuleSpec;
 use pellucid_graph::ModelSpec;
+use pellucid_graph::spec::ModuleSpec;
 use pellucid_kernels::philox::Stream;
 use serde_json::{Value, json};
 

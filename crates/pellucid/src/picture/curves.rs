@@ -118,7 +118,8 @@ impl Curves {
     ) -> fmt::Result {
         let last = values.len().saturating_sub(1).max(1) as f32;
         let apart = values.len().div_ceil(POINTS).max(1);
-        for (step, &value) in values.iter().enumerate().step_by(apart).filter(|(_, value)| value.is_finite()) {
+        for (step, &value) in values.iter().enumerate().step_by(apart).filter(|(_, value)| value.is_finite())
+        {
             let called = self.steps.get(step).map_or_else(|| format!("step {step}"), |called| escape(called));
             write!(
                 html,
@@ -176,7 +177,10 @@ mod tests {
         curves().write_html(&mut html).unwrap();
         assert!(html.contains("points=\"0.0,0.0 213.3,110.0 640.0,220.0\""), "{html}");
         assert!(html.contains("a&lt;b") && !html.contains("a<b"));
-        assert!(html.contains("<title>a&lt;b, step 1: 2.0000</title>") && !html.contains("NaN</title>"), "{html}");
+        assert!(
+            html.contains("<title>a&lt;b, step 1: 2.0000</title>") && !html.contains("NaN</title>"),
+            "{html}"
+        );
         let mut html = String::new();
         curves().steps(["scale 0", "scale <1"]).write_html(&mut html).unwrap();
         assert!(html.contains("<title>a&lt;b, scale &lt;1: 2.0000</title>"), "{html}");
