@@ -70,7 +70,7 @@ displays = {
 cells = "".join(f"<section><h2>{name}</h2>{shown._repr_html_()}</section>" for name, shown in displays.items())
 (folder / "notebook.html").write_text(
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    "<title>A notebook</title><style>:root{color-scheme:light dark}body{margin:1rem;font:14px system-ui}</style></head>"
+    "<title>A notebook</title><style>:root{color-scheme:light dark}body{margin:1rem;font:14px system-ui;background:#fff;color:#111}@media(prefers-color-scheme:dark){body{background:#111;color:#eee}}</style></head>"
     f"<body><main><h1>A notebook</h1>{cells}</main></body></html>",
     encoding="utf-8",
 )

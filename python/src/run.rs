@@ -8,7 +8,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pellucid::{GeneratedToken, LogEntry, OnUpdate, Progress, RunOptions};
+use pellucid::client::api::Event;
+use pellucid::{GeneratedToken, LogEntry, OnUpdate, Progress, RunOptions, Update};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
@@ -100,7 +101,9 @@ pub(crate) fn run(
     let updates = listeners.update.as_ref().map(|_| -> OnUpdate {
         let sender = sender.clone();
         Arc::new(move |update| {
-            let _ = sender.send(Message::Update(update.to_string()));
+            if says_where(update) {
+                let _ = sender.send(Message::Update(update.to_string()));
+            }
         })
     });
     let work = move || {
@@ -129,6 +132,16 @@ pub(crate) fn run(
             cancel.store(true, Ordering::Relaxed);
             interruption = Some(error);
         }
+    }
+}
+
+/// Whether an update says where a run stands: what it computes is told to others.
+fn says_where(update: &Update) -> bool {
+    match update {
+        Update::Happened(event) => {
+            matches!(event, Event::Queued(_) | Event::Running(_) | Event::Progress(_))
+        }
+        _ => true,
     }
 }
 

@@ -173,6 +173,7 @@ def test_one_sees_the_place_in_the_queue_on_a_terminal_and_nothing_elsewhere(rem
     for job in ahead:
         job.cancel()
     assert re.search(r"queued: (next|\d+ jobs? ahead)|running: pass \d+", told), told
+    assert "token" not in told and "value" not in told
     assert told.endswith("\r") and not told.rsplit("\r", 2)[-2].strip(), "the line is taken away in the end"
     ahead = [long(remote, blocking=False).job for _ in range(2)]
     quiet, again = seen(service, terminal=False)

@@ -189,10 +189,12 @@ impl HeatMap {
         for (place, row) in self.rows.iter().enumerate() {
             self.write_row(place, row, html)?;
         }
-        let (low, high) = (0, self.full);
+        let signed = self.rows.iter().flat_map(|row| &row.values).any(|&value| value < 0.0);
+        let (low, high) = (if signed { -self.full } else { 0.0 }, self.full);
+        let bar = if signed { "bar signed" } else { "bar" };
         write!(
             html,
-            "</tbody>\n</table>\n</div>\n<p class=\"legend\"><span>{low}</span><span class=\"bar\"></span><span>{high}</span></p>\n"
+            "</tbody>\n</table>\n</div>\n<p class=\"legend\"><span>{low}</span><span class=\"{bar}\"></span><span>{high}</span></p>\n"
         )
     }
 

@@ -54,7 +54,7 @@ impl Service {
         Ok((account, path))
     }
 
-    /// The service, told to someone else what happens to runs.
+    /// The same service; what happens to its runs is told to this listener.
     #[must_use]
     pub fn telling(&self, on_update: OnUpdate) -> Service {
         let options = RemoteOptions { on_update: Some(on_update), ..self.options.clone() };
