@@ -12,6 +12,7 @@ mod load;
 mod package;
 mod python;
 mod python_operations;
+mod random;
 mod records;
 mod shell;
 mod smollm2;
@@ -54,6 +55,8 @@ enum Command {
     Soak(soak::Arguments),
     /// The Python package: build it in place, test it, hold it to torch and to nnsight, make its notebooks.
     Python(package::Arguments),
+    /// Hold random programs on every family to what is promised for all: planned as naive, alone as beside others.
+    Random(random::Arguments),
     /// Fuzz the program decoder and checker.
     Fuzz(fuzz::Arguments),
 }
@@ -72,6 +75,7 @@ fn main() -> std::process::ExitCode {
         Command::Load(arguments) => load::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Python(arguments) => package::run(&arguments),
+        Command::Random(arguments) => random::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
     };
     match outcome {

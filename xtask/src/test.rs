@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::records::Record;
 use crate::shell::{Outcome, cargo, root, run as command};
-use crate::{browser, generate, package, python};
+use crate::{browser, generate, package, python, random};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -17,12 +17,6 @@ pub(crate) struct Arguments {
     /// Leave out what must be downloaded: the tests on SmolLM2-135M, and random numbers made again with numpy.
     #[arg(long, conflicts_with = "full")]
     offline: bool,
-    /// With --full: where the random programs begin.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// With --full: random programs for each model.
-    #[arg(long, default_value_t = 6000)]
-    programs: u64,
 }
 
 /// The instruction-set paths that kernel tests and golden tables are run under, beside the machine's own.
@@ -110,7 +104,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         })?;
     }
     if arguments.full {
-        full(arguments, &mut parts, record)?;
+        full(&mut parts, record)?;
     }
     println!("\nAll checks passed.\n\n{}", parts.table());
     Ok(())
@@ -137,7 +131,7 @@ const GOLDEN: [&str; 7] = [
 ];
 
 /// Golden files made again from their independent sources, and the long runs.
-fn full(arguments: &Arguments, parts: &mut Parts, record: Record) -> Outcome {
+fn full(parts: &mut Parts, record: Record) -> Outcome {
     parts.part("golden files made again", || {
         let git = |arguments: &[&str]| command(Command::new("git").args(arguments).current_dir(root()));
         git(&["diff", "--quiet", "HEAD", "--", "golden"])
@@ -153,21 +147,6 @@ fn full(arguments: &Arguments, parts: &mut Parts, record: Record) -> Outcome {
     })?;
     parts.part("pages in a browser", browser::run)?;
     parts.part("displays in a browser", package::displays)?;
-    let printed = root().join("target/random-programs.txt");
-    parts.part("random programs", || {
-        let mut tests = cargo(&["test", "--release", "--workspace", "--test", "random_programs"]);
-        tests.env("PELLUCID_PROGRAMS", arguments.programs.to_string());
-        tests.env("PELLUCID_SEED", arguments.seed.to_string()).env("PELLUCID_COVERAGE", &printed);
-        command(&mut tests)
-    })?;
-    let counts = std::fs::read_to_string(printed)?;
-    let text = format!(
-        "All checks passed. Random programs from seed {}, {} for each model, and what they were made of:\n\n```text\n{}\n```\n\n\
-         How long the parts took:\n\n```text\n{}```\n",
-        arguments.seed,
-        arguments.programs,
-        counts.trim(),
-        parts.table()
-    );
-    record.write(&text)
+    parts.part("random programs", || random::run(&random::Arguments::default()))?;
+    record.write(&format!("All checks passed. How long the parts took:\n\n```text\n{}```\n", parts.table()))
 }
