@@ -15,6 +15,7 @@ use crate::interleave::{Budget, Interleaver, PASS_TOKENS};
 use crate::job::{Held, RunOptions};
 use crate::loaded::Loaded;
 use crate::naive::Naive;
+use crate::plan::Rewrites;
 use crate::results::{OtherModel, Provenance, Results};
 use crate::serve::Ticket;
 use crate::slots::BufferPool;
@@ -25,19 +26,35 @@ pub struct Engine {
     /// The first is there in any case: that of traces which name none.
     models: Vec<Loaded>,
     pool: Mutex<BufferPool>,
+    rewrites: Rewrites,
 }
 
 impl Engine {
     /// An engine for a loaded model.
     pub fn new(model: Arc<Model>) -> Engine {
-        Engine { models: vec![Loaded::new("", model)], pool: Mutex::new(BufferPool::default()) }
+        Engine::of(vec![Loaded::new("", model)], Rewrites::ALL)
     }
 
     /// An engine of the same models, which runs beside this one.
     #[must_use]
     pub fn share(&self) -> Engine {
         let again = |loaded: &Loaded| Loaded::new(&loaded.name, loaded.model.clone());
-        Engine { models: self.models.iter().map(again).collect(), pool: Mutex::new(BufferPool::default()) }
+        Engine::of(self.models.iter().map(again).collect(), self.rewrites)
+    }
+
+    fn of(models: Vec<Loaded>, rewrites: Rewrites) -> Engine {
+        Engine { models, pool: Mutex::new(BufferPool::default()), rewrites }
+    }
+
+    /// The engine with only those rewrites. All are made unless somebody says otherwise; results are bit for bit the same.
+    #[must_use]
+    pub fn with_rewrites(self, rewrites: Rewrites) -> Engine {
+        Engine { rewrites, ..self }
+    }
+
+    /// The rewrites that it makes.
+    pub fn rewrites(&self) -> Rewrites {
+        self.rewrites
     }
 
     /// The engine with a model more, which traces call by that name; one of that name is replaced.
@@ -153,7 +170,7 @@ impl Engine {
     /// Programs that run to their ends, in as few passes as possible.
     fn interleaver(&self, pool: BufferPool, dry: bool) -> Interleaver<'_> {
         let budget = Budget { tokens: PASS_TOKENS, milliseconds: None };
-        Interleaver::new(&self.models, pool, budget, dry)
+        Interleaver::new(&self.models, pool, budget, self.rewrites, dry)
     }
 
     /// The engine's models, in the order in which the checker numbers them.
