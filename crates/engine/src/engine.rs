@@ -10,7 +10,9 @@ use pellucid_models::Model;
 use pellucid_models::stage::Kernel;
 
 use crate::error::{EngineError, Failure};
-use crate::explain::{ExplainedPass, ExplainedPassenger, Explanation, PassRecord, Passenger};
+use crate::explain::{
+    ExplainedPass, ExplainedPassenger, ExplainedSharing, Explanation, PassRecord, Passenger,
+};
 use crate::interleave::{Budget, Interleaver, PASS_TOKENS};
 use crate::job::{Held, RunOptions};
 use crate::loaded::Loaded;
@@ -235,6 +237,8 @@ impl Engine {
         Ok(Explanation {
             model: self.model().spec().name.clone(),
             price: program.price,
+            flops: records.iter().fold(0, |sum, record| sum.saturating_add(record.flops)),
+            naive_flops: records.iter().fold(0, |sum, record| sum.saturating_add(record.naive_flops)),
             passes: records.iter().map(|record| self.explained(record)).collect(),
             nodes: (computed, program.nodes.len()),
         })
@@ -243,15 +247,20 @@ impl Engine {
     fn explained(&self, record: &PassRecord) -> ExplainedPass {
         // Equals are told once, with how many they are: a sweep's cells.
         let mut passengers: Vec<ExplainedPassenger> = Vec::new();
-        let mut known: HashMap<_, usize> = HashMap::new();
+        let mut known: HashMap<&Passenger, usize> = HashMap::new();
         for passenger in &record.passengers {
-            let Passenger { invoke, step, prompts, tokens, columns, until } = passenger;
-            let key = (invoke, step, prompts, tokens, columns, until);
-            if let Some(&place) = known.get(&key) {
+            if let Some(&place) = known.get(passenger) {
                 passengers[place].cells += 1;
                 continue;
             }
-            known.insert(key, passengers.len());
+            known.insert(passenger, passengers.len());
+            let Passenger { invoke, step, prompts, tokens, columns, until, shares, after } = passenger;
+            let shares = shares.as_ref().map(|shares| ExplainedSharing {
+                with: shares.with.to_string(),
+                until: shares.until.map(|stage| self.stage_name(record.model, stage, true)),
+                column: shares.column,
+                tokens: shares.tokens,
+            });
             passengers.push(ExplainedPassenger {
                 invoke: invoke.to_string(),
                 cells: 1,
@@ -260,6 +269,8 @@ impl Engine {
                 tokens: *tokens,
                 columns: columns.clone(),
                 until: self.stage_name(record.model, *until, false),
+                shares,
+                after: after.iter().map(|(invoke, positions)| (invoke.to_string(), *positions)).collect(),
             });
         }
         let mut parked: Vec<(String, String, usize)> = Vec::new();
@@ -276,6 +287,8 @@ impl Engine {
             model: self.models.get(record.model).map(|loaded| loaded.name.clone()).unwrap_or_default(),
             from: self.stage_name(record.model, record.from, true),
             to: self.stage_name(record.model, record.to, false),
+            tokens: record.tokens,
+            flops: record.flops,
             passengers,
             parked,
         }

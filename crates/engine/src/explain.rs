@@ -13,6 +13,10 @@ pub struct Explanation {
     pub model: String,
     /// What it will cost, at most.
     pub price: Price,
+    /// Floating-point operations of its passes, as the engine estimates them.
+    pub flops: u64,
+    /// The same of a naive run: every invoke by itself, with all its positions through all stages.
+    pub naive_flops: u64,
     /// Its passes, in order.
     pub passes: Vec<ExplainedPass>,
     /// Nodes that are computed, and nodes of the program.
@@ -28,6 +32,10 @@ pub struct ExplainedPass {
     pub from: String,
     /// What comes last: a hook point, or the end.
     pub to: String,
+    /// Tokens whose rows are computed in it, wherever these begin.
+    pub tokens: usize,
+    /// Floating-point operations, as the engine estimates them.
+    pub flops: u64,
     /// Who rides.
     pub passengers: Vec<ExplainedPassenger>,
     /// Invokes that wait for a value: where, which, and how many by that name.
@@ -51,6 +59,25 @@ pub struct ExplainedPassenger {
     pub columns: Option<Vec<usize>>,
     /// The last hook point that matters to it.
     pub until: String,
+    /// The rows that it has in common with others; none: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<ExplainedSharing>,
+    /// Each invoke whose rows come before its own, because their prompts begin alike, and how many positions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<(String, usize)>,
+}
+
+/// Rows that an invoke has in common with others of the same tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExplainedSharing {
+    /// The first of those whose rows they are.
+    pub with: String,
+    /// The hook point at which it leaves them; none: nowhere before its end.
+    pub until: Option<String>,
+    /// The column of its rectangle from which on it has rows of its own then.
+    pub column: usize,
+    /// How many tokens these are.
+    pub tokens: usize,
 }
 
 /// One pass, by stages.
@@ -60,12 +87,16 @@ pub(crate) struct PassRecord {
     pub model: usize,
     pub from: usize,
     pub to: usize,
+    pub tokens: usize,
+    pub flops: u64,
+    /// Of the invokes that begin their step in it: what they would cost by themselves, to the end of the model.
+    pub naive_flops: u64,
     pub passengers: Vec<Passenger>,
     /// The stage and the invoke's label.
     pub parked: Vec<(usize, Arc<str>)>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Passenger {
     /// The invoke's label.
     pub invoke: Arc<str>,
@@ -74,6 +105,17 @@ pub(crate) struct Passenger {
     pub tokens: usize,
     pub columns: Option<Vec<usize>>,
     pub until: usize,
+    pub shares: Option<PassengerShares>,
+    pub after: Vec<(Arc<str>, usize)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PassengerShares {
+    pub with: Arc<str>,
+    /// The stage.
+    pub until: Option<usize>,
+    pub column: usize,
+    pub tokens: usize,
 }
 
 /// Passes that are shown of a long generation.
@@ -98,9 +140,14 @@ impl fmt::Display for Explanation {
             amount(self.price.result_bytes, "B"),
             self.price.tokens
         )?;
+        writeln!(
+            formatter,
+            "passes: {} floating-point operations; every invoke by itself, whole: {}",
+            amount(self.flops, ""),
+            amount(self.naive_flops, "")
+        )?;
         for (number, pass) in self.passes.iter().enumerate().take(SHOWN) {
-            let tokens: usize =
-                pass.passengers.iter().map(|passenger| passenger.cells * passenger.tokens).sum();
+            let tokens = pass.tokens;
             let on = if pass.model.is_empty() { String::new() } else { format!(" on {}", pass.model) };
             writeln!(formatter, "\npass {}{on}: {} → {} ({tokens} tokens)", number + 1, pass.from, pass.to)?;
             for passenger in &pass.passengers {
@@ -114,9 +161,11 @@ impl fmt::Display for Explanation {
                 let (many, each) = many(passenger.cells);
                 write!(
                     formatter,
-                    "  {many}{}{step}: {} tokens{prompts}{each}, until {}",
-                    passenger.invoke, passenger.tokens, passenger.until
+                    "  {many}{}{step}: {} tokens{prompts}{each}",
+                    passenger.invoke, passenger.tokens
                 )?;
+                write_shared(passenger, formatter)?;
+                write!(formatter, ", until {}", passenger.until)?;
                 match &passenger.columns {
                     Some(columns) => writeln!(formatter, ", logits at {}", listed(columns))?,
                     None => writeln!(formatter)?,
@@ -131,6 +180,28 @@ impl fmt::Display for Explanation {
             writeln!(formatter, "\n… and {} passes more", passes - SHOWN)?;
         }
         Ok(())
+    }
+}
+
+/// Which rows an invoke has in common with others.
+fn write_shared(passenger: &ExplainedPassenger, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (invoke, positions) in &passenger.after {
+        write!(formatter, ", the first {positions} from {invoke}")?;
+    }
+    let Some(shares) = &passenger.shares else { return Ok(()) };
+    if shares.with == passenger.invoke {
+        write!(formatter, ", shared")?;
+    } else {
+        write!(formatter, ", with {}", shares.with)?;
+    }
+    match &shares.until {
+        None => Ok(()),
+        Some(place) if shares.column == 0 => write!(formatter, " as far as {place}, all its own from there"),
+        Some(place) => write!(
+            formatter,
+            " as far as {place}, from there {} own from column {} on",
+            shares.tokens, shares.column
+        ),
     }
 }
 

@@ -45,9 +45,16 @@ impl Rider<'_, '_> {
                     positions.iter().all(|&position| starts.next().is_some_and(|start| position <= start))
                 };
                 if let Some(heir) = leaving.iter().position(whole) {
-                    party.invokes = vec![leaving.remove(heir).invoke];
+                    let heir = leaving.remove(heir);
+                    party.invokes = vec![heir.invoke];
                     (party.own, party.needed, party.until) = (true, Vec::new(), 0);
-                    state.sequences[span.clone()].iter_mut().for_each(|sequence| sequence.publishes = None);
+                    let group = &self.run.members[heir.member].groups[heir.invoke];
+                    for (sequence, prompt) in state.sequences[span.clone()].iter_mut().zip(&group.prompts) {
+                        sequence.publishes = None;
+                        if !state.narrowed {
+                            sequence.narrow = group.narrow(prompt.tokens.len(), sequence.start);
+                        }
+                    }
                 }
             }
             for seat in leaving {

@@ -20,6 +20,7 @@
 //! | `packing` | who rides in the next pass, from where to where |
 //! | `party` | rows of a pass, and the invokes whose they are |
 //! | `ride` | one pass |
+//! | `record` | what is noted of a pass for whoever asked for the plan |
 //! | `fork` | where invokes leave the rows that they share |
 //! | `rider` | what happens at each touched hook point of a pass |
 //! | `waiting` | invokes that wait for conditions and weights before they start, or for the word to stop |
@@ -35,6 +36,7 @@ mod guard;
 mod member;
 mod packing;
 mod party;
+mod record;
 mod ride;
 mod rider;
 mod steps;

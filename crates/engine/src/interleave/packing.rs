@@ -247,8 +247,7 @@ impl Interleaver<'_> {
             return;
         };
         let Some(group) = member.groups.get(seat.invoke) else { return };
-        let Some(to) = loaded.costs.cut(group.rows(), plan.stand.stage..group.end, most, &self.clock)
-        else {
+        let Some(to) = loaded.costs.cut(group.rows(), plan.stand.stage..group.end, most, &self.clock) else {
             return;
         };
         plan.to = to;

@@ -8,10 +8,9 @@ use super::Interleaver;
 use super::group::Place;
 use super::guard::said;
 use super::packing::{How, Plan, Seat};
-use super::party::{Party, placed, spans};
+use super::party::{Party, placed};
 use super::rider::Rider;
 use crate::error::Interruption;
-use crate::explain::{PassRecord, Passenger};
 use crate::pass::{PassState, Sequence, walk};
 
 impl Interleaver<'_> {
@@ -179,7 +178,9 @@ impl Interleaver<'_> {
         parties: &[Party],
     ) -> Result<(), Interruption> {
         let riding = placed(parties.iter());
-        for (seat, span) in riding.flat_map(|(party, span)| party.seats().map(move |seat| (seat, span.clone()))) {
+        for (seat, span) in
+            riding.flat_map(|(party, span)| party.seats().map(move |seat| (seat, span.clone())))
+        {
             let Self { members, pool, ground, .. } = self;
             let member = &mut members[seat.member];
             if member.job.failed.is_some() {
@@ -196,29 +197,5 @@ impl Interleaver<'_> {
             finished.unwrap_or(Ok(()))?;
         }
         Ok(())
-    }
-
-    /// Notes a pass for whoever asked for the plan.
-    fn record(&mut self, plan: &Plan, parties: &[Party], state: &PassState) {
-        let spans = spans(parties);
-        let passengers = plan.riders.iter().map(|seat| {
-            let group = &self.members[seat.member].groups[seat.invoke];
-            let sequences = &state.sequences[spans.get(seat).cloned().unwrap_or_default()];
-            Passenger {
-                invoke: group.label.clone(),
-                step: group.step,
-                prompts: sequences.len(),
-                tokens: sequences.iter().map(|sequence| sequence.tokens.len()).sum(),
-                columns: group.columns.clone(),
-                until: group.end,
-            }
-        });
-        self.records.push(PassRecord {
-            model: plan.model,
-            from: plan.stand.stage,
-            to: plan.end,
-            passengers: passengers.collect(),
-            parked: Vec::new(),
-        });
     }
 }

@@ -316,7 +316,8 @@ impl Naive<'_> {
     /// An invoke behind every stage that anybody reads.
     fn begin_walk(&mut self, backward: NodeId, invoke: usize) -> Result<Walk> {
         let list = self.model.stages();
-        let sequences = self.walkers[invoke].prompts.iter().map(|tokens| Sequence::new(vec![0; tokens.len()]));
+        let sequences =
+            self.walkers[invoke].prompts.iter().map(|tokens| Sequence::new(vec![0; tokens.len()]));
         let mut state = PassState::begin(list, sequences.collect());
         state.clear();
         let _ = self.back(backward)?;

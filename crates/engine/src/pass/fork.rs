@@ -31,7 +31,11 @@ impl PassState {
             for value in self.slots.iter_mut().flatten() {
                 if let SlotValue::Ragged(all) = value {
                     let part = all[copy.0].as_ref().map(|values| {
-                        if skipped == 0 { values.clone() } else { part(values, context, tokens, skipped..tokens, context) }
+                        if skipped == 0 {
+                            values.clone()
+                        } else {
+                            part(values, context, tokens, skipped..tokens, context)
+                        }
                     });
                     all.push(part);
                 }

@@ -5,7 +5,6 @@ use std::ops::Range;
 use pellucid_models::Model;
 use pellucid_models::stage::{Kernel, POSITIONS, TOKENS};
 
-
 /// What follows for costs from a model's list of stages: computed once for each model.
 #[derive(Debug)]
 pub(crate) struct Costs {

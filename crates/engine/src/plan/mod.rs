@@ -24,7 +24,7 @@ mod sharing;
 pub(crate) use cost::{Clock, Costs, Rows, Work};
 pub(crate) use depth::edits;
 pub(crate) use outlook::{Asker, Outlook};
-pub(crate) use sharing::{Candidate, Sharing, Trunk};
+pub(crate) use sharing::{Aboard, Candidate, Sharing, Trunk};
 
 /// Which rewrites the engine makes. They change what a program costs, never a bit of what it gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use super::Rewrites;
 use super::cost::{Costs, Rows, Work};
 use super::outlook::Outlook;
 use super::prefix::Beginnings;
-use super::Rewrites;
 
 /// An invoke that could begin in a pass.
 pub(crate) struct Candidate<'a> {
@@ -66,10 +66,10 @@ pub(crate) struct Trunk {
 pub(crate) struct Aboard {
     pub invoke: usize,
     /// Where it leaves it; none: nowhere before its end.
-    differs: Option<usize>,
+    pub differs: Option<usize>,
     end: usize,
     /// Its rows from there on.
-    rows: Rows,
+    pub rows: Rows,
     /// The position of each prompt with which these begin.
     positions: Vec<usize>,
 }
@@ -324,5 +324,85 @@ impl Trunk {
         let left = Rows::after(needed.into_iter().zip(starts));
         work = work.with(costs.of(Rows { read: 0, ..left }, full, until.max(full)));
         (work, tokens as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pellucid_models::{Model, ModelOptions};
+
+    use super::{Candidate, Sharing};
+    use crate::plan::{Costs, Outlook, Rewrites};
+
+    fn costs() -> Costs {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/models/gpt2");
+        Costs::new(&Arc::new(Model::open(folder, &ModelOptions::default()).unwrap()))
+    }
+
+    fn outlook(differs: Option<usize>, column: usize) -> Outlook {
+        Outlook { shares: true, differs, column, first_column: column }
+    }
+
+    /// Invokes that come aboard one after another: program, prompt, outlook.
+    fn aboard(invokes: &[(usize, &[u32], Outlook)], rewrites: Rewrites) -> (Sharing, u64, usize) {
+        let costs = costs();
+        let mut sharing = Sharing::default();
+        for (invoke, (member, prompt, outlook)) in invokes.iter().enumerate() {
+            let candidate =
+                Candidate { member: *member, invoke, prompts: vec![prompt], outlook, end: 60, columns: None };
+            let offer = sharing.offer(&candidate, &costs, rewrites);
+            sharing.accept(offer, &candidate, &costs);
+        }
+        let total = sharing.total(&costs);
+        let tokens = total.shares.values().map(|share| share.2).sum();
+        assert!(total.work.flops <= sharing.work.flops, "more than was told while they came aboard");
+        assert!(tokens <= sharing.tokens);
+        (sharing, total.work.flops, tokens)
+    }
+
+    const PROMPT: &[u32] = &[1, 2, 3, 4];
+
+    #[test]
+    fn only_invokes_of_one_program_with_equal_tokens_are_aboard_one_trunk() {
+        let invokes = [
+            (0, PROMPT, outlook(None, 0)),
+            (0, PROMPT, outlook(Some(20), 3)),
+            (0, &[4, 3, 2, 1][..], outlook(None, 0)),
+            (1, PROMPT, outlook(None, 0)),
+            (0, PROMPT, Outlook { shares: false, ..outlook(None, 0) }),
+        ];
+        let (sharing, _, tokens) = aboard(&invokes, Rewrites::ALL);
+        let found: Vec<Vec<usize>> =
+            sharing.trunks.iter().map(|trunk| trunk.aboard.iter().map(|one| one.invoke).collect()).collect();
+        assert_eq!(found, [vec![0, 1], vec![2], vec![3], vec![4]]);
+        assert_eq!(tokens, 4 + 1 + 4 + 4 + 4);
+        assert_eq!(aboard(&invokes, Rewrites::NONE).2, 20);
+    }
+
+    #[test]
+    fn what_is_shared_is_never_dearer_than_what_is_not() {
+        for differs in [None, Some(1), Some(20), Some(59)] {
+            for column in 0..4 {
+                let invokes = [
+                    (0, PROMPT, outlook(differs, column)),
+                    (0, PROMPT, outlook(Some(30), 1)),
+                    (0, &[1, 2, 3, 9, 9][..], outlook(Some(10), column)),
+                ];
+                let shared = aboard(&invokes, Rewrites::ALL).1;
+                let alone = aboard(&invokes, Rewrites::NONE).1;
+                assert!(shared <= alone, "{differs:?}, {column}: {shared} operations, {alone} alone");
+            }
+        }
+    }
+
+    #[test]
+    fn a_trunk_that_others_begin_with_is_needed_as_far_as_they_attend() {
+        let invokes = [(0, PROMPT, outlook(None, 0)), (0, &[1, 2, 3, 9][..], outlook(None, 3))];
+        let (sharing, _, tokens) = aboard(&invokes, Rewrites::ALL);
+        assert_eq!(sharing.trunks[1].links[0].map(|link| link.positions), Some(3));
+        assert_eq!((sharing.trunks[0].needed[0], tokens), (3, 5));
+        assert!(sharing.trunks[0].until > 0 && !sharing.trunks[0].is_own() && sharing.trunks[1].is_own());
     }
 }
