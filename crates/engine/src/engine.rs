@@ -237,8 +237,6 @@ impl Engine {
         Ok(Explanation {
             model: self.model().spec().name.clone(),
             price: program.price,
-            flops: records.iter().fold(0, |sum, record| sum.saturating_add(record.flops)),
-            naive_flops: records.iter().fold(0, |sum, record| sum.saturating_add(record.naive_flops)),
             passes: records.iter().map(|record| self.explained(record)).collect(),
             nodes: (computed, program.nodes.len()),
         })
@@ -289,6 +287,7 @@ impl Engine {
             to: self.stage_name(record.model, record.to, false),
             tokens: record.tokens,
             flops: record.flops,
+            naive_flops: record.naive_flops,
             passengers,
             parked,
         }

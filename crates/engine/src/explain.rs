@@ -13,10 +13,6 @@ pub struct Explanation {
     pub model: String,
     /// What it will cost, at most.
     pub price: Price,
-    /// Floating-point operations of its passes, as the engine estimates them.
-    pub flops: u64,
-    /// The same of a naive run: every invoke by itself, with all its positions through all stages.
-    pub naive_flops: u64,
     /// Its passes, in order.
     pub passes: Vec<ExplainedPass>,
     /// Nodes that are computed, and nodes of the program.
@@ -33,9 +29,15 @@ pub struct ExplainedPass {
     /// What comes last: a hook point, or the end.
     pub to: String,
     /// Tokens whose rows are computed in it, wherever these begin.
+    #[serde(default)]
     pub tokens: usize,
     /// Floating-point operations, as the engine estimates them.
+    #[serde(default)]
     pub flops: u64,
+    /// The same of a naive run of the invokes that begin a step in it: each by itself, with all its positions through all
+    /// stages.
+    #[serde(default)]
+    pub naive_flops: u64,
     /// Who rides.
     pub passengers: Vec<ExplainedPassenger>,
     /// Invokes that wait for a value: where, which, and how many by that name.
@@ -121,6 +123,18 @@ pub(crate) struct PassengerShares {
 /// Passes that are shown of a long generation.
 const SHOWN: usize = 40;
 
+impl Explanation {
+    /// Floating-point operations of its passes, as the engine estimates them.
+    pub fn flops(&self) -> u64 {
+        self.passes.iter().fold(0, |sum, pass| sum.saturating_add(pass.flops))
+    }
+
+    /// The same of a naive run: every invoke by itself, with all its positions through all stages.
+    pub fn naive_flops(&self) -> u64 {
+        self.passes.iter().fold(0, |sum, pass| sum.saturating_add(pass.naive_flops))
+    }
+}
+
 impl fmt::Display for Explanation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let passes = self.passes.len();
@@ -143,8 +157,8 @@ impl fmt::Display for Explanation {
         writeln!(
             formatter,
             "passes: {} floating-point operations; every invoke by itself, whole: {}",
-            amount(self.flops, ""),
-            amount(self.naive_flops, "")
+            amount(self.flops(), ""),
+            amount(self.naive_flops(), "")
         )?;
         for (number, pass) in self.passes.iter().enumerate().take(SHOWN) {
             let tokens = pass.tokens;

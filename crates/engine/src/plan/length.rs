@@ -100,13 +100,13 @@ impl Asker<'_> {
             return 0;
         };
         match column {
-            IndexItem::Integer(column) => self.from_the_left(*column),
-            IndexItem::Slice { start: Some(start), .. } => self.from_the_left(*start),
+            IndexItem::Integer(column) => self.left_column(*column),
+            IndexItem::Slice { start: Some(start), .. } => self.left_column(*start),
             // A sweep's axis is a literal in each of its cells.
             IndexItem::Tensor(value) => match self.kind(value.node) {
                 NodeKind::Literal { elements, .. } => {
                     let columns = elements.iter().map(|element| match element {
-                        Scalar::Int(column) => self.from_the_left(*column),
+                        Scalar::Int(column) => self.left_column(*column),
                         _ => 0,
                     });
                     columns.min().unwrap_or(0)
@@ -117,7 +117,7 @@ impl Asker<'_> {
         }
     }
 
-    fn from_the_left(&self, column: i64) -> usize {
+    fn left_column(&self, column: i64) -> usize {
         let column = if column < 0 { column.saturating_add_unsigned(self.width as u64) } else { column };
         usize::try_from(column).unwrap_or(0)
     }

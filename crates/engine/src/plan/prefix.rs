@@ -20,8 +20,15 @@ fn common(one: &[u32], other: &[u32]) -> usize {
 /// The rows of a pass by how their prompts begin.
 #[derive(Default)]
 pub(super) struct Beginnings {
-    /// Trunk, prompt and tokens, by program and first token.
-    known: HashMap<(usize, u32), Vec<(usize, usize, Vec<u32>)>>,
+    /// By program and first token.
+    known: HashMap<(usize, u32), Vec<Known>>,
+}
+
+/// A prompt, and where its rows are.
+struct Known {
+    trunk: usize,
+    prompt: usize,
+    tokens: Vec<u32>,
 }
 
 impl Beginnings {
@@ -32,8 +39,8 @@ impl Beginnings {
             return None;
         }
         let known = self.known.get(&(member, *tokens.first()?))?;
-        let shared = known.iter().rev().take(LOOKED_AT).map(|(trunk, prompt, other)| {
-            (common(&tokens[..most], other), std::cmp::Reverse((*trunk, *prompt)))
+        let shared = known.iter().rev().take(LOOKED_AT).map(|other| {
+            (common(&tokens[..most], &other.tokens), std::cmp::Reverse((other.trunk, other.prompt)))
         });
         let (positions, std::cmp::Reverse((trunk, prompt))) = shared.max()?;
         Some((trunk, prompt, positions))
@@ -43,7 +50,11 @@ impl Beginnings {
     pub fn add(&mut self, member: usize, trunk: usize, prompts: &[Vec<u32>]) {
         for (prompt, tokens) in prompts.iter().enumerate() {
             if let Some(&first) = tokens.first() {
-                self.known.entry((member, first)).or_default().push((trunk, prompt, tokens.clone()));
+                self.known.entry((member, first)).or_default().push(Known {
+                    trunk,
+                    prompt,
+                    tokens: tokens.clone(),
+                });
             }
         }
     }
