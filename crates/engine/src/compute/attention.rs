@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use pellucid_kernels::attention::{attention_fused, attention_mixed, attention_scores as scores_kernel};
-use pellucid_kernels::{HeadsView, HeadsViewMut, KeyValueStore};
+use pellucid_kernels::{HeadsView, HeadsViewMut, Isa, KeyValueStore, pool};
 use pellucid_models::stage::{Attention, Stage};
 
 use super::{Done, heads_view, options, rows};
@@ -109,12 +109,42 @@ impl Turns {
     }
 }
 
+/// A sequence that begins with another's keys and values.
+struct Turn<'a> {
+    sequence: &'a Sequence,
+    query: HeadsView<'a>,
+    /// None once it is computed.
+    own: Option<HeadsViewMut<'a>>,
+}
+
+/// Sequences for one thread, at least: they are short.
+const TURNS: usize = 4;
+
+/// Mixes the values of sequences that begin with others', several threads at a time.
+fn take_turns(attention: &Attention, turns: &mut [Turn<'_>]) -> Done {
+    let each = turns.len().div_ceil(pool::threads().max(1)).max(TURNS);
+    let isa = Isa::current();
+    pool::parallel_chunks(turns, each, |_, turns| {
+        isa.scope(|| {
+            let mut stand = Turns::default();
+            for Turn { sequence, query, own } in turns {
+                if let Some(store) = stand.take(attention.layer, sequence)
+                    && let Some(own) = own.take()
+                {
+                    attention_fused(*query, store, sequence.start, options(attention), own);
+                }
+            }
+        });
+    });
+    if turns.iter().all(|turn| turn.own.is_none()) { Ok(()) } else { Err(Interruption::missing("a prefix")) }
+}
+
 /// Mixes values: from the pattern where a sequence has one, else by the fused kernel.
 pub(super) fn mixed(
     attention: &Attention,
     stage: &Stage,
     state: &mut PassState,
-    pool: &mut BufferPool,
+    buffers: &mut BufferPool,
 ) -> Done {
     let tokens = state.tokens();
     let query = rows(state, stage.inputs[0])?.clone();
@@ -123,26 +153,24 @@ pub(super) fn mixed(
     };
     let (heads, size) = (attention.heads, attention.head_size);
     let width = heads * size;
-    let mut out = pool.take(tokens * width);
-    let ranges = state.rows.clone();
-    let mut turns = Turns::default();
-    for (number, sequence) in state.sequences.iter().enumerate() {
-        let range = ranges[number].clone();
-        let rows = &mut out[range.start * width..range.end * width];
+    let mut out = buffers.take(tokens * width);
+    let mut turns: Vec<Turn<'_>> = Vec::new();
+    let mut rest = out.as_mut_slice();
+    for (number, (sequence, range)) in state.sequences.iter().zip(&state.rows).enumerate() {
+        let (rows, after) = std::mem::take(&mut rest).split_at_mut(range.len() * width);
+        rest = after;
         let own = HeadsViewMut::new(rows, range.len(), heads, size, width);
-        let store = match sequence.caches.get(attention.layer).and_then(Option::as_deref) {
-            Some(store) => Some(store),
-            None => turns.take(attention.layer, sequence),
-        };
-        let store = store.ok_or_else(|| Interruption::missing("a cache"))?;
-        match &all[number] {
-            Some(pattern) => attention_mixed(pattern, store, sequence.start, options(attention), own),
-            None => {
-                let query = heads_view(&query, range.start, range.len())?;
-                attention_fused(query, store, sequence.start, options(attention), own);
+        let query = heads_view(&query, range.start, range.len())?;
+        let store = sequence.caches.get(attention.layer).and_then(Option::as_deref);
+        match (store, &all[number]) {
+            (None, _) => turns.push(Turn { sequence, query, own: Some(own) }),
+            (Some(store), Some(pattern)) => {
+                attention_mixed(pattern, store, sequence.start, options(attention), own);
             }
+            (Some(store), None) => attention_fused(query, store, sequence.start, options(attention), own),
         }
     }
+    take_turns(attention, &mut turns)?;
     forget(attention.layer, state);
     state.put(stage.outputs[0], SlotValue::Rows(Rows::contiguous(out, &[heads, size])));
     Ok(())

@@ -117,6 +117,10 @@ impl Rider<'_, '_> {
     /// Takes rows out of the pass that nobody reads and nobody attends to any more, and those positions of others that
     /// nobody attends to.
     pub(super) fn tidy(&mut self, stage: usize, state: &mut PassState) {
+        let idle = |party: &Party| party.invokes.is_empty() && (party.until <= stage || !party.cropped);
+        if !self.parties.iter().any(idle) {
+            return;
+        }
         let mut leaving: Vec<usize> = Vec::new();
         let mut lengths: Vec<usize> = state.rows.iter().map(Range::len).collect();
         for (party, span) in placed(self.parties.iter()).filter(|(party, _)| party.invokes.is_empty()) {
@@ -140,7 +144,7 @@ impl Rider<'_, '_> {
     }
 
     /// Finds where everybody is.
-    fn seat_all(&mut self) {
+    pub(super) fn seat_all(&mut self) {
         self.spans = spans(&self.parties);
         self.owners = owners(&self.parties);
     }

@@ -178,14 +178,17 @@ impl<'v, 'e> Rider<'v, 'e> {
 
     /// Takes those invokes out of the pass, and their sequences, unless others need them.
     fn remove(&mut self, leaving: &[Seat], stage: usize, state: &mut PassState) {
-        let leaving: BTreeSet<Seat> = leaving.iter().copied().collect();
-        for party in self.parties.iter_mut().filter(|_| !leaving.is_empty()) {
-            let member = party.member;
-            party.invokes.retain(|&invoke| !leaving.contains(&Seat { member, invoke }));
-            let failed = self.run.members[member].job.failed.is_some();
-            if failed && party.invokes.is_empty() {
-                party.until = 0;
+        if !leaving.is_empty() {
+            let leaving: BTreeSet<Seat> = leaving.iter().copied().collect();
+            for party in &mut self.parties {
+                let member = party.member;
+                party.invokes.retain(|&invoke| !leaving.contains(&Seat { member, invoke }));
+                let failed = self.run.members[member].job.failed.is_some();
+                if failed && party.invokes.is_empty() {
+                    party.until = 0;
+                }
             }
+            self.seat_all();
         }
         self.tidy(stage, state);
     }
@@ -358,9 +361,7 @@ impl Visitor for Rider<'_, '_> {
             }
         }
         // Rows that nobody wants any more are not computed.
-        if !leaving.is_empty() || self.parties.iter().any(|party| party.invokes.is_empty()) {
-            self.remove(&leaving, stage, state);
-        }
+        self.remove(&leaving, stage, state);
         if self.parties.is_empty() { Err(Interruption::AllFailed) } else { Ok(()) }
     }
 }
