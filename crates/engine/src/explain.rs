@@ -1,5 +1,6 @@
 //! The plan of a run: which passes, who rides in each, from where to where.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -164,26 +165,8 @@ impl fmt::Display for Explanation {
             let tokens = pass.tokens;
             let on = if pass.model.is_empty() { String::new() } else { format!(" on {}", pass.model) };
             writeln!(formatter, "\npass {}{on}: {} → {} ({tokens} tokens)", number + 1, pass.from, pass.to)?;
-            for passenger in &pass.passengers {
-                let step =
-                    if passenger.step > 0 { format!(", step {}", passenger.step) } else { String::new() };
-                let prompts = if passenger.prompts == 1 {
-                    String::new()
-                } else {
-                    format!(" in {} prompts", passenger.prompts)
-                };
-                let (many, each) = many(passenger.cells);
-                write!(
-                    formatter,
-                    "  {many}{}{step}: {} tokens{prompts}{each}",
-                    passenger.invoke, passenger.tokens
-                )?;
-                write_shared(passenger, formatter)?;
-                write!(formatter, ", until {}", passenger.until)?;
-                match &passenger.columns {
-                    Some(columns) => writeln!(formatter, ", logits at {}", listed(columns))?,
-                    None => writeln!(formatter)?,
-                }
+            for alike in folded(&pass.passengers) {
+                write_passengers(&alike, formatter)?;
             }
             for (place, invoke, cells) in &pass.parked {
                 let verb = if *cells == 1 { "is" } else { "are" };
@@ -197,26 +180,67 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Which rows an invoke has in common with others.
-fn write_shared(passenger: &ExplainedPassenger, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Invokes that differ only in where they leave the rows that they share, and in how many they have of their own then.
+fn folded(passengers: &[ExplainedPassenger]) -> Vec<Vec<&ExplainedPassenger>> {
+    let mut all: Vec<Vec<&ExplainedPassenger>> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for passenger in passengers {
+        let ExplainedPassenger { invoke, step, prompts, tokens, columns, until, after, .. } = passenger;
+        let with = passenger.shares.as_ref().map(|shares| (&shares.with, shares.until.is_some()));
+        let alike = format!("{:?}", (invoke, step, prompts, tokens, columns, until, after, with));
+        let place = *known.entry(alike).or_insert(all.len());
+        if place == all.len() {
+            all.push(Vec::new());
+        }
+        all[place].push(passenger);
+    }
+    all
+}
+
+fn write_passengers(alike: &[&ExplainedPassenger], formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Some(passenger) = alike.first() else { return Ok(()) };
+    let step = if passenger.step > 0 { format!(", step {}", passenger.step) } else { String::new() };
+    let prompts =
+        if passenger.prompts == 1 { String::new() } else { format!(" in {} prompts", passenger.prompts) };
+    let (many, each) = many(alike.iter().map(|passenger| passenger.cells).sum());
+    write!(formatter, "  {many}{}{step}: {} tokens{prompts}{each}", passenger.invoke, passenger.tokens)?;
     for (invoke, positions) in &passenger.after {
         write!(formatter, ", the first {positions} from {invoke}")?;
     }
-    let Some(shares) = &passenger.shares else { return Ok(()) };
-    if shares.with == passenger.invoke {
-        write!(formatter, ", shared")?;
-    } else {
-        write!(formatter, ", with {}", shares.with)?;
+    let shares: Vec<&ExplainedSharing> =
+        alike.iter().filter_map(|passenger| passenger.shares.as_ref()).collect();
+    write_shared(&passenger.invoke, &shares, formatter)?;
+    write!(formatter, ", until {}", passenger.until)?;
+    match &passenger.columns {
+        Some(columns) => writeln!(formatter, ", logits at {}", listed(columns)),
+        None => writeln!(formatter),
     }
-    match &shares.until {
-        None => Ok(()),
-        Some(place) if shares.column == 0 => write!(formatter, " as far as {place}, all its own from there"),
-        Some(place) => write!(
-            formatter,
-            " as far as {place}, from there {} own from column {} on",
-            shares.tokens, shares.column
-        ),
+}
+
+/// Which rows invokes have in common with others, and where they leave them.
+fn write_shared(
+    invoke: &str,
+    shares: &[&ExplainedSharing],
+    formatter: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    let Some(first) = shares.first() else { return Ok(()) };
+    match first.with == invoke {
+        true => write!(formatter, ", shared")?,
+        false => write!(formatter, ", with {}", first.with)?,
     }
+    let Some(place) = &first.until else { return Ok(()) };
+    write!(formatter, " as far as {place}")?;
+    let last = shares.last().and_then(|last| last.until.as_ref());
+    if let Some(last) = last.filter(|last| *last != place) {
+        write!(formatter, " … {last}")?;
+    }
+    let range = |of: fn(&ExplainedSharing) -> usize| {
+        let (least, most) = (shares.iter().map(|one| of(one)).min(), shares.iter().map(|one| of(one)).max());
+        let (least, most) = (least.unwrap_or(0), most.unwrap_or(0));
+        if least == most { least.to_string() } else { format!("{least} to {most}") }
+    };
+    let (own, column) = (range(|one| one.tokens), range(|one| one.column));
+    write!(formatter, ", from there {own} own from column {column} on")
 }
 
 /// What stands before and behind an invoke of a sweep, of which there are many.

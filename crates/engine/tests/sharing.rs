@@ -107,7 +107,9 @@ fn a_sweep_costs_what_its_cells_written_out_cost() {
     let explanation = engine.explain(&program).unwrap();
     let told = explanation.to_string();
     let line = format!(
-        "{heads} × p: 7 tokens each, shared as far as transformer.h.1.attn.mixed, from there 1 own from column 6 on, until lm_head.output, logits at position 6"
+        "{} × p: 7 tokens each, shared as far as transformer.h.0.attn.mixed … transformer.h.{}.attn.mixed, from there 1 own from column 6 on, until lm_head.output, logits at position 6",
+        layers * heads,
+        layers - 1
     );
     assert!(told.contains(&line), "{told}");
     assert_eq!(explanation.passes[0].tokens as u64, results.report.tokens);

@@ -1,6 +1,6 @@
 //! Which rows a pass begins with, and whose they are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Rewrites;
@@ -57,6 +57,8 @@ pub(crate) struct Trunk {
     column: usize,
     /// The stage up to which it is planned to go.
     reach: usize,
+    /// Whether others share its rows, so that an invoke aboard that is edited forks.
+    parts: bool,
     shares: bool,
     read: u64,
 }
@@ -116,6 +118,11 @@ fn key(candidate: &Candidate<'_>) -> u64 {
     hasher.finish()
 }
 
+/// The trunks that are linked to.
+fn linked(links: &[Option<Link>]) -> BTreeSet<usize> {
+    links.iter().flatten().map(|link| link.trunk).collect()
+}
+
 impl Aboard {
     fn of(candidate: &Candidate<'_>) -> Aboard {
         let positions = candidate.positions(candidate.outlook.column);
@@ -142,6 +149,10 @@ impl Aboard {
     fn attends_until(&self, costs: &Costs) -> usize {
         let leaves_rows = self.differs.is_some() && self.positions.iter().any(|&position| position > 0);
         if leaves_rows { costs.last_attention(self.end) } else { 0 }
+    }
+
+    fn forked_tokens(&self) -> u64 {
+        self.differs.map_or(0, |_| self.rows.tokens)
     }
 
     fn fork(&self, costs: &Costs) -> Work {
@@ -189,7 +200,17 @@ impl Sharing {
             .collect();
         let from: Vec<usize> = links.iter().map(|link| link.map_or(0, |link| link.positions)).collect();
         let rows = candidate.rows(&from);
-        Offer { joins: None, links, tokens: rows.tokens as usize, work: costs.of(rows, 0, candidate.end) }
+        let (mut tokens, mut work) = (rows.tokens, costs.of(rows, 0, candidate.end));
+        for place in linked(&links) {
+            let other = &self.trunks[place];
+            let reach = other.reach.max(costs.last_attention(candidate.end));
+            work = work.with(costs.of(other.rows(), other.reach, reach));
+            if let (false, Some(first)) = (other.parts, other.aboard.first()) {
+                work = work.with(first.fork(costs));
+                tokens += first.forked_tokens();
+            }
+        }
+        Offer { joins: None, links, tokens: tokens as usize, work }
     }
 
     fn trunk_of(&self, candidate: &Candidate<'_>) -> Option<usize> {
@@ -205,11 +226,14 @@ impl Sharing {
         let (trunk, one) = (&self.trunks[place], Aboard::of(candidate));
         let (rows, reach) = (trunk.rows(), trunk.reach_with(&one, costs));
         let mut work = costs.of(rows, trunk.reach, reach).with(one.fork(costs));
-        let mut tokens = if one.differs.is_some() { one.rows.tokens as usize } else { 0 };
+        let mut tokens = one.forked_tokens() as usize;
         if let [first] = trunk.aboard.as_slice() {
             // It was taken to walk the whole way with all its rows.
-            work = work.with(first.fork(costs)).with(costs.of(rows, first.end, trunk.reach.max(first.end)));
-            tokens += if first.differs.is_some() { first.rows.tokens as usize } else { 0 };
+            work = work.with(costs.of(rows, first.end, trunk.reach.max(first.end)));
+            if !trunk.parts {
+                work = work.with(first.fork(costs));
+                tokens += first.forked_tokens() as usize;
+            }
         }
         let links = self.limited(trunk, candidate);
         let given_back: usize = trunk
@@ -246,11 +270,17 @@ impl Sharing {
         if let Some(place) = offer.joins {
             let trunk = &mut self.trunks[place];
             trunk.reach = trunk.reach_with(&one, costs);
+            trunk.parts = true;
             trunk.column = trunk.column.min(outlook.first_column);
             trunk.read = trunk.read.max(read);
             trunk.links = offer.links;
             trunk.aboard.push(one);
             return;
+        }
+        for place in linked(&offer.links) {
+            let other = &mut self.trunks[place];
+            other.reach = other.reach.max(costs.last_attention(candidate.end));
+            other.parts = true;
         }
         let place = self.trunks.len();
         let prompts: Vec<Vec<u32>> = candidate.prompts.iter().map(|tokens| tokens.to_vec()).collect();
@@ -267,6 +297,7 @@ impl Sharing {
             until: 0,
             column: outlook.first_column,
             reach: 0,
+            parts: false,
             shares: outlook.shares,
             read,
         };
@@ -395,6 +426,12 @@ mod tests {
                 assert!(shared <= alone, "{differs:?}, {column}: {shared} operations, {alone} alone");
             }
         }
+    }
+
+    #[test]
+    fn an_edited_invoke_whose_rows_another_begins_with_forks_and_that_is_counted() {
+        let invokes = [(0, PROMPT, outlook(Some(20), 1)), (0, &[1, 2, 3, 9][..], outlook(None, 3))];
+        assert_eq!(aboard(&invokes, Rewrites::ALL).2, 4 + 3 + 1);
     }
 
     #[test]
