@@ -126,6 +126,70 @@ def attribution(model, prompts):
     ]
 
 
+class Patching:
+    """Patching one head's mixed values at the last position, from the clean prompt into the corrupted one, for every layer and
+    head: what the output projection of each attention reads. A cell's result is the difference of two logits."""
+
+    def __init__(self, model, prompts):
+        self.model = model
+        self.clean, self.corrupted = (torch.tensor([prompt]) for prompt in prompts)
+        self.layers, self.heads = model.config.n_layer, model.config.n_head
+        self.size = model.config.n_embd // self.heads
+
+    def part(self, head):
+        return slice(head * self.size, (head + 1) * self.size)
+
+    @torch.no_grad()
+    def batched(self):
+        """With PyTorch's hooks, all cells in one batch, the logits of the last position alone: an expert's way."""
+        blocks, kept, handles = self.model.transformer.h, {}, []
+        try:
+            for layer, block in enumerate(blocks):
+                keep = lambda module, inputs, layer=layer: kept.__setitem__(layer, inputs[0][0, -1].clone())  # noqa: E731
+                handles.append(block.attn.c_proj.register_forward_pre_hook(keep))
+            self.model(self.clean, use_cache=False, logits_to_keep=1)
+        finally:
+            while handles:
+                handles.pop().remove()
+        try:
+            for layer, block in enumerate(blocks):
+
+                def patch(module, inputs, layer=layer):
+                    mixed = inputs[0].clone()
+                    for head in range(self.heads):
+                        mixed[layer * self.heads + head, -1, self.part(head)] = kept[layer][self.part(head)]
+                    return (mixed,)
+
+                handles.append(block.attn.c_proj.register_forward_pre_hook(patch))
+            rows = self.corrupted.expand(self.layers * self.heads, -1)
+            logits = self.model(rows, use_cache=False, logits_to_keep=1).logits[:, -1]
+        finally:
+            while handles:
+                handles.pop().remove()
+        return (logits[:, 0] - logits[:, 1]).tolist()
+
+    @torch.no_grad()
+    def nnsight(self, cached=False):
+        """With nnsight as one first writes it: for every cell the clean prompt and the corrupted one; or the clean one only once
+        for each layer."""
+        import nnsight
+
+        wrapped, found, known = nnsight.NNsight(self.model), [], {}
+        for layer in range(self.layers):
+            for head in range(self.heads):
+                part = self.part(head)
+                if not (cached and layer in known):
+                    with wrapped.trace(self.clean):
+                        mixed = wrapped.transformer.h[layer].attn.c_proj.input[0, -1].clone().save()
+                    known[layer] = mixed
+                value = known[layer][part]
+                with wrapped.trace(self.corrupted):
+                    wrapped.transformer.h[layer].attn.c_proj.input[0, -1, part] = value
+                    logits = wrapped.lm_head.output[0, -1, :2].clone().save()
+                found.append((logits[0] - logits[1]).item())
+        return found
+
+
 def lora(prompts):
     """A training step of a rank-8 adapter of every query-key-value projection."""
     import peft

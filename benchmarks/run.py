@@ -23,6 +23,7 @@ FORWARDS = [(1, 16, 15, 2.8), (1, 32, 15, 2.8), (1, 128, 9, 1.8), (1, 512, 5, 1.
 NEW_TOKENS = 24
 GRADIENTS = (2, 32)
 LORA = (2, 64)
+PATCHING = 15
 
 
 class Server:
@@ -140,6 +141,32 @@ def backwards(report, arguments, model, server):
         report.compared(title, interleaved(ours, theirs(), 2 if arguments.quick else 11), aim)
 
 
+def patching(report, arguments, model, server):
+    """The case study's shape. Peers that take long run once; what all of them find is compared."""
+    length = PATCHING
+    case = peers.Patching(model, tokens(2, length, model.config.vocab_size))
+    ours = lambda how="planned": server.ask("patching", length, how)  # noqa: E731
+    first, expected = ours(), case.batched()
+    worst = max(abs(mine - theirs) for mine, theirs in zip(first["values"], expected, strict=True))
+    assert worst < 1e-3, f"the two sides patch different things: {worst}"
+    report.table(
+        f"patching a head at the last position, {len(expected)} cells, {length} tokens", "Pellucid, ms", "the peer, ms",
+        "times as fast", "aim",
+    )
+    seconds = lambda: ours()["seconds"]  # noqa: E731
+    batched = lambda: peers.timed(case.batched)  # noqa: E731
+    report.compared("PyTorch hooks, batched by hand", interleaved(seconds, batched, 2 if arguments.quick else 7), 15)
+    for name, cached, aim in [("nnsight, the clean run cached", True, ""), ("nnsight as first written", False, 200)]:
+        found = []
+        theirs = peers.timed(lambda c=cached, f=found: f.extend(case.nnsight(c)))
+        assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) < 1e-3, f"{name} patches something else"
+        report.compared(name, [(seconds(), theirs) for _ in range(3)], aim)
+    alone, naive = ours("alone"), ours("naive")
+    assert alone["values"] == naive["values"] == first["values"], "a rewrite changes what is found"
+    report.compared("Pellucid without shared rows", [(seconds(), alone["seconds"])])
+    report.compared("Pellucid's naive interpreter", [(seconds(), naive["seconds"])])
+
+
 def overheads(report, arguments, path):
     with Server(path, peers.tiny_model()) as server:
         own = server.ask("overhead")
@@ -180,7 +207,7 @@ def memory(report, arguments, model, path):
     measured("attribution patching at 24 hook points, 1 × 32", ("attribution", 1, 32))
 
 
-PARTS = ["forward", "bf16", "backward", "overhead", "memory"]
+PARTS = ["forward", "bf16", "backward", "patching", "overhead", "memory"]
 
 
 def main():
@@ -201,6 +228,8 @@ def main():
             forwards(report, arguments, model, server)
         if "backward" in arguments.only:
             backwards(report, arguments, model, server)
+        if "patching" in arguments.only:
+            patching(report, arguments, model, server)
     if "bf16" in arguments.only:
         half(report, arguments, model, arguments.server)
     if "overhead" in arguments.only:

@@ -2,16 +2,18 @@
 //!
 //! A second implementation (a GPU's) stands beside this file: it walks the same stages over slots of its own.
 
+mod attention;
+
 use std::sync::Arc;
 
-use pellucid_kernels::attention::{
-    attention_fused, attention_mixed, attention_pattern, attention_scores as scores_kernel,
-};
+use pellucid_kernels::attention::attention_pattern;
 use pellucid_kernels::rotary::{RotaryStyle, RotaryTable};
-use pellucid_kernels::{AttentionOptions, Epilogue, HeadsView, HeadsViewMut, KeyValueStore, Residual};
+use pellucid_kernels::{AttentionOptions, Epilogue, HeadsView, HeadsViewMut, Residual};
 use pellucid_kernels::{activation, elementwise, matmul, norm as norms, rotary};
 use pellucid_models::stage::{ActivationKind, Attention, Kernel, Norm, NormKind, POSITIONS, Slot, Stage};
 use pellucid_models::{Model, ModelWeight};
+
+pub(crate) use attention::attention_scores;
 
 use crate::error::Interruption;
 use crate::pass::PassState;
@@ -222,7 +224,7 @@ pub(crate) fn stage(model: &Model, stage: &Stage, state: &mut PassState, pool: &
         Kernel::Rotary { table } => rotate(model, *table, stage, state, pool),
         Kernel::AttentionScores(attention) => {
             let all = vec![true; state.sequences.len()];
-            attention_scores(attention, stage, &all, state)
+            attention::attention_scores(attention, stage, &all, state)
         }
         Kernel::AttentionPattern(_) => {
             let Some(SlotValue::Ragged(mut all)) = state.slot(stage.inputs[0]).cloned() else {
@@ -238,7 +240,7 @@ pub(crate) fn stage(model: &Model, stage: &Stage, state: &mut PassState, pool: &
             state.put(output, SlotValue::Ragged(all));
             Ok(())
         }
-        Kernel::AttentionMixed(attention) => mixed(attention, stage, state, pool),
+        Kernel::AttentionMixed(attention) => attention::mixed(attention, stage, state, pool),
     }
 }
 
@@ -306,79 +308,4 @@ pub(crate) fn heads_view(rows: &Rows, first: usize, tokens: usize) -> Result<Hea
 
 pub(crate) fn options(attention: &Attention) -> AttentionOptions {
     AttentionOptions { scale: attention.scale, soft_cap: attention.soft_cap, window: attention.window }
-}
-
-/// Puts keys and values into the caches, and computes the scores of the sequences that want them.
-pub(crate) fn attention_scores(
-    attention: &Attention,
-    stage: &Stage,
-    wanted: &[bool],
-    state: &mut PassState,
-) -> Done {
-    let query = rows(state, stage.inputs[0])?.clone();
-    let key = rows(state, stage.inputs[1])?.clone();
-    let value = rows(state, stage.inputs[2])?.clone();
-    let mut all = vec![None; state.sequences.len()];
-    let ranges = state.rows.clone();
-    for (number, sequence) in state.sequences.iter_mut().enumerate() {
-        let (first, tokens) = (ranges[number].start, ranges[number].len());
-        if sequence.caches.len() <= attention.layer {
-            sequence.caches.resize_with(attention.layer + 1, || None);
-        }
-        let store = sequence.caches[attention.layer].get_or_insert_with(|| {
-            KeyValueStore::new(attention.key_value_heads, attention.head_size, attention.head_size)
-        });
-        store.append(heads_view(&key, first, tokens)?, heads_view(&value, first, tokens)?);
-        if wanted[number] {
-            let mut scores = vec![0.0; attention.heads * tokens * (sequence.start + tokens)];
-            scores_kernel(
-                heads_view(&query, first, tokens)?,
-                store,
-                sequence.start,
-                options(attention),
-                &mut scores,
-            );
-            all[number] = Some(Arc::new(scores));
-        }
-    }
-    state.put(stage.outputs[0], SlotValue::Ragged(all));
-    Ok(())
-}
-
-/// Mixes values: from the pattern where a sequence has one, else by the fused kernel.
-fn mixed(attention: &Attention, stage: &Stage, state: &mut PassState, pool: &mut BufferPool) -> Done {
-    let tokens = state.tokens();
-    let query = rows(state, stage.inputs[0])?.clone();
-    let Some(SlotValue::Ragged(all)) = state.slot(stage.inputs[1]).cloned() else {
-        return Err(Interruption::missing("attention's pattern"));
-    };
-    let (heads, size) = (attention.heads, attention.head_size);
-    let width = heads * size;
-    let mut out = pool.take(tokens * width);
-    let ranges = state.rows.clone();
-    for (number, sequence) in state.sequences.iter_mut().enumerate() {
-        let range = ranges[number].clone();
-        let own = HeadsViewMut::new(
-            &mut out[range.start * width..range.end * width],
-            range.len(),
-            heads,
-            size,
-            width,
-        );
-        let Some(store) = &sequence.caches[attention.layer] else {
-            return Err(Interruption::missing("a cache"));
-        };
-        match &all[number] {
-            Some(pattern) => attention_mixed(pattern, store, sequence.start, options(attention), own),
-            None => {
-                let query = heads_view(&query, range.start, range.len())?;
-                attention_fused(query, store, sequence.start, options(attention), own);
-            }
-        }
-        if !sequence.keep_caches {
-            sequence.caches[attention.layer] = None;
-        }
-    }
-    state.put(stage.outputs[0], SlotValue::Rows(Rows::contiguous(out, &[heads, size])));
-    Ok(())
 }

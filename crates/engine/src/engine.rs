@@ -10,11 +10,14 @@ use pellucid_models::Model;
 use pellucid_models::stage::Kernel;
 
 use crate::error::{EngineError, Failure};
-use crate::explain::{ExplainedPass, ExplainedPassenger, Explanation, PassRecord, Passenger};
+use crate::explain::{
+    ExplainedPass, ExplainedPassenger, ExplainedSharing, Explanation, PassRecord, Passenger,
+};
 use crate::interleave::{Budget, Interleaver, PASS_TOKENS};
 use crate::job::{Held, RunOptions};
 use crate::loaded::Loaded;
 use crate::naive::Naive;
+use crate::plan::Rewrites;
 use crate::results::{OtherModel, Provenance, Results};
 use crate::serve::Ticket;
 use crate::slots::BufferPool;
@@ -25,19 +28,35 @@ pub struct Engine {
     /// The first is there in any case: that of traces which name none.
     models: Vec<Loaded>,
     pool: Mutex<BufferPool>,
+    rewrites: Rewrites,
 }
 
 impl Engine {
     /// An engine for a loaded model.
     pub fn new(model: Arc<Model>) -> Engine {
-        Engine { models: vec![Loaded::new("", model)], pool: Mutex::new(BufferPool::default()) }
+        Engine::of(vec![Loaded::new("", model)], Rewrites::ALL)
     }
 
     /// An engine of the same models, which runs beside this one.
     #[must_use]
     pub fn share(&self) -> Engine {
         let again = |loaded: &Loaded| Loaded::new(&loaded.name, loaded.model.clone());
-        Engine { models: self.models.iter().map(again).collect(), pool: Mutex::new(BufferPool::default()) }
+        Engine::of(self.models.iter().map(again).collect(), self.rewrites)
+    }
+
+    fn of(models: Vec<Loaded>, rewrites: Rewrites) -> Engine {
+        Engine { models, pool: Mutex::new(BufferPool::default()), rewrites }
+    }
+
+    /// The engine with only those rewrites. All are made unless somebody says otherwise; results are bit for bit the same.
+    #[must_use]
+    pub fn with_rewrites(self, rewrites: Rewrites) -> Engine {
+        Engine { rewrites, ..self }
+    }
+
+    /// The rewrites that it makes.
+    pub fn rewrites(&self) -> Rewrites {
+        self.rewrites
     }
 
     /// The engine with a model more, which traces call by that name; one of that name is replaced.
@@ -153,7 +172,7 @@ impl Engine {
     /// Programs that run to their ends, in as few passes as possible.
     fn interleaver(&self, pool: BufferPool, dry: bool) -> Interleaver<'_> {
         let budget = Budget { tokens: PASS_TOKENS, milliseconds: None };
-        Interleaver::new(&self.models, pool, budget, dry)
+        Interleaver::new(&self.models, pool, budget, self.rewrites, dry)
     }
 
     /// The engine's models, in the order in which the checker numbers them.
@@ -226,15 +245,20 @@ impl Engine {
     fn explained(&self, record: &PassRecord) -> ExplainedPass {
         // Equals are told once, with how many they are: a sweep's cells.
         let mut passengers: Vec<ExplainedPassenger> = Vec::new();
-        let mut known: HashMap<_, usize> = HashMap::new();
+        let mut known: HashMap<&Passenger, usize> = HashMap::new();
         for passenger in &record.passengers {
-            let Passenger { invoke, step, prompts, tokens, columns, until } = passenger;
-            let key = (invoke, step, prompts, tokens, columns, until);
-            if let Some(&place) = known.get(&key) {
+            if let Some(&place) = known.get(passenger) {
                 passengers[place].cells += 1;
                 continue;
             }
-            known.insert(key, passengers.len());
+            known.insert(passenger, passengers.len());
+            let Passenger { invoke, step, prompts, tokens, columns, until, shares, after } = passenger;
+            let shares = shares.as_ref().map(|shares| ExplainedSharing {
+                with: shares.with.to_string(),
+                until: shares.until.map(|stage| self.stage_name(record.model, stage, true)),
+                column: shares.column,
+                tokens: shares.tokens,
+            });
             passengers.push(ExplainedPassenger {
                 invoke: invoke.to_string(),
                 cells: 1,
@@ -243,6 +267,8 @@ impl Engine {
                 tokens: *tokens,
                 columns: columns.clone(),
                 until: self.stage_name(record.model, *until, false),
+                shares,
+                after: after.iter().map(|(invoke, positions)| (invoke.to_string(), *positions)).collect(),
             });
         }
         let mut parked: Vec<(String, String, usize)> = Vec::new();
@@ -259,6 +285,9 @@ impl Engine {
             model: self.models.get(record.model).map(|loaded| loaded.name.clone()).unwrap_or_default(),
             from: self.stage_name(record.model, record.from, true),
             to: self.stage_name(record.model, record.to, false),
+            tokens: record.tokens,
+            flops: record.flops,
+            naive_flops: record.naive_flops,
             passengers,
             parked,
         }

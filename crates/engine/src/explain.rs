@@ -1,5 +1,6 @@
 //! The plan of a run: which passes, who rides in each, from where to where.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,6 +29,16 @@ pub struct ExplainedPass {
     pub from: String,
     /// What comes last: a hook point, or the end.
     pub to: String,
+    /// Tokens whose rows are computed in it, wherever these begin.
+    #[serde(default)]
+    pub tokens: usize,
+    /// Floating-point operations, as the engine estimates them.
+    #[serde(default)]
+    pub flops: u64,
+    /// The same of a naive run of the invokes that begin a step in it: each by itself, with all its positions through all
+    /// stages.
+    #[serde(default)]
+    pub naive_flops: u64,
     /// Who rides.
     pub passengers: Vec<ExplainedPassenger>,
     /// Invokes that wait for a value: where, which, and how many by that name.
@@ -51,6 +62,25 @@ pub struct ExplainedPassenger {
     pub columns: Option<Vec<usize>>,
     /// The last hook point that matters to it.
     pub until: String,
+    /// The rows that it has in common with others; none: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<ExplainedSharing>,
+    /// Each invoke whose rows come before its own, because their prompts begin alike, and how many positions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<(String, usize)>,
+}
+
+/// Rows that an invoke has in common with others of the same tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExplainedSharing {
+    /// The first of those whose rows they are.
+    pub with: String,
+    /// The hook point at which it leaves them; none: nowhere before its end.
+    pub until: Option<String>,
+    /// The column of its rectangle from which on it has rows of its own then.
+    pub column: usize,
+    /// How many tokens these are.
+    pub tokens: usize,
 }
 
 /// One pass, by stages.
@@ -60,12 +90,16 @@ pub(crate) struct PassRecord {
     pub model: usize,
     pub from: usize,
     pub to: usize,
+    pub tokens: usize,
+    pub flops: u64,
+    /// Of the invokes that begin their step in it: what they would cost by themselves, to the end of the model.
+    pub naive_flops: u64,
     pub passengers: Vec<Passenger>,
     /// The stage and the invoke's label.
     pub parked: Vec<(usize, Arc<str>)>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Passenger {
     /// The invoke's label.
     pub invoke: Arc<str>,
@@ -74,10 +108,33 @@ pub(crate) struct Passenger {
     pub tokens: usize,
     pub columns: Option<Vec<usize>>,
     pub until: usize,
+    pub shares: Option<PassengerShares>,
+    pub after: Vec<(Arc<str>, usize)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PassengerShares {
+    pub with: Arc<str>,
+    /// The stage.
+    pub until: Option<usize>,
+    pub column: usize,
+    pub tokens: usize,
 }
 
 /// Passes that are shown of a long generation.
 const SHOWN: usize = 40;
+
+impl Explanation {
+    /// Floating-point operations of its passes, as the engine estimates them.
+    pub fn flops(&self) -> u64 {
+        self.passes.iter().fold(0, |sum, pass| sum.saturating_add(pass.flops))
+    }
+
+    /// The same of a naive run: every invoke by itself, with all its positions through all stages.
+    pub fn naive_flops(&self) -> u64 {
+        self.passes.iter().fold(0, |sum, pass| sum.saturating_add(pass.naive_flops))
+    }
+}
 
 impl fmt::Display for Explanation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,29 +155,18 @@ impl fmt::Display for Explanation {
             amount(self.price.result_bytes, "B"),
             self.price.tokens
         )?;
+        writeln!(
+            formatter,
+            "passes: {} floating-point operations; every invoke by itself, whole: {}",
+            amount(self.flops(), ""),
+            amount(self.naive_flops(), "")
+        )?;
         for (number, pass) in self.passes.iter().enumerate().take(SHOWN) {
-            let tokens: usize =
-                pass.passengers.iter().map(|passenger| passenger.cells * passenger.tokens).sum();
+            let tokens = pass.tokens;
             let on = if pass.model.is_empty() { String::new() } else { format!(" on {}", pass.model) };
             writeln!(formatter, "\npass {}{on}: {} → {} ({tokens} tokens)", number + 1, pass.from, pass.to)?;
-            for passenger in &pass.passengers {
-                let step =
-                    if passenger.step > 0 { format!(", step {}", passenger.step) } else { String::new() };
-                let prompts = if passenger.prompts == 1 {
-                    String::new()
-                } else {
-                    format!(" in {} prompts", passenger.prompts)
-                };
-                let (many, each) = many(passenger.cells);
-                write!(
-                    formatter,
-                    "  {many}{}{step}: {} tokens{prompts}{each}, until {}",
-                    passenger.invoke, passenger.tokens, passenger.until
-                )?;
-                match &passenger.columns {
-                    Some(columns) => writeln!(formatter, ", logits at {}", listed(columns))?,
-                    None => writeln!(formatter)?,
-                }
+            for alike in folded(&pass.passengers) {
+                write_passengers(&alike, formatter)?;
             }
             for (place, invoke, cells) in &pass.parked {
                 let verb = if *cells == 1 { "is" } else { "are" };
@@ -132,6 +178,69 @@ impl fmt::Display for Explanation {
         }
         Ok(())
     }
+}
+
+/// Invokes that differ only in where they leave the rows that they share, and in how many they have of their own then.
+fn folded(passengers: &[ExplainedPassenger]) -> Vec<Vec<&ExplainedPassenger>> {
+    let mut all: Vec<Vec<&ExplainedPassenger>> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for passenger in passengers {
+        let ExplainedPassenger { invoke, step, prompts, tokens, columns, until, after, .. } = passenger;
+        let with = passenger.shares.as_ref().map(|shares| (&shares.with, shares.until.is_some()));
+        let alike = format!("{:?}", (invoke, step, prompts, tokens, columns, until, after, with));
+        let place = *known.entry(alike).or_insert(all.len());
+        if place == all.len() {
+            all.push(Vec::new());
+        }
+        all[place].push(passenger);
+    }
+    all
+}
+
+fn write_passengers(alike: &[&ExplainedPassenger], formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Some(passenger) = alike.first() else { return Ok(()) };
+    let step = if passenger.step > 0 { format!(", step {}", passenger.step) } else { String::new() };
+    let prompts =
+        if passenger.prompts == 1 { String::new() } else { format!(" in {} prompts", passenger.prompts) };
+    let (many, each) = many(alike.iter().map(|passenger| passenger.cells).sum());
+    write!(formatter, "  {many}{}{step}: {} tokens{prompts}{each}", passenger.invoke, passenger.tokens)?;
+    for (invoke, positions) in &passenger.after {
+        write!(formatter, ", the first {positions} from {invoke}")?;
+    }
+    let shares: Vec<&ExplainedSharing> =
+        alike.iter().filter_map(|passenger| passenger.shares.as_ref()).collect();
+    write_shared(&passenger.invoke, &shares, formatter)?;
+    write!(formatter, ", until {}", passenger.until)?;
+    match &passenger.columns {
+        Some(columns) => writeln!(formatter, ", logits at {}", listed(columns)),
+        None => writeln!(formatter),
+    }
+}
+
+/// Which rows invokes have in common with others, and where they leave them.
+fn write_shared(
+    invoke: &str,
+    shares: &[&ExplainedSharing],
+    formatter: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    let Some(first) = shares.first() else { return Ok(()) };
+    match first.with == invoke {
+        true => write!(formatter, ", shared")?,
+        false => write!(formatter, ", with {}", first.with)?,
+    }
+    let Some(place) = &first.until else { return Ok(()) };
+    write!(formatter, " as far as {place}")?;
+    let last = shares.last().and_then(|last| last.until.as_ref());
+    if let Some(last) = last.filter(|last| *last != place) {
+        write!(formatter, " … {last}")?;
+    }
+    let range = |of: fn(&ExplainedSharing) -> usize| {
+        let (least, most) = (shares.iter().map(|one| of(one)).min(), shares.iter().map(|one| of(one)).max());
+        let (least, most) = (least.unwrap_or(0), most.unwrap_or(0));
+        if least == most { least.to_string() } else { format!("{least} to {most}") }
+    };
+    let (own, column) = (range(|one| one.tokens), range(|one| one.column));
+    write!(formatter, ", from there {own} own from column {column} on")
 }
 
 /// What stands before and behind an invoke of a sweep, of which there are many.

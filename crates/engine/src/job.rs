@@ -309,6 +309,11 @@ impl<'a> Job<'a> {
         self.values.get(&instance).cloned()
     }
 
+    /// The nodes that read what a node gives; none: gradients need it too.
+    pub fn readers(&self, id: NodeId) -> Option<&[NodeId]> {
+        (self.kept[id.index()] == 0).then_some(self.users[id.index()].as_slice())
+    }
+
     /// Whether somebody will read what a node gives.
     pub fn is_read(&self, (_, id): Instance) -> bool {
         !self.users[id.index()].is_empty() || self.kept[id.index()] > 0

@@ -7,7 +7,9 @@
 //! | `interleave` | which invokes share a pass, where each waits for another |
 //! | `job` | one program's run: which values are there, which nodes may run |
 //! | `loaded` | the models of an engine |
+//! | [`plan`] | which rows invokes have in common, and what passes cost |
 //! | `pass` | packed sequences walking a model's list of stages |
+//! | `sequence` | one prompt's rows; keys and values that several attend to |
 //! | `slots` | what the slots of a pass hold |
 //! | `compute` | the seam between stages and kernels; a GPU's would stand beside it |
 //! | `view` | an invoke's view of a hook point, padding included |
@@ -35,9 +37,11 @@ mod naive;
 mod nodes;
 pub mod operations;
 mod pass;
+pub mod plan;
 pub mod results;
 mod reverse;
 mod sampling;
+mod sequence;
 pub mod serve;
 mod slots;
 pub mod tensor;
@@ -51,6 +55,7 @@ pub use explain::Explanation;
 pub use job::{GeneratedToken, Progress, RunOptions, SavedValue};
 pub use pellucid_kernels::keep_freed_memory;
 pub use pellucid_kernels::pool::forked;
+pub use plan::Rewrites;
 pub use results::{LogEntry, OtherModel, Provenance, Report, Results};
 pub use serve::{Admission, Admitted, Host, Load, PassReport, ServeOptions, Ticket, Usage, Waiting};
 pub use tensor::Tensor;

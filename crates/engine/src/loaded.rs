@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use pellucid_models::Model;
 
-use crate::interleave::Costs;
 use crate::pass::Schedule;
+use crate::plan::Costs;
 
 /// A loaded model under the name by which traces call it; the first of an engine has none.
 pub(crate) struct Loaded {

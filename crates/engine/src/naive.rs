@@ -250,11 +250,8 @@ impl<'a> Naive<'a> {
         touches: Vec<(u64, usize, Instance)>,
     ) -> Walker {
         let sequences = prompts.iter().map(|tokens| Sequence {
-            tokens: tokens.iter().map(|&token| i64::from(token)).collect(),
-            start: 0,
-            caches: Vec::new(),
             keep_caches: true,
-            narrow: None,
+            ..Sequence::new(tokens.iter().map(|&token| i64::from(token)).collect())
         });
         Walker {
             noise,

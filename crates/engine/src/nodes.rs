@@ -188,13 +188,7 @@ pub(crate) fn applied_state(
         Application::TokenWise => (1, shape[..leading].iter().product()),
         _ => return Err(OperationError::new(format!("`{}` cannot be applied to {shape:?}", spec.path))),
     };
-    let sequence = || Sequence {
-        tokens: vec![0; length],
-        start: 0,
-        caches: Vec::new(),
-        keep_caches: false,
-        narrow: None,
-    };
+    let sequence = || Sequence::new(vec![0; length]);
     let mut state = PassState::begin(list, (0..prompts).map(|_| sequence()).collect());
     let ids = from == TOKENS || from == POSITIONS;
     if ids {

@@ -4,15 +4,17 @@
 //! pass can begin and end at any stage; sequences can be parked at a hook point and taken up again in a later pass.
 //! Every kernel gives a row the same bits whatever other rows there are, so nothing here changes a result.
 
+mod fork;
+
 use std::ops::Range;
 use std::sync::Arc;
 
-use pellucid_kernels::KeyValueStore;
 use pellucid_models::Model;
 use pellucid_models::stage::{Kernel, ModuleStages, POSITIONS, Slot, SlotShape, StageList, TOKENS};
 
 use crate::compute;
 use crate::error::Interruption;
+pub(crate) use crate::sequence::Sequence;
 use crate::slots::{BufferPool, Rows, SlotValue};
 use crate::weights::{WeightSet, Weights};
 
@@ -94,21 +96,6 @@ fn id_limits(list: &StageList) -> Vec<u64> {
         *own = (*own).min(limit);
     }
     limits
-}
-
-/// One prompt on its way through the model.
-#[derive(Debug)]
-pub(crate) struct Sequence {
-    /// This step's token ids.
-    pub tokens: Vec<i64>,
-    /// Tokens before them: the position of the first.
-    pub start: usize,
-    /// Keys and values of each attention layer.
-    pub caches: Vec<Option<KeyValueStore>>,
-    /// Whether caches outlive the pass, for a next step.
-    pub keep_caches: bool,
-    /// From the narrowing stage on, only these of this step's tokens, in order; none: all.
-    pub narrow: Option<Vec<usize>>,
 }
 
 /// Who watches a pass.
@@ -320,14 +307,7 @@ impl PassState {
                 };
                 slots.push((slot, held));
             }
-            let empty = Sequence {
-                tokens: Vec::new(),
-                start: 0,
-                caches: Vec::new(),
-                keep_caches: false,
-                narrow: None,
-            };
-            let sequence = std::mem::replace(&mut self.sequences[number], empty);
+            let sequence = std::mem::take(&mut self.sequences[number]);
             parked.push(Parked { stage, sequence, slots, narrowed: self.narrowed });
         }
         parked

@@ -213,7 +213,8 @@ impl Engine {
                 Budget { tokens: options.pass_tokens.max(1), milliseconds: Some(options.pass_ms.max(0.0)) };
             let helpers = Helpers::start(scope, models, options.helper_threads);
             let mut interleaver =
-                Interleaver::new(models, BufferPool::default(), budget, false).with_helpers(helpers);
+                Interleaver::new(models, BufferPool::default(), budget, self.rewrites(), false)
+                    .with_helpers(helpers);
             let mut open = true;
             loop {
                 interleaver.settle(&mut |waiting| host.order(waiting));

@@ -1,7 +1,8 @@
 //! An invoke's view of a hook point: `[prompts, length, …]`, its own rows only, padded on the left.
 //!
 //! Padding exists only here. Prompts of unequal length are a rectangle whose rows end together: pad cells read 0, writes
-//! to them are dropped.
+//! to them are dropped. The same holds for rows that an invoke leaves to others because nobody looks at them: what stands in
+//! the pass are the last rows of each prompt.
 
 use std::sync::Arc;
 
@@ -90,7 +91,8 @@ pub(crate) fn read(
             let mut out = vec![0i64; prompts * rectangle.length];
             for (member, out) in rectangle.members.iter().zip(out.chunks_exact_mut(rectangle.length.max(1))) {
                 let Some(sequence) = member.sequence else { continue };
-                out[member.padding..].copy_from_slice(&ids[state.rows[sequence].clone()]);
+                let rows = state.rows[sequence].clone();
+                out[rectangle.length - rows.len()..].copy_from_slice(&ids[rows]);
             }
             Tensor::from_i64(out, &[prompts, rectangle.length])
         }
@@ -102,10 +104,12 @@ pub(crate) fn read(
             let mut row = vec![0.0; heads * rest];
             for (prompt, member) in rectangle.members.iter().enumerate() {
                 let Some(sequence) = member.sequence else { continue };
-                for (place, token) in state.rows[sequence].clone().enumerate() {
+                let range = state.rows[sequence].clone();
+                let first = rectangle.length - range.len();
+                for (place, token) in range.enumerate() {
                     rows.copy_row(token, &mut row);
                     for head in 0..heads {
-                        let at = ((prompt * heads + head) * rectangle.length + member.padding + place) * rest;
+                        let at = ((prompt * heads + head) * rectangle.length + first + place) * rest;
                         out[at..at + rest].copy_from_slice(&row[head * rest..(head + 1) * rest]);
                     }
                 }
@@ -134,11 +138,7 @@ pub(crate) fn read(
                     for (prompt, member) in rectangle.members.iter().enumerate() {
                         let Some(sequence) = member.sequence else { continue };
                         let range = state.rows[sequence].clone();
-                        let place = match &rectangle.columns {
-                            // Only the columns that are real for this prompt were computed; they end the list.
-                            Some(columns) => columns.len() - range.len(),
-                            None => member.padding,
-                        };
+                        let place = columns - range.len();
                         let at = (prompt * columns + place) * width;
                         rows.copy_rows(range.start, range.len(), &mut out[at..at + range.len() * width]);
                     }
@@ -196,7 +196,9 @@ pub(crate) fn write(
             let ids = Arc::make_mut(ids);
             for (member, values) in rectangle.members.iter().zip(values.chunks_exact(length.max(1))) {
                 let Some(sequence) = member.sequence else { continue };
-                for (place, &id) in ranges[sequence].clone().zip(&values[member.padding..]) {
+                let range = ranges[sequence].clone();
+                let first = length - range.len();
+                for (place, &id) in range.zip(&values[first..]) {
                     if id < 0 || id as u64 >= id_limit {
                         return Err(OperationError::new(format!(
                             "{id} is set where ids go from 0 to {}",
@@ -218,9 +220,11 @@ pub(crate) fn write(
                     let mut row = vec![0.0; width];
                     for (prompt, member) in rectangle.members.iter().enumerate() {
                         let Some(sequence) = member.sequence else { continue };
-                        for (place, token) in ranges[sequence].clone().enumerate() {
+                        let range = ranges[sequence].clone();
+                        let first = length - range.len();
+                        for (place, token) in range.enumerate() {
                             for head in 0..heads {
-                                let at = ((prompt * heads + head) * length + member.padding + place) * rest;
+                                let at = ((prompt * heads + head) * length + first + place) * rest;
                                 row[head * rest..(head + 1) * rest].copy_from_slice(&values[at..at + rest]);
                             }
                             rows.write_row(tokens, token, &row);
@@ -232,11 +236,7 @@ pub(crate) fn write(
                 for (prompt, member) in rectangle.members.iter().enumerate() {
                     let Some(sequence) = member.sequence else { continue };
                     let range = ranges[sequence].clone();
-                    // As in reading: the columns that are real for a prompt end the list.
-                    let first = match &rectangle.columns {
-                        Some(columns) => columns.len().saturating_sub(range.len()),
-                        None => member.padding,
-                    };
+                    let first = columns - range.len();
                     for (place, token) in range.enumerate() {
                         let at = (prompt * columns + first + place) * width;
                         rows.write_row(tokens, token, &values[at..at + width]);

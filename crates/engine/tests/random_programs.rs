@@ -91,7 +91,7 @@ fn planned_naive_together_and_reread_give_the_same_bits() {
         let index = SpecIndex::new(&spec);
         let mut crowd = Crowd::default();
         for seed in seeds(number, PROGRAMS) {
-            let wishes = Wishes { may_fail: seed % 5 == 0, generation: true };
+            let wishes = Wishes { may_fail: seed % 5 == 0, generation: true, alike: seed % 4 == 1 };
             let generated = Builder::generate(&index, seed, wishes);
             taken += generated.taken;
             proposed += generated.proposed;
@@ -303,7 +303,8 @@ fn sweeps_and_loops_of_random_programs_give_the_same_bits_however_they_run() {
         let index = SpecIndex::new(&spec);
         let mut crowd = Crowd::default();
         for seed in seeds(number, PROGRAMS / 4) {
-            let generated = Builder::generate(&index, seed, Wishes { may_fail: false, generation: true });
+            let generated =
+                Builder::generate(&index, seed, Wishes { may_fail: false, generation: true, alike: false });
             let plain = with_start(generated.checked.program);
             for around in [Around::Sweep, Around::Loop] {
                 let mut dice = Dice::new(seed);
@@ -389,7 +390,11 @@ fn a_session_gives_what_its_traces_give_one_by_one() {
         let spec = engine.model().spec().clone();
         let index = SpecIndex::new(&spec);
         for seed in seeds(number, PROGRAMS) {
-            let generated = Builder::generate(&index, seed, Wishes { may_fail: false, generation: true });
+            let generated = Builder::generate(
+                &index,
+                seed,
+                Wishes { may_fail: false, generation: true, alike: seed % 2 == 0 },
+            );
             let whole = engine.run(&generated.checked, &RunOptions::default());
             let program = &generated.checked.program;
             let mut faults = None;

@@ -8,6 +8,7 @@ use pellucid_graph::{Generation, NodeId, Prompts, Trace};
 use super::touches::{Asked, Touch};
 use super::waiting::SetWeight;
 use crate::pass::{Parked, Sequence};
+use crate::plan::{Candidate, Outlook, Rows};
 use crate::reverse::{Tape, Trail};
 use crate::view::{Member, Rectangle};
 use crate::weights::WeightSet;
@@ -44,6 +45,10 @@ pub(crate) struct Group {
     pub wants_token: bool,
     /// The columns of its rectangle that matter from the narrowing stage on; none: all.
     pub columns: Option<Vec<usize>>,
+    /// What is known of this step's rows before it walks.
+    pub outlook: Outlook,
+    /// The column with which its rows begin since they left those of others; 0: they are whole.
+    pub forked: usize,
     pub place: Place,
     /// The weights that its program has set for it.
     pub weights: Option<Arc<WeightSet>>,
@@ -96,13 +101,7 @@ impl Group {
             tokens: tokens.clone(),
             made: Vec::new(),
             finished: false,
-            sequence: Some(Sequence {
-                tokens: tokens.iter().map(|&token| i64::from(token)).collect(),
-                start: 0,
-                caches: Vec::new(),
-                keep_caches: false,
-                narrow: None,
-            }),
+            sequence: Some(Sequence::new(tokens.iter().map(|&token| i64::from(token)).collect())),
         });
         let stop_tokens = trace.generation.as_ref().and_then(|generation| generation.stop_tokens.clone());
         Group {
@@ -127,19 +126,54 @@ impl Group {
 
     /// Tokens that it brings into a pass at its step.
     pub fn tokens(&self) -> usize {
-        let going = self.prompts.iter().filter(|prompt| !prompt.finished);
-        going.map(|prompt| if self.step == 0 { prompt.tokens.len() } else { 1 }).sum()
+        self.rows().tokens as usize
     }
 
-    /// Pairs of a query and a key that attention has to do with in a pass at its step.
-    pub fn pairs(&self) -> u64 {
-        let going = self.prompts.iter().filter(|prompt| !prompt.finished);
-        going
-            .map(|prompt| {
-                let length = prompt.tokens.len() as u64;
-                if self.step == 0 { length * (length + 1) / 2 } else { length + self.step }
-            })
-            .sum()
+    /// The rows that it brings into a pass at its step.
+    pub fn rows(&self) -> Rows {
+        let going = self.prompts.iter().filter(|prompt| !prompt.finished).map(|prompt| {
+            let length = prompt.tokens.len();
+            if self.step == 0 {
+                (length, self.position(length))
+            } else {
+                let context = length + self.step as usize;
+                (context, context - 1)
+            }
+        });
+        let rows = Rows::after(going);
+        let read = self.columns.as_ref().map(|columns| (columns.len() * self.prompts.len()) as u64);
+        Rows { read: read.unwrap_or(rows.tokens).min(rows.tokens), ..rows }
+    }
+
+    /// The position with which the rows begin of a prompt of so many tokens.
+    fn position(&self, length: usize) -> usize {
+        self.forked.saturating_sub(self.width - length)
+    }
+
+    /// The positions with which its prompts' rows begin when they leave those of others.
+    pub fn fork_positions(&self) -> Vec<usize> {
+        let column = self.outlook.column;
+        let padding = self.prompts.iter().map(|prompt| self.width - prompt.tokens.len());
+        padding.map(|padding| column.saturating_sub(padding)).collect()
+    }
+
+    /// It, as it could begin in a pass of its program's.
+    pub fn candidate(&self, member: usize) -> Candidate<'_> {
+        Candidate {
+            member,
+            invoke: self.invoke,
+            prompts: self.prompts.iter().map(|prompt| prompt.tokens.as_slice()).collect(),
+            outlook: &self.outlook,
+            end: self.end,
+            columns: self.columns.as_deref(),
+        }
+    }
+
+    /// Which of the rows of a prompt matter from the narrowing stage on, if these begin with that position: none, all.
+    pub fn narrow(&self, length: usize, position: usize) -> Option<Vec<usize>> {
+        let skipped = self.width - length + position;
+        let columns = self.columns.as_ref()?.iter();
+        Some(columns.filter(|&&column| column >= skipped).map(|column| column - skipped).collect())
     }
 
     /// What there is of it for a way back.

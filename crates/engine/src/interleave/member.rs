@@ -17,6 +17,7 @@ use crate::error::EngineError;
 use crate::job::{Held, Instance, Job, OUTSIDE, RunOptions};
 use crate::loaded::Loaded;
 use crate::operations::OperationError;
+use crate::plan::Rewrites;
 use crate::reverse::{WayBack, Ways};
 use crate::serve::{Ticket, Usage};
 use crate::slots::BufferPool;
@@ -29,6 +30,7 @@ pub(super) struct Ground<'e> {
     pub models: &'e [Loaded],
     /// Whether nothing is computed.
     pub dry: bool,
+    pub rewrites: Rewrites,
 }
 
 /// One program.

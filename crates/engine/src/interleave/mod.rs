@@ -18,21 +18,25 @@
 //! | `touches` | which hook points a trace reads and writes of each invoke |
 //! | `steps` | how a group's step begins and ends; the next tokens |
 //! | `packing` | who rides in the next pass, from where to where |
+//! | `party` | rows of a pass, and the invokes whose they are |
 //! | `ride` | one pass |
+//! | `record` | what is noted of a pass for whoever asked for the plan |
+//! | `fork` | where invokes leave the rows that they share |
 //! | `rider` | what happens at each touched hook point of a pass |
 //! | `waiting` | invokes that wait for conditions and weights before they start, or for the word to stop |
 //! | `back` | ways back, between the passes |
 //! | `between` | programs' own operations that take long, between the passes and beside them |
-//! | `cost` | what passes cost, and how long they take |
 //! | `guard` | panics |
 
 mod back;
 mod between;
-mod cost;
+mod fork;
 mod group;
 mod guard;
 mod member;
 mod packing;
+mod party;
+mod record;
 mod ride;
 mod rider;
 mod steps;
@@ -47,13 +51,12 @@ use crate::error::{EngineError, Failure};
 use crate::explain::PassRecord;
 use crate::job::{Held, RunOptions};
 use crate::loaded::Loaded;
+use crate::plan::{Clock, Rewrites, Work};
 use crate::results::Results;
 use crate::serve::{Load, PassReport, Ticket, Usage, Waiting};
 use crate::slots::BufferPool;
 
 pub(crate) use between::Helpers;
-use cost::Clock;
-pub(crate) use cost::Costs;
 use group::Group;
 use member::{Ground, Member};
 pub(crate) use steps::stops;
@@ -97,9 +100,15 @@ pub(crate) struct Left {
 
 impl<'e> Interleaver<'e> {
     /// Nobody there yet. In a dry run nothing is computed.
-    pub fn new(models: &'e [Loaded], pool: BufferPool, budget: Budget, dry: bool) -> Self {
+    pub fn new(
+        models: &'e [Loaded],
+        pool: BufferPool,
+        budget: Budget,
+        rewrites: Rewrites,
+        dry: bool,
+    ) -> Self {
         Interleaver {
-            ground: Ground { models, dry },
+            ground: Ground { models, dry, rewrites },
             budget,
             members: Vec::new(),
             pool,
@@ -221,12 +230,12 @@ impl<'e> Interleaver<'e> {
             load.held_bytes = load.held_bytes.saturating_add(member.job.held_bytes());
             load.reserved_bytes = load.reserved_bytes.saturating_add(member.job.program.price.peak_bytes);
             let Some(loaded) = self.ground.models.get(member.model) else { continue };
-            let mut work = cost::Work::default();
+            let mut work = Work::default();
             for group in member.groups.iter().filter(|group| member.is_ready(group)) {
                 load.tokens += group.tokens() as u64;
-                work = work.with(loaded.costs.ahead(group));
+                work = work.with(group.ahead(loaded));
             }
-            load.estimated_ms += self.clock.pass(cost::Work { weights: 0, ..work });
+            load.estimated_ms += self.clock.pass(Work { weights: 0, ..work });
         }
         load
     }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::cost::Work;
 use super::group::Place;
 use super::waiting::SetWeight;
 use super::{Group, Interleaver, Member};
 use crate::error::EngineError;
+use crate::loaded::Loaded;
+use crate::plan::{Rewrites, Sharing, Trunk, Work};
 use crate::serve::{PassReport, Waiting};
 
 /// An invoke of a program that is there: the program's place, and the invoke's.
@@ -40,6 +41,8 @@ pub(super) struct Plan {
     pub stand: Stand,
     /// Who rides; a program's stand together.
     pub riders: Vec<Seat>,
+    /// Where it begins with tokens: whose rows these are.
+    pub trunks: Vec<Trunk>,
     /// The stage after the last that somebody needs.
     pub end: usize,
     /// The stage before which it stops: its end, unless it is cut.
@@ -54,6 +57,70 @@ pub(super) struct Plan {
     pub estimated_ms: f64,
 }
 
+/// A pass into which invokes are taken.
+#[derive(Default)]
+struct Boarding {
+    /// Of those that begin.
+    sharing: Sharing,
+    /// Of those that go on: their work; and of each program operations, prompts and tokens.
+    work: Work,
+    shares: BTreeMap<usize, (u64, usize, usize)>,
+}
+
+impl Boarding {
+    fn tokens(&self) -> usize {
+        self.sharing.tokens + self.shares.values().map(|share| share.2).sum::<usize>()
+    }
+
+    fn work(&self) -> Work {
+        self.sharing.work.with(self.work)
+    }
+
+    /// Takes an invoke in, if what the pass comes to with it fits. Whether it does.
+    fn take(
+        &mut self,
+        member: usize,
+        group: &Group,
+        loaded: &Loaded,
+        rewrites: Rewrites,
+        fits: &mut dyn FnMut(usize, Work) -> bool,
+    ) -> bool {
+        if group.stand().how == How::Start && group.step == 0 {
+            let candidate = group.candidate(member);
+            let offer = self.sharing.offer(&candidate, &loaded.costs, rewrites);
+            let fits = fits(self.tokens() + offer.tokens, self.work().with(offer.work));
+            if fits {
+                self.sharing.accept(offer, &candidate, &loaded.costs);
+            }
+            return fits;
+        }
+        let own = group.ahead(loaded);
+        let fits = fits(self.tokens() + group.tokens(), self.work().with(own));
+        if fits {
+            self.work = self.work.with(own);
+            let share = self.shares.entry(member).or_default();
+            share.0 = share.0.saturating_add(own.flops);
+            share.1 += group.prompts.iter().filter(|prompt| !prompt.finished).count();
+            share.2 += group.tokens();
+        }
+        fits
+    }
+
+    /// Everybody is aboard.
+    fn close(mut self, plan: &mut Plan, loaded: &Loaded) {
+        let total = self.sharing.total(&loaded.costs);
+        plan.trunks = self.sharing.trunks;
+        plan.work = total.work.with(self.work);
+        for (member, (flops, prompts, tokens)) in total.shares.into_iter().chain(self.shares) {
+            let share = plan.shares.entry(member).or_default();
+            *share = share.saturating_add(flops);
+            let rows = plan.rows.entry(member).or_default();
+            rows.0 += prompts;
+            rows.1 += tokens;
+        }
+    }
+}
+
 impl Group {
     pub(super) fn stand(&self) -> Stand {
         let (parked, how) = match &self.place {
@@ -63,6 +130,12 @@ impl Group {
         };
         let stage = parked.and_then(|parked| parked.first()).map_or(0, |parked| parked.stage);
         Stand { stage, how }
+    }
+
+    /// What its next walk costs by itself, to the end of its step.
+    pub(super) fn ahead(&self, loaded: &Loaded) -> Work {
+        let from = self.stand().stage;
+        loaded.costs.of(self.rows(), from, self.end.max(from))
     }
 }
 
@@ -84,7 +157,7 @@ impl Interleaver<'_> {
             let (mut tokens, mut flops) = (0, 0_u64);
             for group in member.ready() {
                 tokens += group.tokens() as u64;
-                flops = flops.saturating_add(loaded.costs.ahead(group).flops);
+                flops = flops.saturating_add(group.ahead(loaded).flops);
             }
             if member.ready().next().is_some() {
                 waiting.push(self.waiting(place, tokens, flops));
@@ -100,6 +173,7 @@ impl Interleaver<'_> {
             model: leader.model,
             stand,
             riders: Vec::new(),
+            trunks: Vec::new(),
             end: 0,
             to: 0,
             work: Work::default(),
@@ -108,12 +182,16 @@ impl Interleaver<'_> {
             waiting: waiting.len(),
             estimated_ms: 0.0,
         };
+        let mut boarding = Boarding::default();
         for place in waiting.iter().map(|waiting| waiting.member) {
             let Some(member) = self.members.get(place) else { continue };
             let shares = std::ptr::eq(member, leader) || !(leader.alone || member.alone);
             if shares && member.model == leader.model {
-                self.board(&mut plan, place, key);
+                self.board(&mut plan, &mut boarding, place, key);
             }
+        }
+        if let Some(loaded) = self.ground.models.get(plan.model) {
+            boarding.close(&mut plan, loaded);
         }
         plan.to = plan.end;
         plan.estimated_ms = self.clock.pass(plan.work);
@@ -127,44 +205,37 @@ impl Interleaver<'_> {
 
     /// Takes a program's invokes into a pass: all of them, or none where they fit into a pass of their own but not into what
     /// is left of this one; of one that fills a pass, as many as there is room for.
-    fn board(&self, plan: &mut Plan, place: usize, key: &[SetWeight]) {
+    fn board(&self, plan: &mut Plan, boarding: &mut Boarding, place: usize, key: &[SetWeight]) {
         let (Some(member), Some(loaded)) = (self.members.get(place), self.ground.models.get(plan.model))
         else {
             return;
         };
         // Rows with different weights cannot share a product.
         let alike = |group: &&Group| group.stand() == plan.stand && group.weights_key == key;
-        let ready: Vec<(&Group, usize, Work)> = member
-            .ready()
-            .filter(alike)
-            .map(|group| (group, group.tokens(), loaded.costs.ahead(group)))
-            .collect();
+        let ready: Vec<&Group> = member.ready().filter(alike).collect();
         let fits = |tokens: usize, work: Work| {
             tokens as u64 <= self.budget.tokens
                 && self.budget.milliseconds.is_none_or(|most| self.clock.pass(work) <= most)
         };
-        let own = ready
-            .iter()
-            .fold((0, Work::default()), |(tokens, work), (_, own, more)| (tokens + own, work.with(*more)));
-        let mut aboard: usize = plan.rows.values().map(|rows| rows.1).sum();
-        let first = plan.riders.is_empty();
-        if !first && fits(own.0, own.1) && !fits(aboard + own.0, plan.work.with(own.1)) {
-            return;
-        }
-        for (group, tokens, own) in ready {
-            let work = plan.work.with(own);
-            if !fits(aboard + tokens, work) && !plan.riders.is_empty() {
+        let rewrites = self.ground.rewrites;
+        if !plan.riders.is_empty() {
+            let mut own = Boarding::default();
+            for group in &ready {
+                own.take(place, group, loaded, rewrites, &mut |_, _| true);
+            }
+            let together = (boarding.tokens() + own.tokens(), boarding.work().with(own.work()));
+            if fits(own.tokens(), own.work()) && !fits(together.0, together.1) {
                 return;
             }
-            plan.work = work;
-            aboard += tokens;
+        }
+        for group in ready {
+            let first = plan.riders.is_empty();
+            if !boarding.take(place, group, loaded, rewrites, &mut |tokens, work| first || fits(tokens, work))
+            {
+                return;
+            }
             plan.end = plan.end.max(group.end);
             plan.riders.push(Seat { member: place, invoke: group.invoke });
-            let share = plan.shares.entry(place).or_default();
-            *share = share.saturating_add(own.flops);
-            let rows = plan.rows.entry(place).or_default();
-            rows.0 += group.prompts.iter().filter(|prompt| !prompt.finished).count();
-            rows.1 += tokens;
         }
     }
 
@@ -176,9 +247,11 @@ impl Interleaver<'_> {
             return;
         };
         let Some(group) = member.groups.get(seat.invoke) else { return };
-        let Some(to) = loaded.costs.cut(group, plan.stand.stage, most, &self.clock) else { return };
+        let Some(to) = loaded.costs.cut(group.rows(), plan.stand.stage..group.end, most, &self.clock) else {
+            return;
+        };
         plan.to = to;
-        plan.work = loaded.costs.of(group, plan.stand.stage, to);
+        plan.work = loaded.costs.of(group.rows(), plan.stand.stage, to);
         plan.shares.insert(seat.member, plan.work.flops);
         plan.estimated_ms = self.clock.pass(plan.work);
     }

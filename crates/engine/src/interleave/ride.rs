@@ -1,17 +1,17 @@
 //! One pass: from its riders' sequences to where each of them stands afterwards.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use super::Interleaver;
 use super::group::Place;
 use super::guard::said;
 use super::packing::{How, Plan, Seat};
+use super::party::{Party, placed};
 use super::rider::Rider;
 use crate::error::Interruption;
-use crate::explain::{PassRecord, Passenger};
-use crate::pass::{PassState, walk};
+use crate::pass::{PassState, Sequence, walk};
 
 impl Interleaver<'_> {
     /// Runs a pass; gives back what went wrong with the pass itself, with which none of its programs can go on.
@@ -28,42 +28,99 @@ impl Interleaver<'_> {
         let models = self.ground.models;
         let loaded = models.get(plan.model).ok_or_else(|| Interruption::missing("the model"))?;
         let list = loaded.model.stages();
-        let (mut owners, mut starting, mut resuming) = (Vec::new(), Vec::new(), Vec::new());
-        for &seat in &plan.riders {
-            let group = &mut self.members[seat.member].groups[seat.invoke];
-            match std::mem::replace(&mut group.place, Place::Riding) {
-                Place::Parked(parked) | Place::Cut(parked) => {
-                    owners.extend(parked.iter().map(|_| seat));
-                    resuming.extend(parked);
-                }
-                _ => {
-                    for prompt in &mut group.prompts {
-                        if let Some(sequence) = prompt.sequence.take_if(|_| !prompt.finished) {
-                            owners.push(seat);
-                            starting.push(sequence);
-                        }
+        let mut parties = Vec::new();
+        let mut state = match plan.stand.how {
+            How::Start => PassState::begin(list, self.board_trunks(plan, list.token_wise_from, &mut parties)),
+            How::Cut | How::Touch => {
+                let mut resuming = Vec::new();
+                for &seat in &plan.riders {
+                    let group = &mut self.members[seat.member].groups[seat.invoke];
+                    if let Place::Parked(parked) | Place::Cut(parked) =
+                        std::mem::replace(&mut group.place, Place::Riding)
+                    {
+                        parties.push(Party::own(seat, parked.len()));
+                        resuming.extend(parked);
                     }
                 }
+                PassState::resume(list, resuming)
             }
-        }
-        let mut state = match plan.stand.how {
-            How::Start => PassState::begin(list, starting),
-            How::Cut | How::Touch => PassState::resume(list, resuming),
         };
         let first = plan.riders.first();
         state.weights = first.and_then(|seat| self.members[seat.member].groups[seat.invoke].weights.clone());
-        for (owner, sequence) in owners.iter().zip(&state.sequences) {
-            self.members[owner.member].job.results.report.tokens += sequence.tokens.len() as u64;
+        for (party, span) in placed(parties.iter()) {
+            let tokens: usize = state.sequences[span].iter().map(|sequence| sequence.tokens.len()).sum();
+            self.members[party.member].job.results.report.tokens += tokens as u64;
         }
         for &member in plan.shares.keys() {
             self.members[member].job.results.report.passes += 1;
         }
         if self.ground.dry {
-            self.record(plan, &owners, &state);
+            self.record(plan, &parties, &state);
         }
         self.pass_end = plan.end;
-        let owners = self.walk(plan, &mut state, owners)?;
-        self.finish_pass(plan, &mut state, &owners)
+        let parties = self.walk(plan, &mut state, parties)?;
+        self.finish_pass(plan, &mut state, &parties)
+    }
+
+    /// The sequences with which a pass begins: of each trunk those of one aboard.
+    fn board_trunks(&mut self, plan: &Plan, narrowing: usize, parties: &mut Vec<Party>) -> Vec<Sequence> {
+        let mut starting: Vec<Sequence> = Vec::new();
+        // Of each trunk: the place of its first sequence.
+        let mut firsts = Vec::new();
+        for trunk in &plan.trunks {
+            firsts.push(starting.len());
+            let member = &mut self.members[trunk.member];
+            let own = trunk.is_own();
+            let there = if own { None } else { member.agree_on_columns(trunk, narrowing) };
+            let mut taken = Vec::new();
+            for (number, one) in trunk.aboard.iter().enumerate() {
+                let group = &mut member.groups[one.invoke];
+                group.place = Place::Riding;
+                for prompt in &mut group.prompts {
+                    let sequence = prompt.sequence.take_if(|_| !prompt.finished);
+                    taken.extend(sequence.filter(|_| number == 0));
+                }
+            }
+            let count = taken.len();
+            if let Some(group) = there.map(|invoke| &member.groups[invoke]) {
+                for (sequence, prompt) in taken.iter_mut().zip(&group.prompts) {
+                    sequence.narrow = group.narrow(prompt.tokens.len(), 0);
+                }
+            }
+            for (prompt, mut sequence) in taken.into_iter().enumerate() {
+                if let Some(Some(link)) = trunk.links.get(prompt) {
+                    let donor: &mut Sequence = &mut starting[firsts[link.trunk] + link.prompt];
+                    let prefix = donor.publishes.get_or_insert_default().clone();
+                    sequence.begin_after(link.positions, prefix);
+                }
+                if !own {
+                    sequence.publishes = Some(Arc::default());
+                }
+                starting.push(sequence);
+            }
+            parties.push(Party {
+                member: trunk.member,
+                invokes: trunk.aboard.iter().map(|one| one.invoke).collect(),
+                count,
+                own,
+                until: trunk.until,
+                needed: trunk.needed.clone(),
+                cropped: false,
+            });
+        }
+        // Later steps of generations.
+        for &seat in &plan.riders {
+            let group = &mut self.members[seat.member].groups[seat.invoke];
+            if !matches!(group.place, Place::Riding) {
+                group.place = Place::Riding;
+                let before = starting.len();
+                for prompt in &mut group.prompts {
+                    starting.extend(prompt.sequence.take_if(|_| !prompt.finished));
+                }
+                parties.push(Party::own(seat, starting.len() - before));
+            }
+        }
+        starting
     }
 
     /// Walks the pass; gives back whose the sequences are that reached its end.
@@ -71,8 +128,8 @@ impl Interleaver<'_> {
         &mut self,
         plan: &Plan,
         state: &mut PassState,
-        owners: Vec<Seat>,
-    ) -> Result<Vec<Seat>, Interruption> {
+        parties: Vec<Party>,
+    ) -> Result<Vec<Party>, Interruption> {
         let models = self.ground.models;
         let loaded = models.get(plan.model).ok_or_else(|| Interruption::missing("the model"))?;
         let (model, schedule, dry) = (&loaded.model, &loaded.schedule, self.ground.dry);
@@ -93,7 +150,7 @@ impl Interleaver<'_> {
         let stages: Vec<usize> = touched.keys().copied().collect();
         let mut pool = std::mem::take(&mut self.pool);
         let (stage, to) = (plan.stand.stage, plan.to);
-        let mut rider = Rider::new(self, loaded, owners, touched);
+        let mut rider = Rider::new(self, loaded, parties, touched);
         let mut outcome = Ok(());
         let mut from = stage;
         if plan.stand.how == How::Touch {
@@ -108,9 +165,9 @@ impl Interleaver<'_> {
                 walk(model, schedule, from..to, state, &mut pool, &mut rider)
             };
         }
-        let owners = rider.into_owners();
+        let parties = rider.into_parties();
         self.pool = pool;
-        outcome.map(|()| owners)
+        outcome.map(|()| parties)
     }
 
     /// Invokes that reached the end of their step go on to the next, or are done; where the pass was cut they stand there.
@@ -118,12 +175,12 @@ impl Interleaver<'_> {
         &mut self,
         plan: &Plan,
         state: &mut PassState,
-        owners: &[Seat],
+        parties: &[Party],
     ) -> Result<(), Interruption> {
-        let mut from = 0;
-        for sequences in owners.chunk_by(|one, other| one == other) {
-            let (seat, span) = (sequences[0], from..from + sequences.len());
-            from = span.end;
+        let riding = placed(parties.iter());
+        for (seat, span) in
+            riding.flat_map(|(party, span)| party.seats().map(move |seat| (seat, span.clone())))
+        {
             let Self { members, pool, ground, .. } = self;
             let member = &mut members[seat.member];
             if member.job.failed.is_some() {
@@ -140,32 +197,5 @@ impl Interleaver<'_> {
             finished.unwrap_or(Ok(()))?;
         }
         Ok(())
-    }
-
-    /// Notes a pass for whoever asked for the plan.
-    fn record(&mut self, plan: &Plan, owners: &[Seat], state: &PassState) {
-        let mut spans: BTreeMap<Seat, Range<usize>> = BTreeMap::new();
-        for (at, &owner) in owners.iter().enumerate() {
-            spans.entry(owner).or_insert(at..at).end = at + 1;
-        }
-        let passengers = plan.riders.iter().map(|seat| {
-            let group = &self.members[seat.member].groups[seat.invoke];
-            let sequences = &state.sequences[spans.get(seat).cloned().unwrap_or_default()];
-            Passenger {
-                invoke: group.label.clone(),
-                step: group.step,
-                prompts: sequences.len(),
-                tokens: sequences.iter().map(|sequence| sequence.tokens.len()).sum(),
-                columns: group.columns.clone(),
-                until: group.end,
-            }
-        });
-        self.records.push(PassRecord {
-            model: plan.model,
-            from: plan.stand.stage,
-            to: plan.end,
-            passengers: passengers.collect(),
-            parked: Vec::new(),
-        });
     }
 }

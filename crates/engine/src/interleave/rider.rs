@@ -10,6 +10,7 @@ use super::Interleaver;
 use super::group::Place;
 use super::member::{Ground, Member};
 use super::packing::Seat;
+use super::party::{Party, owners, spans};
 use crate::error::Interruption;
 use crate::job::{Instance, OUTSIDE, Progress};
 use crate::loaded::Loaded;
@@ -21,14 +22,16 @@ use crate::view::{self, fit};
 
 /// Watches one pass for its invokes.
 pub(super) struct Rider<'v, 'e> {
-    run: &'v mut Interleaver<'e>,
-    loaded: &'e Loaded,
-    /// Whose each sequence of the pass is; an invoke's sequences stand together.
-    owners: Vec<Seat>,
+    pub(super) run: &'v mut Interleaver<'e>,
+    pub(super) loaded: &'e Loaded,
+    /// Whose the sequences of the pass are, in packed order.
+    pub(super) parties: Vec<Party>,
+    /// The party of each sequence.
+    pub(super) owners: Vec<usize>,
     /// The sequences of each invoke.
-    spans: BTreeMap<Seat, Range<usize>>,
+    pub(super) spans: BTreeMap<Seat, Range<usize>>,
     /// The invokes that touch a hook point in this pass, by its stage; each list is sorted.
-    touched: BTreeMap<usize, Vec<Seat>>,
+    pub(super) touched: BTreeMap<usize, Vec<Seat>>,
     /// The skips of each invoke whose module begins at a stage.
     skipping: BTreeMap<usize, Vec<(Seat, Instance)>>,
     /// The stages that a way back of one of the invokes goes through; empty: none.
@@ -48,24 +51,15 @@ struct Hook {
     last: bool,
 }
 
-/// Where each invoke's sequences stand.
-fn spans(owners: &[Seat]) -> BTreeMap<Seat, Range<usize>> {
-    let mut spans: BTreeMap<Seat, Range<usize>> = BTreeMap::new();
-    for (at, &owner) in owners.iter().enumerate() {
-        spans.entry(owner).or_insert(at..at).end = at + 1;
-    }
-    spans
-}
-
 impl<'v, 'e> Rider<'v, 'e> {
-    /// A watcher of sequences that belong to those invokes, which touch hook points at those stages.
+    /// A watcher of sequences that belong to those parties, whose invokes touch hook points at those stages.
     pub fn new(
         run: &'v mut Interleaver<'e>,
         loaded: &'e Loaded,
-        owners: Vec<Seat>,
+        parties: Vec<Party>,
         touched: BTreeMap<usize, Vec<Seat>>,
     ) -> Self {
-        let spans = spans(&owners);
+        let (spans, owners) = (spans(&parties), owners(&parties));
         let mut skipping: BTreeMap<usize, Vec<(Seat, Instance)>> = BTreeMap::new();
         let mut tracked = Vec::new();
         for &seat in spans.keys() {
@@ -85,12 +79,12 @@ impl<'v, 'e> Rider<'v, 'e> {
             }
         }
         let scratch = BufferPool::default();
-        Rider { run, loaded, spans, owners, touched, skipping, tracked, told: None, scratch }
+        Rider { run, loaded, parties, owners, spans, touched, skipping, tracked, told: None, scratch }
     }
 
     /// Whose the sequences are that are left in the pass.
-    pub fn into_owners(self) -> Vec<Seat> {
-        self.owners
+    pub fn into_parties(self) -> Vec<Party> {
+        self.parties
     }
 
     fn span(&self, seat: Seat) -> Range<usize> {
@@ -101,6 +95,7 @@ impl<'v, 'e> Rider<'v, 'e> {
     pub fn visit_stage(&mut self, stage: usize, state: &mut PassState) -> Result<(), Interruption> {
         let kernel = &self.loaded.model.stages().stages[stage];
         let Kernel::Hook { point, layout } = kernel.kernel else { return Ok(()) };
+        self.fork(stage, state);
         let seats = self.touched.get(&stage).cloned().unwrap_or_default();
         // All touches of this hook point, program by program, in program order.
         let mut touches: Vec<(usize, NodeId, usize, Instance)> = Vec::new();
@@ -177,21 +172,25 @@ impl<'v, 'e> Rider<'v, 'e> {
                 finished.unwrap_or(Ok(()))?;
             }
         }
-        self.remove(&leaving, state);
+        self.remove(&leaving, stage, state);
         Ok(())
     }
 
-    /// Takes the sequences of those invokes out of the pass.
-    fn remove(&mut self, leaving: &[Seat], state: &mut PassState) {
-        if leaving.is_empty() {
-            return;
+    /// Takes those invokes out of the pass, and their sequences, unless others need them.
+    fn remove(&mut self, leaving: &[Seat], stage: usize, state: &mut PassState) {
+        if !leaving.is_empty() {
+            let leaving: BTreeSet<Seat> = leaving.iter().copied().collect();
+            for party in &mut self.parties {
+                let member = party.member;
+                party.invokes.retain(|&invoke| !leaving.contains(&Seat { member, invoke }));
+                let failed = self.run.members[member].job.failed.is_some();
+                if failed && party.invokes.is_empty() {
+                    party.until = 0;
+                }
+            }
+            self.seat_all();
         }
-        let mut sequences: Vec<usize> = leaving.iter().flat_map(|&seat| self.span(seat)).collect();
-        sequences.sort_unstable();
-        state.remove(&sequences);
-        let leaving: BTreeSet<Seat> = leaving.iter().copied().collect();
-        self.owners.retain(|owner| !leaving.contains(owner));
-        self.spans = spans(&self.owners);
+        self.tidy(stage, state);
     }
 
     /// Tells the programs that ride how far the pass is, once in each layer.
@@ -311,7 +310,8 @@ impl Visitor for Rider<'_, '_> {
     }
 
     fn sequence_touches(&self, stage: usize, sequence: usize) -> bool {
-        self.touched.get(&stage).is_some_and(|seats| seats.binary_search(&self.owners[sequence]).is_ok())
+        let Some(seats) = self.touched.get(&stage) else { return false };
+        self.parties[self.owners[sequence]].seats().any(|seat| seats.binary_search(&seat).is_ok())
     }
 
     fn skips(&self, stage: usize) -> Option<usize> {
@@ -320,7 +320,8 @@ impl Visitor for Rider<'_, '_> {
             let job = &self.run.members[seat.member].job;
             skipping.iter().any(|(skips, instance)| skips == seat && job.is_granted(*instance))
         };
-        if !self.spans.keys().all(granted) {
+        // Where others attend to rows, these are computed.
+        if !self.spans.keys().all(granted) || self.parties.iter().any(|party| party.until > stage) {
             return None;
         }
         let &(seat, instance) = skipping.first()?;
@@ -360,7 +361,7 @@ impl Visitor for Rider<'_, '_> {
             }
         }
         // Rows that nobody wants any more are not computed.
-        self.remove(&leaving, state);
-        if self.owners.is_empty() { Err(Interruption::AllFailed) } else { Ok(()) }
+        self.remove(&leaving, stage, state);
+        if self.parties.is_empty() { Err(Interruption::AllFailed) } else { Ok(()) }
     }
 }

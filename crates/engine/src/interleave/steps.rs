@@ -1,5 +1,6 @@
 //! How a group's step begins and ends: what it touches, how far it walks, and the next tokens.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use pellucid_graph::{Generation, NodeId, NodeKind};
@@ -11,7 +12,8 @@ use crate::error::Interruption;
 use crate::job::{GeneratedToken, Instance, OUTSIDE};
 use crate::loaded::Loaded;
 use crate::operations::Noise;
-use crate::pass::{PassState, Sequence};
+use crate::pass::PassState;
+use crate::plan::{Asker, Outlook, Rewrites, Trunk};
 use crate::sampling;
 use crate::slots::{BufferPool, SlotValue};
 use crate::tensor::Tensor;
@@ -48,21 +50,65 @@ impl Member<'_> {
         };
         let columns = self.columns(&self.groups[invoke], loaded);
         let group = &mut self.groups[invoke];
-        for prompt in &mut group.prompts {
-            let Some(sequence) = &mut prompt.sequence else { continue };
-            let padding = group.width - prompt.tokens.len();
-            sequence.narrow = columns.as_ref().map(|columns| {
-                columns.iter().filter(|&&column| column >= padding).map(|column| column - padding).collect()
-            });
-        }
-        if let Some(columns) = &columns {
-            for &(stage, instance) in &group.touches {
-                if stage >= list.token_wise_from {
-                    self.job.narrowed.insert(instance, columns.clone());
-                }
+        group.forked = 0;
+        self.set_columns(invoke, columns, list.token_wise_from);
+        self.groups[invoke].outlook = self.outlook(&self.groups[invoke], loaded, ground.rewrites);
+    }
+
+    /// The columns of an invoke's rectangle that are computed from the narrowing stage on; none: all.
+    pub(super) fn set_columns(&mut self, invoke: usize, columns: Option<Vec<usize>>, from: usize) {
+        let group = &mut self.groups[invoke];
+        group.columns = columns;
+        let narrow: Vec<_> =
+            group.prompts.iter().map(|prompt| group.narrow(prompt.tokens.len(), 0)).collect();
+        for (prompt, narrow) in group.prompts.iter_mut().zip(narrow) {
+            if let Some(sequence) = &mut prompt.sequence {
+                sequence.narrow = narrow;
             }
         }
-        group.columns = columns;
+        for &(_, instance) in group.touches.iter().filter(|touch| touch.0 >= from) {
+            match &group.columns {
+                Some(columns) => self.job.narrowed.insert(instance, columns.clone()),
+                None => self.job.narrowed.remove(&instance),
+            };
+        }
+    }
+
+    /// Lets the invokes that are still aboard a trunk where rows are narrowed compute the same columns. Gives back one of them.
+    pub(super) fn agree_on_columns(&mut self, trunk: &Trunk, from: usize) -> Option<usize> {
+        let there = trunk.aboard.iter().filter(|one| one.is_aboard(from)).map(|one| one.invoke);
+        let there: Vec<usize> = there.collect();
+        let mut all = Some(BTreeSet::new());
+        for &invoke in &there {
+            let own = self.groups[invoke].columns.as_ref();
+            all = all.zip(own).map(|(all, own)| all.into_iter().chain(own.iter().copied()).collect());
+        }
+        let all = all.map(|all| all.into_iter().collect::<Vec<usize>>());
+        for &invoke in &there {
+            if self.groups[invoke].columns != all {
+                self.set_columns(invoke, all.clone(), from);
+            }
+        }
+        there.first().copied()
+    }
+
+    /// What is known of an invoke's rows before it walks. What generates, or what gradients go back through, shares none.
+    fn outlook(&self, group: &Group, loaded: &Loaded, rewrites: Rewrites) -> Outlook {
+        let one_step = group.step == 0 && group.last_step == 0 && !group.wants_token;
+        let gradients = group.tracked.is_some() || !group.asked.gradients.is_empty();
+        if !one_step || gradients || rewrites == Rewrites::NONE {
+            return Outlook::default();
+        }
+        let job = &self.job;
+        let users = |id: NodeId| job.readers(id);
+        let asker = Asker {
+            program: &job.program,
+            list: loaded.model.stages(),
+            users: &users,
+            invoke: group.invoke,
+            width: group.width,
+        };
+        Outlook::of(&asker, &group.touches, rewrites)
     }
 
     /// The columns of the rectangle that matter from the final norm on; none: all of them.
@@ -220,14 +266,7 @@ impl Member<'_> {
                 prompt.finished =
                     group.stop_tokens.contains(&token) || stops(model, generation, &prompt.made);
             }
-            let empty = Sequence {
-                tokens: Vec::new(),
-                start: 0,
-                caches: Vec::new(),
-                keep_caches: false,
-                narrow: None,
-            };
-            let mut sequence = std::mem::replace(&mut state.sequences[member], empty);
+            let mut sequence = std::mem::take(&mut state.sequences[member]);
             sequence.start += sequence.tokens.len();
             sequence.tokens = vec![i64::from(token)];
             sequence.narrow = None;

@@ -316,13 +316,8 @@ impl Naive<'_> {
     /// An invoke behind every stage that anybody reads.
     fn begin_walk(&mut self, backward: NodeId, invoke: usize) -> Result<Walk> {
         let list = self.model.stages();
-        let sequences = self.walkers[invoke].prompts.iter().map(|tokens| Sequence {
-            tokens: vec![0; tokens.len()],
-            start: 0,
-            caches: Vec::new(),
-            keep_caches: false,
-            narrow: None,
-        });
+        let sequences =
+            self.walkers[invoke].prompts.iter().map(|tokens| Sequence::new(vec![0; tokens.len()]));
         let mut state = PassState::begin(list, sequences.collect());
         state.clear();
         let _ = self.back(backward)?;

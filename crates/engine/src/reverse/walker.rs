@@ -79,13 +79,7 @@ impl Walker {
     /// An invoke at the end of its way.
     pub fn new(invoke: usize, way: Arc<Way>, trail: &Trail<'_>, desk: &Desk<'_, '_>) -> Walker {
         let list = desk.model.stages();
-        let sequences = trail.lengths.iter().map(|&length| Sequence {
-            tokens: vec![0; length],
-            start: 0,
-            caches: Vec::new(),
-            keep_caches: false,
-            narrow: None,
-        });
+        let sequences = trail.lengths.iter().map(|&length| Sequence::new(vec![0; length]));
         let mut state = PassState::begin(list, sequences.collect());
         state.clear();
         let stops = stops(invoke, &way, desk);

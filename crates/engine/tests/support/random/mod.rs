@@ -45,6 +45,8 @@ pub struct Wishes {
     pub may_fail: bool,
     /// Generation, where it is drawn.
     pub generation: bool,
+    /// Several invokes whose prompts are equal or begin alike, edited and read at few positions: what rows can be shared.
+    pub alike: bool,
 }
 
 /// A proposal: nodes that follow one another.
@@ -152,7 +154,7 @@ impl<'a> Builder<'a> {
         let traces = *builder.dice.of(&[1, 1, 1, 2, 3]);
         for _ in 0..traces {
             builder.begin_trace();
-            let proposals = builder.dice.range(4, 14);
+            let proposals = builder.dice.range(4, if wishes.alike { 24 } else { 14 });
             for _ in 0..proposals {
                 builder.propose();
             }
@@ -172,23 +174,47 @@ impl<'a> Builder<'a> {
 
     fn begin_trace(&mut self) {
         let vocabulary = self.index.spec().sizes.vocabulary;
-        let invokes = *self.dice.of(&[1, 1, 2, 2, 3]);
-        let invokes = (0..invokes).map(|number| {
+        let alike = self.wishes.alike;
+        let invokes = if alike { self.dice.range(2, 7) } else { *self.dice.of(&[1, 1, 2, 2, 3]) };
+        let mut known: Vec<Vec<Vec<u32>>> = Vec::new();
+        for _ in 0..invokes {
+            if alike && !known.is_empty() && self.dice.chance(0.8) {
+                let mut prompts = self.dice.of(&known).clone();
+                if self.dice.chance(0.35) {
+                    prompts.iter_mut().for_each(|tokens| self.end_differently(tokens, vocabulary));
+                }
+                known.push(prompts);
+                continue;
+            }
             let prompts = *self.dice.of(&[1, 1, 1, 2, 3]);
             let tokens = (0..prompts).map(|_| {
                 let length =
                     if self.dice.chance(0.05) { self.dice.range(8, 40) } else { self.dice.range(1, 8) };
                 (0..length).map(|_| self.dice.below(vocabulary) as u32).collect()
             });
-            Invoke::new(format!("i{number}"), Prompts::Tokens(tokens.collect()))
-        });
+            known.push(tokens.collect());
+        }
+        let invokes = known
+            .into_iter()
+            .enumerate()
+            .map(|(number, tokens)| Invoke::new(format!("i{number}"), Prompts::Tokens(tokens)));
         let invokes: Vec<Invoke> = invokes.collect();
-        let generation = (self.wishes.generation && self.dice.chance(0.35)).then(|| self.generation());
+        let generates = if alike { 0.1 } else { 0.35 };
+        let generation = (self.wishes.generation && self.dice.chance(generates)).then(|| self.generation());
         let id = NodeId(self.program.nodes.len() as u32);
         let trace = Trace { invokes, generation, ..Trace::default() };
         self.program.nodes.push(Node::new(format!("n{}", id.0), NodeKind::Trace(trace)));
         self.program.body.push(id);
         self.trace = Some(id);
+    }
+
+    /// Another ending of a prompt.
+    fn end_differently(&mut self, tokens: &mut Vec<u32>, vocabulary: u64) {
+        let kept = self.dice.below(tokens.len() as u64) as usize;
+        tokens.truncate(kept);
+        for _ in 0..self.dice.range(1, 4) {
+            tokens.push(self.dice.below(vocabulary) as u32);
+        }
     }
 
     fn generation(&mut self) -> Generation {
@@ -337,7 +363,8 @@ impl<'a> Builder<'a> {
                 }
                 other => other,
             };
-            let narrow = matches!(&read, NodeKind::Get(_)) && self.dice.chance(0.4);
+            let narrowed = if self.wishes.alike { 0.85 } else { 0.4 };
+            let narrow = matches!(&read, NodeKind::Get(_)) && self.dice.chance(narrowed);
             add(&mut self.program, trace, read);
             let mut value = Value::from(NodeId(base as u32));
             if narrow {
@@ -456,14 +483,22 @@ impl<'a> Builder<'a> {
         let address = self.address(place);
         let mut draft = self.draft();
         let value = draft.add(NodeKind::Get(address));
-        if self.dice.chance(0.25) {
+        if self.dice.chance(if self.wishes.alike { 0.7 } else { 0.25 }) {
             // One position: what narrows the logits.
-            let column = -(self.dice.below(2) as i64) - 1;
-            let index =
-                vec![IndexItem::Slice { start: None, stop: None, step: 1 }, IndexItem::Integer(column)];
+            let index = vec![IndexItem::Slice { start: None, stop: None, step: 1 }, self.column()];
             draft.operation(OperationKind::GetItem, vec![Argument::Value(value), Argument::Index(index)]);
         }
         self.put(draft);
+    }
+
+    /// One of the last positions; or some of them, where rows can be shared.
+    fn column(&mut self) -> IndexItem {
+        let column = -(self.dice.below(if self.wishes.alike { 4 } else { 2 }) as i64) - 1;
+        if self.wishes.alike && self.dice.chance(0.25) {
+            IndexItem::Slice { start: Some(column), stop: None, step: 1 }
+        } else {
+            IndexItem::Integer(column)
+        }
     }
 
     fn readable(&self) -> Vec<Known> {
@@ -510,7 +545,11 @@ impl<'a> Builder<'a> {
     fn edit(&mut self, address: &HookAddress, draft: &mut Draft) {
         let hook = address.hook.clone();
         let same = |known: &Known| known.dtype.is_float();
-        let way = self.dice.below(6);
+        let way = if self.wishes.alike && self.dice.chance(0.6) {
+            self.dice.range(2, 4)
+        } else {
+            self.dice.below(6)
+        };
         if way == 0
             && let Some(known) = self.some_value(same)
         {
@@ -522,9 +561,7 @@ impl<'a> Builder<'a> {
         let value = match way {
             1 => draft.operation(OperationKind::Mul, vec![Argument::Value(seen), number(1.25)]),
             2 => {
-                let column = -(self.dice.below(2) as i64) - 1;
-                let index =
-                    vec![IndexItem::Slice { start: None, stop: None, step: 1 }, IndexItem::Integer(column)];
+                let index = vec![IndexItem::Slice { start: None, stop: None, step: 1 }, self.column()];
                 let values = number(self.dice.range(0, 20) as f64 / 10.0 - 1.0);
                 draft.operation(
                     OperationKind::IndexPut,

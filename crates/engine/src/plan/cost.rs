@@ -1,9 +1,9 @@
 //! What passes cost: floating-point operations by stages, and how long they take here.
 
+use std::ops::Range;
+
 use pellucid_models::Model;
 use pellucid_models::stage::{Kernel, POSITIONS, TOKENS};
-
-use super::group::{Group, Place};
 
 /// What follows for costs from a model's list of stages: computed once for each model.
 #[derive(Debug)]
@@ -16,7 +16,34 @@ pub(crate) struct Costs {
     cuts: Vec<usize>,
     /// The layer that each stage is in.
     layers: Vec<u64>,
+    /// The stages that put keys and values into their places.
+    attends: Vec<usize>,
     token_wise_from: usize,
+    stages: usize,
+}
+
+/// Rows of a pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rows {
+    pub tokens: u64,
+    /// Those that are read from the narrowing stage on.
+    pub read: u64,
+    /// Pairs of a query and a key.
+    pub pairs: u64,
+}
+
+impl Rows {
+    /// The rows of prompts of so many tokens, each from a position on.
+    pub fn after(prompts: impl Iterator<Item = (usize, usize)>) -> Rows {
+        let mut rows = Rows::default();
+        let up_to = |length: u64| length * (length + 1) / 2;
+        for (length, from) in prompts {
+            let (length, from) = (length as u64, from.min(length) as u64);
+            rows.tokens += length - from;
+            rows.pairs += up_to(length) - up_to(from);
+        }
+        Rows { read: rows.tokens, ..rows }
+    }
 }
 
 /// Work of a pass, or of one invoke's part in it.
@@ -67,7 +94,17 @@ impl Costs {
                 layers.iter_mut().skip(list.modules[module].range.start).for_each(|own| *own = layer);
             }
         }
-        Costs { linear, attention, cuts, layers, token_wise_from: list.token_wise_from }
+        let attends = list.stages.iter().enumerate();
+        let attends = attends.filter(|(_, stage)| matches!(stage.kernel, Kernel::AttentionScores(_)));
+        Costs {
+            linear,
+            attention,
+            cuts,
+            layers,
+            attends: attends.map(|(number, _)| number).collect(),
+            token_wise_from: list.token_wise_from,
+            stages: count,
+        }
     }
 
     /// The layer that a stage is in, or the last before it.
@@ -75,37 +112,37 @@ impl Costs {
         self.layers.get(stage).copied().unwrap_or(0)
     }
 
-    /// What stages `from..to` of a pass cost for an invoke.
-    pub fn of(&self, group: &Group, from: usize, to: usize) -> Work {
-        let to = to.min(group.end).max(from);
-        let tokens = group.tokens() as u64;
-        let read =
-            group.columns.as_ref().map_or(tokens, |columns| (columns.len() * group.prompts.len()) as u64);
+    /// The stage after the last before `end` that puts keys and values into their places; 0: there is none.
+    pub fn last_attention(&self, end: usize) -> usize {
+        let before = self.attends.partition_point(|&stage| stage < end);
+        before.checked_sub(1).map_or(0, |last| self.attends[last] + 1)
+    }
+
+    /// What stages `from..to` of a pass cost for some rows.
+    pub fn of(&self, rows: Rows, from: usize, to: usize) -> Work {
+        let to = to.min(self.stages).max(from);
         let linear = |from: usize, to: usize| self.linear[to.max(from)] - self.linear[from];
         let narrow = self.token_wise_from.clamp(from, to);
         let flops = linear(from, narrow)
-            .saturating_mul(tokens)
-            .saturating_add(linear(narrow, to).saturating_mul(read.min(tokens)))
-            .saturating_add((self.attention[to] - self.attention[from]).saturating_mul(group.pairs()));
+            .saturating_mul(rows.tokens)
+            .saturating_add(linear(narrow, to).saturating_mul(rows.read.min(rows.tokens)))
+            .saturating_add((self.attention[to] - self.attention[from]).saturating_mul(rows.pairs));
         Work { flops, weights: linear(from, to) }
     }
 
-    /// What an invoke's next walk would cost, to the end of its step.
-    pub fn ahead(&self, group: &Group) -> Work {
-        let from = match &group.place {
-            Place::Parked(parked) | Place::Cut(parked) => parked.first().map_or(0, |parked| parked.stage),
-            _ => 0,
-        };
-        self.of(group, from, group.end)
+    /// What all stages cost for some rows, every logit included.
+    pub fn naive(&self, rows: Rows) -> Work {
+        self.of(Rows { read: rows.tokens, ..rows }, 0, self.stages)
     }
 
-    /// Where to cut a pass of one invoke that would take longer than `most` milliseconds: as late as possible, or where
-    /// it takes least. None: nowhere.
-    pub fn cut(&self, group: &Group, from: usize, most: f64, clock: &Clock) -> Option<usize> {
-        let first = self.cuts.partition_point(|&stage| stage <= from);
-        let end = self.cuts.partition_point(|&stage| stage < group.end);
+    /// Where to cut a pass of some rows, from a stage to their end, that would take longer than `most` milliseconds: as late as
+    /// possible, or where it takes least. None: nowhere.
+    pub fn cut(&self, rows: Rows, range: Range<usize>, most: f64, clock: &Clock) -> Option<usize> {
+        let first = self.cuts.partition_point(|&stage| stage <= range.start);
+        let end = self.cuts.partition_point(|&stage| stage < range.end);
         let possible = self.cuts.get(first..end)?;
-        let fitting = possible.partition_point(|&stage| clock.pass(self.of(group, from, stage)) <= most);
+        let fitting =
+            possible.partition_point(|&stage| clock.pass(self.of(rows, range.start, stage)) <= most);
         possible.get(fitting.saturating_sub(1)).copied()
     }
 }

@@ -1,0 +1,151 @@
+//! Where invokes leave the rows that they share: at the first hook point at which each is edited.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::packing::Seat;
+use super::party::{Party, owners, placed, spans};
+use super::rider::Rider;
+use crate::pass::PassState;
+use crate::plan::edits;
+
+impl Rider<'_, '_> {
+    /// Gives the invokes rows of their own that are edited at a stage, before it is.
+    pub(super) fn fork(&mut self, stage: usize, state: &mut PassState) {
+        let Some(touching) = self.touched.get(&stage) else { return };
+        if self.parties.iter().all(|party| party.own) {
+            return;
+        }
+        let touching: BTreeSet<Seat> = touching.iter().copied().collect();
+        let (mut copies, mut forked): (Vec<(usize, usize)>, Vec<Party>) = (Vec::new(), Vec::new());
+        let mut first = 0;
+        for place in 0..self.parties.len() {
+            let span = first..first + self.parties[place].count;
+            first = span.end;
+            if self.parties[place].own {
+                continue;
+            }
+            let (mut leaving, staying): (Vec<Seat>, Vec<Seat>) = self.parties[place]
+                .seats()
+                .partition(|&seat| touching.contains(&seat) && self.is_edited(seat, stage));
+            if leaving.is_empty() {
+                continue;
+            }
+            self.parties[place].invokes = staying.iter().map(|seat| seat.invoke).collect();
+            for &seat in &leaving {
+                self.expect_attention(place, span.clone(), seat, state);
+            }
+            let party = &mut self.parties[place];
+            if party.invokes.is_empty() && party.until <= stage {
+                // Nobody needs these rows any more: one of those that take them all has them.
+                let members = &self.run.members;
+                let whole = |seat: &Seat| {
+                    let positions = members[seat.member].groups[seat.invoke].fork_positions();
+                    let mut starts = state.sequences[span.clone()].iter().map(|sequence| sequence.start);
+                    positions.iter().all(|&position| starts.next().is_some_and(|start| position <= start))
+                };
+                if let Some(heir) = leaving.iter().position(whole) {
+                    let heir = leaving.remove(heir);
+                    party.invokes = vec![heir.invoke];
+                    (party.own, party.needed, party.until) = (true, Vec::new(), 0);
+                    let group = &self.run.members[heir.member].groups[heir.invoke];
+                    for (sequence, prompt) in state.sequences[span.clone()].iter_mut().zip(&group.prompts) {
+                        sequence.publishes = None;
+                        if !state.narrowed {
+                            sequence.narrow = group.narrow(prompt.tokens.len(), sequence.start);
+                        }
+                    }
+                }
+            }
+            for seat in leaving {
+                let group = &mut self.run.members[seat.member].groups[seat.invoke];
+                copies.extend(span.clone().zip(group.fork_positions()));
+                group.forked = group.outlook.column;
+                forked.push(Party::own(seat, span.len()));
+            }
+        }
+        self.copy(&copies, forked, state);
+        self.tidy(stage, state);
+    }
+
+    /// Whether an invoke's rows are edited at a stage.
+    fn is_edited(&self, seat: Seat, stage: usize) -> bool {
+        let member = &self.run.members[seat.member];
+        let group = &member.groups[seat.invoke];
+        let mut here = group.touches[group.next_touch..].iter().filter(|touch| touch.0 == stage);
+        here.any(|(_, instance)| edits(&member.job.program.program.node(instance.1).kind))
+    }
+
+    /// Notes what an invoke that leaves a party's rows will attend to of them.
+    fn expect_attention(&mut self, place: usize, span: Range<usize>, seat: Seat, state: &PassState) {
+        let group = &self.run.members[seat.member].groups[seat.invoke];
+        let positions = group.fork_positions();
+        let party = &mut self.parties[place];
+        let attends = positions
+            .iter()
+            .zip(&state.sequences[span])
+            .any(|(&position, sequence)| position > sequence.start);
+        if attends {
+            party.until = party.until.max(self.loaded.costs.last_attention(group.end));
+            party.needed.resize(positions.len(), 0);
+            for (needed, position) in party.needed.iter_mut().zip(positions) {
+                *needed = (*needed).max(position);
+            }
+        }
+    }
+
+    /// Copies rows to the end of the pass for those whose they are from now on.
+    fn copy(&mut self, copies: &[(usize, usize)], forked: Vec<Party>, state: &mut PassState) {
+        let mut next = state.sequences.len();
+        state.fork(copies);
+        for seat in forked.iter().flat_map(Party::seats) {
+            let member = &mut self.run.members[seat.member];
+            let group = &member.groups[seat.invoke];
+            for prompt in &group.prompts {
+                let sequence = &mut state.sequences[next];
+                next += 1;
+                member.job.results.report.tokens += sequence.tokens.len() as u64;
+                if !state.narrowed {
+                    sequence.narrow = group.narrow(prompt.tokens.len(), sequence.start);
+                }
+            }
+        }
+        self.parties.extend(forked);
+        self.seat_all();
+    }
+
+    /// Takes rows out of the pass that nobody reads and nobody attends to any more, and those positions of others that
+    /// nobody attends to.
+    pub(super) fn tidy(&mut self, stage: usize, state: &mut PassState) {
+        let idle = |party: &Party| party.invokes.is_empty() && (party.until <= stage || !party.cropped);
+        if !self.parties.iter().any(idle) {
+            return;
+        }
+        let mut leaving: Vec<usize> = Vec::new();
+        let mut lengths: Vec<usize> = state.rows.iter().map(Range::len).collect();
+        for (party, span) in placed(self.parties.iter()).filter(|(party, _)| party.invokes.is_empty()) {
+            if party.until <= stage {
+                leaving.extend(span);
+            } else if !party.cropped && !state.narrowed {
+                for (sequence, &needed) in span.zip(&party.needed) {
+                    lengths[sequence] = needed.saturating_sub(state.sequences[sequence].start).max(1);
+                }
+            }
+        }
+        for party in self.parties.iter_mut().filter(|party| party.invokes.is_empty()) {
+            party.cropped = true;
+        }
+        state.crop(&lengths);
+        if !leaving.is_empty() {
+            state.remove(&leaving);
+            self.parties.retain(|party| !party.invokes.is_empty() || party.until > stage);
+        }
+        self.seat_all();
+    }
+
+    /// Finds where everybody is.
+    pub(super) fn seat_all(&mut self) {
+        self.spans = spans(&self.parties);
+        self.owners = owners(&self.parties);
+    }
+}

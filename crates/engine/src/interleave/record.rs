@@ -1,0 +1,74 @@
+//! What is noted of a pass for whoever asked for the plan.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Interleaver;
+use super::packing::{How, Plan, Seat};
+use super::party::{Party, spans};
+use crate::explain::{PassRecord, Passenger, PassengerShares};
+use crate::pass::PassState;
+use crate::plan::{Aboard, Trunk};
+
+impl Interleaver<'_> {
+    /// Notes a pass before it walks.
+    pub(super) fn record(&mut self, plan: &Plan, parties: &[Party], state: &PassState) {
+        let Some(loaded) = self.ground.models.get(plan.model) else { return };
+        let spans = spans(parties);
+        let mut aboard: BTreeMap<Seat, (&Trunk, &Aboard)> = BTreeMap::new();
+        for trunk in &plan.trunks {
+            for one in &trunk.aboard {
+                aboard.insert(Seat { member: trunk.member, invoke: one.invoke }, (trunk, one));
+            }
+        }
+        let mut naive_flops = 0_u64;
+        let mut passengers = Vec::with_capacity(plan.riders.len());
+        for seat in &plan.riders {
+            let groups = &self.members[seat.member].groups;
+            let group = &groups[seat.invoke];
+            if plan.stand.how == How::Start {
+                naive_flops = naive_flops.saturating_add(loaded.costs.naive(group.rows()).flops);
+            }
+            let span = spans.get(seat).cloned().unwrap_or_default();
+            let first = |trunk: &Trunk| -> Arc<str> {
+                trunk.aboard.first().map_or_else(Arc::default, |first| groups[first.invoke].label.clone())
+            };
+            let found = aboard.get(seat);
+            let links = found.into_iter().flat_map(|(trunk, _)| trunk.links.iter().flatten());
+            let after = links
+                .filter_map(|link| Some((first(plan.trunks.get(link.trunk)?), link.positions)))
+                .collect();
+            let shares =
+                found.filter(|(trunk, _)| trunk.aboard.len() > 1).map(|(trunk, one)| PassengerShares {
+                    with: first(trunk),
+                    until: one.differs,
+                    column: group.outlook.column,
+                    tokens: one.differs.map_or(0, |_| one.rows.tokens as usize),
+                });
+            passengers.push(Passenger {
+                invoke: group.label.clone(),
+                step: group.step,
+                prompts: span.len(),
+                tokens: if plan.stand.how == How::Start {
+                    group.tokens()
+                } else {
+                    state.sequences[span].iter().map(|sequence| sequence.tokens.len()).sum()
+                },
+                columns: group.columns.clone(),
+                until: group.end,
+                shares,
+                after,
+            });
+        }
+        self.records.push(PassRecord {
+            model: plan.model,
+            from: plan.stand.stage,
+            to: plan.end,
+            tokens: plan.rows.values().map(|rows| rows.1).sum(),
+            flops: plan.work.flops,
+            naive_flops,
+            passengers,
+            parked: Vec::new(),
+        });
+    }
+}

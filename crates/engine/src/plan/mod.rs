@@ -1,0 +1,51 @@
+//! What is planned before a pass begins: which rows the invokes of a program have in common, and what passes cost.
+//!
+//! The intermediate form is a list of *trunks* ([`Sharing`]): rows of some tokens, the invokes aboard, and for each of these
+//! its [`Outlook`]: where it leaves the trunk, and which of the rows it takes from there on. Without rewrites every invoke is
+//! a trunk of its own that nobody leaves. Each rewrite is a file, with what it needs to hold and what it keeps:
+//!
+//! | rewrite | file | does |
+//! | --- | --- | --- |
+//! | depth sharing | `depth` | invokes with equal tokens are one row until the first stage at which each is edited |
+//! | length sharing | `length` | from there on only the positions are computed that differ, or that are read |
+//! | common prefixes | `prefix` | positions before the first difference between two prompts are computed once |
+//!
+//! A sweep over layers needs no rewrite of its own: each of its invokes leaves the trunk at its layer.
+//!
+//! All of it holds within one program: rows of one program are never another's. What forks in a pass is `interleave`'s.
+
+pub(crate) mod cost;
+mod depth;
+mod length;
+mod outlook;
+mod prefix;
+mod sharing;
+
+pub(crate) use cost::{Clock, Costs, Rows, Work};
+pub(crate) use depth::edits;
+pub(crate) use outlook::{Asker, Outlook};
+pub(crate) use sharing::{Aboard, Candidate, Sharing, Trunk};
+
+/// Which rewrites the engine makes. They change what a program costs, never a bit of what it gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewrites {
+    /// Invokes with equal tokens are one row until the first hook point at which they differ.
+    pub depth: bool,
+    /// Where they part ways, positions before the first that differs stay shared. Needs `depth`.
+    pub length: bool,
+    /// Positions before the first difference between prompts are shared.
+    pub prefixes: bool,
+}
+
+impl Rewrites {
+    /// All of them.
+    pub const ALL: Rewrites = Rewrites { depth: true, length: true, prefixes: true };
+    /// None: every invoke computes its own rows.
+    pub const NONE: Rewrites = Rewrites { depth: false, length: false, prefixes: false };
+}
+
+impl Default for Rewrites {
+    fn default() -> Rewrites {
+        Rewrites::ALL
+    }
+}

@@ -1,0 +1,445 @@
+//! Which rows a pass begins with, and whose they are.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::Rewrites;
+use super::cost::{Costs, Rows, Work};
+use super::outlook::Outlook;
+use super::prefix::Beginnings;
+
+/// An invoke that could begin in a pass.
+pub(crate) struct Candidate<'a> {
+    /// Its program's place.
+    pub member: usize,
+    pub invoke: usize,
+    pub prompts: Vec<&'a [u32]>,
+    pub outlook: &'a Outlook,
+    /// The stage after the last that matters to it.
+    pub end: usize,
+    /// Columns that are read from the narrowing stage on, if not all.
+    pub columns: Option<&'a [usize]>,
+}
+
+impl Candidate<'_> {
+    fn width(&self) -> usize {
+        self.prompts.iter().map(|tokens| tokens.len()).max().unwrap_or(0)
+    }
+
+    /// The positions of its prompts that stand at a column.
+    fn positions(&self, column: usize) -> Vec<usize> {
+        let width = self.width();
+        self.prompts.iter().map(|tokens| column.saturating_sub(width - tokens.len())).collect()
+    }
+
+    /// Its rows from those positions on.
+    fn rows(&self, from: &[usize]) -> Rows {
+        let lengths = self.prompts.iter().map(|tokens| tokens.len());
+        let rows = Rows::after(lengths.zip(from.iter().copied()));
+        let read = self.columns.map_or(rows.tokens, |columns| (columns.len() * self.prompts.len()) as u64);
+        Rows { read: read.min(rows.tokens), ..rows }
+    }
+}
+
+/// Rows of some prompts, and the invokes aboard.
+#[derive(Debug)]
+pub(crate) struct Trunk {
+    pub member: usize,
+    pub prompts: Vec<Vec<u32>>,
+    pub aboard: Vec<Aboard>,
+    /// Of each prompt: whose keys and values stand before its own rows.
+    pub links: Vec<Option<Link>>,
+    /// The stage up to which other trunks attend to its rows; 0: none does.
+    pub until: usize,
+    /// Of each prompt: the positions that other trunks attend to.
+    pub needed: Vec<usize>,
+    /// The first column that anything aboard reads or writes.
+    column: usize,
+    /// The stage up to which it is planned to go.
+    reach: usize,
+    /// Whether others share its rows, so that an invoke aboard that is edited forks.
+    parts: bool,
+    shares: bool,
+    read: u64,
+}
+
+/// An invoke aboard a trunk.
+#[derive(Debug)]
+pub(crate) struct Aboard {
+    pub invoke: usize,
+    /// Where it leaves it; none: nowhere before its end.
+    pub differs: Option<usize>,
+    end: usize,
+    /// Its rows from there on.
+    pub rows: Rows,
+    /// The position of each prompt with which these begin.
+    positions: Vec<usize>,
+}
+
+/// Positions that are taken from another trunk's prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub trunk: usize,
+    pub prompt: usize,
+    pub positions: usize,
+}
+
+/// What an invoke would add to a pass.
+pub(crate) struct Offer {
+    /// The trunk that it would join.
+    joins: Option<usize>,
+    links: Vec<Option<Link>>,
+    pub tokens: usize,
+    pub work: Work,
+}
+
+/// The trunks of a pass that begins at the first stage.
+#[derive(Default)]
+pub(crate) struct Sharing {
+    pub trunks: Vec<Trunk>,
+    /// Tokens and work, as far as they are known while invokes come aboard: not less than it comes to.
+    pub tokens: usize,
+    pub work: Work,
+    known: HashMap<u64, Vec<usize>>,
+    beginnings: Beginnings,
+}
+
+/// What a pass comes to.
+#[derive(Debug, Default)]
+pub(crate) struct Total {
+    pub work: Work,
+    /// Operations, prompts and tokens of each program.
+    pub shares: BTreeMap<usize, (u64, usize, usize)>,
+}
+
+fn key(candidate: &Candidate<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (candidate.member, &candidate.prompts).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The trunks that are linked to.
+fn linked(links: &[Option<Link>]) -> BTreeSet<usize> {
+    links.iter().flatten().map(|link| link.trunk).collect()
+}
+
+impl Aboard {
+    fn of(candidate: &Candidate<'_>) -> Aboard {
+        let positions = candidate.positions(candidate.outlook.column);
+        Aboard {
+            invoke: candidate.invoke,
+            differs: candidate.outlook.differs.filter(|&stage| stage < candidate.end),
+            end: candidate.end,
+            rows: candidate.rows(&positions),
+            positions,
+        }
+    }
+
+    /// The stage up to which it is aboard.
+    fn aboard_until(&self) -> usize {
+        self.differs.unwrap_or(self.end)
+    }
+
+    /// Whether it is still aboard before a stage.
+    pub fn is_aboard(&self, stage: usize) -> bool {
+        self.differs.map_or(self.end > stage, |differs| differs >= stage)
+    }
+
+    /// The stage up to which it attends to the trunk after it has left.
+    fn attends_until(&self, costs: &Costs) -> usize {
+        let leaves_rows = self.differs.is_some() && self.positions.iter().any(|&position| position > 0);
+        if leaves_rows { costs.last_attention(self.end) } else { 0 }
+    }
+
+    fn forked_tokens(&self) -> u64 {
+        self.differs.map_or(0, |_| self.rows.tokens)
+    }
+
+    fn fork(&self, costs: &Costs) -> Work {
+        self.differs.map_or(Work::default(), |stage| costs.of(self.rows, stage, self.end))
+    }
+}
+
+impl Trunk {
+    /// Its own rows.
+    fn rows(&self) -> Rows {
+        let own = |(tokens, link): (&Vec<u32>, &Option<Link>)| {
+            (tokens.len(), link.map_or(0, |link: Link| link.positions))
+        };
+        let rows = Rows::after(self.prompts.iter().zip(&self.links).map(own));
+        Rows { read: self.read.min(rows.tokens), ..rows }
+    }
+
+    fn reach_with(&self, one: &Aboard, costs: &Costs) -> usize {
+        self.reach.max(one.aboard_until()).max(one.attends_until(costs))
+    }
+
+    /// Whether it is one invoke's alone.
+    pub fn is_own(&self) -> bool {
+        self.aboard.len() == 1 && self.until == 0
+    }
+}
+
+impl Sharing {
+    /// What an invoke would add.
+    pub fn offer(&self, candidate: &Candidate<'_>, costs: &Costs, rewrites: Rewrites) -> Offer {
+        let outlook = candidate.outlook;
+        let joins = (outlook.shares && rewrites.depth).then(|| self.trunk_of(candidate)).flatten();
+        if let Some(place) = joins {
+            return self.joining(place, candidate, costs);
+        }
+        let most = if outlook.shares && rewrites.prefixes { outlook.first_column } else { 0 };
+        let links: Vec<Option<Link>> = candidate
+            .prompts
+            .iter()
+            .zip(candidate.positions(most))
+            .map(|(tokens, most)| {
+                let (trunk, prompt, positions) = self.beginnings.longest(candidate.member, tokens, most)?;
+                (positions > 0).then_some(Link { trunk, prompt, positions })
+            })
+            .collect();
+        let from: Vec<usize> = links.iter().map(|link| link.map_or(0, |link| link.positions)).collect();
+        let rows = candidate.rows(&from);
+        let (mut tokens, mut work) = (rows.tokens, costs.of(rows, 0, candidate.end));
+        for place in linked(&links) {
+            let other = &self.trunks[place];
+            let reach = other.reach.max(costs.last_attention(candidate.end));
+            work = work.with(costs.of(other.rows(), other.reach, reach));
+            if let (false, Some(first)) = (other.parts, other.aboard.first()) {
+                work = work.with(first.fork(costs));
+                tokens += first.forked_tokens();
+            }
+        }
+        Offer { joins: None, links, tokens: tokens as usize, work }
+    }
+
+    fn trunk_of(&self, candidate: &Candidate<'_>) -> Option<usize> {
+        self.known.get(&key(candidate))?.iter().copied().find(|&place| {
+            let trunk = &self.trunks[place];
+            trunk.member == candidate.member
+                && trunk.prompts.len() == candidate.prompts.len()
+                && trunk.prompts.iter().zip(&candidate.prompts).all(|(one, other)| one == other)
+        })
+    }
+
+    fn joining(&self, place: usize, candidate: &Candidate<'_>, costs: &Costs) -> Offer {
+        let (trunk, one) = (&self.trunks[place], Aboard::of(candidate));
+        let (rows, reach) = (trunk.rows(), trunk.reach_with(&one, costs));
+        let mut work = costs.of(rows, trunk.reach, reach).with(one.fork(costs));
+        let mut tokens = one.forked_tokens() as usize;
+        if let [first] = trunk.aboard.as_slice() {
+            // It was taken to walk the whole way with all its rows.
+            work = work.with(costs.of(rows, first.end, trunk.reach.max(first.end)));
+            if !trunk.parts {
+                work = work.with(first.fork(costs));
+                tokens += first.forked_tokens() as usize;
+            }
+        }
+        let links = self.limited(trunk, candidate);
+        let given_back: usize = trunk
+            .links
+            .iter()
+            .zip(&links)
+            .map(|(old, new)| old.map_or(0, |old| old.positions) - new.map_or(0, |new| new.positions))
+            .sum();
+        if given_back > 0 {
+            let more = Rows { tokens: given_back as u64, read: 0, pairs: rows.pairs };
+            work = work.with(costs.of(more, 0, reach));
+            tokens += given_back;
+        }
+        Offer { joins: Some(place), links, tokens, work }
+    }
+
+    /// A trunk's links, if that invoke came aboard too: not past what it reads.
+    fn limited(&self, trunk: &Trunk, candidate: &Candidate<'_>) -> Vec<Option<Link>> {
+        let most = candidate.positions(trunk.column.min(candidate.outlook.first_column));
+        let links = trunk.links.iter().zip(most).map(|(link, most)| {
+            let link = (*link)?;
+            let positions = link.positions.min(most);
+            (positions > 0).then_some(Link { positions, ..link })
+        });
+        links.collect()
+    }
+
+    /// An invoke comes aboard, as was offered.
+    pub fn accept(&mut self, offer: Offer, candidate: &Candidate<'_>, costs: &Costs) {
+        self.tokens += offer.tokens;
+        self.work = self.work.with(offer.work);
+        let (one, outlook) = (Aboard::of(candidate), candidate.outlook);
+        let read = candidate.rows(&candidate.positions(0)).read;
+        if let Some(place) = offer.joins {
+            let trunk = &mut self.trunks[place];
+            trunk.reach = trunk.reach_with(&one, costs);
+            trunk.parts = true;
+            trunk.column = trunk.column.min(outlook.first_column);
+            trunk.read = trunk.read.max(read);
+            trunk.links = offer.links;
+            trunk.aboard.push(one);
+            return;
+        }
+        for place in linked(&offer.links) {
+            let other = &mut self.trunks[place];
+            other.reach = other.reach.max(costs.last_attention(candidate.end));
+            other.parts = true;
+        }
+        let place = self.trunks.len();
+        let prompts: Vec<Vec<u32>> = candidate.prompts.iter().map(|tokens| tokens.to_vec()).collect();
+        if outlook.shares {
+            self.known.entry(key(candidate)).or_default().push(place);
+            self.beginnings.add(candidate.member, place, &prompts);
+        }
+        let mut trunk = Trunk {
+            member: candidate.member,
+            needed: vec![0; prompts.len()],
+            prompts,
+            aboard: Vec::new(),
+            links: offer.links,
+            until: 0,
+            column: outlook.first_column,
+            reach: 0,
+            parts: false,
+            shares: outlook.shares,
+            read,
+        };
+        trunk.reach = trunk.reach_with(&one, costs);
+        trunk.aboard.push(one);
+        self.trunks.push(trunk);
+    }
+
+    /// Everybody is aboard: what others need of each trunk, and what the pass comes to.
+    pub fn total(&mut self, costs: &Costs) -> Total {
+        for place in (0..self.trunks.len()).rev() {
+            // Those that attend to it stand after it, and are known by now.
+            let trunk = &self.trunks[place];
+            let life = if trunk.is_own() { trunk.aboard[0].end } else { trunk.reach.max(trunk.until) };
+            let until = costs.last_attention(life);
+            for link in trunk.links.clone().into_iter().flatten() {
+                let other = &mut self.trunks[link.trunk];
+                other.until = other.until.max(until);
+                other.needed[link.prompt] = other.needed[link.prompt].max(link.positions);
+            }
+        }
+        let mut total = Total::default();
+        for trunk in &self.trunks {
+            let (work, tokens) = trunk.comes_to(costs);
+            total.work = total.work.with(work);
+            let share = total.shares.entry(trunk.member).or_default();
+            share.0 = share.0.saturating_add(work.flops);
+            share.1 += trunk.prompts.len();
+            share.2 += tokens;
+        }
+        total
+    }
+}
+
+impl Trunk {
+    /// Work and tokens of its rows and of all that fork from it.
+    fn comes_to(&self, costs: &Costs) -> (Work, usize) {
+        let rows = self.rows();
+        if self.is_own() || !self.shares {
+            let end = self.aboard.iter().map(|one| one.end).max().unwrap_or(0);
+            return (costs.of(rows, 0, end), rows.tokens as usize);
+        }
+        let full = self.aboard.iter().map(Aboard::aboard_until).max().unwrap_or(0);
+        let mut needed = self.needed.clone();
+        let mut until = self.until;
+        let mut tokens = rows.tokens;
+        let mut work = costs.of(rows, 0, full);
+        for one in self.aboard.iter().filter(|one| one.differs.is_some()) {
+            tokens += one.rows.tokens;
+            work = work.with(one.fork(costs));
+            until = until.max(one.attends_until(costs));
+            needed.iter_mut().zip(&one.positions).for_each(|(needed, own)| *needed = (*needed).max(*own));
+        }
+        let starts = self.links.iter().map(|link| link.map_or(0, |link| link.positions));
+        let left = Rows::after(needed.into_iter().zip(starts));
+        work = work.with(costs.of(Rows { read: 0, ..left }, full, until.max(full)));
+        (work, tokens as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pellucid_models::{Model, ModelOptions};
+
+    use super::{Candidate, Sharing};
+    use crate::plan::{Costs, Outlook, Rewrites};
+
+    fn costs() -> Costs {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/models/gpt2");
+        Costs::new(&Arc::new(Model::open(folder, &ModelOptions::default()).unwrap()))
+    }
+
+    fn outlook(differs: Option<usize>, column: usize) -> Outlook {
+        Outlook { shares: true, differs, column, first_column: column }
+    }
+
+    /// Invokes that come aboard one after another: program, prompt, outlook.
+    fn aboard(invokes: &[(usize, &[u32], Outlook)], rewrites: Rewrites) -> (Sharing, u64, usize) {
+        let costs = costs();
+        let mut sharing = Sharing::default();
+        for (invoke, (member, prompt, outlook)) in invokes.iter().enumerate() {
+            let candidate =
+                Candidate { member: *member, invoke, prompts: vec![prompt], outlook, end: 60, columns: None };
+            let offer = sharing.offer(&candidate, &costs, rewrites);
+            sharing.accept(offer, &candidate, &costs);
+        }
+        let total = sharing.total(&costs);
+        let tokens = total.shares.values().map(|share| share.2).sum();
+        assert!(total.work.flops <= sharing.work.flops, "more than was told while they came aboard");
+        assert!(tokens <= sharing.tokens);
+        (sharing, total.work.flops, tokens)
+    }
+
+    const PROMPT: &[u32] = &[1, 2, 3, 4];
+
+    #[test]
+    fn only_invokes_of_one_program_with_equal_tokens_are_aboard_one_trunk() {
+        let invokes = [
+            (0, PROMPT, outlook(None, 0)),
+            (0, PROMPT, outlook(Some(20), 3)),
+            (0, &[4, 3, 2, 1][..], outlook(None, 0)),
+            (1, PROMPT, outlook(None, 0)),
+            (0, PROMPT, Outlook { shares: false, ..outlook(None, 0) }),
+        ];
+        let (sharing, _, tokens) = aboard(&invokes, Rewrites::ALL);
+        let found: Vec<Vec<usize>> =
+            sharing.trunks.iter().map(|trunk| trunk.aboard.iter().map(|one| one.invoke).collect()).collect();
+        assert_eq!(found, [vec![0, 1], vec![2], vec![3], vec![4]]);
+        assert_eq!(tokens, 4 + 1 + 4 + 4 + 4);
+        assert_eq!(aboard(&invokes, Rewrites::NONE).2, 20);
+    }
+
+    #[test]
+    fn what_is_shared_is_never_dearer_than_what_is_not() {
+        for differs in [None, Some(1), Some(20), Some(59)] {
+            for column in 0..4 {
+                let invokes = [
+                    (0, PROMPT, outlook(differs, column)),
+                    (0, PROMPT, outlook(Some(30), 1)),
+                    (0, &[1, 2, 3, 9, 9][..], outlook(Some(10), column)),
+                ];
+                let shared = aboard(&invokes, Rewrites::ALL).1;
+                let alone = aboard(&invokes, Rewrites::NONE).1;
+                assert!(shared <= alone, "{differs:?}, {column}: {shared} operations, {alone} alone");
+            }
+        }
+    }
+
+    #[test]
+    fn an_edited_invoke_whose_rows_another_begins_with_forks_and_that_is_counted() {
+        let invokes = [(0, PROMPT, outlook(Some(20), 1)), (0, &[1, 2, 3, 9][..], outlook(None, 3))];
+        assert_eq!(aboard(&invokes, Rewrites::ALL).2, 4 + 3 + 1);
+    }
+
+    #[test]
+    fn a_trunk_that_others_begin_with_is_needed_as_far_as_they_attend() {
+        let invokes = [(0, PROMPT, outlook(None, 0)), (0, &[1, 2, 3, 9][..], outlook(None, 3))];
+        let (sharing, _, tokens) = aboard(&invokes, Rewrites::ALL);
+        assert_eq!(sharing.trunks[1].links[0].map(|link| link.positions), Some(3));
+        assert_eq!((sharing.trunks[0].needed[0], tokens), (3, 5));
+        assert!(sharing.trunks[0].until > 0 && !sharing.trunks[0].is_own() && sharing.trunks[1].is_own());
+    }
+}

@@ -1,0 +1,184 @@
+//! What the planner's rewrites make of programs that people write, and that all of it is bit for bit what nobody planned.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use pellucid_engine::{Engine, Results, Rewrites, RunOptions};
+use pellucid_graph::Program;
+use pellucid_graph::check::CheckedProgram;
+
+use support::Golden;
+
+fn engine() -> Engine {
+    Golden::open("gpt2").engine()
+}
+
+fn checked(engine: &Engine, invokes: &str, nodes: &str) -> CheckedProgram {
+    let text =
+        format!(r#"{{"pellucid":1,"body":[{{"op":"trace","invokes":[{invokes}],"body":[{nodes}]}}]}}"#);
+    let program = Program::from_bytes(text.as_bytes()).unwrap_or_else(|faults| panic!("{faults}\n{text}"));
+    engine.check(program).unwrap_or_else(|faults| panic!("{faults}\n{text}"))
+}
+
+/// Runs a program as it is planned, and holds it to the naive interpreter and to each rewrite alone.
+fn run(engine: &Engine, program: &CheckedProgram) -> Results {
+    let planned = engine.run(program, &RunOptions::default()).unwrap();
+    let naive = engine.run_naive(program).unwrap();
+    let alone = Rewrites { prefixes: true, ..Rewrites::NONE };
+    let depth = Rewrites { depth: true, ..Rewrites::NONE };
+    let others = [Rewrites::NONE, depth, alone].map(|rewrites| {
+        let engine = engine.share().with_rewrites(rewrites);
+        engine.run(program, &RunOptions::default()).unwrap()
+    });
+    for other in others.iter().chain([&naive]) {
+        assert_eq!(planned.tensors.len(), other.tensors.len());
+        for (name, tensor) in &planned.tensors {
+            assert!(tensor.is_same_bits(&other.tensors[name]), "`{name}` differs");
+        }
+    }
+    planned
+}
+
+const CLEAN: &str = r#"{"name":"clean","tokens":[[7,3,9,1,4,4,2]]}"#;
+const CORRUPTED: &str = "[[8,3,9,5,4,4,2]]";
+
+/// Patching one head's mixed values at the last position, for every layer and head, as it is first written down.
+fn every_head(layers: u64, heads: u64) -> (String, String) {
+    let (mut invokes, mut nodes) = (vec![CLEAN.to_owned()], Vec::new());
+    for layer in 0..layers {
+        for head in 0..heads {
+            let at = format!("{layer}_{head}");
+            let hook = format!("layers.{layer}.attention.mixed");
+            invokes.push(format!(r#"{{"name":"p{at}","tokens":{CORRUPTED}}}"#));
+            nodes.push(format!(
+                r#"{{"op":"get","name":"c{at}","invoke":"clean","hook":"{hook}"}},{{"op":"getitem","name":"z{at}","input":"c{at}","index":[":",-1,{head}]}},
+                {{"op":"get","name":"m{at}","invoke":"p{at}","hook":"{hook}"}},{{"op":"index_put","name":"n{at}","input":"m{at}","index":[":",-1,{head}],"values":"z{at}"}},
+                {{"op":"set","invoke":"p{at}","hook":"{hook}","value":"n{at}"}},{{"op":"get","name":"l{at}","invoke":"p{at}","hook":"logits"}},
+                {{"op":"getitem","name":"a{at}","input":"l{at}","index":[":",-1,0]}},{{"op":"save","name":"s{at}","value":"a{at}"}}"#
+            ));
+        }
+    }
+    (invokes.join(","), nodes.join(","))
+}
+
+#[test]
+fn patching_every_head_costs_one_position_for_each_cell() {
+    let engine = engine();
+    let sizes = &engine.model().spec().sizes;
+    let (layers, heads) = (sizes.layers, sizes.heads);
+    let (invokes, nodes) = every_head(layers, heads);
+    let program = checked(&engine, &invokes, &nodes);
+    let results = run(&engine, &program);
+    assert_eq!(results.report.passes, 1);
+    // The clean prompt, the corrupted one, and one position of each cell.
+    assert_eq!(results.report.tokens, 7 + 7 + layers * heads);
+    let unshared = engine.share().with_rewrites(Rewrites::NONE);
+    let unshared = unshared.run(&program, &RunOptions::default()).unwrap();
+    assert_eq!(unshared.report.tokens, 7 * (1 + layers * heads));
+}
+
+#[test]
+fn a_sweep_costs_what_its_cells_written_out_cost() {
+    let engine = engine();
+    let sizes = &engine.model().spec().sizes;
+    let (layers, heads) = (sizes.layers, sizes.heads);
+    let sweep = format!(
+        r#"{{"op":"sweep","name":"grid","over":[{{"layer":{{"range":[0,{layers}]}}}},{{"head":{{"range":[0,{heads}]}}}}],
+        "invokes":[{{"name":"p","tokens":{CORRUPTED}}}],
+        "body":[{{"op":"get","name":"c","invoke":"clean","hook":"layers.{{layer}}.attention.mixed"}},
+        {{"op":"getitem","name":"z","input":"c","index":[":",-1,{{"tensor":"head"}}]}},
+        {{"op":"get","name":"m","invoke":"p","hook":"layers.{{layer}}.attention.mixed"}},
+        {{"op":"index_put","name":"n","input":"m","index":[":",-1,{{"tensor":"head"}}],"values":"z"}},
+        {{"op":"set","invoke":"p","hook":"layers.{{layer}}.attention.mixed","value":"n"}},
+        {{"op":"get","name":"l","invoke":"p","hook":"logits"}},{{"op":"getitem","name":"a","input":"l","index":[0,-1,0]}}],
+        "yields":["a"]}},{{"op":"save","name":"out","value":"grid"}}"#
+    );
+    let program = checked(&engine, CLEAN, &sweep);
+    let results = run(&engine, &program);
+    assert_eq!((results.report.passes, results.report.tokens), (1, 7 + 7 + layers * heads));
+    let (invokes, nodes) = every_head(layers, heads);
+    let written_out = run(&engine, &checked(&engine, &invokes, &nodes));
+    let swept = results.tensors["out"].to_vec_f32().unwrap();
+    let cells = (0..layers).flat_map(|layer| (0..heads).map(move |head| format!("s{layer}_{head}")));
+    for (cell, value) in cells.zip(swept) {
+        assert_eq!(written_out.tensors[&cell].to_vec_f32().unwrap()[0].to_bits(), value.to_bits(), "{cell}");
+    }
+    let explanation = engine.explain(&program).unwrap();
+    let told = explanation.to_string();
+    let line = format!(
+        "{} × p: 7 tokens each, shared as far as transformer.h.0.attn.mixed … transformer.h.{}.attn.mixed, from there 1 own from column 6 on, until lm_head.output, logits at position 6",
+        layers * heads,
+        layers - 1
+    );
+    assert!(told.contains(&line), "{told}");
+    assert_eq!(explanation.passes[0].tokens as u64, results.report.tokens);
+    assert!(explanation.naive_flops() > 3 * explanation.flops(), "{told}");
+    let json = serde_json::to_string(&explanation).unwrap();
+    assert_eq!(serde_json::from_str::<pellucid_engine::Explanation>(&json).unwrap(), explanation);
+}
+
+#[test]
+fn an_invoke_that_waits_finds_the_shared_keys_when_it_goes_on() {
+    let engine = engine();
+    // `early` waits at the first layer for what `late` makes in the last, and only then attends to the rows that they had
+    // in common. `third` keeps these rows in the pass.
+    let invokes: Vec<String> = ["late", "early", "third"]
+        .iter()
+        .map(|name| format!(r#"{{"name":"{name}","tokens":{CORRUPTED}}}"#))
+        .collect();
+    let nodes = r#"{"op":"get","name":"v","invoke":"late","hook":"layers.1.output"},{"op":"getitem","name":"w","input":"v","index":[":",-1]},
+        {"op":"get","name":"m","invoke":"early","hook":"layers.0.attention.input"},{"op":"index_put","name":"n","input":"m","index":[":",-2],"values":"w"},
+        {"op":"set","invoke":"early","hook":"layers.0.attention.input","value":"n"},
+        {"op":"get","name":"k","invoke":"late","hook":"layers.0.mlp.output"},{"op":"index_put","name":"j","input":"k","index":[":",-1],"values":0.25},
+        {"op":"set","invoke":"late","hook":"layers.0.mlp.output","value":"j"},
+        {"op":"get","name":"l","invoke":"early","hook":"logits"},{"op":"getitem","name":"a","input":"l","index":[":",-1]},{"op":"save","name":"early","value":"a"},
+        {"op":"get","name":"t","invoke":"third","hook":"logits"},{"op":"save","name":"third","value":"t"}"#;
+    let program = checked(&engine, &invokes.join(","), nodes);
+    let results = run(&engine, &program);
+    assert_eq!(results.report.passes, 2);
+    // The rows in common; one of `late`; two of `early`, once before it waits and once after.
+    assert_eq!(results.report.tokens, 7 + 1 + 2 + 2);
+}
+
+#[test]
+fn prompts_that_begin_alike_share_their_beginning() {
+    let engine = engine();
+    let endings = [[5, 1], [6, 2], [6, 3]];
+    let invokes: Vec<String> = endings
+        .iter()
+        .enumerate()
+        .map(|(number, [one, other])| {
+            format!(r#"{{"name":"p{number}","tokens":[[1,2,3,4,{one},{other}],[1,2,3,9]]}}"#)
+        })
+        .collect();
+    let nodes: Vec<String> = (0..endings.len())
+        .map(|number| {
+            format!(
+                r#"{{"op":"get","name":"l{number}","invoke":"p{number}","hook":"logits"}},{{"op":"getitem","name":"a{number}","input":"l{number}","index":[":",-1]}},
+                {{"op":"save","name":"s{number}","value":"a{number}"}}"#
+            )
+        })
+        .collect();
+    let program = checked(&engine, &invokes.join(","), &nodes.join(","));
+    let results = run(&engine, &program);
+    // The first whole. Then two positions after four shared ones, then one after five; and the last of the second prompts.
+    assert_eq!(results.report.tokens, (6 + 4) + (2 + 1) + (1 + 1));
+    // Who reads a hook point as a whole has all its rows.
+    let all = nodes.join(",").replace(r#""index":[":",-1]"#, r#""index":[":",":"]"#);
+    let program = checked(&engine, &invokes.join(","), &all);
+    assert_eq!(run(&engine, &program).report.tokens, 3 * (6 + 4));
+}
+
+#[test]
+fn programs_share_nothing_with_one_another() {
+    let engine = engine();
+    let (invokes, nodes) = every_head(2, 2);
+    let program = checked(&engine, &invokes, &nodes);
+    let alone = run(&engine, &program);
+    let options = RunOptions::default();
+    for results in engine.run_together(&[(&program, &options), (&program, &options)]) {
+        let results = results.unwrap();
+        assert_eq!(results.report.tokens, alone.report.tokens, "rows of one program are another's");
+    }
+}
