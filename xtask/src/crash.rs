@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         }
     }
     if !child.wait()?.success() {
-        return Err("a job was lost, or done twice: see above".into());
+        return Err("a job was lost or done twice, or the test could not be built: see above".into());
     }
     // Without it the test was not there, and nothing was tested.
     let sum = sum.ok_or("the test did not run")?;

@@ -21,7 +21,7 @@ use service::Service;
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Seconds of one turn, for each number of people.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// Turns: packed and one at a time take them one after the other.
     #[arg(long, default_value_t = 2)]
@@ -122,9 +122,9 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let text = format!(
         "One person is a closed loop of activation patching on prompts of 10 to 20 tokens: it sends the next as soon as it has the last.\n\
          Times are milliseconds from request to result; the fair share is that of the service's time, packed: people by jobs a second.\n\
-         Packed and one at a time took turns of {} s.\n\n{}{before}\n\n![Throughput and latency against people](load.svg)\n",
+         Packed and one at a time took turns of {} s, of which the first quarter, in which the queue fills, is not counted.\n\n{}{before}\n\n![Throughput and latency against people](load.svg)\n",
         arguments.seconds,
-        people::table(&rows)
+        people::table(&rows) + &people::aims(&rows)
     );
     println!("\n{text}");
     if arguments.record {
