@@ -97,9 +97,10 @@ fn properties() -> Outcome {
     let python = environment("properties", "python/properties/requirements.txt")?;
     let record = Record::begin("Operations of the Python package", "cargo xtask python properties")?;
     let mut tests = with_package(&python);
-    tests.args(["-m", "pytest", "-q", "python/properties"]);
+    tests.args(["-m", "pytest", "python/properties"]);
     let told = output(&mut tests)?;
-    let last = told.lines().rev().find(|line| line.contains("passed")).unwrap_or_default();
+    let passed = |line: &&str| line.contains(" passed");
+    let last = told.lines().rev().find(passed).ok_or("pytest did not say how many tests passed")?;
     record.write(&format!(
         "Property tests that hold every operation to PyTorch over shapes, number types and broadcasting: {}.\n",
         last.trim_matches([' ', '='])
