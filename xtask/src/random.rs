@@ -8,18 +8,12 @@ use crate::shell::{Outcome, cargo, root, run as command};
 /// How many, and which.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Where they begin: the same seed gives the same programs.
+    /// Where random programs begin: the same seed gives the same programs.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Programs for each model.
+    /// Random programs for each model.
     #[arg(long, default_value_t = 6000)]
     programs: u64,
-}
-
-impl Default for Arguments {
-    fn default() -> Self {
-        Arguments { seed: 1, programs: 6000 }
-    }
 }
 
 /// Runs the promises that hold for every program on many, in release, and records what they were made of.

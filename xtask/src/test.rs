@@ -17,6 +17,8 @@ pub(crate) struct Arguments {
     /// Leave out what must be downloaded: the tests on SmolLM2-135M, and random numbers made again with numpy.
     #[arg(long, conflicts_with = "full")]
     offline: bool,
+    #[command(flatten)]
+    random: random::Arguments,
 }
 
 /// The instruction-set paths that kernel tests and golden tables are run under, beside the machine's own.
@@ -104,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         })?;
     }
     if arguments.full {
-        full(&mut parts, record)?;
+        full(arguments, &mut parts, record)?;
     }
     println!("\nAll checks passed.\n\n{}", parts.table());
     Ok(())
@@ -131,7 +133,7 @@ const GOLDEN: [&str; 7] = [
 ];
 
 /// Golden files made again from their independent sources, and the long runs.
-fn full(parts: &mut Parts, record: Record) -> Outcome {
+fn full(arguments: &Arguments, parts: &mut Parts, record: Record) -> Outcome {
     parts.part("golden files made again", || {
         let git = |arguments: &[&str]| command(Command::new("git").args(arguments).current_dir(root()));
         git(&["diff", "--quiet", "HEAD", "--", "golden"])
@@ -147,6 +149,6 @@ fn full(parts: &mut Parts, record: Record) -> Outcome {
     })?;
     parts.part("pages in a browser", browser::run)?;
     parts.part("displays in a browser", package::displays)?;
-    parts.part("random programs", || random::run(&random::Arguments::default()))?;
+    parts.part("random programs", || random::run(&arguments.random))?;
     record.write(&format!("All checks passed. How long the parts took:\n\n```text\n{}```\n", parts.table()))
 }
