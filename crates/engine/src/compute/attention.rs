@@ -1,6 +1,6 @@
 //! Attention: keys and values into their places, scores and pattern where they are looked at, mixed values.
 //!
-//! A sequence that begins with another's keys and values (a [`Prefix`](crate::sequence::Prefix)) gives the bits that it
+//! A sequence that begins with another's keys and values (a [`Prefix`]) gives the bits that it
 //! would give with all rows of its own: scores are blocked by positions counted from the sequence's first token, and no
 //! kernel asks how the positions came into a store.
 
