@@ -1,7 +1,7 @@
 //! What is planned before a pass begins: which rows the invokes of a program have in common, and what passes cost.
 //!
-//! The intermediate form is a list of *trunks* ([`Sharing`]): rows of some tokens, the invokes aboard, and for each of these
-//! its [`Outlook`]: where it leaves the trunk, and which of the rows it takes from there on. Without rewrites every invoke is
+//! The intermediate form is a list of *trunks* (`Sharing`): rows of some tokens, the invokes aboard, and for each of these
+//! its `Outlook`: where it leaves the trunk, and which of the rows it takes from there on. Without rewrites every invoke is
 //! a trunk of its own that nobody leaves. Each rewrite is a file, with what it needs to hold and what it keeps:
 //!
 //! | rewrite | file | does |
