@@ -496,6 +496,27 @@ fn what_an_earlier_trace_read_is_a_value_like_any_other() {
 }
 
 #[test]
+fn a_later_trace_takes_the_gradient_of_a_whole_value_of_which_one_column_was_read() {
+    let (golden, engine) = tiny();
+    let tokens = golden.prompt(0);
+    let text = format!(
+        r#"{{"pellucid":1,"body":[
+        {{"op":"trace","name":"first","invokes":[{{"name":"p","tokens":[{tokens:?}]}}],"body":[{{"op":"get","name":"l","hook":"logits"}},
+        {{"op":"getitem","name":"last","input":"l","index":[":",-1]}}]}},
+        {{"op":"trace","name":"second","invokes":[{{"name":"p","tokens":[{tokens:?}]}}],"body":[{{"op":"sum","name":"loss","input":"last"}},
+        {{"op":"backward","name":"b","of":"loss"}},{{"op":"grad","name":"g","backward":"b","of":"l"}},{{"op":"save","name":"s","value":"g"}}]}}]}}"#
+    );
+    let checked = engine.check(pellucid_graph::Program::from_bytes(text.as_bytes()).unwrap()).unwrap();
+    let planned = engine.run(&checked, &RunOptions::default()).unwrap();
+    let naive = engine.run_naive(&checked).unwrap();
+    assert!(planned.tensors["s"].is_same_bits(&naive.tensors["s"]));
+    assert_eq!(planned.tensors["s"].shape()[1], tokens.len());
+    let found = values(&planned.tensors["s"]);
+    let (before, last) = found.split_at(found.len() / tokens.len() * (tokens.len() - 1));
+    assert!(before.iter().all(|&value| value == 0.0) && last.iter().all(|&value| value == 1.0));
+}
+
+#[test]
 fn refusals_say_what_and_why() {
     let (golden, engine) = tiny();
     let prompt = [golden.prompt(0)];

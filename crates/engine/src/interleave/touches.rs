@@ -58,23 +58,6 @@ impl Asked {
                         asked.weights.push(id);
                     }
                 }
-                NodeKind::Grad { of, .. } | NodeKind::SetGrad { of, .. }
-                    if program.nodes[id.index()].needed =>
-                {
-                    let (id, address) = match of {
-                        GradientOf::Hook(address) => (id, address),
-                        GradientOf::Value(value) => match &program.program.node(value.node).kind {
-                            NodeKind::Get(address) => (value.node, address),
-                            _ => continue,
-                        },
-                    };
-                    let own = program.nodes[id.index()].trace.is_some_and(|own| own == trace_id);
-                    if let (true, Some(asked), Some(place)) =
-                        (own, all.get_mut(address.invoke), program.nodes[id.index()].place)
-                    {
-                        asked.gradients.push(place);
-                    }
-                }
                 _ if program.nodes[id.index()].needed => {
                     if let Some((invoke, step, place)) = touch(program, id)
                         && let Some(asked) = all.get_mut(invoke)
@@ -83,6 +66,23 @@ impl Asked {
                     }
                 }
                 _ => {}
+            }
+        }
+        // Gradients may be asked for anywhere: after the trace, or in a later one.
+        for &id in program.gradients.iter().flat_map(|plan| &plan.targets).filter(needed) {
+            let (id, address) = match program.program.node(id).kind.gradient() {
+                Some((_, GradientOf::Hook(address))) => (id, address),
+                Some((_, GradientOf::Value(value))) => match &program.program.node(value.node).kind {
+                    NodeKind::Get(address) => (value.node, address),
+                    _ => continue,
+                },
+                None => continue,
+            };
+            let own = program.nodes[id.index()].trace.is_some_and(|own| own == trace_id);
+            if let (true, Some(asked), Some(place)) =
+                (own, all.get_mut(address.invoke), program.nodes[id.index()].place)
+            {
+                asked.gradients.push(place);
             }
         }
         all
