@@ -710,6 +710,32 @@ fn failing(engine: &Engine) -> Vec<(CheckedProgram, &'static str)> {
 }
 
 #[test]
+fn a_module_is_computed_after_all_where_what_it_is_skipped_for_never_comes() {
+    let golden = Golden::open("gpt2");
+    let engine = golden.engine();
+    let prompt = golden.prompt(0);
+    let stop = first_token(&engine, &prompt);
+    let other =
+        (0..4).map(|number| golden.prompt(number)).find(|other| first_token(&engine, other) != stop).unwrap();
+    let options = format!(r#""max_new_tokens":3,"stop_tokens":[{stop}]"#);
+    let logits = r#"{"op":"get","name":"l","invoke":"q","hook":"logits","step":0},{"op":"save","name":"logits","value":"l"}"#;
+    let skip = r#"{"op":"get","name":"early","invoke":"q","hook":"layers.2.input"},
+        {"op":"mean","name":"size","input":"early"},{"op":"mul","name":"nothing","input":"size","other":0.0},
+        {"op":"get","name":"own","invoke":"p","hook":"layers.1.output"},{"op":"add","name":"same","input":"own","other":"nothing"},
+        {"op":"set","invoke":"p","hook":"layers.1.output","value":"same"},
+        {"op":"get","name":"late","invoke":"p","hook":"layers.1.output","step":2},
+        {"op":"mean","name":"mean","input":"late"},
+        {"op":"skip","name":"s","invoke":"q","module":"layers.2.mlp","value":"mean"},"#;
+    // `p` waits for `q`, which is alone where the module begins; that `p` then stops, and the value never comes, shows later.
+    let invokes: &[(&str, &[Vec<u32>])] = &[("p", &[prompt]), ("q", &[other])];
+    let skipping = check(&engine, generation(invokes, &options, &[skip, logits].concat()));
+    let skipped = engine.run(&skipping, &RunOptions::default()).unwrap();
+    let plain = generate(&engine, invokes, &options, logits);
+    assert!(skipped.tensors["logits"].is_same_bits(&plain.tensors["logits"]));
+    assert!(engine.run_naive(&skipping).unwrap().tensors["logits"].is_same_bits(&plain.tensors["logits"]));
+}
+
+#[test]
 fn a_neighbours_failure_is_its_own() {
     for name in ["gpt2", "opt", "gemma3"] {
         let engine = engine(name);

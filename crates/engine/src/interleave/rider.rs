@@ -316,9 +316,11 @@ impl Visitor for Rider<'_, '_> {
 
     fn skips(&self, stage: usize) -> Option<usize> {
         let skipping = self.skipping.get(&stage)?;
+        // A value that is still to come may be lost: then the module is computed after all.
         let granted = |seat: &Seat| {
             let job = &self.run.members[seat.member].job;
-            skipping.iter().any(|(skips, instance)| skips == seat && job.is_granted(*instance))
+            let comes = |instance: Instance| job.is_granted(instance) && job.is_ready(instance);
+            skipping.iter().any(|(skips, instance)| skips == seat && comes(*instance))
         };
         // Where others attend to rows, these are computed.
         if !self.spans.keys().all(granted) || self.parties.iter().any(|party| party.until > stage) {
