@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 
 import pellucid as pl
@@ -6,6 +8,14 @@ import service as services
 PROMPT = "The Eiffel Tower is in the city of"
 CLEAN = "When Mary and John went to the store, John gave a drink to"
 CORRUPTED = "When Mary and John went to the store, Mary gave a drink to"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptions():
+    """Ctrl-C interrupts, also where the tests were started in a shell's background, which has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
