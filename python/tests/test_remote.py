@@ -12,6 +12,7 @@ import pellucid as pl
 import pytest
 from conftest import PROMPT
 from test_documents import DOCS, blocks
+from ticking import ticks_during
 
 pytestmark = pytest.mark.usefixtures("nothing_set_up")
 
@@ -168,23 +169,11 @@ def test_threads(model, remote):
 
 
 def test_python_goes_on_while_it_waits(remote):
-    ticks, stop = [], threading.Event()
+    def work():
+        with remote.generate([PROMPT] * 16, max_new_tokens=40, stop_tokens=[]) as tracer:
+            tracer.generated.save()
 
-    def tick():
-        while not stop.is_set():
-            ticks.append(time.perf_counter())
-            time.sleep(0.001)
-
-    thread = threading.Thread(target=tick)
-    thread.start()
-    started = time.perf_counter()
-    with remote.generate([PROMPT] * 16, max_new_tokens=40, stop_tokens=[]) as tracer:
-        tracer.generated.save()
-    seconds = time.perf_counter() - started
-    stop.set()
-    thread.join()
-    during = [each for each in ticks if started < each < started + seconds]
-    assert len(during) > seconds * 1000 / 40
+    assert ticks_during(work) > 1000 / 40
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
