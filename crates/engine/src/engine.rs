@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pellucid_graph::check::{self, CheckedProgram, SpecIndex};
-use pellucid_graph::fault::Faults;
+use pellucid_graph::fault::{Fault, Faults};
 use pellucid_graph::{Program, TensorType, expand};
 use pellucid_models::Model;
 use pellucid_models::stage::Kernel;
@@ -220,6 +220,15 @@ impl Engine {
                 Err(failure)
             }
         }
+    }
+
+    /// Every node of a program that fails by itself when it is run the simple way, in the order in which it is met there. A
+    /// run reports one of them; which one is a matter of its plan.
+    ///
+    /// # Errors
+    /// Only where the engine itself is at fault.
+    pub fn naive_faults(&self, program: &CheckedProgram) -> Result<Vec<Fault>, EngineError> {
+        Naive::new(&self.models, &self.models[0], program).faults()
     }
 
     /// The plan of a program, without running it.

@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use pellucid_graph::check::CheckedProgram;
+use pellucid_graph::fault::Fault;
 use pellucid_graph::{Generation, HookAddress, NodeId, NodeKind, Prompts, Value};
 use pellucid_models::Model;
 use pellucid_models::stage::{Kernel, StageList};
@@ -120,7 +121,9 @@ pub(crate) struct Naive<'a> {
     saved: Vec<(String, NodeId)>,
     pool: BufferPool,
     /// The getter or setter at work: an error on the way to a later one is its own.
-    touching: Option<NodeId>,
+    touching: Option<Instance>,
+    /// What failed, where the run goes on after failures.
+    faults: Option<Vec<Fault>>,
 }
 
 impl<'a> Naive<'a> {
@@ -139,7 +142,15 @@ impl<'a> Naive<'a> {
             saved: Vec::new(),
             pool: BufferPool::default(),
             touching: None,
+            faults: None,
         }
+    }
+
+    /// Everything that fails by itself: the program goes on after a failure as if what failed had been lost.
+    pub fn faults(mut self) -> Result<Vec<Fault>, EngineError> {
+        self.faults = Some(Vec::new());
+        self.walk()?;
+        Ok(self.faults.unwrap_or_default())
     }
 
     /// Runs the program to its end; a failure keeps what earlier traces saved.
@@ -330,8 +341,13 @@ impl<'a> Naive<'a> {
                     return Err(EngineError::Internal(message));
                 }
                 Err(error) => {
-                    let node = self.touching.map_or(node, |id| self.program.program.node(id));
-                    return Err(EngineError::Node(Box::new(error.at(node))));
+                    let failed = self.touching.take().unwrap_or(instance);
+                    let fault = error.at(self.program.program.node(failed.1));
+                    let Some(faults) = &mut self.faults else {
+                        return Err(EngineError::Node(Box::new(fault)));
+                    };
+                    faults.push(fault);
+                    self.values.insert(failed, None);
                 }
             }
         }
@@ -449,6 +465,11 @@ impl<'a> Naive<'a> {
                 self.values.insert(until, None);
                 return Ok(None);
             };
+            if self.values.contains_key(&instance) {
+                // It failed.
+                self.walkers[invoke].next += 1;
+                continue;
+            }
             let reads = !matches!(self.program.program.node(instance.1).kind, NodeKind::Get(_));
             if let Some(missing) = self.missing(instance).filter(|_| reads) {
                 return Ok(Some(missing));
@@ -456,7 +477,7 @@ impl<'a> Naive<'a> {
             if let Some(missing) = self.set_weights(invoke)? {
                 return Ok(Some(missing));
             }
-            self.touching = Some(instance.1);
+            self.touching = Some(instance);
             let outputs = match self.advance(invoke, step, stage + 1)? {
                 Walked::There => self.touch(invoke, stage, instance)?,
                 Walked::Over => None,
@@ -613,7 +634,7 @@ impl<'a> Naive<'a> {
             let NodeKind::Stop { when, .. } = &self.program.program.node(stop.1).kind else { continue };
             let is_lost = !matches!(self.values.get(stop), Some(Some(_)));
             let Some(when) = self.there(*when, now).cloned().filter(|_| !is_lost) else { continue };
-            self.touching = Some(stop.1);
+            self.touching = Some(*stop);
             for (all, stopped) in all.iter_mut().zip(stopped(&when, prompts)?) {
                 *all |= stopped;
             }

@@ -12,7 +12,7 @@ mod support;
 use pellucid_engine::{Engine, EngineError, Results, Rewrites, RunOptions};
 use pellucid_graph::check::{CheckedProgram, SpecIndex};
 
-use random::outcomes::difference;
+use random::outcomes::difference_from_naive;
 use random::{Builder, Wishes};
 use support::engines;
 
@@ -60,7 +60,7 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
             let run = |engine: &Engine| engine.run(&checked, &RunOptions::default());
             let planned = [&none, &depth, &length, &prefixes, &engine].map(run);
             for (name, outcome) in ["none", "depth", "length", "prefixes", "all"].iter().zip(&planned) {
-                if let Some(difference) = difference(outcome, &naive) {
+                if let Some(difference) = difference_from_naive(&engine, &checked, outcome, &naive) {
                     failures.push(format!(
                         "{model}, seed {seed}: rewrites `{name}`: {difference}\n{}",
                         checked.program.to_json()
@@ -80,7 +80,7 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
                 let options = RunOptions::default();
                 let programs: Vec<_> = crowd.iter().map(|(checked, _)| (checked, &options)).collect();
                 for ((checked, naive), outcome) in crowd.iter().zip(engine.run_together(&programs)) {
-                    if let Some(difference) = difference(&outcome, naive) {
+                    if let Some(difference) = difference_from_naive(&engine, checked, &outcome, naive) {
                         failures.push(format!(
                             "{model}, near seed {seed}, beside others: {difference}\n{}",
                             checked.program.to_json()

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use pellucid_engine::{EngineError, Results, Tensor};
+use pellucid_engine::{Engine, EngineError, Results, Tensor};
+use pellucid_graph::check::CheckedProgram;
 
 /// The same to the bit; one NaN is as good as another: which of two becomes an operation's result is the processor's choice.
 pub fn same_bits(one: &Tensor, other: &Tensor) -> bool {
@@ -35,6 +36,31 @@ fn places(one: &Tensor, other: &Tensor) -> String {
     let first: Vec<String> =
         differ.iter().take(4).map(|&at| format!("[{at}] {:e} {:e}", pairs[at].0, pairs[at].1)).collect();
     format!("{shapes}, {} elements: {}", differ.len(), first.join(", "))
+}
+
+/// What differs between a run of a program and the simple one, in words; none: nothing. Where several nodes fail by
+/// themselves, which of them is reported is the plan's: it must be one of them, and say of it the same.
+pub fn difference_from_naive(
+    engine: &Engine,
+    program: &CheckedProgram,
+    run: &Result<Results, EngineError>,
+    naive: &Result<Results, EngineError>,
+) -> Option<String> {
+    let difference = difference(run, naive)?;
+    let (Err(EngineError::Node(fault)), Err(EngineError::Node(_))) = (run, naive) else {
+        return Some(difference);
+    };
+    match engine.naive_faults(program) {
+        Ok(faults) => {
+            let mut faults = faults.iter();
+            (!faults.any(|other| other.node == fault.node && other.message == fault.message))
+                .then_some(difference)
+        }
+        Err(error) => Some(format!(
+            "{difference}
+and the simple run does not go on: {error}"
+        )),
+    }
 }
 
 /// What differs between two outcomes of one program, in words; none: nothing.
