@@ -17,7 +17,8 @@ pub enum Around {
 }
 
 /// The program with its last trace in a sweep or loop of `cells` cells, in the first of which the prompts are those that
-/// it had. None where the trace saves something at each step, which a loop cannot stack.
+/// it had. None where the trace saves something at each step, which a loop cannot stack, or nothing of its own: what it saves
+/// of others is stacked outside it, so that it would be refused as a trace of which nothing is saved.
 pub fn surrounded(
     program: &Program,
     around: Around,
@@ -27,18 +28,23 @@ pub fn surrounded(
 ) -> Option<Program> {
     let trace = *program.body.last()?;
     let NodeKind::Trace(last) = &program.node(trace).kind else { return None };
-    let mut saved = Vec::new();
+    let (mut saved, mut at_steps) = (Vec::new(), Vec::new());
     for &id in &last.body {
         match &program.node(id).kind {
             NodeKind::Save(value) => saved.push(*value),
             NodeKind::Steps { body, .. } => {
-                let saves = body.iter().any(|&inner| matches!(program.node(inner).kind, NodeKind::Save(_)));
-                if saves && around == Around::Loop {
-                    return None;
-                }
+                at_steps.extend(body.iter().filter_map(|&inner| match program.node(inner).kind {
+                    NodeKind::Save(value) => Some(value),
+                    _ => None,
+                }));
             }
             _ => {}
         }
+    }
+    if around == Around::Loop && !at_steps.is_empty()
+        || !saved.iter().chain(&at_steps).any(|value| value.node > trace)
+    {
+        return None;
     }
     // One invoke is given its prompts by a parameter, of the same lengths in every cell.
     let chosen = dice.below(last.invokes.len() as u64) as usize;
