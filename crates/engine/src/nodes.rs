@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use pellucid_graph::check::CheckedProgram;
-use pellucid_graph::spec::Application;
+use pellucid_graph::spec::{Application, HookPointSpec};
 use pellucid_graph::{NodeId, NodeKind, Operation, Prompts, Value};
 use pellucid_models::Model;
-use pellucid_models::stage::{POSITIONS, Slot, TOKENS};
+use pellucid_models::stage::Slot;
 
 use crate::error::Interruption;
 use crate::loaded::Loaded;
@@ -138,15 +138,17 @@ pub(crate) fn apply(
 ) -> Result<Tensor, OperationError> {
     let Applied { mut state, to, leading: mut result, .. } = applied_state(model, schedule, module, input)?;
     let tokens = state.tokens();
-    if tokens > 0 {
-        let range = model.stages().modules[module].range.clone();
-        walk(model, schedule, range, &mut state, pool, &mut NoVisitor).map_err(|interruption| {
-            match interruption {
-                Interruption::Internal(message) => OperationError::new(message),
-                Interruption::AllFailed => OperationError::new("interrupted"),
-            }
-        })?;
+    if tokens == 0 {
+        result.extend(hook_of(model, module, "output").map_or(Vec::new(), own_sizes));
+        return Tensor::from_f32(Vec::new(), &result);
     }
+    let range = model.stages().modules[module].range.clone();
+    walk(model, schedule, range, &mut state, pool, &mut NoVisitor).map_err(
+        |interruption| match interruption {
+            Interruption::Internal(message) => OperationError::new(message),
+            Interruption::AllFailed => OperationError::new("interrupted"),
+        },
+    )?;
     match state.slot(to) {
         Some(SlotValue::Rows(rows)) => {
             result.extend(rows.inner.iter().map(|dimension| dimension.0));
@@ -154,6 +156,15 @@ pub(crate) fn apply(
         }
         _ => Err(OperationError::new(format!("`{}` gave no value", model.spec().modules[module].path))),
     }
+}
+
+fn hook_of<'m>(model: &'m Model, module: usize, name: &str) -> Option<&'m HookPointSpec> {
+    let path = &model.spec().modules[module].path;
+    model.spec().hook_points.iter().find(|hook| hook.module == *path && hook.name == name)
+}
+
+fn own_sizes(hook: &HookPointSpec) -> Vec<usize> {
+    hook.own_sizes().into_iter().map(|size| size as usize).collect()
 }
 
 /// A module's input, ready to be walked.
@@ -169,15 +180,8 @@ pub(crate) fn applied_state(
     let (Some(from), Some(to)) = (stages.input, stages.output) else {
         return Err(OperationError::new(format!("`{}` cannot be applied by itself", spec.path)));
     };
-    let hook = model.spec().hook_points.iter().find(|hook| hook.module == spec.path && hook.name == "input");
-    let takes: Vec<usize> = hook.map_or(Vec::new(), |hook| {
-        hook.shape
-            .iter()
-            .filter_map(|axis| {
-                if let pellucid_graph::spec::Axis::Size(size) = axis { Some(*size as usize) } else { None }
-            })
-            .collect()
-    });
+    let hook = hook_of(model, module, "input");
+    let takes = hook.map_or(Vec::new(), own_sizes);
     let shape = input.shape().to_vec();
     let leading = shape.len().checked_sub(takes.len()).filter(|&leading| shape[leading..] == takes[..]);
     let leading = leading.ok_or_else(|| {
@@ -190,8 +194,7 @@ pub(crate) fn applied_state(
     };
     let sequence = || Sequence::new(vec![0; length]);
     let mut state = PassState::begin(list, (0..prompts).map(|_| sequence()).collect());
-    let ids = from == TOKENS || from == POSITIONS;
-    if ids {
+    if hook.is_some_and(|hook| !hook.dtype.is_float()) {
         let limit = schedule.id_limit(from);
         let values = input.to_vec_i64()?;
         if let Some(id) = values.iter().find(|&&id| id < 0 || id as u64 >= limit) {

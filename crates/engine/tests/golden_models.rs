@@ -5,6 +5,7 @@
 mod support;
 
 use pellucid_engine::{Engine, RunOptions};
+use pellucid_graph::spec::Application;
 use support::{Golden, Tally, model_names, program, program_with};
 
 /// Logits may differ by so much, absolutely.
@@ -67,6 +68,30 @@ fn one_hook_point_alone_reads_the_same_bits_as_all_together() {
             let alone = engine.run(&engine.check(text).unwrap(), &RunOptions::default()).unwrap();
             let name = format!("s{place}");
             tally.same_bits(&paths[place], &alone.tensors[&name], &together.tensors[&name]);
+        }
+    });
+}
+
+#[test]
+fn every_module_applied_to_what_enters_it_gives_what_leaves_it() {
+    for_each_model(|_, golden, engine, tally| {
+        let mut modules = engine.model().spec().modules.clone();
+        modules.retain(|module| module.applied != Application::None);
+        assert!(modules.len() > 10);
+        for module in modules {
+            let path = &module.path;
+            let nodes = format!(
+                r#"{{"op":"get","name":"i","hook":"{path}.input"}},{{"op":"get","name":"o","hook":"{path}.output"}},
+                {{"op":"apply","name":"a","module":"{path}","input":"i"}},
+                {{"op":"save","name":"own","value":"o"}},{{"op":"save","name":"applied","value":"a"}}"#
+            );
+            let checked = engine.check(program(&[("p", &[golden.prompt(0)])], &nodes));
+            let checked = checked.unwrap_or_else(|faults| panic!("{path}: {faults}"));
+            let planned = engine.run(&checked, &RunOptions::default());
+            let planned = planned.unwrap_or_else(|error| panic!("{path}: {error}"));
+            tally.same_bits(path, &planned.tensors["applied"], &planned.tensors["own"]);
+            let naive = engine.run_naive(&checked).unwrap();
+            tally.same_bits(path, &naive.tensors["applied"], &planned.tensors["own"]);
         }
     });
 }

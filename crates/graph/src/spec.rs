@@ -100,6 +100,20 @@ pub struct HookPointSpec {
 }
 
 impl HookPointSpec {
+    /// The dimensions of one token's own value: those of a known size behind the last that is not (prompts, length, context).
+    pub fn own_sizes(&self) -> Vec<u64> {
+        let mut sizes: Vec<u64> = self
+            .shape
+            .iter()
+            .rev()
+            .map_while(|axis| if let Axis::Size(size) = axis { Some(*size) } else { None })
+            .collect();
+        sizes.reverse();
+        sizes
+    }
+}
+
+impl HookPointSpec {
     /// `<module path>.<name>`; of the root module just the name.
     pub fn path(&self) -> String {
         if self.module.is_empty() { self.name.clone() } else { format!("{}.{}", self.module, self.name) }

@@ -438,17 +438,28 @@ mod tests {
         assert!(data.iter().enumerate().all(|(position, value)| *value == position as u32 / 10 + 1));
     }
 
+    /// Whether a worker helps sooner or later: a pool that other tests of this process use has none to spare at times.
+    fn two_threads_take_part() -> bool {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while std::time::Instant::now() < until {
+            let seen = Mutex::new(std::collections::HashSet::new());
+            parallel(40, |_| {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                seen.lock().unwrap().insert(std::thread::current().id());
+            });
+            if seen.into_inner().unwrap().len() == 2 {
+                return true;
+            }
+        }
+        false
+    }
+
     #[test]
     fn a_pool_that_was_begun_anew_starts_workers_of_its_own() {
         with_threads(2, || {
             for _ in 0..3 {
                 forked();
-                let seen = Mutex::new(std::collections::HashSet::new());
-                parallel(40, |_| {
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                    seen.lock().unwrap().insert(std::thread::current().id());
-                });
-                assert_eq!(seen.into_inner().unwrap().len(), 2);
+                assert!(two_threads_take_part());
             }
         });
     }
@@ -458,12 +469,7 @@ mod tests {
         with_threads(2, || {
             for _ in 0..3 {
                 std::thread::sleep(std::time::Duration::from_millis(30));
-                let seen = Mutex::new(std::collections::HashSet::new());
-                parallel(40, |_| {
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                    seen.lock().unwrap().insert(std::thread::current().id());
-                });
-                assert_eq!(seen.into_inner().unwrap().len(), 2);
+                assert!(two_threads_take_part());
             }
         });
     }

@@ -48,6 +48,8 @@ pub fn blueprint(name: &str, config: &Value, generation: Option<&Value>) -> Resu
     let parameters = parameters(&modules, &config);
     let (stages, hook_points) = decoder::stages(family, &config, &modules, &parameters);
     let aliases = aliases(&modules, &config);
+    // What has no input of its own, as OPT's table of positions, cannot be applied.
+    let enters = |path: &str| hook_points.iter().any(|hook| hook.module == path && hook.name == "input");
     let spec = ModelSpec {
         name: name.to_owned(),
         revision: None,
@@ -60,7 +62,11 @@ pub fn blueprint(name: &str, config: &Value, generation: Option<&Value>) -> Resu
             .map(|(module, stages)| ModuleSpec {
                 path: module.path.clone(),
                 class: module.class.to_owned(),
-                applied: if stages.range.is_empty() { Application::None } else { applied(module.role) },
+                applied: if stages.range.is_empty() || !enters(&module.path) {
+                    Application::None
+                } else {
+                    applied(module.role)
+                },
             })
             .collect(),
         hook_points,

@@ -5,7 +5,7 @@ use crate::dtype::DType;
 use crate::program::{GradientOf, HookAddress, Invoke, NodeId, NodeKind, Prompts, Value};
 use crate::rules::{RuleContext, RuleError};
 use crate::shape::{Dimension, Symbol, TensorType};
-use crate::spec::{Application, Axis};
+use crate::spec::{Application, Axis, HookPointSpec};
 
 /// Which step's shapes a body is checked with.
 #[derive(Clone, Copy)]
@@ -342,16 +342,10 @@ impl Checker<'_> {
             self.fault(id, format!("`{}` cannot be applied by itself", module.path), None);
             return None;
         };
-        // The dimensions of the module's own input behind the tokens' (prompts and length); the rest may be any.
-        let inner = |shape: &[Axis]| -> Vec<Dimension> {
-            shape
-                .iter()
-                .filter_map(
-                    |axis| if let Axis::Size(size) = axis { Some(Dimension::known(*size)) } else { None },
-                )
-                .collect()
+        let inner = |hook: &HookPointSpec| -> Vec<Dimension> {
+            hook.own_sizes().into_iter().map(Dimension::known).collect()
         };
-        let (takes, gives) = (inner(&taken.shape), inner(&result.shape));
+        let (takes, gives) = (inner(taken), inner(result));
         let leading = given.shape.len().checked_sub(takes.len());
         let fits = leading.is_some_and(|leading| given.shape[leading..] == takes[..]);
         match module.applied {
