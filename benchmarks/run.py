@@ -4,7 +4,7 @@
 
 SERVER is the built example `bench_server`. The model is GPT-2 small's shape with random weights, made once into
 .cache/benchmarks. Both sides get the same tokens and two threads, f32, and take turns, so a machine whose speed drifts
-slows both. `peers.py` holds what the peers run; every figure is a median with its quartiles.
+slows both. `peers.py` and `cases.py` hold what the peers run; every figure is a median with its quartiles.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import time
 
+import cases
 import peers
 from peers import CONTEXT, FOLDER, ROOT, THREADS, tokens
 
@@ -141,30 +142,75 @@ def backwards(report, arguments, model, server):
         report.compared(title, interleaved(ours, theirs(), 2 if arguments.quick else 11), aim)
 
 
-def patching(report, arguments, model, server):
-    """The case study's shape. Peers that take long run once; what all of them find is compared."""
-    length = PATCHING
-    case = peers.Patching(model, tokens(2, length, model.config.vocab_size))
-    ours = lambda how="planned": server.ask("patching", length, how)  # noqa: E731
-    first, expected = ours(), case.batched()
-    worst = max(abs(mine - theirs) for mine, theirs in zip(first["values"], expected, strict=True))
-    assert worst < 1e-3, f"the two sides patch different things: {worst}"
-    report.table(
-        f"patching a head at the last position, {len(expected)} cells, {length} tokens", "Pellucid, ms", "the peer, ms",
-        "times as fast", "aim",
-    )
-    seconds = lambda: ours()["seconds"]  # noqa: E731
-    batched = lambda: peers.timed(case.batched)  # noqa: E731
-    report.compared("PyTorch hooks, batched by hand", interleaved(seconds, batched, 2 if arguments.quick else 7), 15)
-    for name, cached, aim in [("nnsight, the clean run cached", True, ""), ("nnsight as first written", False, 200)]:
+def experiments(report, arguments, model, server):
+    """Whole experiments, written as one first writes them. What both sides find is compared; peers that take long run once."""
+    lens = cases.lens_model()
+    rounds = 2 if arguments.quick else 7
+    vocabulary = model.config.vocab_size
+    seconds = lambda *words: lambda: server.seconds(*words)  # noqa: E731
+
+    def same(ours, theirs, what, tolerance=1e-3):
+        worst = max(abs(mine - other) for mine, other in zip(ours, theirs, strict=True))
+        assert worst < tolerance, f"{what}: the two sides find different things, by {worst}"
+
+    def table(title):
+        report.table(title, "Pellucid, ms", "the peer, ms", "times as fast", "aim")
+
+    def against(name, words, theirs, expected, aim=""):
+        if expected is not None:
+            same(expected, theirs(), name)
+        report.compared(name, interleaved(seconds(*words), lambda: peers.timed(theirs), rounds), aim)
+
+    def once(name, words, theirs, expected, aim=""):
         found = []
-        theirs = peers.timed(lambda c=cached, f=found: f.extend(case.nnsight(c)))
-        assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) < 1e-3, f"{name} patches something else"
-        report.compared(name, [(seconds(), theirs) for _ in range(3)], aim)
-    alone, naive = ours("alone"), ours("naive")
-    assert alone["values"] == naive["values"] == first["values"], "a rewrite changes what is found"
-    report.compared("Pellucid without shared rows", [(seconds(), alone["seconds"])])
-    report.compared("Pellucid's naive interpreter", [(seconds(), naive["seconds"])])
+        took = peers.timed(lambda: found.extend(theirs()))
+        same(expected, found, name)
+        report.compared(name, [(server.seconds(*words), took) for _ in range(3)], aim)
+
+    length = PATCHING
+    prompts = tokens(2, length, vocabulary)
+    case, words = cases.Heads(model, lens, prompts), ("patching", length)
+    planned = server.ask(*words)
+    expected, cells = planned["values"], len(planned["values"])
+    table(f"patching a head at the last position, {cells} cells, {length} tokens; results {planned['bytes']} bytes")
+    against("PyTorch hooks, batched by hand", words, case.batched, expected, 15)
+    once("TransformerLens, `generic_activation_patch`", words, case.transformer_lens, expected)
+    once("nnsight, the clean run cached", words, lambda: case.nnsight(True), expected)
+    once("nnsight as first written", words, case.nnsight, expected, 200)
+    for name, how in [("Pellucid without shared rows", "alone"), ("Pellucid's naive interpreter", "naive")]:
+        other = server.ask(*words, how)
+        assert other["values"] == expected, "a rewrite changes what is found"
+        report.compared(name, [(server.seconds(*words), other["seconds"]) for _ in range(3)])
+
+    case, words = cases.Residual(model, lens, prompts), ("residual", length)
+    expected = server.ask(*words)["values"]
+    table(f"patching the residual stream, every layer and position, {len(expected)} cells, {length} tokens")
+    against("PyTorch hooks, batched by hand", words, case.batched, expected, 5)
+    once("TransformerLens, `get_act_patch_resid_pre`", words, case.transformer_lens, expected)
+
+    case, words = cases.Everything(model, lens, tokens(1, 32, vocabulary)), ("everything", 32)
+    table(f"everything kept, 1 × 32 ({server.ask(*words)['saved']} hook points here)")
+    against("PyTorch hooks on every module", words, case.hooks, None, 1.5)
+    against("TransformerLens, `run_with_cache`", words, case.transformer_lens, None)
+
+    case, words = cases.Lens(model, lens, tokens(100, length, vocabulary)), ("lens", 100, length)
+    expected = server.ask(*words)["values"]
+    table(f"logit lens at the last position, 100 prompts of {length}")
+    against("PyTorch hooks", words, case.hooks, expected, 1.5)
+    against("TransformerLens", words, case.transformer_lens, expected)
+
+    prompts, count = tokens(8, length, vocabulary), 50
+    case, words = cases.Steering(model, lens, prompts, count), ("steering", 8, length, count)
+    ours, theirs = server.ask(*words)["values"], case.hooks()
+    equal = sum(mine == other for mine, other in zip(ours, theirs, strict=True)) / len(theirs)
+    assert equal > 0.9, f"only {equal:.0%} of the generated tokens are the same"
+    table(f"steering, {count} tokens of 8 prompts of {length}")
+    against("transformers' `generate` with a hook", words, case.hooks, None, 1.5)
+
+    table("attribution patching at 24 hook points, 1 × 32")
+    pair = tokens(2, 32, vocabulary)
+    theirs = lambda: peers.attribution(model, pair)  # noqa: E731
+    against("PyTorch hooks and autograd", ("attribution", 1, 32), theirs, None, 1.5)
 
 
 def overheads(report, arguments, path):
@@ -207,7 +253,7 @@ def memory(report, arguments, model, path):
     measured("attribution patching at 24 hook points, 1 × 32", ("attribution", 1, 32))
 
 
-PARTS = ["forward", "bf16", "backward", "patching", "overhead", "memory"]
+PARTS = ["forward", "bf16", "backward", "experiments", "overhead", "memory"]
 
 
 def main():
@@ -228,8 +274,8 @@ def main():
             forwards(report, arguments, model, server)
         if "backward" in arguments.only:
             backwards(report, arguments, model, server)
-        if "patching" in arguments.only:
-            patching(report, arguments, model, server)
+        if "experiments" in arguments.only:
+            experiments(report, arguments, model, server)
     if "bf16" in arguments.only:
         half(report, arguments, model, arguments.server)
     if "overhead" in arguments.only:

@@ -7,7 +7,6 @@ use crate::shell::{Outcome, cargo, root, run as command};
 
 /// How many, and which.
 #[derive(clap::Args)]
-#[group(skip)]
 pub(crate) struct Arguments {
     /// Where random programs begin: the same seed gives the same programs.
     #[arg(long, default_value_t = 1)]

@@ -5,21 +5,48 @@ use std::time::Instant;
 
 use crate::records::Record;
 use crate::shell::{Outcome, cargo, root, run as command};
-use crate::{browser, generate, package, python, random};
+use crate::{generate, package, python};
 
 /// What to run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Also what needs PyTorch, a browser or hours: golden files made again and compared, pages and displays in Chromium, long
-    /// random-program runs.
+    /// Also what needs PyTorch, a browser or hours: golden files made again and compared, then every long command of this
+    /// list. Each writes its own record; about three hours on two cores.
     #[arg(long)]
     full: bool,
+    /// Of `--full`, leave out these: they can be run by themselves.
+    #[arg(long, value_delimiter = ',', requires = "full", value_parser = NAMES)]
+    without: Vec<String>,
     /// Leave out what must be downloaded: the tests on SmolLM2-135M, and random numbers made again with numpy.
     #[arg(long, conflicts_with = "full")]
     offline: bool,
-    #[command(flatten)]
-    random: random::Arguments,
 }
+
+/// The commands of `--full`, by name.
+const LONG: [(&str, &[&str]); 12] = [
+    ("smollm2", &["smollm2"]),
+    ("browser", &["browser"]),
+    ("displays", &["python", "displays"]),
+    ("types", &["python", "types"]),
+    ("properties", &["python", "properties"]),
+    ("differential", &["python", "differential"]),
+    ("notebooks", &["python", "notebooks"]),
+    ("crash", &["crash", "--record"]),
+    ("random", &["random"]),
+    ("faults", &["faults"]),
+    ("fuzz", &["fuzz", "--seconds", "1800", "--together", "--record"]),
+    ("soak", &["soak", "--record"]),
+];
+/// Their names.
+const NAMES: [&str; LONG.len()] = {
+    let mut names = [""; LONG.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = LONG[at].0;
+        at += 1;
+    }
+    names
+};
 
 /// The instruction-set paths that kernel tests and golden tables are run under, beside the machine's own.
 const PATHS: [&str; 2] = ["portable", "avx2"];
@@ -147,8 +174,17 @@ fn full(arguments: &Arguments, parts: &mut Parts, record: Record) -> Outcome {
         git(&["checkout", "--quiet", "--", "golden"])?;
         compared
     })?;
-    parts.part("pages in a browser", browser::run)?;
-    parts.part("displays in a browser", package::displays)?;
-    parts.part("random programs", || random::run(&arguments.random))?;
-    record.write(&format!("All checks passed. How long the parts took:\n\n```text\n{}```\n", parts.table()))
+    // Each as a process of its own, as somebody would run it.
+    let own = std::env::current_exe()?;
+    for (name, words) in LONG {
+        if !arguments.without.iter().any(|without| without == name) {
+            parts.part(name, || command(Command::new(&own).args(words).current_dir(root())))?;
+        }
+    }
+    let left_out = match &arguments.without[..] {
+        [] => String::new(),
+        names => format!(" Left out were {}, whose own records say when they last ran.", names.join(", ")),
+    };
+    let parts = parts.table();
+    record.write(&format!("All checks passed.{left_out} How long the parts took:\n\n```text\n{parts}```\n"))
 }

@@ -64,7 +64,9 @@ fn check_tree(folder: &Folder) {
         }
         assert_eq!(module.applied == Application::None, {
             let container = ["", "model", "transformer", "gpt_neox", "model.decoder"];
-            container.contains(&module.path.as_str()) || golden["called"] == false
+            container.contains(&module.path.as_str())
+                || golden["called"] == false
+                || sizes(&golden["input"]).is_none()
         });
         for (own, shape) in golden["parameters"].as_object().unwrap() {
             if blueprint.config.tied && module.path == "lm_head" {

@@ -12,11 +12,13 @@
     reason = "a benchmark stops where something is wrong"
 )]
 
+mod cases;
+
 use std::io::{BufRead, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use pellucid_engine::{Engine, Rewrites, RunOptions};
+use pellucid_engine::{Engine, RunOptions};
 use pellucid_graph::Program;
 use pellucid_graph::check::CheckedProgram;
 use pellucid_models::{Model, ModelOptions};
@@ -48,7 +50,13 @@ fn main() {
             Some("decode") => decode(&engine, number(1), number(2)),
             Some("overhead") => overhead(&engine),
             Some("gradients") => gradients(&engine, number(1), number(2)),
-            Some("patching") => patching(&engine, number(1), words.get(2).copied().unwrap_or("planned")),
+            Some("patching") => {
+                cases::patching(&engine, number(1), words.get(2).copied().unwrap_or("planned"))
+            }
+            Some("residual") => cases::residual(&engine, number(1)),
+            Some("everything") => cases::everything(&engine, number(1)),
+            Some("lens") => cases::lens(&engine, number(1), number(2)),
+            Some("steering") => cases::steering(&engine, number(1), number(2), number(3)),
             Some("attribution") => attribution(&engine, number(2)),
             Some("lora") => lora(&engine, number(1), number(2)),
             Some("operation") => operation(&engine, number(1), number(2)),
@@ -162,45 +170,6 @@ fn attribution(engine: &Engine, length: usize) {
         ));
     }
     timed(engine, &invokes.join(","), &nodes.join(","), hooks.len());
-}
-
-/// Patching one head's mixed values at the last position from the clean prompt into the corrupted one, for every layer and
-/// head, as it is first written down: one trace of an invoke for each. `how` is `planned`, `alone` (no rewrites) or `naive`.
-fn patching(engine: &Engine, length: usize, how: &str) {
-    let sizes = &engine.model().spec().sizes;
-    let (layers, heads) = (sizes.layers, sizes.heads);
-    let prompts = tokens(2, length, sizes.vocabulary);
-    let mut invokes = vec![format!(r#"{{"name":"clean","tokens":[{:?}]}}"#, prompts[0])];
-    let mut nodes = Vec::new();
-    for layer in 0..layers {
-        let hook = format!("layers.{layer}.attention.mixed");
-        for head in 0..heads {
-            let at = format!("{layer}_{head}");
-            invokes.push(format!(r#"{{"name":"p{at}","tokens":[{:?}]}}"#, prompts[1]));
-            nodes.push(format!(
-                r#"{{"op":"get","name":"c{at}","invoke":"clean","hook":"{hook}"}},{{"op":"getitem","name":"z{at}","input":"c{at}","index":[":",-1,{head}]}},
-                {{"op":"get","name":"m{at}","invoke":"p{at}","hook":"{hook}"}},{{"op":"index_put","name":"n{at}","input":"m{at}","index":[":",-1,{head}],"values":"z{at}"}},
-                {{"op":"set","invoke":"p{at}","hook":"{hook}","value":"n{at}"}},{{"op":"get","name":"l{at}","invoke":"p{at}","hook":"logits"}},
-                {{"op":"getitem","name":"a{at}","input":"l{at}","index":[":",-1,0]}},{{"op":"getitem","name":"b{at}","input":"l{at}","index":[":",-1,1]}},
-                {{"op":"sub","name":"d{at}","input":"a{at}","other":"b{at}"}},{{"op":"save","name":"s{at}","value":"d{at}"}}"#
-            ));
-        }
-    }
-    let started = Instant::now();
-    let program = try_checked(engine, &trace(&invokes.join(","), "", &nodes.join(","))).unwrap();
-    let checked = started.elapsed().as_secs_f64();
-    let results = match how {
-        "planned" => engine.run(&program, &RunOptions::default()),
-        "alone" => engine.share().with_rewrites(Rewrites::NONE).run(&program, &RunOptions::default()),
-        _ => engine.run_naive(&program),
-    };
-    let (results, seconds) = (results.unwrap(), started.elapsed().as_secs_f64());
-    let cells = (0..layers).flat_map(|layer| (0..heads).map(move |head| format!("s{layer}_{head}")));
-    let values: Vec<f64> = cells.map(|name| results.tensors[&name].to_vec_f64().unwrap()[0]).collect();
-    answer(&format!(
-        r#"{{"seconds": {seconds}, "checked": {checked}, "tokens": {}, "passes": {}, "values": {values:?}}}"#,
-        results.report.tokens, results.report.passes
-    ));
 }
 
 /// Training steps of one program: enough that its own cost is shared as in real training.

@@ -1,0 +1,144 @@
+//! Whole experiments, each one program as it is first written down. `benchmarks/cases.py` has the peers' side.
+
+use std::time::Instant;
+
+use pellucid_engine::{Engine, Results, Rewrites, RunOptions};
+use pellucid_graph::check::CheckedProgram;
+
+use super::{answer, tokens, trace, try_checked};
+
+/// Runs a lone trace, checking included, and answers with its seconds and what `read` takes of its results.
+fn case(engine: &Engine, body: &str, how: &str, read: impl Fn(&Results) -> Vec<f64>) {
+    let started = Instant::now();
+    let program = try_checked(engine, body).unwrap();
+    let checked = started.elapsed().as_secs_f64();
+    let results = run(engine, &program, how);
+    let seconds = started.elapsed().as_secs_f64();
+    let bytes: usize = results.tensors.values().map(|tensor| tensor.to_bytes().unwrap().len()).sum();
+    answer(&format!(
+        r#"{{"seconds": {seconds}, "checked": {checked}, "tokens": {}, "passes": {}, "saved": {}, "bytes": {bytes}, "values": {:?}}}"#,
+        results.report.tokens,
+        results.report.passes,
+        results.tensors.len(),
+        read(&results)
+    ));
+}
+
+/// `how` is `planned`, `alone` (no rewrites) or `naive`.
+fn run(engine: &Engine, program: &CheckedProgram, how: &str) -> Results {
+    let options = RunOptions::default();
+    match how {
+        "planned" => engine.run(program, &options),
+        "alone" => engine.share().with_rewrites(Rewrites::NONE).run(program, &options),
+        _ => engine.run_naive(program),
+    }
+    .unwrap()
+}
+
+fn numbers(results: &Results, name: &str) -> Vec<f64> {
+    results.tensors[name].to_vec_f64().unwrap()
+}
+
+/// The difference of two logits at the last position of an invoke, saved as `s{at}`.
+fn difference(at: &str) -> String {
+    format!(
+        r#"{{"op":"get","name":"l{at}","invoke":"p{at}","hook":"logits"}},
+        {{"op":"getitem","name":"a{at}","input":"l{at}","index":[":",-1,0]}},{{"op":"getitem","name":"b{at}","input":"l{at}","index":[":",-1,1]}},
+        {{"op":"sub","name":"d{at}","input":"a{at}","other":"b{at}"}},{{"op":"save","name":"s{at}","value":"d{at}"}}"#
+    )
+}
+
+/// Patching from the clean prompt into the corrupted one: an invoke for each cell, whose hook point and index it says.
+fn patched(engine: &Engine, length: usize, cells: &[(String, String)], how: &str) {
+    let prompts = tokens(2, length, engine.model().spec().sizes.vocabulary);
+    let mut invokes = vec![format!(r#"{{"name":"clean","tokens":[{:?}]}}"#, prompts[0])];
+    let mut nodes = Vec::new();
+    for (at, (hook, index)) in cells.iter().enumerate() {
+        invokes.push(format!(r#"{{"name":"p{at}","tokens":[{:?}]}}"#, prompts[1]));
+        nodes.push(format!(
+            r#"{{"op":"get","name":"c{at}","invoke":"clean","hook":"{hook}"}},{{"op":"getitem","name":"z{at}","input":"c{at}","index":{index}}},
+            {{"op":"get","name":"m{at}","invoke":"p{at}","hook":"{hook}"}},{{"op":"index_put","name":"n{at}","input":"m{at}","index":{index},"values":"z{at}"}},
+            {{"op":"set","invoke":"p{at}","hook":"{hook}","value":"n{at}"}},{}"#,
+            difference(&at.to_string())
+        ));
+    }
+    let body = trace(&invokes.join(","), "", &nodes.join(","));
+    let read =
+        |results: &Results| (0..cells.len()).map(|at| numbers(results, &format!("s{at}"))[0]).collect();
+    case(engine, &body, how, read);
+}
+
+/// One head's mixed values at the last position, for every layer and head.
+pub fn patching(engine: &Engine, length: usize, how: &str) {
+    let sizes = &engine.model().spec().sizes;
+    let heads = |layer| {
+        (0..sizes.heads)
+            .map(move |head| (format!("layers.{layer}.attention.mixed"), format!(r#"[":",-1,{head}]"#)))
+    };
+    let cells: Vec<(String, String)> = (0..sizes.layers).flat_map(heads).collect();
+    patched(engine, length, &cells, how);
+}
+
+/// The residual stream that enters a layer, for every layer and position.
+pub fn residual(engine: &Engine, length: usize) {
+    let positions =
+        |layer| (0..length).map(move |at| (format!("layers.{layer}.input"), format!(r#"[":",{at}]"#)));
+    let cells: Vec<(String, String)> = (0..engine.model().spec().sizes.layers).flat_map(positions).collect();
+    patched(engine, length, &cells, "planned");
+}
+
+/// Every hook point of a prompt, saved.
+pub fn everything(engine: &Engine, length: usize) {
+    let spec = engine.model().spec();
+    let nodes: Vec<String> = spec
+        .hook_points
+        .iter()
+        .enumerate()
+        .map(|(place, hook)| {
+            let path = hook.path();
+            format!(r#"{{"op":"get","name":"h{place}","hook":"{path}"}},{{"op":"save","name":"s{place}","value":"h{place}"}}"#)
+        })
+        .collect();
+    let prompts = tokens(1, length, spec.sizes.vocabulary);
+    let body = trace(&format!(r#"{{"tokens":{prompts:?}}}"#), "", &nodes.join(","));
+    case(engine, &body, "planned", |_| Vec::new());
+}
+
+/// The logit lens on the last position of many prompts: the largest logit after each layer.
+pub fn lens(engine: &Engine, prompts: usize, length: usize) {
+    let sizes = &engine.model().spec().sizes;
+    let nodes: Vec<String> = (0..sizes.layers)
+        .map(|layer| {
+            format!(
+                r#"{{"op":"get","name":"h{layer}","hook":"layers.{layer}.output"}},{{"op":"getitem","name":"x{layer}","input":"h{layer}","index":[":",-1]}},
+                {{"op":"apply","name":"n{layer}","module":"final_norm","input":"x{layer}"}},{{"op":"apply","name":"u{layer}","module":"unembed","input":"n{layer}"}},
+                {{"op":"amax","name":"t{layer}","input":"u{layer}","dim":-1}},{{"op":"save","name":"s{layer}","value":"t{layer}"}}"#
+            )
+        })
+        .collect();
+    let prompts = tokens(prompts, length, sizes.vocabulary);
+    let body = trace(&format!(r#"{{"tokens":{prompts:?}}}"#), "", &nodes.join(","));
+    let layers = sizes.layers;
+    let read =
+        |results: &Results| (0..layers).flat_map(|layer| numbers(results, &format!("s{layer}"))).collect();
+    case(engine, &body, "planned", read);
+}
+
+/// Which row of the embedding is added, how often, and after which layer.
+const STEERED: (usize, f64, usize) = (100, 3.0, 6);
+
+/// A generation with a vector added to a layer's output at every position and step.
+pub fn steering(engine: &Engine, prompts: usize, length: usize, count: usize) {
+    let (row, factor, layer) = STEERED;
+    let prompts = tokens(prompts, length, engine.model().spec().sizes.vocabulary);
+    let nodes = format!(
+        r#"{{"op":"weight","name":"w","parameter":"transformer.wte.weight"}},{{"op":"getitem","name":"r","input":"w","index":[{row}]}},
+        {{"op":"mul","name":"v","input":"r","other":{factor}}},{{"op":"steps","body":[
+        {{"op":"get","name":"h","hook":"layers.{layer}.output"}},{{"op":"add","name":"x","input":"h","other":"v"}},
+        {{"op":"set","hook":"layers.{layer}.output","value":"x"}}]}},
+        {{"op":"generated","name":"g"}},{{"op":"save","name":"s","value":"g"}}"#
+    );
+    let generate = format!(r#","generate":{{"max_new_tokens":{count},"stop_tokens":[]}}"#);
+    let body = trace(&format!(r#"{{"tokens":{prompts:?}}}"#), &generate, &nodes);
+    case(engine, &body, "planned", |results| numbers(results, "s"));
+}
