@@ -1,5 +1,6 @@
 """What the peers run: PyTorch eager through transformers, nnsight, peft."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -144,6 +145,14 @@ def lora(prompts):
     return lambda: timed(step)
 
 
+def fresh(*request):
+    """What a fresh process prints last: nothing that ran here before it is in its way."""
+    output = subprocess.run(
+        [sys.executable, __file__, *map(str, request)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return output.stdout.split("\n")[-2]
+
+
 def overheads():
     """What an empty trace and a getter cost nnsight, on a model too small to matter."""
     try:
@@ -180,14 +189,13 @@ def overheads():
 
 def peak_memory(request):
     """The peak of a fresh process that does what is asked of our server, in bytes; Python and its libraries included."""
-    output = subprocess.run(
-        [sys.executable, __file__, *map(str, request)], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    return int(output.stdout.split()[-1])
+    return int(fresh(*request))
 
 
 def main():
     what, *sizes = sys.argv[1:]
+    if what == "overheads":
+        return print(json.dumps(overheads()))
     loaded = model()
     if what == "forward":
         forward(loaded, tokens(*map(int, sizes), loaded.config.vocab_size))()

@@ -216,7 +216,7 @@ def experiments(report, arguments, model, server):
 def overheads(report, arguments, path):
     with Server(path, peers.tiny_model()) as server:
         own = server.ask("overhead")
-    peer = peers.overheads()
+    peer = json.loads(peers.fresh("overheads"))
     report.table("cost beside the model", "Pellucid, µs", "nnsight 0.8.1, µs", "aim, µs")
     of = lambda key: f"{peer[key] * 1e6:.0f}" if key in peer else "did not run: " + peer.get("error", "")  # noqa: E731
     title = f"an empty trace (reading and checking the program: {own['parse_and_check'] * 1e6:.0f})"
