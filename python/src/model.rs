@@ -131,8 +131,11 @@ impl Model {
             run::Listeners { log: on_log, token: on_token, progress: on_progress, update: on_update };
         let cancel = cancellation.as_ref().map(|cancellation| &cancellation.get().0);
         let (program, model) = (program.0.clone(), self.0.clone());
+        // No value may be larger than what there is: the process would not outlive it.
+        let memory_bytes =
+            memory_bytes.or_else(|| pellucid::available_memory().filter(|_| !model.is_remote()));
         let work = move |options: &RunOptions, updates: Option<OnUpdate>| match updates {
-            _ if naive => model.run_naive(&model.check(program)?),
+            _ if naive => model.run_naive_with(&model.check(program)?, options),
             Some(updates) => model.telling(updates).run_program(program, options),
             None => model.run_program(program, options),
         };

@@ -1,6 +1,8 @@
 """Errors: at the author's own line, with what to do, all at once."""
 
 import inspect
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -118,6 +120,24 @@ def test_bounds(model):
         with model.trace(PROMPT, memory_bytes=10):
             model.logits.save()
     assert caught.value.kind == "memory"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for what there is")
+def test_a_value_larger_than_memory_is_refused_and_the_process_goes_on():
+    code = """
+import resource
+import pellucid as pl
+model = pl.Model("bundled")
+taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + (2 << 30), resource.RLIM_INFINITY))
+try:
+    with model.trace("Mary"):
+        pl.zeros(40000, 40000).sum().save()
+except pl.RunError as error:
+    print(error.kind)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (ran.stdout, ran.returncode) == ("memory\n", 0), ran.stderr
 
 
 def test_output_0_of_what_was_a_tuple_warns_and_compat_takes_it_as_the_tensor(model):

@@ -1,5 +1,6 @@
 //! The command line. Its doc comments are its help.
 
+mod numbers;
 mod remote;
 
 use std::path::PathBuf;
@@ -221,8 +222,14 @@ pub(crate) struct Run {
     pub(crate) plan: Plan,
 
     /// Give up after so many seconds
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = numbers::seconds, allow_negative_numbers = true)]
     pub(crate) seconds: Option<f64>,
+
+    /// Memory for the run beside the model, such as 4GB or 1.5GiB [default: what the machine has available]
+    ///
+    /// A program that may need more, by the price that `pellucid explain` shows, is refused before it runs.
+    #[arg(long, value_name = "BYTES", value_parser = numbers::bytes, allow_negative_numbers = true)]
+    pub(crate) memory: Option<u64>,
 
     /// At a service: the job's name in lists
     #[arg(long, value_name = "NAME")]
@@ -306,7 +313,7 @@ pub(crate) struct Generate {
     pub(crate) max_new_tokens: u64,
 
     /// 0: always the most probable token; above: drawn, the more evenly the higher
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     pub(crate) temperature: f64,
 
     /// Draw only from the K most probable tokens
@@ -314,11 +321,11 @@ pub(crate) struct Generate {
     pub(crate) top_k: Option<u64>,
 
     /// Draw only from the most probable tokens that together reach this probability
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub(crate) top_p: Option<f64>,
 
     /// Make tokens that are already there less probable; 1: do not
-    #[arg(long, value_name = "PENALTY", default_value_t = 1.0)]
+    #[arg(long, value_name = "PENALTY", default_value_t = 1.0, allow_negative_numbers = true)]
     pub(crate) repetition_penalty: f64,
 
     /// Stop at this text too; can be given several times

@@ -10,6 +10,7 @@
 //! | [`interrupt`] | Ctrl-C |
 //! | [`serving`] | what whoever runs the service uses |
 //! | [`failure`] | errors and exit codes |
+//! | [`summary`] | what a run gave back, in short |
 //! | [`text`] | numbers and tokens laid out for a terminal |
 //!
 //! **Invariant:** every number that is shown was computed by the run that shows it.
@@ -22,6 +23,7 @@ mod interrupt;
 mod models;
 mod remote;
 mod serving;
+mod summary;
 mod text;
 
 use std::io::Write;
@@ -36,7 +38,8 @@ fn main() -> ExitCode {
     pellucid::keep_freed_memory();
     let arguments = Arguments::parse();
     let mut out = std::io::stdout().lock();
-    let outcome = dispatch(&arguments, &mut out).and_then(|()| Ok(out.flush()?));
+    let asked = pellucid::instruction_set().map(drop).map_err(Failure::Message);
+    let outcome = asked.and_then(|()| dispatch(&arguments, &mut out)).and_then(|()| Ok(out.flush()?));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

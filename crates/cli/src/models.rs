@@ -23,7 +23,41 @@ pub(crate) fn open(name: &str, choices: &ModelChoices) -> Result<Model, Failure>
     if let Some(bar) = bar.get() {
         ProgressBar::finish_and_clear(bar);
     }
-    Ok(model?)
+    let model = model?;
+    note_unused(&model.unused_tensors(), name);
+    Ok(model)
+}
+
+/// Opens a model without its weights: enough to explain programs.
+pub(crate) fn outline(name: &str, choices: &ModelChoices) -> Result<Model, Failure> {
+    let options = ModelOptions { precision: precision(choices), ..ModelOptions::default() };
+    let bundled = if name == BUNDLED { Some(pellucid::bundled_folder()?) } else { None };
+    Ok(match bundled {
+        Some(folder) => Model::outline(&folder.to_string_lossy(), &options),
+        None => Model::outline(name, &options),
+    }?)
+}
+
+/// Says on standard error which tensors of a model's files it does not use, if that needs saying.
+fn note_unused(unused: &[&str], model: &str) {
+    const SHOWN: usize = 3;
+    if unused.is_empty() {
+        return;
+    }
+    let shown = unused[..unused.len().min(SHOWN)].join(", ");
+    let more = if unused.len() > SHOWN { ", …" } else { "" };
+    let tensors = if unused.len() == 1 { "tensor is" } else { "tensors are" };
+    eprintln!(
+        "note: {} {tensors} in the files of {model} that its configuration has no place for: {shown}{more}",
+        unused.len()
+    );
+}
+
+fn precision(choices: &ModelChoices) -> Precision {
+    match choices.dtype {
+        NumberType::F32 => Precision::F32,
+        NumberType::Bf16 => Precision::Bf16,
+    }
 }
 
 /// What a model publishes of itself; its weights are not loaded.
@@ -34,10 +68,7 @@ pub(crate) fn specification(name: &str) -> Result<ModelSpec, Failure> {
 /// The options, with a bar on standard error that only a terminal gets to see.
 fn options(choices: &ModelChoices, bar: Arc<OnceLock<ProgressBar>>) -> ModelOptions {
     ModelOptions {
-        precision: match choices.dtype {
-            NumberType::F32 => Precision::F32,
-            NumberType::Bf16 => Precision::Bf16,
-        },
+        precision: precision(choices),
         progress: Some(Arc::new(move |progress| {
             let Some(total) = progress.total.filter(|&total| total >= BAR_FROM) else { return };
             let bar = bar.get_or_init(|| {

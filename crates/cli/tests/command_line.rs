@@ -2,62 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails in a helper fails its test")]
 
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+mod support;
+
+use std::io::Read;
+use std::path::Path;
+use std::process::Stdio;
+
+use support::{command, pellucid, printed, refused, scratch, text, with_input};
 
 const PROGRAM: &str = "examples/patching.json";
 
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pellucid"));
-    command.args(arguments).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
-    for name in ["PELLUCID_MODEL", "PELLUCID_DTYPE", "COLUMNS"] {
-        command.env_remove(name);
-    }
-    command
-        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
-        .env("HF_HUB_OFFLINE", "1")
-        .stdin(Stdio::null());
-    command
-}
-
-fn pellucid(arguments: &[&str]) -> Output {
-    command(arguments).output().unwrap()
-}
-
-fn with_input(arguments: &[&str], input: &str) -> Output {
-    let mut command = command(arguments);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// Standard output of a command that succeeds and says nothing else.
-fn printed(arguments: &[&str]) -> String {
-    let output = pellucid(arguments);
-    assert_eq!((text(&output.stderr), output.status.code()), (String::new(), Some(0)), "{arguments:?}");
-    text(&output.stdout)
-}
-
-/// Standard error and exit code of a command that prints nothing.
-fn refused(output: Output) -> (String, i32) {
-    assert_eq!(text(&output.stdout), "");
-    (text(&output.stderr), output.status.code().unwrap())
-}
-
 fn json(arguments: &[&str]) -> serde_json::Value {
     serde_json::from_str(&printed(arguments)).unwrap()
-}
-
-fn scratch(name: &str) -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(name);
-    (folder, path)
 }
 
 #[test]
@@ -331,7 +287,10 @@ fn text_is_generated() {
 fn a_generation_that_cannot_be_is_refused_before_it_begins() {
     let (message, code) = refused(pellucid(&["generate", "bundled", "hi", "--top-p", "2"]));
     assert_eq!(code, 3);
-    insta::assert_snapshot!(message, @"error: `trace_0`: `top_p` must be above 0 and at most 1");
+    insta::assert_snapshot!(message, @r"
+    error: `trace_0`: `top_p` must be above 0 and at most 1
+      hint: 0.9 is usual; left out: all tokens
+    ");
     let (message, code) = refused(pellucid(&["generate", "bundled", "hi", "--chat"]));
     assert_eq!(code, 1);
     insta::assert_snapshot!(message, @r"

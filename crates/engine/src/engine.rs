@@ -75,6 +75,11 @@ impl Engine {
         &self.models[0].model
     }
 
+    /// Whether all its models have their weights, so that it can run programs.
+    pub fn models_are_loaded(&self) -> bool {
+        self.models.iter().all(|loaded| !loaded.model.is_outline())
+    }
+
     /// The model that traces call by a name.
     pub fn model_named(&self, name: &str) -> Option<&Arc<Model>> {
         self.models.iter().skip(1).find(|known| known.name == name).map(|known| &known.model)
@@ -202,18 +207,23 @@ impl Engine {
     /// [`Engine::run`]; it is there to judge it.
     ///
     /// # Errors
-    /// As [`Engine::run`], but for budgets, which it does not honour.
+    /// As [`Engine::run`], without bounds.
     pub fn run_naive(&self, program: &CheckedProgram) -> Result<Results, EngineError> {
-        self.run_naive_keeping(program).map_err(|failure| failure.error)
+        self.run_naive_keeping(program, &RunOptions::default()).map_err(|failure| failure.error)
     }
 
-    /// The same; a failure keeps what earlier traces saved, as that of [`Engine::run_keeping`].
+    /// The same, bounded: it can be cancelled, has its seconds, and tells what it logs; its memory is not watched, and nothing else
+    /// is told. A failure keeps what earlier traces saved, as that of [`Engine::run_keeping`].
     ///
     /// # Errors
-    /// As [`Engine::run_naive`].
-    pub fn run_naive_keeping(&self, program: &CheckedProgram) -> Result<Results, Box<Failure>> {
+    /// As [`Engine::run`].
+    pub fn run_naive_keeping(
+        &self,
+        program: &CheckedProgram,
+        options: &RunOptions,
+    ) -> Result<Results, Box<Failure>> {
         let provenance = Provenance { seed: program.program.seed, ..self.provenance() };
-        match Naive::new(&self.models, &self.models[0], program).run() {
+        match Naive::new(&self.models, &self.models[0], program).watched(options).run() {
             Ok(results) => Ok(Results { provenance, ..results }),
             Err(mut failure) => {
                 failure.kept.provenance = provenance;

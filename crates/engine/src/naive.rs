@@ -5,6 +5,7 @@
 //! the planned run, and nothing of its planning: whatever the planner does, results must be the same bit for bit.
 
 mod gradients;
+mod watch;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use pellucid_models::stage::{Kernel, StageList};
 
 use crate::error::{EngineError, Failure, Interruption};
 use crate::interleave::{stopped, stops};
-use crate::job::{Instance, OUTSIDE};
+use crate::job::{Instance, OUTSIDE, RunOptions};
 use crate::loaded::Loaded;
 use crate::nodes::Evaluator;
 use crate::operations::{Noise, OperationError};
@@ -30,12 +31,14 @@ use crate::tensor::Tensor;
 use crate::view::{self, Member, Rectangle, fit};
 use crate::weights::{self, WeightSet};
 use gradients::Back;
+use watch::Watch;
 
 /// Looks everywhere, so that nothing is fused and scores are always materialised; keeps everything for the way back if
 /// there is one.
 struct Everywhere<'t> {
     list: &'t StageList,
     tape: Option<&'t mut Tape>,
+    watch: &'t Watch,
 }
 
 impl Visitor for Everywhere<'_> {
@@ -62,7 +65,7 @@ impl Visitor for Everywhere<'_> {
     }
 
     fn between(&mut self, _stage: usize, _state: &mut PassState) -> Result<(), Interruption> {
-        Ok(())
+        if self.watch.over().is_some() { Err(Interruption::AllFailed) } else { Ok(()) }
     }
 }
 
@@ -124,6 +127,7 @@ pub(crate) struct Naive<'a> {
     touching: Option<Instance>,
     /// What failed, where the run goes on after failures.
     faults: Option<Vec<Fault>>,
+    watch: Watch,
 }
 
 impl<'a> Naive<'a> {
@@ -143,7 +147,13 @@ impl<'a> Naive<'a> {
             pool: BufferPool::default(),
             touching: None,
             faults: None,
+            watch: Watch::default(),
         }
+    }
+
+    /// The run may be cancelled and have too little time, and tells what it logs. Its memory is not watched.
+    pub fn watched(self, options: &RunOptions) -> Self {
+        Naive { watch: Watch::new(options), ..self }
     }
 
     /// Everything that fails by itself: the program goes on after a failure as if what failed had been lost.
@@ -291,6 +301,9 @@ impl<'a> Naive<'a> {
         let mut waiting = HashSet::from([instance]);
         while let Some(&instance) = open.last() {
             let (_, id) = instance;
+            if let Some(error) = self.watch.over() {
+                return Err(error);
+            }
             let node = self.program.program.node(id);
             if self.values.contains_key(&instance) || !self.program.nodes[id.index()].needed {
                 open.pop();
@@ -341,6 +354,10 @@ impl<'a> Naive<'a> {
                     return Err(EngineError::Internal(message));
                 }
                 Err(error) => {
+                    // Where it was interrupted that is why it failed.
+                    if let Some(error) = self.watch.over() {
+                        return Err(error);
+                    }
                     let failed = self.touching.take().unwrap_or(instance);
                     let fault = error.at(self.program.program.node(failed.1));
                     let Some(faults) = &mut self.faults else {
@@ -434,7 +451,9 @@ impl<'a> Naive<'a> {
             NodeKind::Log(value) => {
                 let step = (step != OUTSIDE).then_some(step);
                 let (name, coordinates) = (node.label().to_owned(), node.coordinates().to_vec());
-                self.results.logs.push(LogEntry { name, coordinates, step, value: read[value].clone() });
+                let entry = LogEntry { name, coordinates, step, value: read[value].clone() };
+                self.watch.log(&entry);
+                self.results.logs.push(entry);
                 Vec::new()
             }
             NodeKind::Trace(_)
@@ -450,7 +469,9 @@ impl<'a> Naive<'a> {
             _ => {
                 let evaluator = Evaluator { models: self.models, program: self.program };
                 let step = (step != OUTSIDE).then_some(step);
-                evaluator.evaluate(id, None, step, &|value| read[&value].clone(), &mut self.pool)?
+                let pool = &mut self.pool;
+                let evaluate = || evaluator.evaluate(id, None, step, &|value| read[&value].clone(), pool);
+                self.watch.stoppable(evaluate)?
             }
         };
         self.values.insert(instance, Some(outputs));
@@ -555,7 +576,7 @@ impl<'a> Naive<'a> {
             if walker.stage < end {
                 let range = walker.stage..end;
                 let tape = (!self.program.gradients.is_empty()).then_some(&mut walker.tape);
-                let mut visitor = Everywhere { list, tape };
+                let mut visitor = Everywhere { list, tape, watch: &self.watch };
                 walk(self.model, self.schedule, range, &mut walker.state, &mut self.pool, &mut visitor)
                     .map_err(|interruption| match interruption {
                         Interruption::Internal(message) => OperationError::new(message),

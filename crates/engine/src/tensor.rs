@@ -183,7 +183,7 @@ pub(crate) fn element_count(shape: &[usize]) -> Result<usize, OperationError> {
     // Sizes of 0 count as 1, so that the strides of an empty tensor cannot overflow either.
     let count = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size.max(1)));
     match count {
-        Some(count) if count <= crate::operations::MAXIMUM_ELEMENTS => {
+        Some(count) if count as u64 <= pellucid_graph::limits::TENSOR_ELEMENTS => {
             Ok(if shape.contains(&0) { 0 } else { count })
         }
         _ => Err(OperationError::new(format!("a tensor of shape {shape:?} is too large"))),

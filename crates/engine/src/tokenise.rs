@@ -1,7 +1,7 @@
 //! Texts to token ids, where a program is admitted.
 
 use pellucid_graph::fault::{Fault, Faults};
-use pellucid_graph::{Invoke, Node, NodeKind, Parameter, Program, Prompts};
+use pellucid_graph::{Invoke, Node, NodeKind, Parameter, Program, Prompts, limits};
 use pellucid_models::Model;
 
 /// Replaces every text of a program's invokes and parameters by its token ids. `models` gives the model that traces call
@@ -11,13 +11,11 @@ pub(crate) fn tokenise<'m>(
     mut program: Program,
 ) -> Result<Program, Faults> {
     let mut faults = Faults::default();
+    let mut bytes_left = limits::TEXTS_BYTES;
     for node in &mut program.nodes {
         let Node { name, kind, source, .. } = node;
         let model = models(if let NodeKind::Trace(trace) = &*kind { trace.model.as_deref() } else { None });
-        let mut fault = |message: String, hint: Option<&str>| {
-            let fault = Fault { hint: hint.map(str::to_owned), ..Fault::new(message) };
-            faults.push(fault.at_node(name.clone(), source.clone()));
-        };
+        let mut fault = |fault: Fault| faults.push(fault.at_node(name.clone(), source.clone()));
         let invokes: &mut [Invoke] = match kind {
             NodeKind::Trace(trace) => &mut trace.invokes,
             NodeKind::Sweep(sweep) => &mut sweep.region.invokes,
@@ -25,12 +23,11 @@ pub(crate) fn tokenise<'m>(
             NodeKind::Parameter(parameter) => {
                 let Parameter::Texts { cells, special_tokens } = parameter else { continue };
                 let what = "the parameter";
-                let encoded: Option<Vec<_>> = cells
-                    .iter()
-                    .map(|texts| encode(model, texts, *special_tokens, what, &mut fault))
-                    .collect();
-                if let Some(cells) = encoded {
-                    *parameter = Parameter::Tokens(cells);
+                let encoded =
+                    cells.iter().map(|texts| encode(model, texts, *special_tokens, what, &mut bytes_left));
+                match encoded.collect() {
+                    Ok(cells) => *parameter = Parameter::Tokens(cells),
+                    Err(error) => fault(error),
                 }
                 continue;
             }
@@ -39,8 +36,9 @@ pub(crate) fn tokenise<'m>(
         for invoke in invokes {
             let Prompts::Text { texts, special_tokens } = &invoke.prompts else { continue };
             let what = format!("invoke `{}`", invoke.name);
-            if let Some(tokens) = encode(model, texts, *special_tokens, &what, &mut fault) {
-                invoke.prompts = Prompts::Tokens(tokens);
+            match encode(model, texts, *special_tokens, &what, &mut bytes_left) {
+                Ok(tokens) => invoke.prompts = Prompts::Tokens(tokens),
+                Err(error) => fault(error),
             }
         }
     }
@@ -52,14 +50,35 @@ fn encode(
     texts: &[String],
     special_tokens: bool,
     what: &str,
-    fault: &mut dyn FnMut(String, Option<&str>),
-) -> Option<Vec<Vec<u32>>> {
+    bytes_left: &mut usize,
+) -> Result<Vec<Vec<u32>>, Fault> {
     let Some(tokenizer) = model.tokenizer() else {
         let message = format!("{what} is text, but `{}` came without a tokenizer", model.spec().name);
-        fault(message, Some("give token ids, or put tokenizer.json beside the weights"));
-        return None;
+        return Err(Fault::new(message).with_hint("give token ids, or put tokenizer.json beside the weights"));
     };
-    let encoded: Result<Vec<Vec<u32>>, _> =
-        texts.iter().map(|text| tokenizer.encode(text, special_tokens)).collect();
-    encoded.map_err(|error| fault(format!("{what} cannot be tokenised: {error}"), None)).ok()
+    // What cannot fit is not tokenised to find that out.
+    for (number, bytes) in texts.iter().map(String::len).enumerate() {
+        if let Some(positions) = model.spec().sizes.positions
+            && tokenizer.is_beyond(bytes, positions)
+        {
+            let message = format!(
+                "prompt {number} of {what} has {bytes} bytes, too many for the model's {positions} positions"
+            );
+            return Err(Fault::new(message).with_hint("shorten the prompt"));
+        }
+        *bytes_left = bytes_left.checked_sub(bytes).ok_or_else(|| {
+            let most = limits::TEXTS_BYTES;
+            Fault::new(format!("the program has more than {most} bytes of text; {what} goes beyond"))
+                .with_hint("give token ids, or put the prompts into several programs")
+        })?;
+    }
+    let encoded = texts.iter().map(|text| tokenizer.encode(text, special_tokens));
+    encoded.collect::<Result<_, _>>().map_err(|error| {
+        let reason = match error {
+            pellucid_models::Error::Tokenizer { reason, .. } => reason,
+            other => other.to_string(),
+        };
+        Fault::new(format!("{what} cannot be tokenised: {reason}"))
+            .with_hint("the tokenizer's file may be damaged: fetch it again, or give token ids")
+    })
 }

@@ -2,6 +2,8 @@
 
 /// Bytes of a program's JSON.
 pub const PROGRAM_BYTES: usize = 64 << 20;
+/// Bytes of a program's file: its constants, and its JSON, which may be twice as long inside a safetensors header.
+pub const FILE_BYTES: usize = CONSTANT_BYTES + 2 * PROGRAM_BYTES + CONSTANTS * 4 * TEXT_BYTES;
 /// Nodes of a program, bodies included.
 pub const NODES: usize = 100_000;
 /// How deep bodies stand in one another.
@@ -18,6 +20,8 @@ pub const INVOKES: usize = 16_384;
 pub const PROMPTS: usize = 16_384;
 /// Characters of one prompt.
 pub const PROMPT_CHARACTERS: usize = 4 << 20;
+/// Bytes of all texts of a program together that are tokenised.
+pub const TEXTS_BYTES: usize = 16 << 20;
 /// Tokens of one prompt.
 pub const PROMPT_TOKENS: usize = 1 << 20;
 /// Bytes of a name, a hook address or a text argument.
@@ -34,8 +38,8 @@ pub const CONSTANT_BYTES: usize = 1 << 30;
 pub const DIMENSIONS: usize = 8;
 /// Different unknown lengths in one size; a sum of more is a size that cannot be known yet.
 pub const DIMENSION_TERMS: usize = 16;
-/// Elements of one tensor.
-pub const TENSOR_ELEMENTS: u64 = 1 << 40;
+/// Elements of one tensor, in a program and in the engine; a run's memory usually bounds them far below.
+pub const TENSOR_ELEMENTS: u64 = 1 << 31;
 /// Operations that the decomposition of one matrix may take: nothing interrupts it.
 pub const MATRIX_FLOPS: u64 = 1 << 36;
 /// Tensors in one list argument (`cat`, `stack`, `einsum`).

@@ -54,6 +54,14 @@ impl Scalar {
         }
     }
 
+    /// Whether it becomes that number type as itself, up to the rounding of floats: in integer types fractions, negative
+    /// numbers in `u8` and all that is out of range do not. Everything becomes a truth value.
+    pub fn is_kept_by(self, dtype: DType) -> bool {
+        let number = self.as_f64();
+        let whole = dtype.is_float() || dtype == DType::Bool || number.fract() == 0.0;
+        self.fits(dtype) && whole && (dtype != DType::U8 || number >= 0.0)
+    }
+
     /// The value as an integer, if it is one.
     pub fn as_i64(self) -> Option<i64> {
         match self {

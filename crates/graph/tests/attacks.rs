@@ -22,6 +22,9 @@ fn refuse(read: impl FnOnce() -> Result<Program, Faults>) -> (String, Duration) 
         Ok(program) => panic!("read as a program: {}", program.to_json()),
         Err(faults) => faults,
     };
+    for fault in &faults.0 {
+        assert!(fault.hint.is_some(), "it does not say what to do: {fault}");
+    }
     (faults.to_string(), start.elapsed())
 }
 

@@ -92,3 +92,44 @@ fn an_edit_that_nothing_saved_comes_after_is_refused() {
     taken(&[1], "", &nodes("layers.2.input"));
     refused(&[1], "", &nodes("layers.1.input"), "changes nothing");
 }
+
+#[test]
+fn the_elements_of_a_literal_are_numbers_of_its_type() {
+    let literal = |dtype: &str, elements: &str| {
+        let count = elements.split(", ").count();
+        format!(
+            r#"{{"op":"literal","name":"x","dtype":"{dtype}","shape":[{count}],"elements":[{elements}]}},{{"op":"save","name":"s","value":"x"}}"#
+        )
+    };
+    for (dtype, elements) in [
+        ("u8", "0, 255"),
+        ("i32", "-2147483648, 2147483647"),
+        ("i64", r#"-5, 3.0, {"int": "9223372036854775807"}"#),
+        ("f32", r#"0.1, 16777217, {"float": "nan"}, {"float": "-inf"}"#),
+        ("f16", "65504"),
+        ("bool", "0, 2.5, true"),
+    ] {
+        taken(&[1], "", &literal(dtype, elements));
+    }
+    for (dtype, elements, at) in [
+        ("u8", "0, 256", "element 1 of the literal, 256,"),
+        ("u8", "-1", "element 0 of the literal, -1,"),
+        ("u8", "1, 2, 0.5", "element 2 of the literal, 0.5,"),
+        ("i32", "99999999999", "is not a number of i32"),
+        ("i32", "1.5", "element 0 of the literal, 1.5,"),
+        ("i64", "1.0e300", "element 0 of the literal"),
+        ("i64", r#"{"float": "nan"}"#, "element 0 of the literal, NaN,"),
+        ("i64", r#"{"float": "inf"}"#, "element 0 of the literal, inf,"),
+        ("f16", "65520.0", "is not a number of f16"),
+        ("f32", "1.0e300", "is not a number of f32"),
+    ] {
+        refused(&[1], "", &literal(dtype, elements), at);
+    }
+}
+
+#[test]
+fn what_an_operation_refuses_comes_with_how_it_is_written() {
+    let sum = r#"{"op":"get","name":"h","hook":"layers.0.output"},{"op":"sum","name":"t","input":"h","dim":99},{"op":"save","name":"s","value":"t"}"#;
+    refused(&[1], "", sum, "has no dimension 99");
+    refused(&[1], "", sum, "hint: `sum(input, ");
+}

@@ -55,13 +55,26 @@ impl Isa {
         paths
     }
 
-    /// The path in use on this thread: that of the innermost [`Isa::scope`], else the one named by `PELLUCID_ISA`
-    /// (`portable`, `avx2` or `avx512`; read once), else the best this CPU has. A name that is unknown or that this CPU
-    /// cannot run is ignored with a line on standard error.
+    /// What `PELLUCID_ISA` asks for: a path by its name, or `avx512` for the best of that family; left out or empty, the best this
+    /// CPU has.
+    ///
+    /// # Errors
+    /// Where it is no path that this CPU can run: what is wrong, and what it can run.
+    pub fn asked_for() -> Result<Self, String> {
+        choose(std::env::var("PELLUCID_ISA").ok().as_deref())
+    }
+
+    /// The path in use on this thread: that of the innermost [`Isa::scope`], else [`Isa::asked_for`] (read once). Where that is
+    /// an error which nobody has looked at, it is the best this CPU has, and a line on standard error says so.
     pub fn current() -> Self {
         FORCED.get().unwrap_or_else(|| {
             static CHOSEN: OnceLock<Isa> = OnceLock::new();
-            *CHOSEN.get_or_init(|| choose(std::env::var("PELLUCID_ISA").ok().as_deref()))
+            *CHOSEN.get_or_init(|| {
+                Isa::asked_for().unwrap_or_else(|message| {
+                    eprintln!("{message}; this process uses {}", best().name());
+                    best()
+                })
+            })
         })
     }
 
@@ -96,21 +109,20 @@ impl Isa {
     }
 }
 
+fn best() -> Isa {
+    Isa::available().last().copied().unwrap_or(Isa::portable())
+}
+
 /// The best path that the request (the value of `PELLUCID_ISA`) allows.
-fn choose(request: Option<&str>) -> Isa {
+fn choose(request: Option<&str>) -> Result<Isa, String> {
+    let Some(name) = request.filter(|name| !name.is_empty()) else { return Ok(best()) };
+    // "avx512" means the AVX-512 family, the bf16 dot product included where there is one.
+    let is_asked_for = |isa: &&Isa| isa.name() == name || isa.name().split('-').next() == Some(name);
     let available = Isa::available();
-    let best = available.last().copied().unwrap_or(Isa::portable());
-    match request {
-        None | Some("") => best,
-        // "avx512" means the AVX-512 family, the bf16 dot product included where there is one.
-        Some(name) => match available.iter().rev().find(|isa| isa.name().split('-').next() == Some(name)) {
-            Some(isa) => *isa,
-            None => {
-                eprintln!("PELLUCID_ISA={name}: not a path this CPU can run; using {}", best.name());
-                best
-            }
-        },
-    }
+    available.iter().rev().find(is_asked_for).copied().ok_or_else(|| {
+        let names: Vec<&str> = available.iter().map(|isa| isa.name()).collect();
+        format!("PELLUCID_ISA={name}: not a path this CPU can run\n  hint: leave it out for the best, or name one of {}", names.join(", "))
+    })
 }
 
 #[cfg(test)]
@@ -132,9 +144,15 @@ mod tests {
 
     #[test]
     fn the_environment_variable_picks_a_path_by_family() {
-        assert_eq!(choose(Some("portable")).name(), "portable");
-        let best = choose(None);
-        assert_eq!(choose(Some("no such path")), best);
-        assert_eq!(choose(Some(best.name().split('-').next().unwrap())), best);
+        assert_eq!(choose(Some("portable")).unwrap().name(), "portable");
+        assert_eq!(choose(None), Ok(best()));
+        assert_eq!(choose(Some("")), Ok(best()));
+        assert!(choose(Some("no such path")).unwrap_err().contains("one of portable"));
+        assert_eq!(choose(Some(best().name().split('-').next().unwrap())), Ok(best()));
+        // Every name that a result bears can be asked for.
+        for isa in Isa::available() {
+            let family = isa.name().split('-').count() == 1 && best().name().starts_with(isa.name());
+            assert_eq!(choose(Some(isa.name())), Ok(if family { best() } else { isa }));
+        }
     }
 }

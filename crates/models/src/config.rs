@@ -416,6 +416,15 @@ impl<'a> Reader<'a> {
         Ok(self.optional_float(key)?.unwrap_or(default) as f32)
     }
 
+    /// A finite number from 0 on.
+    ///
+    /// # Errors
+    /// Where it is no such number.
+    pub fn natural_float_or(&self, key: &str, default: f64) -> Result<f32, ConfigError> {
+        let number = self.float_or(key, default)?;
+        if number < 0.0 { Err(self.invalid(key, "a number from 0 on")) } else { Ok(number) }
+    }
+
     /// A flag.
     ///
     /// # Errors

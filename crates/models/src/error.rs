@@ -5,6 +5,10 @@ use std::path::PathBuf;
 /// The result of everything in this crate that reads a model's files.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What is said of a tokenizer that cannot do its work.
+const TOKENIZER_HINT: &str =
+    "fetch the model's tokenizer again from where the model comes from, or give token ids";
+
 /// An error of this crate. Each message names the file, tensor or model it is about, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -127,7 +131,7 @@ pub enum Error {
         reason: String,
     },
     /// A tokenizer could not be built, or refused a text.
-    #[error("the tokenizer of {origin}: {reason}")]
+    #[error("the tokenizer of {origin}: {reason}\n  hint: {TOKENIZER_HINT}")]
     Tokenizer {
         /// Where the tokenizer comes from.
         origin: String,

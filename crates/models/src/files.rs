@@ -38,6 +38,15 @@ impl ModelFiles {
     /// Where a file is missing or damaged.
     pub fn open_folder(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
+        Ok(Self { checkpoint: Checkpoint::open_folder(folder)?, ..Self::outline_folder(folder)? })
+    }
+
+    /// The same without looking for weights: the checkpoint is empty.
+    ///
+    /// # Errors
+    /// Where another file is missing or damaged.
+    pub fn outline_folder(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
         let config = read_config(folder)?;
         let tokenizer = Tokenizer::from_folder(folder)?;
         let none = SpecialTokens::default();
@@ -47,8 +56,8 @@ impl ModelFiles {
             origin: folder.display().to_string(),
             revision: None,
             config,
-            generation_config: read_json(&folder.join("generation_config.json"))?,
-            checkpoint: Checkpoint::open_folder(folder)?,
+            generation_config: read_generation_config(folder)?,
+            checkpoint: Checkpoint::empty(folder.display().to_string()),
             chat_template: ChatTemplate::from_folder(folder, special)?,
             tokenizer,
         })
@@ -87,8 +96,13 @@ pub(crate) fn read_config(folder: &Path) -> Result<Value> {
     })
 }
 
+/// The generation configuration of a folder, if it has one.
+pub(crate) fn read_generation_config(folder: &Path) -> Result<Option<Value>> {
+    read_json(&folder.join("generation_config.json"))
+}
+
 /// The last part of a path, made absolute where that is needed to have one.
-fn name_of(path: &Path) -> String {
+pub(crate) fn name_of(path: &Path) -> String {
     let absolute: PathBuf = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let last = absolute.components().next_back();
     last.map_or_else(|| path.display().to_string(), |last| last.as_os_str().to_string_lossy().into_owned())

@@ -65,6 +65,19 @@ pub struct Progress<'a> {
 /// Bytes of an embedding from which its file's pages are given back after use.
 const LARGE_TABLE: usize = 16 << 20;
 
+/// How the names end of buffers that stand in checkpoints and are computed here: causal masks and what they mask with, and
+/// rotary frequencies.
+const BUFFERS: [&str; 6] = [
+    ".attn.bias",
+    ".attn.masked_bias",
+    ".attention.bias",
+    ".attention.masked_bias",
+    ".rotary_emb.inv_freq",
+    "rope_freqs.weight",
+];
+/// The unembedding's names, which a model may have although it uses its embedding.
+const UNEMBEDDINGS: [&str; 2] = ["lm_head.weight", "embed_out.weight"];
+
 /// A model with its weights, ready for an engine.
 #[derive(Debug)]
 pub struct Model {
@@ -163,7 +176,7 @@ impl Model {
     /// # Errors
     /// Where there is no such model, its family is not supported, or a weight is missing or of another shape.
     pub fn open(source: &str, options: &ModelOptions) -> Result<Self> {
-        Self::from_files(Self::files(source, options)?, options)
+        Self::from_files(Self::source(source, options)?.open(&Settings::from_environment())?, options)
     }
 
     /// A model without its weights: enough to tokenise, and to check and plan programs, which can then be run on the
@@ -172,7 +185,7 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn outline(source: &str, options: &ModelOptions) -> Result<Self> {
-        let files = Self::files(source, options)?;
+        let files = Self::source(source, options)?.outline(&Settings::from_environment())?;
         let mut blueprint = blueprint(&files.name, &files.config, files.generation_config.as_ref())?;
         blueprint.spec.revision = files.revision;
         Ok(Self {
@@ -186,14 +199,20 @@ impl Model {
         })
     }
 
-    fn files(source: &str, options: &ModelOptions) -> Result<ModelFiles> {
+    /// Whether it was opened without its weights.
+    #[must_use]
+    pub fn is_outline(&self) -> bool {
+        self.weights.is_empty()
+    }
+
+    fn source(source: &str, options: &ModelOptions) -> Result<Source> {
         let mut parsed = Source::parse(source)?;
         if let (Source::Hub(_), Some(revision)) = (&parsed, &options.revision)
             && !source.contains('@')
         {
             parsed = Source::parse(&format!("{source}@{revision}"))?;
         }
-        parsed.open(&Settings::from_environment())
+        Ok(parsed)
     }
 
     /// Loads a model from its files.
@@ -340,6 +359,16 @@ impl Model {
     #[must_use]
     pub fn leftover(&self) -> &[String] {
         &self.leftover
+    }
+
+    /// Those leftover tensors that no habit explains: without buffers that older versions of transformers saved with the weights, rotary
+    /// factors that were read as configuration, and the unembedding of a model that uses its embedding for it. What is left may
+    /// be a sign that the configuration is another model's.
+    pub fn unexplained(&self) -> impl Iterator<Item = &str> {
+        let tied = self.blueprint.config.tied;
+        let is_buffer = |name: &str| BUFFERS.iter().any(|buffer| name.ends_with(buffer));
+        let is_unembedding = move |name: &str| tied && UNEMBEDDINGS.contains(&name);
+        self.leftover.iter().map(String::as_str).filter(move |name| !is_buffer(name) && !is_unembedding(name))
     }
 
     /// The tokenizer, if the model came with one.

@@ -60,6 +60,9 @@ impl RotaryTable {
                     high: positive(&reader, "high_freq_factor")?,
                     positions: reader.size_or("original_max_position_embeddings", positions)? as f32,
                 };
+                if scaling.high <= scaling.low {
+                    return Err(reader.invalid("high_freq_factor", "a number above `low_freq_factor`"));
+                }
                 inverse_frequencies.iter_mut().for_each(|frequency| *frequency = scaling.of(*frequency));
             }
             other => {

@@ -109,7 +109,39 @@ fn tensors_that_no_model_uses_are_noted() {
     let model = open(&golden("gpt2-bare")).unwrap();
     assert!(!model.leftover().is_empty());
     assert!(model.leftover().iter().all(|name| name.ends_with("attn.bias")), "{:?}", model.leftover());
+    assert_eq!(model.unexplained().count(), 0, "masks are known");
     assert!(open(&golden("gpt2")).unwrap().leftover().is_empty());
+}
+
+#[test]
+fn what_no_habit_explains_is_left() {
+    let layers = open(&golden("llama2")).unwrap().spec().sizes.layers;
+    let folder = copy(
+        "llama2",
+        |_, _| {},
+        |config| {
+            config["num_hidden_layers"] = json!(layers - 1);
+            config["tie_word_embeddings"] = json!(true);
+        },
+    );
+    let model = open(folder.path()).unwrap();
+    let last = format!("model.layers.{}.", layers - 1);
+    assert!(model.leftover().iter().any(|name| name == "lm_head.weight"));
+    assert!(model.unexplained().count() > 0);
+    assert!(model.unexplained().all(|name| name.starts_with(&last)), "{:?}", model.leftover());
+}
+
+#[test]
+fn an_outline_needs_no_weights() {
+    let folder = copy("llama2", |_, _| {}, |_| {});
+    std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let outline = Model::outline(path, &ModelOptions::default()).unwrap();
+    assert!(outline.is_outline());
+    let settings = pellucid_models::hub::Settings::from_environment();
+    let spec = pellucid_models::weights::Source::parse(path).unwrap().spec(&settings).unwrap();
+    assert_eq!(&spec, outline.spec());
+    assert!(open(folder.path()).is_err());
 }
 
 #[test]
@@ -237,6 +269,12 @@ fn what_a_configuration_must_not_say_is_refused_by_name() {
         ("rope_scaling", json!({"rope_type": "llama3"}), "`factor`"),
         ("rope_scaling", json!([1]), "`rope_scaling` is [1]"),
         ("tie_word_embeddings", json!("yes"), "`tie_word_embeddings`"),
+        ("rms_norm_eps", json!(-1), "`rms_norm_eps` is -1"),
+        (
+            "rope_scaling",
+            json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}),
+            "`high_freq_factor` is 4",
+        ),
     ] {
         let message = refusal(&set(key, value));
         assert!(message.contains(mention), "{key}: {message}");

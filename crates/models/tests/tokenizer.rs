@@ -93,11 +93,33 @@ fn the_configuration_decides_which_special_tokens_are_added() {
 }
 
 #[test]
+fn a_text_that_cannot_be_of_so_few_tokens_is_known_before_it_is_tokenised() {
+    let tokenizer = open(&bundled());
+    let longest =
+        (0..tokenizer.vocab_size() as u32).filter_map(|id| Some(tokenizer.token_text(id)?.len())).max();
+    let longest = longest.unwrap();
+    assert!(!tokenizer.is_beyond(10 * longest, 10));
+    assert!(tokenizer.is_beyond(10 * longest + 1, 10));
+    // One that may leave out some of the text is given the benefit of the doubt.
+    let mut json: serde_json::Value = serde_json::from_str(&tokenizer.to_json().unwrap()).unwrap();
+    json["normalizer"] = serde_json::json!({"type": "Strip", "strip_left": true, "strip_right": true});
+    let strips = Tokenizer::from_json(json.to_string().as_bytes()).unwrap();
+    assert!(!strips.is_beyond(10 * longest + 1, 10));
+    assert!(strips.is_beyond(1000 * longest, 10));
+}
+
+#[test]
 fn a_broken_tokenizer_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("tokenizer.json"), b"{\"version\": \"1.0\"}").unwrap();
     assert!(Tokenizer::from_folder(folder.path()).is_err());
     assert!(Tokenizer::from_json(b"nonsense").is_err());
+    // The crate that reads it takes this one, and panics when it is used.
+    let mut json: serde_json::Value = serde_json::from_str(&open(&bundled()).to_json().unwrap()).unwrap();
+    json["normalizer"] = serde_json::json!({"type": "Replace", "pattern": {"String": ""}, "content": "xx"});
+    let broken = Tokenizer::from_json(json.to_string().as_bytes()).unwrap();
+    let message = broken.encode("Hello there you", true).unwrap_err().to_string();
+    assert!(message.contains("it fails on its own rules") && message.contains("hint: "), "{message}");
     let copy = Tokenizer::from_json(open(&bundled()).to_json().unwrap().as_bytes()).unwrap();
     assert_eq!(copy.encode("The city", true).unwrap(), open(&bundled()).encode("The city", true).unwrap());
 }

@@ -19,6 +19,17 @@ pub enum Error {
     /// saved.
     #[error(transparent)]
     Run(Box<Failure>),
+    /// By its price the program needs more memory than there is, and was not run.
+    #[error(
+        "the program needs up to {} at once beside the model, and {} are there; nothing was run\n  hint: save less of each value, or run it in parts; `explain` prices it. What there is can be set: `--memory`, `memory_bytes`",
+        gigabytes(*needed), gigabytes(*allowed)
+    )]
+    TooLarge {
+        /// Bytes that it would hold at once.
+        needed: u64,
+        /// Bytes that it may hold.
+        allowed: u64,
+    },
     /// The engine failed before anything ran.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -83,6 +94,12 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// The model was opened without its weights.
+    #[error("`{model}` was opened without its weights, and runs nothing\n  hint: `Model::open` loads them")]
+    Outline {
+        /// The model.
+        model: String,
+    },
     /// A file cannot be read or written.
     #[error("{}: {error}", path.display())]
     File {
@@ -92,6 +109,11 @@ pub enum Error {
         #[source]
         error: std::io::Error,
     },
+}
+
+/// Bytes for people.
+fn gigabytes(bytes: u64) -> String {
+    if bytes < 10_000_000 { format!("{bytes} bytes") } else { format!("{:.2} GB", bytes as f64 / 1e9) }
 }
 
 /// A run that failed: why, in which trace, and what had been saved before that trace began.

@@ -74,6 +74,7 @@ mod evaluate;
 mod examples;
 mod generation;
 mod invoke;
+mod memory;
 mod model;
 mod module;
 mod pattern;
@@ -101,6 +102,7 @@ pub use error::{Error, Failure, Result};
 pub use evaluate::evaluate;
 pub use generation::Generation;
 pub use invoke::Invoke;
+pub use memory::available as available_memory;
 pub use model::Model;
 pub use module::Module;
 pub use pattern::Pattern;
@@ -125,10 +127,20 @@ pub use pellucid_engine::{
 };
 pub use pellucid_graph::check::{CheckedProgram, Price};
 pub use pellucid_graph::fault::{Fault, Faults};
+pub use pellucid_graph::limits;
 pub use pellucid_graph::{DType, ModelSpec, Program, Prompts, Scalar, SourceLocation};
 pub use pellucid_models::adapters::InputNormalisation;
 pub use pellucid_models::tokenizer::Tokenizer;
 pub use pellucid_models::{ModelOptions, Precision, ProgressListener};
+
+/// The instruction-set path by which this process computes: the best of this CPU, or the one that `PELLUCID_ISA` names. A
+/// result is reproducible, bit for bit, on a machine with the path of the same name.
+///
+/// # Errors
+/// Where `PELLUCID_ISA` names none that this CPU can run.
+pub fn instruction_set() -> std::result::Result<&'static str, String> {
+    pellucid_engine::Isa::asked_for().map(pellucid_engine::Isa::name)
+}
 
 /// To be called in a process that was forked off, before it computes or asks anything: threads and connections of its parent are
 /// not its own.

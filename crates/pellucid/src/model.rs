@@ -54,6 +54,25 @@ impl Model {
         Ok(Model::at(Place::Here(Arc::new(Engine::new(Arc::new(model))))))
     }
 
+    /// A model without its weights, which in a folder need not even be there: programs are checked, priced and explained on it,
+    /// and texts tokenised. It runs nothing.
+    ///
+    /// # Errors
+    /// Those of [`Model::open`].
+    pub fn outline(source: &str, options: &ModelOptions) -> Result<Model> {
+        let model = pellucid_models::Model::outline(source, options)?;
+        Ok(Model::at(Place::Here(Arc::new(Engine::new(Arc::new(model))))))
+    }
+
+    /// Tensors of the model's files that it does not use, and that nothing explains: it may be another model than its
+    /// configuration says. None are known of a model at a service.
+    pub fn unused_tensors(&self) -> Vec<&str> {
+        match &self.place {
+            Place::Here(engine) => engine.model().unexplained().collect(),
+            Place::There(_) => Vec::new(),
+        }
+    }
+
     pub(crate) fn at(place: Place) -> Model {
         Model { place }
     }
@@ -111,6 +130,16 @@ impl Model {
         match &self.place {
             Place::Here(engine) => Ok(engine),
             Place::There(_) => Err(Error::NotHere { model: self.name().to_owned(), what, hint }),
+        }
+    }
+
+    /// The engine of a model in this process that has its weights.
+    fn loaded(&self) -> Result<&Engine> {
+        let engine = self.engine(CHECKED, RUN_PROGRAM)?;
+        if engine.models_are_loaded() {
+            Ok(engine)
+        } else {
+            Err(Error::Outline { model: self.name().to_owned() })
         }
     }
 
@@ -317,26 +346,49 @@ impl Model {
     /// [`Error::Run`] where an operation fails on its values, or a bound is reached; [`Error::NotHere`] of a model at a
     /// service: see [`Model::run_program`].
     pub fn run(&self, program: &CheckedProgram, options: &RunOptions) -> Result<Results> {
-        Ok(Results::new(self.engine(CHECKED, RUN_PROGRAM)?.run_keeping(program, options)?))
+        Ok(Results::new(self.loaded()?.run_keeping(program, options)?))
     }
 
     /// Runs a checked program by the simple interpreter, one invoke at a time and nothing planned: the judge of
-    /// [`Model::run`], with the same results bit for bit. It honours no bounds.
+    /// [`Model::run`], with the same results bit for bit.
     ///
     /// # Errors
     /// Those of [`Model::run`].
     pub fn run_naive(&self, program: &CheckedProgram) -> Result<Results> {
-        Ok(Results::new(self.engine(CHECKED, RUN_PROGRAM)?.run_naive_keeping(program)?))
+        self.run_naive_with(program, &RunOptions::default())
+    }
+
+    /// [`Model::run_naive`], bounded: it can be cancelled, has its seconds, and tells what it logs. Its memory is not watched
+    /// (see [`Model::fits`]), and other listeners hear nothing.
+    ///
+    /// # Errors
+    /// Those of [`Model::run`].
+    pub fn run_naive_with(&self, program: &CheckedProgram, options: &RunOptions) -> Result<Results> {
+        Ok(Results::new(self.loaded()?.run_naive_keeping(program, options)?))
+    }
+
+    /// Whether a checked program needs, by its price, no more than so many bytes at once beside the model. The price is an upper
+    /// estimate: asked before a run, it keeps a program that is too large from taking the process with it.
+    /// [`available_memory`](crate::available_memory) says what there is.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub fn fits(&self, program: &CheckedProgram, memory_bytes: u64) -> Result<()> {
+        let needed = program.price.peak_bytes;
+        if needed > memory_bytes {
+            return Err(Error::TooLarge { needed, allowed: memory_bytes });
+        }
+        Ok(())
     }
 
     /// Runs several programs in the same passes. Each result is bit for bit what it would be alone, each failure its own.
     pub fn run_together(&self, programs: &[(&CheckedProgram, &RunOptions)]) -> Vec<Result<Results>> {
-        match self.engine(CHECKED, RUN_PROGRAM) {
+        match self.loaded() {
             Ok(engine) => {
                 let outcomes = engine.run_together_keeping(programs);
                 outcomes.into_iter().map(|outcome| Ok(Results::new(outcome?))).collect()
             }
-            // A service packs what is sent to it by itself.
+            // A service packs what is sent to it by itself; an outline runs nothing.
             Err(_) => programs.iter().map(|(program, options)| self.run(program, options)).collect(),
         }
     }

@@ -1,7 +1,5 @@
 //! What a model publishes of itself: enough to write, check and price a program without having the model.
 
-use pellucid_models::ModelFiles;
-use pellucid_models::blueprint;
 use pellucid_models::hub::Settings;
 use pellucid_models::weights::Source;
 
@@ -11,24 +9,13 @@ pub use pellucid_graph::spec::{
     Alias, Application, Axis, HookPointSpec, ModelSizes, ModelSpec, ModuleSpec, ParameterSpec,
 };
 
-/// The specification of a Hugging Face folder, a GGUF file or a model on the hub. No weights are loaded, and of a model
-/// on the hub only its configuration is downloaded.
+/// The specification of a Hugging Face folder, a GGUF file or a model on the hub. No weights are loaded: a folder needs none, and of a
+/// model on the hub only its configuration is downloaded.
 ///
 /// # Errors
 /// [`Error::Model`](crate::Error::Model): what is missing, damaged or of an unknown family.
 pub fn of(source: &str) -> Result<ModelSpec> {
-    let settings = Settings::from_environment();
-    let blueprint = match Source::parse(source)? {
-        Source::Hub(name) => {
-            let config = Source::Hub(name.clone()).config(&settings)?;
-            blueprint(name.repository(), &config, None)
-        }
-        here => {
-            let ModelFiles { name, config, generation_config, .. } = here.open(&settings)?;
-            blueprint(&name, &config, generation_config.as_ref())
-        }
-    };
-    Ok(blueprint.map_err(pellucid_models::Error::from)?.spec)
+    Ok(Source::parse(source)?.spec(&Settings::from_environment())?)
 }
 
 /// The specification of the bundled model: see [`Model::bundled`](crate::Model::bundled).

@@ -7,7 +7,7 @@ use pellucid::Service;
 use crate::arguments::Explain;
 use crate::commands::run;
 use crate::failure::Failure;
-use crate::remote;
+use crate::{models, remote};
 
 /// Shows what a program would compute.
 pub(crate) fn explain(explain: &Explain, out: &mut dyn Write) -> Result<(), Failure> {
@@ -17,7 +17,7 @@ pub(crate) fn explain(explain: &Explain, out: &mut dyn Write) -> Result<(), Fail
             Service::at(address)?.explain(model.as_deref(), &program)?
         }
         None => {
-            let (model, program) = run::open(&explain.program)?;
+            let (model, program) = run::open(&explain.program, models::outline)?;
             model.explain_program(program)?
         }
     };

@@ -12,6 +12,9 @@ use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::models;
 
+/// Bytes of a prompt that comes by standard input: as many characters as a prompt may have.
+const PROMPT_BYTES: usize = 4 * pellucid::limits::PROMPT_CHARACTERS;
+
 /// A generation that is done.
 #[derive(Serialize)]
 struct Generated {
@@ -27,7 +30,7 @@ struct Generated {
 pub(crate) fn generate(generate: &Generate, out: &mut dyn Write) -> Result<(), Failure> {
     let interrupt = Interrupt::listen()?;
     let prompt = match generate.prompt.as_str() {
-        "-" => String::from_utf8_lossy(&super::read_input("-")?).into_owned(),
+        "-" => String::from_utf8_lossy(&super::read_input("-", PROMPT_BYTES)?).into_owned(),
         prompt => prompt.to_owned(),
     };
     let model = models::open(&generate.model, &generate.choices)?;

@@ -4,33 +4,40 @@ use std::io::Write;
 use std::path::Path;
 
 use pellucid::client::Submission;
-use pellucid::{Model, Program, Results, RunOptions, Service, Tensor};
-use serde::Serialize;
+use pellucid::{Model, Program, Results, RunOptions, Service};
 
-use crate::arguments::{Plan, ProgramChoice, Run};
+use crate::arguments::{ModelChoices, Plan, ProgramChoice, Run};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
+use crate::models;
 use crate::remote::{self, Bar};
-use crate::{models, text};
-
-/// Elements shown of each value.
-const SHOWN: usize = 6;
+use crate::summary::{Summary, first_elements};
 
 /// Runs a program and summarises what it saves.
 pub(crate) fn run(run: &Run, out: &mut dyn Write) -> Result<(), Failure> {
     if let Some(path) = &run.output {
-        can_be_written(path)?;
+        can_be_written(path, &run.program.program)?;
     }
     let results = match remote::given(&run.program.remote) {
         Some(address) if run.detach => return detach(address, run, out),
         Some(address) => there(address, run)?,
         None => here(run)?,
     };
-    let summary = summarise(&results)?;
+    // Those of a service are written as they come.
+    let is_here = remote::given(&run.program.remote).is_none();
+    let written = match &run.output {
+        Some(path) if is_here => results.save(path),
+        _ => Ok(()),
+    };
+    // What was computed is shown even where it finds no place.
+    let summary = Summary::of(&results)?;
     if run.json {
-        return super::write_json(&summary, out);
+        super::write_json(&summary, out)?;
+        return Ok(written?);
     }
-    draw(&summary, out)?;
+    summary.draw(out)?;
+    out.flush()?;
+    written?;
     if let Some(path) = &run.output {
         writeln!(out, "\nwritten to {}", path.display())?;
     }
@@ -38,16 +45,24 @@ pub(crate) fn run(run: &Run, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 /// That results will find their place is asked before anything is computed.
-fn can_be_written(path: &Path) -> Result<(), Failure> {
+fn can_be_written(path: &Path, program: &str) -> Result<(), Failure> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let why = if path.is_dir() {
         "is a folder; results are written to a file".to_owned()
     } else if !folder.is_dir() {
         format!("there is no folder {} to write it into", folder.display())
+    } else if is_same(path, Path::new(program)) {
+        "is the program itself; results are written to a file of their own".to_owned()
     } else {
         return Ok(());
     };
     Err(Failure::Message(format!("{}: {why}; nothing was run", path.display())))
+}
+
+/// Whether two paths lead to one file, which is there.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    real(one).is_some_and(|one| Some(one) == real(other))
 }
 
 fn here(run: &Run) -> Result<Results, Failure> {
@@ -57,18 +72,18 @@ fn here(run: &Run) -> Result<Results, Failure> {
         ));
     }
     let interrupt = Interrupt::listen()?;
-    let (model, program) = open(&run.program)?;
+    let (model, program) = open(&run.program, models::open)?;
     let checked = model.check(program)?;
-    let options = options(run, &interrupt, None);
+    let mut options = options(run, &interrupt, None);
+    options.memory_bytes = run.memory.or_else(pellucid::available_memory);
+    if let Some(memory) = options.memory_bytes {
+        model.fits(&checked, memory)?;
+    }
     let outcome = match run.plan {
         Plan::Planned => model.run(&checked, &options),
-        Plan::Naive => model.run_naive(&checked),
+        Plan::Naive => model.run_naive_with(&checked, &options),
     };
-    let results = keep(outcome, run.output.as_deref())?;
-    if let Some(path) = &run.output {
-        results.save(path)?;
-    }
-    Ok(results)
+    keep(outcome, run.output.as_deref())
 }
 
 /// Runs the program at a service. What it saves is written as it comes.
@@ -77,6 +92,7 @@ fn there(address: &str, run: &Run) -> Result<Results, Failure> {
     if run.plan == Plan::Naive {
         return Err(Failure::Message("--plan naive is for a run here: a service plans by itself".to_owned()));
     }
+    no_memory_of_ours(run)?;
     let interrupt = Interrupt::listen()?;
     let bar = Bar::new();
     let service = remote::service(address, run.label.as_deref(), &bar)?;
@@ -89,8 +105,19 @@ fn there(address: &str, run: &Run) -> Result<Results, Failure> {
     keep(outcome, run.output.as_deref())
 }
 
+/// Memory is not ours to give at a service.
+fn no_memory_of_ours(run: &Run) -> Result<(), Failure> {
+    match run.memory {
+        Some(_) => {
+            Err(Failure::Message("--memory is for a run here: a service has bounds of its own".to_owned()))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Submits the program to a service, and leaves it there.
 fn detach(address: &str, run: &Run, out: &mut dyn Write) -> Result<(), Failure> {
+    no_memory_of_ours(run)?;
     let (model, program) = read_remote(&run.program)?;
     let submission = Submission { model, priority: None, deadline_s: run.seconds, label: run.label.clone() };
     let bytes = program.to_bytes().map_err(pellucid::Error::from)?;
@@ -125,7 +152,7 @@ fn options(run: &Run, interrupt: &Interrupt, bar: Option<Bar>) -> RunOptions {
 
 /// A program's file.
 fn read(choice: &ProgramChoice) -> Result<Program, Failure> {
-    let bytes = super::read_input(&choice.program)?;
+    let bytes = super::read_input(&choice.program, pellucid::limits::FILE_BYTES)?;
     let name = if choice.program == "-" { "standard input" } else { &choice.program };
     Program::from_bytes(&bytes).map_err(|faults| Failure::Program { name: name.to_owned(), faults })
 }
@@ -145,21 +172,32 @@ pub(crate) fn read_remote(choice: &ProgramChoice) -> Result<(Option<String>, Pro
     Ok((model, read(choice)?))
 }
 
-/// The program of a file, and the model that it is for.
-pub(crate) fn open(choice: &ProgramChoice) -> Result<(Model, Program), Failure> {
+/// How a model is opened: with its weights or without.
+type Open = fn(&str, &ModelChoices) -> Result<Model, Failure>;
+
+/// The program of a file, and the model that it is for: opened by [`models::open`] or [`models::outline`].
+pub(crate) fn open(choice: &ProgramChoice, open: Open) -> Result<(Model, Program), Failure> {
     let program = read(choice)?;
-    let (mut own, mut others) = (program.model.clone(), Vec::new());
+    let (mut own, mut replaced, mut others) = (program.model.clone(), false, Vec::new());
     for given in &choice.model {
         match named(given) {
+            Some((name, _)) if others.iter().any(|(known, _)| *known == name) => {
+                return Err(twice(&format!("two models are called `{name}`")));
+            }
             Some(other) => others.push(other),
-            None => own = Some(given.clone()),
+            None if replaced => return Err(twice("two models are given without a name")),
+            None => (own, replaced) = (Some(given.clone()), true),
         }
     }
-    let mut model = models::open(own.as_deref().unwrap_or(models::BUNDLED), &choice.choices)?;
+    let mut model = open(own.as_deref().unwrap_or(models::BUNDLED), &choice.choices)?;
     for (name, source) in others {
-        model = model.with_model(name, &models::open(source, &choice.choices)?);
+        model = model.with_model(name, &open(source, &choice.choices)?);
     }
     Ok((model, program))
+}
+
+fn twice(what: &str) -> Failure {
+    Failure::Message(format!("{what}\n  hint: a model beside another is given as NAME=MODEL, each name once"))
 }
 
 /// `NAME=MODEL`, for a model that traces call by name: what stands before the `=` is made of letters, digits and `_`.
@@ -174,97 +212,10 @@ fn keep(outcome: pellucid::Result<Results>, output: Option<&std::path::Path>) ->
     if let (Err(pellucid::Error::Run(failure)), Some(path)) = (&outcome, output)
         && failure.kept.names().next().is_some()
     {
-        failure.kept.save(path)?;
-        eprintln!("what was saved before the failure is written to {}", path.display());
+        match failure.kept.save(path) {
+            Ok(()) => eprintln!("what was saved before the failure is written to {}", path.display()),
+            Err(error) => eprintln!("what was saved before the failure could not be written: {error}"),
+        }
     }
     Ok(outcome?)
-}
-
-/// What a run gave back, in short.
-#[derive(Serialize)]
-struct Summary {
-    saved: Vec<Saved>,
-    absent: Vec<String>,
-    provenance: pellucid::Provenance,
-    report: pellucid::Report,
-}
-
-/// One saved value, in short. Numbers of a bool value count true as 1; of an empty one there are none.
-#[derive(Serialize)]
-struct Saved {
-    name: String,
-    dtype: String,
-    shape: Vec<usize>,
-    min: Option<f64>,
-    mean: Option<f64>,
-    max: Option<f64>,
-    first: Vec<f64>,
-}
-
-fn summarise(results: &Results) -> Result<Summary, Failure> {
-    let saved = results.iter().map(|(name, tensor)| {
-        let elements = tensor.to_vec_f64()?;
-        let some = |value: f64| (!elements.is_empty()).then_some(value);
-        Ok(Saved {
-            name: name.to_owned(),
-            dtype: tensor.dtype().to_string(),
-            shape: tensor.shape().to_vec(),
-            min: some(elements.iter().copied().fold(f64::INFINITY, f64::min)),
-            mean: some(elements.iter().sum::<f64>() / elements.len() as f64),
-            max: some(elements.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
-            first: elements.iter().copied().take(SHOWN).collect(),
-        })
-    });
-    Ok(Summary {
-        saved: saved.collect::<Result<_, Failure>>()?,
-        absent: results.absent().to_vec(),
-        provenance: results.provenance().clone(),
-        report: results.report().clone(),
-    })
-}
-
-fn draw(summary: &Summary, out: &mut dyn Write) -> Result<(), Failure> {
-    let rows: Vec<[String; 7]> = summary.saved.iter().map(row).collect();
-    let titles = ["saved", "type", "shape", "min", "mean", "max", "first"].map(str::to_owned);
-    text::write_table(&titles, &rows, out)?;
-    for name in &summary.absent {
-        writeln!(out, "{name}  absent: its generation had stopped before")?;
-    }
-    let (report, made) = (&summary.report, &summary.provenance);
-    let how = match report.passes {
-        // The simple interpreter counts nothing.
-        0 => "one invoke at a time".to_owned(),
-        1 => format!("1 pass, {} tokens, {:.3} s", report.tokens, report.seconds),
-        passes => format!("{passes} passes, {} tokens, {:.3} s", report.tokens, report.seconds),
-    };
-    writeln!(out, "\n{}: {how} ({} weights, {})", made.model, made.weights, made.instruction_set)?;
-    Ok(())
-}
-
-fn row(saved: &Saved) -> [String; 7] {
-    let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), text::number);
-    let sizes: Vec<String> = saved.shape.iter().map(ToString::to_string).collect();
-    let more = if saved.shape.iter().product::<usize>() > saved.first.len() { " …" } else { "" };
-    let first: Vec<String> = saved.first.iter().copied().map(text::number).collect();
-    [
-        saved.name.clone(),
-        saved.dtype.clone(),
-        format!("[{}]", sizes.join(", ")),
-        number(saved.min),
-        number(saved.mean),
-        number(saved.max),
-        format!("{}{more}", first.join(" ")),
-    ]
-}
-
-fn first_elements(tensor: &Tensor) -> String {
-    match tensor.to_vec_f64() {
-        Ok(elements) => {
-            let shown: Vec<String> = elements.iter().copied().take(SHOWN).map(text::number).collect();
-            let more =
-                if elements.len() > SHOWN { format!(" … ({:?})", tensor.shape()) } else { String::new() };
-            format!("{}{more}", shown.join(" "))
-        }
-        Err(error) => error.to_string(),
-    }
 }

@@ -41,9 +41,6 @@ pub use noise::Noise;
 use crate::tensor::Tensor;
 use arguments::Call;
 
-/// Elements that one tensor may have here; the engine's memory budget is usually far below.
-pub const MAXIMUM_ELEMENTS: usize = 1 << 31;
-
 pub(crate) type Result<T> = std::result::Result<T, OperationError>;
 
 /// Evaluates an operation: its outputs, most often one.

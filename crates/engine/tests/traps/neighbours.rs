@@ -150,6 +150,43 @@ fn time_and_memory_that_a_program_was_not_given_are_not_taken() {
 }
 
 #[test]
+fn the_simple_run_is_cancelled_has_its_time_and_tells_what_it_logs() {
+    let engine = engine("gpt2");
+    let prompt: &[(&str, &[Vec<u32>])] = &[("p", &[vec![1, 2, 3]])];
+    let long = check(
+        &engine,
+        generation(
+            prompt,
+            r#""max_new_tokens":60,"stop_tokens":[]"#,
+            r#"{"op":"get","name":"h","hook":"layers.0.output"},{"op":"print","name":"early","value":"h"},
+            {"op":"generated","name":"g"},{"op":"save","name":"made","value":"g"}"#,
+        ),
+    );
+    let outcome =
+        |options: RunOptions| engine.run_naive_keeping(&long, &options).map_err(|failure| failure.error);
+    let hurried = RunOptions { seconds: Some(1e-6), ..RunOptions::default() };
+    assert!(matches!(outcome(hurried), Err(EngineError::DeadlineExceeded { .. })));
+    let cancelled = RunOptions { cancel: Some(Arc::new(AtomicBool::new(true))), ..RunOptions::default() };
+    assert!(matches!(outcome(cancelled), Err(EngineError::Cancelled)));
+
+    // It is told while the run goes on: time enough to cancel it.
+    let (told, cancel) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (counted, raised) = (told.clone(), cancel.clone());
+    let listening = RunOptions {
+        cancel: Some(cancel),
+        seconds: Some(1e6),
+        on_log: Some(Arc::new(move |entry| {
+            assert_eq!(entry.name, "early");
+            counted.fetch_add(1, Ordering::Relaxed);
+            raised.store(true, Ordering::Relaxed);
+        })),
+        ..RunOptions::default()
+    };
+    assert!(matches!(outcome(listening), Err(EngineError::Cancelled)));
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+}
+
+#[test]
 fn what_is_freed_is_given_back_to_the_budget() {
     let engine = engine("gpt2");
     // Each value is read once: no two need be there together but the last and the next.

@@ -14,6 +14,7 @@
 //! What is checked is a program's core: [`crate::expand`] comes before. A fault that many cells of a sweep share is
 //! reported once, under the name that its author wrote, with the first cell that has it.
 
+mod generation;
 mod gradients;
 mod guards;
 mod meetings;
@@ -33,6 +34,7 @@ use crate::program::{GradientOf, HookAddress, NodeId, NodeKind, Program, Prompts
 use crate::shape::TensorType;
 use crate::spec::ModelSpec;
 use crate::suggest::did_you_mean;
+use crate::wire::hint_of_node;
 
 pub use gradients::GradientPlan;
 pub use names::SpecIndex;
@@ -87,7 +89,9 @@ pub fn check(program: Program, index: &SpecIndex<'_>) -> Result<CheckedProgram, 
 /// Every fault, up to [`limits::FAULTS`].
 pub fn check_models(program: Program, models: &[(&str, &SpecIndex<'_>)]) -> Result<CheckedProgram, Faults> {
     if models.is_empty() {
-        return Err(Fault::new("there is no model to check the program against").into());
+        return Err(Fault::new("there is no model to check the program against")
+            .with_hint("give at least one")
+            .into());
     }
     let mut checker = Checker {
         program: &program,
@@ -142,7 +146,10 @@ pub fn types_of(
     match place.and_then(|place| checker.nodes.get(place)) {
         Some(node) if !node.outputs.is_empty() => Ok(node.outputs.clone()),
         _ if !checker.faults.is_empty() => Err(Faults(checker.faults)),
-        _ => Err(Fault::new(format!("{} has no value", quote(name))).into()),
+        _ => {
+            let hint = "ask of a node that gives a value, by the name that its author gave it";
+            Err(Fault::new(format!("{} has no value", quote(name))).with_hint(hint).into())
+        }
     }
 }
 
@@ -205,6 +212,7 @@ impl<'a> Checker<'a> {
                 message.push_str(&format!(" (in cell {})", cell.join(", ")));
             }
         }
+        let hint = hint.or_else(|| hint_of_node(node.kind.op(), None));
         let fault = Fault { hint, ..Fault::new(message) };
         self.faults.push(fault.at_node(node.label(), node.source.clone()));
     }
@@ -218,7 +226,7 @@ impl<'a> Checker<'a> {
                 program.nodes.len(),
                 limits::EXPANDED_NODES
             );
-            self.faults.push(Fault { node: None, place: None, source: None, message, hint: None });
+            self.faults.push(Fault::new(message).with_hint("put it into several programs"));
             return;
         }
         let mut names = HashSet::new();
@@ -253,13 +261,8 @@ impl<'a> Checker<'a> {
             if id.index() >= program.nodes.len() || owned[id.index()] {
                 let message =
                     "the program's body lists a node that does not exist, or that stands in another body";
-                self.faults.push(Fault {
-                    node: None,
-                    place: None,
-                    source: None,
-                    message: message.into(),
-                    hint: None,
-                });
+                let hint = "list every node once: in the program's body, or in that of the node that owns it";
+                self.faults.push(Fault::new(message).with_hint(hint));
             } else {
                 owned[id.index()] = true;
             }
@@ -482,30 +485,7 @@ impl<'a> Checker<'a> {
             self.fault(id, "the trace has no invoke", Some("give it at least one prompt".into()));
         }
         if let Some(generation) = &trace.generation {
-            if generation.max_new_tokens == 0 || generation.max_new_tokens > limits::STEPS {
-                let message = format!(
-                    "`max_new_tokens` is {}; it must be 1 to {}",
-                    generation.max_new_tokens,
-                    limits::STEPS
-                );
-                self.fault(id, message, None);
-            }
-            let sampling = &generation.sampling;
-            if !(sampling.temperature.is_finite() && sampling.temperature >= 0.0) {
-                self.fault(id, "`temperature` must be 0 (greedy) or a positive number", None);
-            }
-            if sampling.top_p.is_some_and(|p| !(p > 0.0 && p <= 1.0)) {
-                self.fault(id, "`top_p` must be above 0 and at most 1", None);
-            }
-            if sampling.top_k == Some(0) {
-                self.fault(id, "`top_k` must be at least 1", None);
-            }
-            if !(sampling.repetition_penalty.is_finite() && sampling.repetition_penalty > 0.0) {
-                self.fault(id, "`repetition_penalty` must be a positive number", None);
-            }
-            if !self.spec(id).can("generate") {
-                self.fault(id, format!("`{}` cannot generate", self.spec(id).name), None);
-            }
+            self.generation(id, generation);
         }
         let new_tokens = trace
             .generation
@@ -519,7 +499,7 @@ impl<'a> Checker<'a> {
                 continue;
             }
             if invoke.prompts.count() == 0 {
-                self.fault(id, format!("invoke `{name}` has no prompt"), None);
+                self.fault(id, format!("invoke `{name}` has no prompt"), Some("give it at least one".into()));
             }
             let Prompts::Tokens(prompts) = &invoke.prompts else { continue };
             for (number, tokens) in prompts.iter().enumerate() {

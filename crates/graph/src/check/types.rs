@@ -166,7 +166,16 @@ impl Checker<'_> {
                 if count != Some(elements.len() as u64) {
                     let message =
                         format!("the literal's shape {shape:?} does not hold {} elements", elements.len());
-                    return self.fault(id, message, None);
+                    let hint = "give one number for each element, in row-major order".to_owned();
+                    return self.fault(id, message, Some(hint));
+                }
+                let lost = elements.iter().enumerate().find(|(_, element)| !element.is_kept_by(*dtype));
+                if let Some((index, element)) = lost {
+                    let message =
+                        format!("element {index} of the literal, {element}, is not a number of {dtype}");
+                    let hint =
+                        "use a number type that holds it, or write the number that is meant".to_owned();
+                    return self.fault(id, message, Some(hint));
                 }
                 vec![TensorType::known(*dtype, shape)]
             }

@@ -25,6 +25,7 @@
 
 mod container;
 mod form;
+mod hints;
 mod json;
 mod layout;
 mod outline;
@@ -42,6 +43,7 @@ use std::collections::BTreeMap;
 use crate::fault::{Fault, Faults};
 use crate::program::{Constant, Program};
 
+pub(crate) use hints::of_node as hint_of_node;
 pub use layout::pretty;
 pub use schema::schema;
 
@@ -97,7 +99,7 @@ impl Program {
     /// # Errors
     /// Every fault that is found, of the file or else of the program.
     pub fn from_safetensors(bytes: &[u8]) -> Result<Program, Faults> {
-        container::read(bytes)
+        container::read(bytes).map_err(|faults| hints::or_hint(faults, hints::FILE))
     }
 
     /// The program as a safetensors file, constants included.
@@ -119,7 +121,7 @@ impl Program {
         match (first, bytes.get(7), bytes.get(8)) {
             (Some(b'{'), last, _) if last != Some(&0) => Program::from_json(bytes),
             (_, _, Some(b'{')) => Program::from_safetensors(bytes),
-            _ => Err(Fault::new("neither JSON nor a safetensors file").into()),
+            _ => Err(Fault::new("neither JSON nor a safetensors file").with_hint(hints::FILE).into()),
         }
     }
 

@@ -7,7 +7,7 @@ use super::form::{self, COMMON, Form, Op, Stands};
 use super::json::{Item, Items, Json};
 use super::outline::{Outline, Reference, Role};
 use super::reader::{Fields, Reader, Segment};
-use super::{VERSION, json};
+use super::{VERSION, hints, json};
 use crate::dtype::DType;
 use crate::fault::{Fault, Faults, quote};
 use crate::limits;
@@ -24,6 +24,10 @@ pub(super) const SOURCE_FIELDS: [&str; 3] = ["file", "line", "text"];
 
 /// Reads a program that comes with these constants.
 pub(super) fn read(bytes: &[u8], constants: BTreeMap<String, Constant>) -> Result<Program, Faults> {
+    read_bounded(bytes, constants).map_err(|faults| hints::or_hint(faults, hints::PROGRAM))
+}
+
+fn read_bounded(bytes: &[u8], constants: BTreeMap<String, Constant>) -> Result<Program, Faults> {
     if bytes.len() > limits::PROGRAM_BYTES {
         let message = format!("{} bytes, where a program has at most {}", bytes.len(), limits::PROGRAM_BYTES);
         return Err(Fault::new(message)
@@ -68,6 +72,20 @@ pub(super) fn read(bytes: &[u8], constants: BTreeMap<String, Constant>) -> Resul
     })
 }
 
+/// The names that a node may refer to, the nearest first, as a hint.
+fn known<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    const SHOWN: usize = 8;
+    let mut names = names.map(quote);
+    let mut shown: Vec<String> = names.by_ref().take(SHOWN).collect();
+    if shown.is_empty() {
+        return "a node refers to earlier ones by their `name`, and none stands before this one".to_owned();
+    }
+    if names.next().is_some() {
+        shown.push("…".to_owned());
+    }
+    format!("a node refers to earlier ones by their `name`: {}", shown.join(", "))
+}
+
 /// A program of another version is refused for that alone: nothing else of it can be judged.
 fn check_version(item: Item<'_>) -> Result<(), Faults> {
     let Some(entries) = item.entries() else {
@@ -79,6 +97,7 @@ fn check_version(item: Item<'_>) -> Result<(), Faults> {
         Some(Json::Integer(version)) => {
             Fault::new(format!("a program of version {version}; this build reads version {VERSION}"))
                 .at_place("/pellucid")
+                .with_hint(format!("use the pellucid that reads version {version}, or write it as version {VERSION}: docs/language.md"))
         }
         Some(other) => {
             let message = format!("expected the version, {VERSION}, found {}", Item::from(other).kind());
@@ -129,12 +148,16 @@ impl<'t> Reader<'t> {
 
     fn unknown_op<T>(&mut self, entries: &'t [(std::borrow::Cow<'t, str>, Json<'t>)]) -> Option<T> {
         let Some(op) = entries.iter().find(|(key, _)| key == "op").map(|(_, json)| Item::from(json)) else {
-            return self.fault("a node needs the field `op`: what it does");
+            return self.fault_with_hint("a node needs the field `op`: what it does", hints::OPERATIONS);
         };
         self.at(Segment::Key("op"), |reader| {
-            let Some(op) = op.text() else { return reader.expected("the name of an operation", op) };
+            let Some(op) = op.text() else {
+                let message = format!("expected the name of an operation, found {}", op.kind());
+                return reader.fault_with_hint(message, hints::OPERATIONS);
+            };
             let message = format!("there is no operation {}", quote(op));
-            reader.fault_with_guess(message, did_you_mean(op, form::ops()))
+            let guess = did_you_mean(op, form::ops());
+            reader.fault_with_hint(message, guess.unwrap_or_else(|| hints::OPERATIONS.to_owned()))
         })
     }
 
@@ -459,7 +482,8 @@ impl<'t> Reader<'t> {
                 };
                 let from = self.node.unwrap_or(NodeId(0));
                 let guess = did_you_mean(name, self.outline.names_before(from));
-                self.fault_with_guess(message, guess)
+                let guess = guess.unwrap_or_else(|| known(self.outline.names_before(from)));
+                self.fault_with_hint(message, guess)
             }
         }
     }

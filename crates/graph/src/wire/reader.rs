@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::form::is_name;
+use super::hints;
 use super::json::{Item, Items, Json};
-use super::outline::Outline;
+use super::outline::{Outline, Role};
 use crate::fault::{Fault, Faults, quote};
 use crate::limits;
 use crate::program::{NodeId, SourceLocation};
@@ -107,6 +108,13 @@ impl<'t> Reader<'t> {
         }
         let mut pointer = String::new();
         if let Some(id) = self.node {
+            if let (None, Role::Node(Some(op))) = (&fault.hint, self.outline.entries[id.index()].role) {
+                let field = self.path.first().and_then(|segment| match segment {
+                    Segment::Key(key) => Some(*key),
+                    Segment::Place(_) => None,
+                });
+                fault.hint = Some(hints::of(op, field));
+            }
             pointer = self.outline.pointer(id);
             let name = self.outline.entries[id.index()].name.chars().take(64).collect::<String>();
             fault = fault.at_node(name, self.source.clone());

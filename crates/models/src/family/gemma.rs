@@ -64,7 +64,8 @@ fn read_both(config: &Reader<'_>, defaults: &Defaults) -> Result<DecoderConfig, 
     let bias = config.flag_or("attention_bias", false)?;
     decoder.biases.query_key_value = bias;
     decoder.biases.attention_output = bias;
-    let scale = f64::from(config.float_or("query_pre_attn_scalar", 256.0)?).powf(-0.5);
+    let scale = f64::from(config.nullable_positive("query_pre_attn_scalar", Some(256.0))?.unwrap_or(256.0))
+        .powf(-0.5);
     decoder.attention.iter_mut().for_each(|layer| layer.scale = scale as f32);
     Ok(decoder)
 }

@@ -73,7 +73,7 @@ fn read(config: &Reader<'_>) -> Result<DecoderConfig, ConfigError> {
     let hidden = config.size_or("n_embd", 768)?;
     let norm = NormConfig {
         kind: NormKind::Layer,
-        epsilon: config.float_or("layer_norm_epsilon", 1e-5)?,
+        epsilon: config.natural_float_or("layer_norm_epsilon", 1e-5)?,
         ..NormConfig::RMS
     };
     let activation = Activation::named(config.text_or("activation_function", "gelu_new")?)?;

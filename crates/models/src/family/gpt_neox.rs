@@ -70,7 +70,7 @@ pub(super) const GPT_NEOX: Family = Family {
 };
 
 fn read(config: &Reader<'_>) -> Result<DecoderConfig, ConfigError> {
-    let epsilon = config.float_or("layer_norm_eps", 1e-5)?;
+    let epsilon = config.natural_float_or("layer_norm_eps", 1e-5)?;
     let mut decoder = DecoderConfig::new(
         config,
         config.size_or("hidden_size", 6144)?,

@@ -107,7 +107,7 @@ const LLAMA_DEFAULTS: Defaults = Defaults {
 
 /// What Llama's descendants have in common, with one rotary table for every layer.
 pub(super) fn read_common(config: &Reader<'_>, defaults: &Defaults) -> Result<DecoderConfig, ConfigError> {
-    let norm = NormConfig { epsilon: config.float_or("rms_norm_eps", 1e-6)?, ..NormConfig::RMS };
+    let norm = NormConfig { epsilon: config.natural_float_or("rms_norm_eps", 1e-6)?, ..NormConfig::RMS };
     let heads = config.size_or("num_attention_heads", defaults.heads)?;
     let activation =
         config.text_or("hidden_activation", config.text_or("hidden_act", defaults.activation)?)?;

@@ -7,7 +7,7 @@ use tokenizers::Tokenizer as Inner;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
-use super::{SpecialTokens, Tokenizer, add_special_token, set_added_tokens};
+use super::{SpecialTokens, Tokenizer, add_special_token, guarded, set_added_tokens};
 use crate::{Error, Result};
 
 /// The longest file that is read here, in bytes. The largest vocabularies take about 35 MB.
@@ -18,17 +18,16 @@ pub(super) fn open(folder: &Path) -> Result<Option<Tokenizer>> {
     let config = read_json(&folder.join("tokenizer_config.json"))?.unwrap_or(Value::Null);
     let map = read_json(&folder.join("special_tokens_map.json"))?.unwrap_or(Value::Null);
     let special = special_tokens(&config, &map);
-    let error =
-        |error: tokenizers::Error| Error::Tokenizer { origin: origin.clone(), reason: error.to_string() };
-
     let mut inner = if let Some(json) = read_if_there(&folder.join("tokenizer.json"))? {
-        Inner::from_bytes(json).map_err(error)?
+        guarded(&origin, || Inner::from_bytes(json))?
     } else if folder.join("vocab.json").is_file() && folder.join("merges.txt").is_file() {
-        let mut inner = byte_level_bpe(folder).map_err(error)?;
-        for (_, token) in special.named() {
-            add_special_token(&mut inner, token).map_err(error)?;
-        }
-        inner
+        guarded(&origin, || {
+            let mut inner = byte_level_bpe(folder)?;
+            for (_, token) in special.named() {
+                add_special_token(&mut inner, token)?;
+            }
+            Ok(inner)
+        })?
     } else {
         return Ok(None);
     };

@@ -1,15 +1,19 @@
 //! Texts to token ids and back, as the model's authors published it.
 
 mod folder;
+mod guard;
+mod reach;
 mod streaming;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
 pub(crate) use self::folder::{read_if_there, read_json};
+pub(crate) use self::guard::guarded;
 pub use self::streaming::StreamingDecoder;
 use crate::{Error, Result};
 
@@ -56,6 +60,7 @@ pub struct Tokenizer {
     inner: Inner,
     origin: String,
     special: SpecialTokens,
+    bytes_of_a_token: OnceLock<usize>,
 }
 
 impl fmt::Debug for Tokenizer {
@@ -85,10 +90,8 @@ impl Tokenizer {
     /// When the text is not that of a tokenizer.
     pub fn from_json(json: &[u8]) -> Result<Self> {
         let origin = "`tokenizer.json`".to_owned();
-        match Inner::from_bytes(json) {
-            Ok(inner) => Ok(Self::from_parts(inner, origin, SpecialTokens::default())),
-            Err(error) => Err(Error::Tokenizer { origin, reason: error.to_string() }),
-        }
+        let inner = guarded(&origin, || Inner::from_bytes(json))?;
+        Ok(Self::from_parts(inner, origin, SpecialTokens::default()))
     }
 
     pub(crate) fn from_parts(mut inner: Inner, origin: String, special: SpecialTokens) -> Self {
@@ -98,7 +101,7 @@ impl Tokenizer {
             // Taking truncation away cannot fail.
             let _ = inner.with_truncation(None);
         }
-        Self { inner, origin, special }
+        Self { inner, origin, special, bytes_of_a_token: OnceLock::new() }
     }
 
     /// The token ids of a text. With `special_tokens`, those that the tokenizer adds by default are added (such as a
@@ -107,7 +110,7 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer cannot express the text, which few can fail to.
     pub fn encode(&self, text: &str, special_tokens: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, special_tokens).map_err(|error| self.error(error))?;
+        let encoding = guarded(&self.origin, || self.inner.encode_fast(text, special_tokens))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -116,7 +119,7 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer's decoder refuses, which no known one does.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner.decode(ids, skip_special).map_err(|error| self.error(error))
+        guarded(&self.origin, || self.inner.decode(ids, skip_special))
     }
 
     /// Decodes ids one by one as they are generated, after `context`: the ids before them, on which their text may
@@ -142,6 +145,13 @@ impl Tokenizer {
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
+    }
+
+    /// Whether a text of so many bytes cannot be of so few tokens, whatever it says: asked before a long text is tokenised.
+    #[must_use]
+    pub fn is_beyond(&self, bytes: usize, tokens: u64) -> bool {
+        let each = *self.bytes_of_a_token.get_or_init(|| reach::bytes_of_a_token(&self.inner));
+        bytes as u64 > tokens.saturating_mul(each as u64)
     }
 
     /// The special tokens that have a role.

@@ -79,6 +79,11 @@ impl Checkpoint {
         gguf::GgufModel::open(path)?.checkpoint()
     }
 
+    /// No tensors at all.
+    pub(crate) fn empty(origin: String) -> Self {
+        Self { origin, entries: BTreeMap::new() }
+    }
+
     pub(super) fn new(origin: String, entries: BTreeMap<String, Entry>) -> Self {
         Self { origin, entries }
     }

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use pellucid_graph::ModelSpec;
 use serde_json::Value;
 
 use super::gguf::GgufModel;
 use super::near::near_names;
-use crate::files::read_config;
+use crate::files::{name_of, read_config, read_generation_config};
 use crate::hub::{self, ModelName, Settings, Snapshot, Wanted};
+use crate::spec::blueprint;
 use crate::{Error, ModelFiles, Result};
 
 /// Where a model's files are to come from.
@@ -87,6 +89,37 @@ impl Source {
                 })
             }
         }
+    }
+
+    /// [`Source::open`] without the weights of a folder, which need not be there. Of a model on a hub all is downloaded.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub fn outline(&self, settings: &Settings) -> Result<ModelFiles> {
+        match self {
+            Self::Folder(folder) => ModelFiles::outline_folder(folder),
+            other => other.open(settings),
+        }
+    }
+
+    /// What the model publishes of itself, from its configuration alone: of a folder nothing else need be there, of a model on a
+    /// hub nothing else is downloaded.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub fn spec(&self, settings: &Settings) -> Result<ModelSpec> {
+        let blueprint = match self {
+            Self::Folder(folder) => {
+                let generation = read_generation_config(folder)?;
+                blueprint(&name_of(folder), &read_config(folder)?, generation.as_ref())
+            }
+            Self::Gguf(path) => {
+                let files = ModelFiles::open_gguf(path)?;
+                blueprint(&files.name, &files.config, files.generation_config.as_ref())
+            }
+            Self::Hub(name) => blueprint(name.repository(), &self.config(settings)?, None),
+        };
+        Ok(blueprint?.spec)
     }
 
     /// The model's configuration alone, as `config.json` has it. Of a model on a hub, nothing else is downloaded.
