@@ -166,9 +166,6 @@ pub(crate) fn apply(
     let mut applied = applied_state(model, schedule, module, input, lengths)?;
     let state = &mut applied.state;
     let tokens = state.tokens();
-    let mut applied = applied_state(model, schedule, module, input, lengths)?;
-    let state = &mut applied.state;
-    let tokens = state.tokens();
     if tokens == 0 {
         let mut result = applied.leading;
         result.extend(hook_of(model, module, "output").map_or(Vec::new(), own_sizes));

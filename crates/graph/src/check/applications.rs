@@ -186,7 +186,7 @@ fn moves_rows(operation: &Operation) -> bool {
             let by_tensor =
                 |argument: &Argument| matches!(argument, Argument::Index(items) if items.iter().any(tensor));
             operation.arguments.iter().any(by_tensor)
-        },
+        }
         _ => false,
     }
 }

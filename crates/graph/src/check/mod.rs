@@ -22,6 +22,7 @@ mod meetings;
 mod names;
 mod order;
 mod price;
+mod shown;
 mod skips;
 mod types;
 mod use_of;
