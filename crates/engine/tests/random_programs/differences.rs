@@ -78,10 +78,10 @@ fn insert(program: &mut Program, trace: NodeId, at: NodeId, kinds: Vec<(String, 
     program.nodes.iter_mut().for_each(|node| node.renumber(&moved));
     program.body.iter_mut().for_each(|id| *id = moved(*id));
     let new = kinds.into_iter().map(|(name, kind)| Node::new(name, kind));
-    program.nodes.splice(at.index()..at.index(), new);
+    drop(program.nodes.splice(at.index()..at.index(), new));
     if let NodeKind::Trace(trace) = &mut program.nodes[trace.index()].kind {
         let place = trace.body.partition_point(|&id| id < at);
-        trace.body.splice(place..place, (0..count).map(|offset| NodeId(at.0 + offset)));
+        drop(trace.body.splice(place..place, (0..count).map(|offset| NodeId(at.0 + offset))));
     }
 }
 

@@ -29,12 +29,34 @@ fn is_unequal(lengths: &[usize]) -> bool {
 }
 
 /// What a value is computed from.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Origins {
-    /// The lengths of prompts that are not all equal.
-    unequal: HashSet<Vec<usize>>,
+    /// Lists of lengths that are not all equal, by their symbols' numbers; sorted, and [`ORIGINS`] at most.
+    unequal: Vec<u32>,
+    /// There are more.
+    many: bool,
     /// An operation that may put rows in other places.
     moved: Option<NodeId>,
+}
+
+/// Different rectangles that are told apart in what a value is computed from: a bound on the work.
+const ORIGINS: usize = 8;
+
+impl Origins {
+    fn join(&mut self, other: &Origins) {
+        self.moved = self.moved.max(other.moved);
+        self.many |= other.many;
+        other.unequal.iter().for_each(|&list| self.add(list));
+    }
+
+    fn add(&mut self, list: u32) {
+        if let Err(place) = self.unequal.binary_search(&list) {
+            match self.unequal.len() < ORIGINS {
+                true => self.unequal.insert(place, list),
+                false => self.many = true,
+            }
+        }
+    }
 }
 
 impl Checker<'_> {
@@ -56,15 +78,13 @@ impl Checker<'_> {
             .filter(|(id, _)| attends(&self.nodes[id.index()], *id))
             .collect();
         let invokes = self.program.traces().flat_map(|(_, trace)| &trace.invokes);
-        let all: Vec<Vec<usize>> = invokes.filter_map(lengths).collect();
-        if applied.is_empty() || !self.faults.is_empty() || !all.iter().any(|lengths| is_unequal(lengths)) {
+        let mut lists: Vec<Vec<usize>> = invokes.filter_map(lengths).collect();
+        if applied.is_empty() || !self.faults.is_empty() || !lists.iter().any(|lengths| is_unequal(lengths)) {
             return;
         }
-        let mut rectangles = Rectangles::new();
-        for lengths in all {
-            let next = Symbol(rectangles.len() as u32);
-            rectangles.entry(lengths).or_insert(next);
-        }
+        lists.sort_unstable();
+        lists.dedup();
+        let symbols = (0..).map(Symbol);
         let mut symbolic = Checker {
             program: self.program,
             models: self.models,
@@ -72,79 +92,67 @@ impl Checker<'_> {
             gradients: Vec::new(),
             faults: Vec::new(),
             reported: HashSet::new(),
-            next_symbol: rectangles.len() as u32,
-            rectangles: Some(rectangles),
+            next_symbol: lists.len() as u32,
+            rectangles: Some(lists.iter().cloned().zip(symbols).collect()),
         };
         symbolic.nodes.iter_mut().for_each(|node| node.outputs.clear());
         symbolic.types();
+        let origins = self.origins(&symbolic.nodes, &lists);
         for (id, input) in applied {
-            let origins = self.origins(input, &symbolic.nodes);
+            let origins = &origins[input.node.index()];
             if origins.unequal.is_empty() {
                 continue;
             }
             let found = symbolic.nodes[input.node.index()].outputs.get(input.output as usize);
-            let shape = found.map(|found| found.shape.as_slice());
-            match self.rows_of(shape, &origins, symbolic.rectangles.as_ref()) {
-                Some(lengths) if is_unequal(&lengths) => self.nodes[id.index()].lengths = Some(lengths),
+            match rows_of(found.map(|found| found.shape.as_slice()), origins, &lists) {
+                Some(lengths) if is_unequal(lengths) => {
+                    self.nodes[id.index()].lengths = Some(lengths.to_vec())
+                }
                 Some(_) => {}
-                None => self.fault_without_rectangle(id, input, &origins),
+                None => self.fault_without_rectangle(id, input, origins),
             }
         }
     }
 
-    /// The lengths of the rows of a value of that shape, or an equal one for each where no cell is empty; none where that
-    /// cannot be known.
-    fn rows_of(
-        &self,
-        shape: Option<&[Dimension]>,
-        origins: &Origins,
-        rectangles: Option<&Rectangles>,
-    ) -> Option<Vec<usize>> {
-        let [prompts, columns, ..] = shape? else { return None };
-        if let Some(columns) = columns.value() {
-            // Of no rectangle: what was chosen by number, or is no longer of single tokens. Unless it became one again.
-            let whole = |lengths: &Vec<usize>| lengths.iter().max().is_some_and(|&all| all as u64 == columns);
-            let again = columns > 1 && origins.unequal.iter().any(whole);
-            return (!again).then(Vec::new);
-        }
-        let own = rectangles?.iter().find(|(_, symbol)| Dimension::symbol(**symbol) == *columns);
-        let lengths = own?.0;
-        let same = prompts.value() == Some(lengths.len() as u64) && origins.moved.is_none();
-        (same || !is_unequal(lengths)).then(|| lengths.clone())
-    }
-
-    /// What a value is computed from, as far back as values go. A getter's rectangle is its invoke's.
-    fn origins(&self, value: Value, symbolic: &[CheckedNode]) -> Origins {
-        let mut origins = Origins::default();
-        let (mut seen, mut open) = (HashSet::new(), vec![value.node]);
-        while let Some(id) = open.pop() {
-            if !seen.insert(id) {
-                continue;
-            }
-            let node = self.program.node(id);
+    /// What each value is computed from, as far back as values go. A getter's rectangle is its invoke's.
+    fn origins(&self, symbolic: &[CheckedNode], lists: &[Vec<usize>]) -> Vec<Origins> {
+        let mut all: Vec<Origins> = Vec::with_capacity(self.program.nodes.len());
+        for (position, node) in self.program.nodes.iter().enumerate() {
+            let id = NodeId(position as u32);
+            let mut own = Origins::default();
+            let mut join = |value: Value| {
+                if let Some(origins) = all.get(value.node.index()) {
+                    own.join(origins);
+                }
+            };
+            node.kind.values().into_iter().for_each(&mut join);
             let invoke = match &node.kind {
                 NodeKind::Get(address) => Some(address.invoke),
                 NodeKind::Tokens(invoke) | NodeKind::Mask(invoke) => Some(*invoke),
                 NodeKind::Grad { of: GradientOf::Hook(address), .. } => Some(address.invoke),
                 NodeKind::Grad { of: GradientOf::Value(value), .. } => {
-                    open.push(value.node);
+                    join(*value);
                     None
                 }
                 NodeKind::Operation(operation) => {
-                    let outputs = &symbolic[id.index()].outputs;
+                    let outputs = &symbolic[position].outputs;
                     let of_known_size = outputs.iter().all(|output| output.sizes().is_some());
                     if moves_rows(operation) && !of_known_size {
-                        origins.moved = origins.moved.max(Some(id));
+                        own.moved = Some(id);
                     }
                     None
                 }
                 _ => None,
             };
             let invoke = invoke.and_then(|invoke| self.trace_of(id)?.invokes.get(invoke));
-            origins.unequal.extend(invoke.and_then(lengths).filter(|lengths| is_unequal(lengths)));
-            open.extend(node.kind.values().iter().map(|value| value.node));
+            if let Some(lengths) = invoke.and_then(lengths).filter(|lengths| is_unequal(lengths))
+                && let Ok(list) = lists.binary_search(&lengths)
+            {
+                own.add(list as u32);
+            }
+            all.push(own);
         }
-        origins
+        all
     }
 
     fn fault_without_rectangle(&mut self, id: NodeId, input: Value, origins: &Origins) {
@@ -168,6 +176,28 @@ impl Checker<'_> {
         };
         self.fault(id, message, Some(hint));
     }
+}
+
+/// The lengths of the rows of a value of that shape, or equal ones where no cell is empty; none where that cannot be known.
+fn rows_of<'l>(
+    shape: Option<&[Dimension]>,
+    origins: &Origins,
+    lists: &'l [Vec<usize>],
+) -> Option<&'l [usize]> {
+    let [prompts, columns, ..] = shape? else { return None };
+    let unequal = origins.unequal.iter().filter_map(|&list| lists.get(list as usize));
+    if let Some(columns) = columns.value() {
+        // Of no rectangle: what was chosen by number, or is no longer of single tokens. Unless it became one again.
+        let whole = |lengths: &Vec<usize>| lengths.iter().max().is_some_and(|&all| all as u64 == columns);
+        let again = columns > 1 && (origins.many || unequal.into_iter().any(whole));
+        return (!again).then_some(&[][..]);
+    }
+    let own = match columns.terms() {
+        &[(symbol, 1)] if columns.constant() == 0 => lists.get(symbol.0 as usize)?,
+        _ => return None,
+    };
+    let same = prompts.value() == Some(own.len() as u64) && origins.moved.is_none();
+    (same || !is_unequal(own)).then_some(own)
 }
 
 /// Whether an operation may put a row where another was, at the same sizes.
