@@ -866,7 +866,7 @@ def getitem(input: Operand, index: Any) -> Tensor:
 
 
 def index_put(input: Operand, index: Any, values: Operand, accumulate: builtins.bool = False) -> Tensor:
-    """`input` with `input[index] = values` (or `+=`)."""
+    """`input` with `input[index] = values` (or `+=`); later wins."""
     w = writer(input, index, values)
     f: dict[str, Any] = {"input": w.tensor(input), "index": w.index(index), "values": w.operand(values)}
     if accumulate:

@@ -52,8 +52,8 @@ impl Evaluator<'_> {
             NodeKind::Apply { input, .. } => {
                 let module = self.program.nodes[id.index()].module;
                 let module = module.ok_or_else(|| OperationError::new("its module was not found"))?;
-                let loaded = self.loaded(id)?;
-                Ok(vec![apply(&loaded.model, &loaded.schedule, module, &lookup(*input), pool)?])
+                let (loaded, lengths) = (self.loaded(id)?, self.program.nodes[id.index()].lengths.as_deref());
+                Ok(vec![apply(&loaded.model, &loaded.schedule, module, &lookup(*input), lengths, pool)?])
             }
             NodeKind::Literal { dtype, shape, elements } => {
                 let shape: Vec<usize> = shape.iter().map(|&size| size as usize).collect();
@@ -125,7 +125,33 @@ pub(crate) struct Applied {
     /// The slot of the result.
     pub to: Slot,
     /// The dimensions before the module's own.
-    leading: Vec<usize>,
+    pub leading: Vec<usize>,
+    /// Of each row of the pass, its cell among those of the input; none: all of them, in order.
+    cells: Option<Vec<usize>>,
+}
+
+impl Applied {
+    /// Values of the pass's rows in their cells; the others read 0.
+    pub fn in_cells(&self, rows: Vec<f32>, width: usize) -> Vec<f32> {
+        let Some(cells) = &self.cells else { return rows };
+        let mut out = vec![0.0; self.leading.iter().product::<usize>() * width];
+        for (&cell, row) in cells.iter().zip(rows.chunks_exact(width.max(1))) {
+            out[cell * width..(cell + 1) * width].copy_from_slice(row);
+        }
+        out
+    }
+
+    /// The values of those cells that are rows of the pass.
+    pub fn in_rows<T: Copy>(&self, values: Vec<T>, width: usize) -> Vec<T> {
+        let Some(cells) = &self.cells else { return values };
+        cells.iter().flat_map(|&cell| &values[cell * width..(cell + 1) * width]).copied().collect()
+    }
+}
+
+/// The cells of a rectangle that are tokens, prompt by prompt, where the rows of each end together.
+fn cells(lengths: &[usize], width: usize) -> Vec<usize> {
+    let rows = lengths.iter().enumerate();
+    rows.flat_map(|(prompt, &length)| prompt * width + width - length..(prompt + 1) * width).collect()
 }
 
 /// Applies a module to a value by walking just its stages. It fires no hook point.
@@ -134,25 +160,27 @@ pub(crate) fn apply(
     schedule: &Schedule,
     module: usize,
     input: &Tensor,
+    lengths: Option<&[usize]>,
     pool: &mut BufferPool,
 ) -> Result<Tensor, OperationError> {
-    let Applied { mut state, to, leading: mut result, .. } = applied_state(model, schedule, module, input)?;
+    let mut applied = applied_state(model, schedule, module, input, lengths)?;
+    let state = &mut applied.state;
     let tokens = state.tokens();
     if tokens == 0 {
+        let mut result = applied.leading;
         result.extend(hook_of(model, module, "output").map_or(Vec::new(), own_sizes));
         return Tensor::from_f32(Vec::new(), &result);
     }
     let range = model.stages().modules[module].range.clone();
-    walk(model, schedule, range, &mut state, pool, &mut NoVisitor).map_err(
-        |interruption| match interruption {
-            Interruption::Internal(message) => OperationError::new(message),
-            Interruption::AllFailed => OperationError::new("interrupted"),
-        },
-    )?;
-    match state.slot(to) {
+    walk(model, schedule, range, state, pool, &mut NoVisitor).map_err(|interruption| match interruption {
+        Interruption::Internal(message) => OperationError::new(message),
+        Interruption::AllFailed => OperationError::new("interrupted"),
+    })?;
+    match applied.state.slot(applied.to) {
         Some(SlotValue::Rows(rows)) => {
+            let mut result = applied.leading.clone();
             result.extend(rows.inner.iter().map(|dimension| dimension.0));
-            Tensor::from_f32(rows.packed(tokens), &result)
+            Tensor::from_f32(applied.in_cells(rows.packed(tokens), rows.width()), &result)
         }
         _ => Err(OperationError::new(format!("`{}` gave no value", model.spec().modules[module].path))),
     }
@@ -167,12 +195,14 @@ fn own_sizes(hook: &HookPointSpec) -> Vec<usize> {
     hook.own_sizes().into_iter().map(|size| size as usize).collect()
 }
 
-/// A module's input, ready to be walked.
+/// A module's input, ready to be walked. `lengths` are those of the prompts whose rectangle it is, where they are unequal:
+/// only their own cells are rows then. Inside `steps` later inputs have one cell for each prompt, and all are rows.
 pub(crate) fn applied_state(
     model: &Model,
     schedule: &Schedule,
     module: usize,
     input: &Tensor,
+    lengths: Option<&[usize]>,
 ) -> Result<Applied, OperationError> {
     let spec = &model.spec().modules[module];
     let list = model.stages();
@@ -192,8 +222,16 @@ pub(crate) fn applied_state(
         Application::TokenWise => (1, shape[..leading].iter().product()),
         _ => return Err(OperationError::new(format!("`{}` cannot be applied to {shape:?}", spec.path))),
     };
-    let sequence = || Sequence::new(vec![0; length]);
-    let mut state = PassState::begin(list, (0..prompts).map(|_| sequence()).collect());
+    let lengths = lengths.filter(|lengths| {
+        spec.applied == Application::Sequence
+            && lengths.len() == prompts
+            && lengths.iter().max() == Some(&length)
+    });
+    let all = vec![length; if lengths.is_some() { 0 } else { prompts }];
+    let sequences = lengths.unwrap_or(&all).iter().map(|&length| Sequence::new(vec![0; length]));
+    let state = PassState::begin(list, sequences.collect());
+    let cells = lengths.map(|lengths| cells(lengths, length));
+    let mut applied = Applied { state, from, to, leading: shape[..leading].to_vec(), cells };
     if hook.is_some_and(|hook| !hook.dtype.is_float()) {
         let limit = schedule.id_limit(from);
         let values = input.to_vec_i64()?;
@@ -204,11 +242,13 @@ pub(crate) fn applied_state(
                 limit.saturating_sub(1)
             )));
         }
-        state.put(from, SlotValue::Ids(Arc::new(values)));
+        let values = applied.in_rows(values, 1);
+        applied.state.put(from, SlotValue::Ids(Arc::new(values)));
     } else {
-        state.put(from, SlotValue::Rows(Rows::contiguous(input.to_vec_f32()?, &takes)));
+        let values = applied.in_rows(input.to_vec_f32()?, takes.iter().product());
+        applied.state.put(from, SlotValue::Rows(Rows::contiguous(values, &takes)));
     }
     // Applied modules treat all their tokens: nothing is narrowed.
-    state.narrowed = true;
-    Ok(Applied { state, from, to, leading: shape[..leading].to_vec() })
+    applied.state.narrowed = true;
+    Ok(applied)
 }

@@ -54,7 +54,7 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
         let mut crowd: Vec<(CheckedProgram, Result<Results, EngineError>)> = Vec::new();
         let first = number_from("PELLUCID_SEED", 1) + number as u64 * 1_000_003;
         for seed in first..first + number_from("PELLUCID_PROGRAMS", PROGRAMS) {
-            let wishes = Wishes { may_fail: seed % 7 == 0, generation: true, alike: true };
+            let wishes = Wishes { may_fail: seed % 7 == 0, generation: true, alike: true, smooth: false };
             let checked = Builder::generate(&index, seed, wishes).checked;
             let naive = engine.run_naive(&checked);
             let run = |engine: &Engine| engine.run(&checked, &RunOptions::default());

@@ -276,7 +276,7 @@ operations! {
     IndexSelect "index_select(input: tensor, dim: integer, index: tensor)" rules::index_select, gradient, "picks whole slices along a dimension";
     TakeAlongDim "take_along_dim(input: tensor, indices: tensor, dim: integer)" rules::take_along_dim, gradient, "gather with broadcasting";
     GetItem "getitem(input: tensor, index: index)" rules::get_item, gradient, "`input[index]`";
-    IndexPut "index_put(input: tensor, index: index, values: operand, accumulate: boolean = false)" rules::index_put, gradient, "`input` with `input[index] = values` (or `+=`)";
+    IndexPut "index_put(input: tensor, index: index, values: operand, accumulate: boolean = false)" rules::index_put, gradient, "`input` with `input[index] = values` (or `+=`); later wins";
     // Shape.
     Reshape "reshape(input: tensor, shape: sizes)" rules::reshape, gradient, "the same elements in another shape";
     Flatten "flatten(input: tensor, start_dim: integer = 0, end_dim: integer = -1)" rules::flatten, gradient, "some dimensions made one";

@@ -137,3 +137,57 @@ fn a_plan_holds_just_the_nodes_between() {
     let backward = |plan: usize| &checked.program.node(checked.gradients[plan].backward).kind;
     assert!((0..2).all(|plan| matches!(backward(plan), NodeKind::Backward { .. })));
 }
+
+/// A written gradient is seen by gradients that come after it on the way back, and of its own place after it in the program.
+#[test]
+fn a_written_gradient_that_nothing_shows_is_refused() {
+    let spec = support::tiny_gpt2();
+    let index = SpecIndex::new(&spec);
+    let nodes = |written: &str, read: &str| {
+        text(&format!(
+            r#"{{"op": "get", "name": "early", "hook": "layers.0.output"}}, {{"op": "get", "name": "h", "hook": "layers.2.output"}},
+            {{"op": "mul", "name": "twice", "input": "h", "other": 2.0}}, {{"op": "tanh", "name": "bent", "input": "twice"}},
+            {{"op": "sum", "name": "loss", "input": "bent"}}, {{"op": "backward", "name": "b", "of": "loss"}},
+            {{"op": "literal", "name": "z", "dtype": "f32", "shape": [], "elements": [0.0]}},
+            {written}, {read}, {{"op": "save", "name": "s", "value": "g"}}"#
+        ))
+    };
+    let grad = |of: &str| format!(r#"{{"op": "grad", "name": "g", "backward": "b", {of}}}"#);
+    let set = |of: &str| format!(r#"{{"op": "set_grad", "backward": "b", {of}, "value": "z"}}"#);
+    let at = |layer: u64| format!(r#""hook": "layers.{layer}.output""#);
+    let of = |value: &str| format!(r#""of": "{value}""#);
+    // From the latest to the earliest on the way back.
+    let way = [of("loss"), of("bent"), of("twice"), of("h"), at(2), at(1), of("early"), at(0)];
+    let same = |one: usize, other: usize| [3, 6].contains(&one.min(other)) && one.abs_diff(other) == 1;
+    let taken = |text: String| {
+        let program = Program::from_json(text.as_bytes()).unwrap_or_else(|faults| panic!("{faults}"));
+        check(program, &index).map_err(|faults| faults.to_string())
+    };
+    for (place, written) in way.iter().enumerate() {
+        for (reader, read) in way.iter().enumerate() {
+            let outcome = taken(nodes(&set(written), &grad(read)));
+            let seen = reader >= place || same(place, reader);
+            match outcome {
+                Ok(_) => assert!(seen, "{written} is not seen by {read}"),
+                Err(message) => {
+                    assert!(
+                        !seen && message.contains("so setting it changes nothing"),
+                        "{written}, {read}: {message}"
+                    );
+                }
+            }
+        }
+        // Read before it is written: the old one.
+        let both = nodes(&grad(written), &set(written));
+        assert!(taken(both).unwrap_err().contains("changes nothing"), "{written}");
+    }
+    // One that only another's value shows is seen by what shows that; and a way back of which nothing is used shows nothing.
+    let chain = format!(
+        r#"{}, {{"op": "grad", "name": "low", "backward": "b", "of": "twice"}}, {{"op": "set_grad", "backward": "b", "of": "h", "value": "low"}}"#,
+        set(&of("bent"))
+    );
+    assert!(taken(nodes(&chain, &grad(&at(1)))).is_ok());
+    let unused =
+        format!(r#"{}, {{"op": "grad", "name": "unused", "backward": "b", "of": "h"}}"#, set(&of("twice")));
+    assert!(taken(nodes(&unused, &grad(&of("loss")))).unwrap_err().contains("changes nothing"));
+}

@@ -12,7 +12,7 @@ use super::Naive;
 use crate::job::OUTSIDE;
 use crate::operations::{OperationError, gradients};
 use crate::pass::{PassState, Sequence};
-use crate::reverse::stages::{self, Back as StageBack};
+use crate::reverse::stages::Back as StageBack;
 use crate::reverse::{apply_backward, sums};
 use crate::slots::{Rows, SlotValue};
 use crate::tensor::Tensor;
@@ -262,6 +262,7 @@ impl Naive<'_> {
                             schedule,
                             module,
                             &input,
+                            program.nodes[user.index()].lengths.as_deref(),
                             &cotangent,
                             &mut self.pool,
                         )?)]
@@ -348,7 +349,7 @@ impl Naive<'_> {
         }
         let stage = &list.stages[walk.at];
         let Kernel::Hook { point, layout } = stage.kernel else { return Ok(()) };
-        let (from, to) = (stage.inputs[0], stage.outputs[0]);
+        let to = stage.outputs[0];
         let rectangle = self.rectangle(invoke);
         // The getters of the latest version that is left, in program order.
         let left = walk.left.clone().unwrap_or_default();
@@ -378,13 +379,9 @@ impl Naive<'_> {
             return Ok(());
         }
         walk.left = None;
-        match walk.state.take(to) {
-            Some(SlotValue::Rows(rows)) => {
-                stages::add(list, &mut walk.state, from, Arc::unwrap_or_clone(rows.buffer), &mut self.pool);
-            }
-            Some(other) => walk.state.put(from, other),
-            None => {}
-        }
+        let wanted = vec![true; list.slots as usize];
+        let back = StageBack { model, tape: &self.walkers[invoke].tape, wanted: &wanted };
+        back.hook(stage, &mut walk.state, &mut self.pool);
         Ok(())
     }
 

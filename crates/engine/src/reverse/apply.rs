@@ -20,12 +20,17 @@ pub(crate) fn apply_backward(
     schedule: &Schedule,
     module: usize,
     input: &Tensor,
+    lengths: Option<&[usize]>,
     cotangent: &Tensor,
     pool: &mut BufferPool,
 ) -> Result<Tensor, OperationError> {
     let list = model.stages();
-    let applied = applied_state(model, schedule, module, input)?;
-    let (mut state, from, to) = (applied.state, applied.from, applied.to);
+    let mut applied = applied_state(model, schedule, module, input, lengths)?;
+    let (from, to) = (applied.from, applied.to);
+    let width = |values: &Tensor| values.elements() / applied.leading.iter().product::<usize>().max(1);
+    let (own, given) = (width(input), width(cotangent));
+    let cotangent = applied.in_rows(cotangent.to_vec_f32()?, given);
+    let state = &mut applied.state;
     let range = list.modules[module].range.clone();
     if state.tokens() == 0 {
         return super::sums::zeros(input.shape(), input.dtype());
@@ -42,17 +47,17 @@ pub(crate) fn apply_backward(
                 state.put(stage.outputs[0], value);
             }
         } else {
-            compute::stage(model, stage, &mut state, pool).map_err(failed)?;
-            tape.record(stage, &state, 0..sequences);
+            compute::stage(model, stage, state, pool).map_err(failed)?;
+            tape.record(stage, state, 0..sequences);
         }
     }
     state.clear();
     let wanted = vec![true; list.slots as usize];
     let back = Back { model, tape: &tape, wanted: &wanted };
-    add(list, &mut state, to, cotangent.to_vec_f32()?, pool);
+    add(list, state, to, cotangent, pool);
     for number in range.rev() {
-        back.stage(number, &mut state, pool).map_err(failed)?;
+        back.stage(number, state, pool).map_err(failed)?;
     }
-    let values = take(&mut state, from).unwrap_or_else(|| vec![0.0; input.elements()]);
-    Tensor::from_f32(values, input.shape())?.cast(input.dtype())
+    let values = take(state, from).map(|values| applied.in_cells(values, own));
+    Tensor::from_f32(values.unwrap_or_else(|| vec![0.0; input.elements()]), input.shape())?.cast(input.dtype())
 }

@@ -356,13 +356,15 @@ fn node(id: NodeId, mut cotangents: Vec<Option<Tensor>>, desk: &mut Desk<'_, '_>
             if !desk.plan.goes_through(input.node) {
                 return Ok(());
             }
-            let module = program.nodes[id.index()].module;
+            let checked = &program.nodes[id.index()];
+            let (module, lengths) = (checked.module, checked.lengths.as_deref());
             let (value, cotangent) = (desk.job.value(*input, OUTSIDE), cotangents.first().cloned().flatten());
             let part = match (module, value, cotangent) {
-                (Some(module), Some(value), Some(cotangent)) => Some(
-                    apply_backward(desk.model, desk.schedule, module, &value, &cotangent, desk.pool)
-                        .map_err(failed)?,
-                ),
+                (Some(module), Some(value), Some(cotangent)) => {
+                    let (model, schedule, pool) = (desk.model, desk.schedule, &mut *desk.pool);
+                    let part = apply_backward(model, schedule, module, &value, lengths, &cotangent, pool);
+                    Some(part.map_err(failed)?)
+                }
                 _ => None,
             };
             desk.values.bring(*input, (id, 0), part);

@@ -124,10 +124,13 @@ impl Back<'_> {
         {
             return self.attention(number, state, pool);
         }
+        if let Kernel::Hook { .. } = stage.kernel {
+            self.hook(stage, state, pool);
+            return Ok(());
+        }
         let Some(mut cotangent) = take(state, output) else { return Ok(()) };
         match &stage.kernel {
-            Kernel::Embed { .. } => {}
-            Kernel::Hook { .. } => self.add(state, stage.inputs[0], cotangent, pool),
+            Kernel::Embed { .. } | Kernel::Hook { .. } => {}
             Kernel::Linear { weight, .. } => {
                 let packed = self.model.packed_transposed(*weight);
                 let packed = packed.ok_or_else(|| Interruption::missing("a linear layer's weight"))?;
@@ -224,6 +227,19 @@ impl Back<'_> {
         Ok(())
     }
 
+    /// A hook point's cotangent goes on to the slot that it came from: rows, or scores and patterns.
+    pub fn hook(&self, stage: &Stage, state: &mut PassState, pool: &mut BufferPool) {
+        let Some(value) = state.take(stage.outputs[0]) else { return };
+        let from = stage.inputs[0];
+        match value {
+            value if !self.wants(from) => pool.give(value),
+            SlotValue::Rows(rows) => {
+                add(self.list(), state, from, Arc::unwrap_or_clone(rows.buffer), pool);
+            }
+            other => state.put(from, other),
+        }
+    }
+
     /// The cotangents of a norm's input (by its second step alone) and of its divisor.
     fn norm_apply(
         &self,
@@ -292,7 +308,8 @@ impl Back<'_> {
                 if fused {
                     self.add(state, scores.inputs[0], of_query, pool);
                     self.add(state, scores.inputs[1], of_key, pool);
-                } else {
+                }
+                if of_patterns.iter().any(Option::is_some) {
                     state.put(pattern, SlotValue::Ragged(of_patterns));
                 }
                 self.add(state, stage.inputs[2], of_value, pool);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use pellucid_graph::{DType, GradientOf, NodeId, NodeKind};
 use pellucid_models::stage::{HookLayout, Kernel, Slot};
 
-use super::stages::{self, Back};
+use super::stages::Back;
 use super::sums;
 use super::tape::Tape;
 use super::way::Way;
@@ -151,7 +151,7 @@ impl Walker {
             let number = self.at - 1;
             let stage = &list.stages[number];
             if let Kernel::Hook { point, layout } = stage.kernel {
-                let (from, to) = (stage.inputs[0], stage.outputs[0]);
+                let to = stage.outputs[0];
                 let hook = Hook { point, layout, slot: to };
                 while self.stops.get(&number).is_some_and(|stops| !stops.is_empty()) {
                     let before = moved;
@@ -160,9 +160,8 @@ impl Walker {
                         return Ok(moved || before);
                     }
                 }
-                if let Some(value) = self.state.take(to) {
-                    self.pass_on(from, value, desk);
-                }
+                let back = Back { model: desk.model, tape: trail.tape, wanted: &self.way.slots };
+                back.hook(stage, &mut self.state, desk.pool);
             } else if self.way.stages[number] {
                 let back = Back { model: desk.model, tape: trail.tape, wanted: &self.way.slots };
                 back.stage(number, &mut self.state, desk.pool).map_err(Failure::from)?;
@@ -178,20 +177,6 @@ impl Walker {
             moved = true;
         }
         Ok(moved)
-    }
-
-    /// A hook point's cotangent goes on to the slot it came from.
-    fn pass_on(&mut self, slot: Slot, value: SlotValue, desk: &mut Desk<'_, '_>) {
-        if !self.way.slots[slot.0 as usize] {
-            return desk.pool.give(value);
-        }
-        match value {
-            SlotValue::Rows(rows) => {
-                let values = Arc::unwrap_or_clone(rows.buffer);
-                stages::add(desk.model.stages(), &mut self.state, slot, values, desk.pool);
-            }
-            other => self.state.put(slot, other),
-        }
     }
 
     /// Passes the latest version that is left at a hook point; false where it has to wait.

@@ -31,9 +31,9 @@ pub(super) fn gathering(kind: OperationKind, numbers: &mut Numbers) -> Example {
             Example::empty(kind).of(numbers.normal(&own)).of(index).with(integer(dim))
         }
         _ => {
-            // Two values written to one place have no derivative in PyTorch's sense, so places differ along `dim`.
+            // Of two values written to one place the later one stays, and has the gradient.
             index_shape[along] = index_shape[along].min(shape[along]);
-            let index = if kind == ScatterAdd {
+            let index = if kind == ScatterAdd || numbers.chance() {
                 numbers.places(&index_shape, shape[along])
             } else {
                 let order = numbers.permutation(shape[along]);
@@ -57,7 +57,7 @@ pub(super) fn indexing(kind: OperationKind, numbers: &mut Numbers) -> Example {
     let writing = kind == OperationKind::IndexPut;
     let mut items = Vec::new();
     let mut pointed: Option<usize> = None;
-    let (mut at, mut repeats) = (0, false);
+    let mut at = 0;
     while at < shape.len() {
         let length = shape[at] as i64;
         match numbers.below(if writing { 7 } else { 6 }) {
@@ -79,7 +79,6 @@ pub(super) fn indexing(kind: OperationKind, numbers: &mut Numbers) -> Example {
             3 | 4 => {
                 // Index tensors of one length, so that they broadcast together; they may name a place twice.
                 let count = *pointed.get_or_insert(1 + numbers.below(3));
-                repeats |= count > 1;
                 items.push(Item::Tensor(numbers.places(&[count], shape[at])));
             }
             5 => {
@@ -108,7 +107,7 @@ pub(super) fn indexing(kind: OperationKind, numbers: &mut Numbers) -> Example {
             items.pop();
         }
     }
-    let accumulate = repeats || numbers.chance();
+    let accumulate = numbers.chance();
     let example = example.index(items);
     // The values broadcast to the places: their shape is known where no mask counts.
     let probe = Operation {

@@ -484,12 +484,4 @@ impl Checker<'_> {
         }
         path.into_iter().collect()
     }
-
-    /// The setters of gradients of a `backward` that a needed `grad` of it can show.
-    pub(super) fn written_gradients(&self, backward: NodeId) -> Vec<NodeId> {
-        let plan = self.gradients.binary_search_by_key(&backward, |plan| plan.backward);
-        let targets = plan.map_or(&[][..], |plan| &self.gradients[plan].targets);
-        let set = |id: &&NodeId| matches!(self.program.node(**id).kind, NodeKind::SetGrad { .. });
-        targets.iter().filter(set).copied().collect()
-    }
 }

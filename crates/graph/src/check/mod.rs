@@ -5,15 +5,17 @@
 //!
 //! 1. `names`: every hook point, module and parameter is found in the specification ("did you mean");
 //! 2. `types`: shapes and number types of every node, lengths of untokenised prompts as symbols;
-//! 3. `skips`: nothing inside a skipped module is read or written;
-//! 4. `gradients`: what each `backward` goes through;
-//! 5. `order`: soundness in time: what must be acyclic is the graph of events (invoke, step, place, version);
-//! 6. `use_of`: setters that nobody sees, results that nobody saves;
-//! 7. `price`: floating-point operations, peak bytes, result bytes.
+//! 3. `applications`: which cells of unequal prompts a module attends to;
+//! 4. `skips`: nothing inside a skipped module is read or written;
+//! 5. `gradients`: what each `backward` goes through;
+//! 6. `order`: soundness in time: what must be acyclic is the graph of events (invoke, step, place, version);
+//! 7. `use_of`: setters that nobody sees, results that nobody saves;
+//! 8. `price`: floating-point operations, peak bytes, result bytes.
 //!
 //! What is checked is a program's core: [`crate::expand`] comes before. A fault that many cells of a sweep share is
 //! reported once, under the name that its author wrote, with the first cell that has it.
 
+mod applications;
 mod generation;
 mod gradients;
 mod guards;
@@ -21,6 +23,7 @@ mod meetings;
 mod names;
 mod order;
 mod price;
+mod shown;
 mod skips;
 mod types;
 mod use_of;
@@ -63,6 +66,9 @@ pub struct CheckedNode {
     pub place: Option<usize>,
     /// Of an application or a skip: the module's index in the specification.
     pub module: Option<usize>,
+    /// Of the application of a module that attends, to a rectangle of prompts of unequal length: their lengths. The rows of
+    /// each end together; the cells before its first are no tokens.
+    pub lengths: Option<Vec<usize>>,
     /// Of a weight that is read or set: its index in the specification.
     pub parameter: Option<usize>,
     /// Which model it is about: the place in the list that the program was checked with.
@@ -101,11 +107,13 @@ pub fn check_models(program: Program, models: &[(&str, &SpecIndex<'_>)]) -> Resu
         faults: Vec::new(),
         reported: HashSet::new(),
         next_symbol: 0,
+        rectangles: None,
     };
     checker.structure();
     if checker.faults.is_empty() {
         checker.names();
         checker.types();
+        checker.applications();
         checker.skips();
         checker.gradients();
         checker.order();
@@ -163,6 +171,7 @@ fn typed<'a>(program: &'a Program, models: &'a [(&'a str, &'a SpecIndex<'a>)]) -
         faults: Vec::new(),
         reported: HashSet::new(),
         next_symbol: 0,
+        rectangles: None,
     };
     checker.structure();
     checker.names();
@@ -181,6 +190,8 @@ struct Checker<'a> {
     /// What was reported of expanded nodes: their label, and the message without its numbers.
     reported: HashSet<(String, String)>,
     next_symbol: u32,
+    /// Symbols that stand for the lengths of tokenised prompts, where types are to tell whose rectangle a value is.
+    rectangles: Option<applications::Rectangles>,
 }
 
 impl<'a> Checker<'a> {

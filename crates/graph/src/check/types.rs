@@ -1,6 +1,6 @@
 //! Shapes and number types of every node.
 
-use super::Checker;
+use super::{Checker, applications};
 use crate::dtype::DType;
 use crate::program::{GradientOf, HookAddress, Invoke, NodeId, NodeKind, Prompts, Value};
 use crate::rules::{RuleContext, RuleError};
@@ -52,6 +52,11 @@ impl Checker<'_> {
 
     /// The width of an invoke's rectangle: its longest prompt.
     fn length(&mut self, invoke: &Invoke) -> Dimension {
+        if let (Some(rectangles), Some(lengths)) = (&self.rectangles, applications::lengths(invoke))
+            && let Some(&symbol) = rectangles.get(&lengths)
+        {
+            return Dimension::symbol(symbol);
+        }
         match &invoke.prompts {
             Prompts::Tokens(prompts) => {
                 Dimension::known(prompts.iter().map(Vec::len).max().unwrap_or(0) as u64)

@@ -18,6 +18,7 @@ impl Checker<'_> {
     pub(super) fn use_of(&mut self) {
         let mut setters: HashMap<(Option<NodeId>, usize), Setters> = HashMap::new();
         let mut open: Vec<NodeId> = Vec::new();
+        let mut written = self.written_gradients();
         for position in 0..self.program.nodes.len() {
             let id = NodeId(position as u32);
             match &self.program.node(id).kind {
@@ -44,9 +45,7 @@ impl Checker<'_> {
                     open.push(value.node);
                 }
             }
-            if let NodeKind::Backward { .. } = &self.program.node(id).kind {
-                open.extend(self.written_gradients(id));
-            }
+            open.extend(self.shown_by(id, &mut written));
             let trace = self.nodes[id.index()].trace;
             // Reading a hook point shows every edit before it; generated tokens show all of them. Inside `steps` a body
             // reads at later steps too, where every edit of an earlier step shows.
@@ -91,6 +90,12 @@ impl Checker<'_> {
                         ),
                         Some(hint),
                     );
+                }
+                NodeKind::SetGrad { .. } if !self.nodes[position].needed => {
+                    let message =
+                        "no gradient that is used comes after it on the way back, so setting it changes nothing";
+                    let hint = "read the gradient of something that this is computed from, or remove it".to_owned();
+                    self.fault(id, message, Some(hint));
                 }
                 NodeKind::Trace(_) if !leaves => {
                     self.fault(

@@ -1,12 +1,13 @@
 //! Gradients of what picks and writes at places. A place that is read several times sums what comes back, in the order of
 //! reading.
 
-use pellucid_graph::{IndexItem, OperationKind};
+use pellucid_graph::{DType, IndexItem, OperationKind};
 
 use super::super::Result;
 use super::super::arguments::Operand;
 use super::super::indexing::{read_at, write_at};
 use super::backward::{Backward, compute, expand, reshape, zeros};
+use crate::tensor::Tensor;
 
 /// Each value back to its place.
 pub(super) fn sorted(backward: &mut Backward<'_>) -> Result<()> {
@@ -46,8 +47,8 @@ pub(super) fn gather(backward: &mut Backward<'_>) -> Result<()> {
     })
 }
 
-/// What is written over comes from `src` alone; every place of `src` gets what comes back to where it was written, also
-/// where another was written over it.
+/// What is written over comes from `src` alone; a place of `src` gets what comes back to where it was written, unless a
+/// later one was written over it.
 pub(super) fn scatter(backward: &mut Backward<'_>) -> Result<()> {
     let (input, dim, index) = (backward.call.tensor(0)?, backward.call.integer(1)?, backward.call.tensor(2)?);
     let gradient = backward.cotangent()?;
@@ -64,7 +65,15 @@ pub(super) fn scatter(backward: &mut Backward<'_>) -> Result<()> {
         if index.elements() == 0 {
             return Ok(nothing);
         }
-        let picked = compute(OperationKind::Gather, [(&gradient).into(), dim.into(), (&index).into()])?;
+        let mut picked = compute(OperationKind::Gather, [(&gradient).into(), dim.into(), (&index).into()])?;
+        if overwrites {
+            let numbers = Tensor::from_i64((0..index.elements() as i64).collect(), index.shape())?;
+            let nothing = zeros(gradient.shape(), DType::I64)?;
+            let left = [(&nothing).into(), dim.into(), (&index).into(), (&numbers).into()];
+            let left = compute(OperationKind::Scatter, left)?;
+            let found = compute(OperationKind::Gather, [(&left).into(), dim.into(), (&index).into()])?;
+            picked = still_there(&found, &numbers, &picked)?;
+        }
         if input.rank() == 0 || index.shape() == source.shape() {
             return reshape(&picked, source.shape());
         }
@@ -92,6 +101,12 @@ pub(super) fn index_select(backward: &mut Backward<'_>) -> Result<()> {
     })
 }
 
+/// The gradients of those written values whose own number is still found where they were written; 0 for the others.
+fn still_there(found: &Tensor, numbers: &Tensor, gradients: &Tensor) -> Result<Tensor> {
+    let there = compute(OperationKind::Eq, [found.into(), numbers.into()])?;
+    compute(OperationKind::Where, [(&there).into(), gradients.into(), 0i64.into()])
+}
+
 /// Whether an index can name a place twice.
 fn repeats(items: &[IndexItem]) -> bool {
     items.iter().any(|item| matches!(item, IndexItem::Tensor(_)))
@@ -106,7 +121,8 @@ pub(super) fn get_item(backward: &mut Backward<'_>) -> Result<()> {
     })
 }
 
-/// What is written over passes nothing to the input; every written value gets what comes back to its place.
+/// What is written over passes nothing to the input; a written value gets what comes back to its place, unless a later one
+/// was written over it.
 pub(super) fn index_put(backward: &mut Backward<'_>) -> Result<()> {
     let (items, accumulate) = (backward.call.index(1)?, backward.call.boolean(3)?);
     let gradient = backward.cotangent()?;
@@ -116,5 +132,14 @@ pub(super) fn index_put(backward: &mut Backward<'_>) -> Result<()> {
         }
         write_at(&backward.call, &gradient, items, &zeros(&[], gradient.dtype())?, false)
     })?;
-    backward.give(2, |backward| read_at(&backward.call, &gradient, items))
+    backward.give(2, |backward| {
+        let call = &backward.call;
+        let picked = read_at(call, &gradient, items)?;
+        if accumulate || !repeats(items) {
+            return Ok(picked);
+        }
+        let numbers = Tensor::from_i64((0..picked.elements() as i64).collect(), picked.shape())?;
+        let left = write_at(call, &zeros(gradient.shape(), DType::I64)?, items, &numbers, false)?;
+        still_there(&read_at(call, &left, items)?, &numbers, &picked)
+    })
 }

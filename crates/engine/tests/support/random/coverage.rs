@@ -1,9 +1,10 @@
 //! What the random programs were made of, counted: a test that claims to try everything must show it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pellucid_graph::check::{CheckedProgram, SpecIndex};
 use pellucid_graph::operation;
+use pellucid_graph::spec::Application;
 use pellucid_graph::{GradientOf, NodeKind, Prompts};
 
 /// Counts by heading and name.
@@ -148,6 +149,35 @@ impl Coverage {
         }
     }
 
+    /// Counts what the ways back of a program go through.
+    pub fn way_back(&mut self, checked: &CheckedProgram, index: &SpecIndex<'_>) {
+        let program = &checked.program;
+        for plan in &checked.gradients {
+            let mut invokes = BTreeSet::new();
+            for id in &plan.path {
+                let known = &checked.nodes[id.index()];
+                match &program.node(*id).kind {
+                    NodeKind::Operation(operation) => self.add("gradient of", operation.kind.name()),
+                    NodeKind::Apply { .. } => {
+                        let attends = known.module.is_some_and(|module| {
+                            index.spec().modules[module].applied == Application::Sequence
+                        });
+                        let what = if attends { "that attend" } else { "by tokens" };
+                        self.add("way back", format!("applied modules {what}"));
+                    }
+                    NodeKind::Set { .. } => self.add("way back", "setters"),
+                    NodeKind::Get(address) => {
+                        invokes.insert(address.invoke);
+                    }
+                    _ => {}
+                }
+            }
+            if invokes.len() > 1 {
+                self.add("way back", "another invoke");
+            }
+        }
+    }
+
     /// Everything that was met less often than wanted.
     pub fn missing(&self, wanted: &[(&'static str, Vec<String>, usize)]) -> Vec<String> {
         let mut missing = Vec::new();
@@ -174,6 +204,12 @@ impl Coverage {
         }
         text
     }
+}
+
+/// Every operation that a gradient flows through.
+pub fn differentiable() -> Vec<String> {
+    let flows = operation::table().iter().filter(|definition| definition.differentiable);
+    flows.map(|definition| definition.name.to_owned()).collect()
 }
 
 /// Every operation of the table, by its name.

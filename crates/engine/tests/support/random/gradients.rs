@@ -10,6 +10,9 @@ impl Builder<'_> {
         if self.steps.is_some() || self.current().generation.is_some() {
             return;
         }
+        if self.dice.chance(0.5) {
+            return self.through_an_operation();
+        }
         let mut draft = self.draft();
         let backward = match self.dice.chance(0.6) {
             true if !self.backwards.is_empty() => {
@@ -39,9 +42,46 @@ impl Builder<'_> {
             };
             draft.add(NodeKind::SetGrad { backward, of: of.clone(), value });
             let earlier = if self.dice.chance(0.5) { of } else { self.gradient_of() };
-            draft.add(NodeKind::Grad { backward, of: earlier });
+            // What is written has to be seen.
+            let shown = draft.add(NodeKind::Grad { backward, of: earlier });
+            draft.add(NodeKind::Save(shown));
         }
         if self.put(draft) && new {
+            self.backwards.push(backward);
+        }
+    }
+
+    /// A way back through an operation of the table, each as likely as any other, from a hook point to what it makes of it.
+    fn through_an_operation(&mut self) {
+        let flows: Vec<OperationKind> = pellucid_graph::operation::table()
+            .iter()
+            .filter(|definition| definition.differentiable)
+            .map(|definition| definition.kind)
+            .collect();
+        let kind = *self.dice.of(&flows);
+        let before = self.program.nodes.len();
+        self.an_operation(kind);
+        let made = (before..self.program.nodes.len()).rev().map(|place| NodeId(place as u32));
+        let made = made.filter(|id| match &self.program.node(*id).kind {
+            NodeKind::Operation(operation) => operation.kind == kind,
+            _ => false,
+        });
+        let Some(made) = made.last() else { return };
+        let operation = match &self.program.node(made).kind {
+            NodeKind::Operation(operation) => operation.clone(),
+            _ => return,
+        };
+        let float = |value: &pellucid_graph::Value| {
+            let known = self.known.iter().find(|known| known.value == *value);
+            known.is_some_and(|known| known.dtype.is_float())
+        };
+        let Some(&read) = operation.values().iter().find(|value| float(value)) else { return };
+        let mut draft = self.draft();
+        let loss = self.scalar_of(made.into(), &mut draft);
+        let backward = draft.add(NodeKind::Backward { of: loss, cotangent: None }).node;
+        let gradient = draft.add(NodeKind::Grad { backward, of: GradientOf::Value(read) });
+        draft.add(NodeKind::Save(gradient));
+        if self.put(draft) {
             self.backwards.push(backward);
         }
     }

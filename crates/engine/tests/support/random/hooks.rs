@@ -218,7 +218,13 @@ impl Builder<'_> {
         let applicable: Vec<usize> = (0..modules.len())
             .filter(|&module| modules[module].applied != pellucid_graph::spec::Application::None)
             .collect();
-        let module = modules[*self.dice.of(&applicable)].path.clone();
+        let attending: Vec<usize> = applicable
+            .iter()
+            .copied()
+            .filter(|&module| modules[module].applied == pellucid_graph::spec::Application::Sequence)
+            .collect();
+        let attends = !attending.is_empty() && self.dice.chance(if self.wishes.smooth { 0.6 } else { 0.2 });
+        let module = modules[*self.dice.of(if attends { &attending } else { &applicable })].path.clone();
         let input = self.index.hook(&format!("{module}.input")).map(|place| {
             self.index.spec().hook_points[place].shape.iter().filter_map(|axis| match axis {
                 pellucid_graph::spec::Axis::Size(size) => Some(*size),

@@ -14,6 +14,7 @@ mod operations;
 pub mod outcomes;
 pub mod regions;
 pub mod sessions;
+pub mod written;
 
 use std::collections::BTreeMap;
 
@@ -48,6 +49,8 @@ pub struct Wishes {
     pub generation: bool,
     /// Several invokes whose prompts are equal or begin alike, edited and read at few positions: what rows can be shared.
     pub alike: bool,
+    /// Only what has a slope: no conditions, no skips, no weights that are set, and no gradients yet.
+    pub smooth: bool,
 }
 
 /// A proposal: nodes that follow one another.
@@ -440,8 +443,9 @@ impl<'a> Builder<'a> {
             46..52 => self.apply(),
             52..57 => self.input_value(),
             57..65 => self.save(),
-            65..73 => self.dynamic(),
-            73..84 => self.gradients(),
+            65..73 if !self.wishes.smooth => self.dynamic(),
+            73..84 if !self.wishes.smooth => self.gradients(),
+            65..70 => self.apply(),
             _ => self.some_operation(),
         }
     }

@@ -42,7 +42,13 @@ fn of_matrices(
 
 impl Builder<'_> {
     pub(super) fn some_operation(&mut self) {
-        let definition = self.dice.of(operation::table());
+        let kind = self.dice.of(operation::table()).kind;
+        self.an_operation(kind);
+    }
+
+    /// That operation, of values that there are.
+    pub(super) fn an_operation(&mut self, kind: OperationKind) {
+        let definition = kind.definition();
         let wants_integers = matches!(definition.kind, OperationKind::OneHot);
         let wants_classes = matches!(definition.kind, OperationKind::CrossEntropy | OperationKind::NllLoss);
         let wants_matrix = matches!(

@@ -6,23 +6,26 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-#[path = "support/random/mod.rs"]
+#[path = "../support/random/mod.rs"]
 mod random;
+#[path = "../support/mod.rs"]
 mod support;
+
+mod differences;
+mod regions;
+mod sessions;
+mod written;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use pellucid_engine::{Engine, EngineError, Results, RunOptions, Tensor};
+use pellucid_engine::{Engine, EngineError, Results, RunOptions};
 use pellucid_graph::Program;
 use pellucid_graph::check::{CheckedProgram, SpecIndex};
 
-use random::coverage::{Coverage, operations};
-use random::dice::Dice;
+use random::coverage::{Coverage, differentiable, operations};
 use random::outcomes::{difference, difference_from_naive};
-use random::regions::{Around, surrounded, with_start};
-use random::sessions::one_by_one;
 use random::{Builder, Wishes};
 use support::engines;
 
@@ -38,6 +41,11 @@ fn seeds(model: usize, programs: u64) -> impl Iterator<Item = u64> {
     let first = number_from("PELLUCID_SEED", 1);
     (0..number_from("PELLUCID_PROGRAMS", programs))
         .map(move |number| first + model as u64 * 1_000_003 + number)
+}
+
+/// Whether so many programs were tried, of every model, that what they were made of can be held to what is wanted.
+fn all_were_tried() -> bool {
+    std::env::var("PELLUCID_MODEL").is_err() && number_from("PELLUCID_PROGRAMS", PROGRAMS) >= PROGRAMS
 }
 
 /// Whether a prompt of the program may stop before its last step.
@@ -91,7 +99,8 @@ fn planned_naive_together_and_reread_give_the_same_bits() {
         let index = SpecIndex::new(&spec);
         let mut crowd = Crowd::default();
         for seed in seeds(number, PROGRAMS) {
-            let wishes = Wishes { may_fail: seed % 5 == 0, generation: true, alike: seed % 4 == 1 };
+            let wishes =
+                Wishes { may_fail: seed % 5 == 0, generation: true, alike: seed % 4 == 1, smooth: false };
             let generated = Builder::generate(&index, seed, wishes);
             taken += generated.taken;
             proposed += generated.proposed;
@@ -195,7 +204,7 @@ fn planned_naive_together_and_reread_give_the_same_bits() {
     }
     finish(failures);
     assert!(rate < 0.5, "the checker refuses {rate} of what is proposed: the generator wastes its time");
-    if std::env::var("PELLUCID_MODEL").is_ok() || number_from("PELLUCID_PROGRAMS", PROGRAMS) < PROGRAMS {
+    if !all_were_tried() {
         return;
     }
     assert!(failed >= 5, "only {failed} programs fail on their values");
@@ -269,177 +278,9 @@ fn planned_naive_together_and_reread_give_the_same_bits() {
         ("construct", inner(&["gradients through applied modules"]), 4),
         ("construct", constructs, 10),
         ("operation", operations(), 2),
+        ("gradient of", differentiable(), 2),
     ]);
     assert!(missing.is_empty(), "too little was tried:\n{}", missing.join("\n"));
-}
-
-/// The first row of a tensor along its first dimensions: one cell of a grid of so many axes.
-fn first_cell(tensor: &Tensor, axes: usize) -> Vec<u64> {
-    let each: usize = tensor.shape()[axes..].iter().product();
-    tensor.to_vec_f64().unwrap().into_iter().take(each).map(f64::to_bits).collect()
-}
-
-/// Whether a program draws anything at random: its cells then differ from it.
-fn draws(program: &Program) -> bool {
-    use pellucid_graph::{NodeKind, OperationKind};
-    program.nodes.iter().any(|node| match &node.kind {
-        NodeKind::Operation(operation) => matches!(
-            operation.kind,
-            OperationKind::Rand | OperationKind::Randn | OperationKind::Randint | OperationKind::Randperm
-        ),
-        NodeKind::Trace(trace) => {
-            trace.generation.as_ref().is_some_and(|generation| generation.sampling.temperature > 0.0)
-        }
-        _ => false,
-    })
-}
-
-#[test]
-fn sweeps_and_loops_of_random_programs_give_the_same_bits_however_they_run() {
-    let mut failures = Vec::new();
-    let (mut sweeps, mut loops, mut cells_compared, mut unstackable) = (0, 0, 0, 0);
-    for (number, (model, engine)) in engines().into_iter().enumerate() {
-        let spec = engine.model().spec().clone();
-        let index = SpecIndex::new(&spec);
-        let mut crowd = Crowd::default();
-        for seed in seeds(number, PROGRAMS / 4) {
-            let generated =
-                Builder::generate(&index, seed, Wishes { may_fail: false, generation: true, alike: false });
-            let plain = with_start(generated.checked.program);
-            for around in [Around::Sweep, Around::Loop] {
-                let mut dice = Dice::new(seed);
-                let cells = dice.range(2, 4) as usize;
-                let vocabulary = spec.sizes.vocabulary;
-                let Some(program) = surrounded(&plain, around, cells, vocabulary, &mut dice) else {
-                    continue;
-                };
-                let checked = match engine.check(program.clone()) {
-                    Ok(checked) => checked,
-                    // Generations that stop at different steps cannot be stacked, and say so when they run; what is
-                    // refused beforehand is a mistake of the generator.
-                    Err(faults) => {
-                        failures.push(format!("{model}, seed {seed}: {faults}\n{}", program.to_json()));
-                        continue;
-                    }
-                };
-                match around {
-                    Around::Sweep => sweeps += 1,
-                    Around::Loop => loops += 1,
-                }
-                let planned = engine.run(&checked, &RunOptions::default());
-                let naive = engine.run_naive(&checked);
-                // Cells whose generations stop at different steps cannot be stacked.
-                unstackable += usize::from(planned.is_err());
-                if let Some(difference) = difference_from_naive(&engine, &checked, &planned, &naive) {
-                    failures.push(format!(
-                        "{model}, seed {seed}, {around:?}: planned against naive: {difference}\n{}",
-                        program.to_json()
-                    ));
-                }
-                match Program::from_bytes(&program.to_bytes().unwrap()) {
-                    _ if !travels(&program) => {}
-                    Ok(reread) if reread == program => {}
-                    Ok(_) => failures.push(format!("another program when reread\n{}", program.to_json())),
-                    Err(faults) => {
-                        failures.push(format!("cannot be reread: {faults}\n{}", program.to_json()))
-                    }
-                }
-                // The first cell has the prompts of the program itself.
-                if let (Ok(planned), false) = (&planned, draws(&plain)) {
-                    let axes =
-                        checked.program.nodes.iter().map(|node| node.coordinates().len()).max().unwrap_or(0);
-                    let original = engine.run(&engine.check(plain.clone()).unwrap(), &RunOptions::default());
-                    for (name, tensor) in original.iter().flat_map(|results| &results.tensors) {
-                        let Some(grid) =
-                            planned.tensors.get(name).filter(|grid| grid.shape() != tensor.shape())
-                        else {
-                            continue;
-                        };
-                        cells_compared += 1;
-                        let expected = first_cell(tensor, 0);
-                        if first_cell(grid, axes) != expected {
-                            failures.push(format!(
-                                "{model}, seed {seed}, {around:?}: the first cell of `{name}` is not the program's own\n{}",
-                                program.to_json()
-                            ));
-                        }
-                    }
-                }
-                crowd.join(&engine, &model, (seed, checked, planned), &mut failures);
-            }
-        }
-        crowd.run(&engine, &model, &mut failures);
-    }
-    println!(
-        "{sweeps} sweeps, {loops} loops, {cells_compared} cells compared, {unstackable} fail in both interpreters"
-    );
-    assert!(unstackable * 10 <= sweeps + loops, "{unstackable} programs fail");
-    finish(failures);
-    if std::env::var("PELLUCID_MODEL").is_err() {
-        assert!(sweeps >= 50 && loops >= 50 && cells_compared >= 50);
-    }
-}
-
-#[test]
-fn a_session_gives_what_its_traces_give_one_by_one() {
-    let mut failures = Vec::new();
-    let (mut sessions, mut uncut) = (0, 0);
-    for (number, (model, engine)) in engines().into_iter().enumerate() {
-        let spec = engine.model().spec().clone();
-        let index = SpecIndex::new(&spec);
-        for seed in seeds(number, PROGRAMS) {
-            let generated = Builder::generate(
-                &index,
-                seed,
-                Wishes { may_fail: false, generation: true, alike: seed % 2 == 0 },
-            );
-            let whole = engine.run(&generated.checked, &RunOptions::default());
-            let program = &generated.checked.program;
-            let mut faults = None;
-            let cut = one_by_one(program, &mut |piece| {
-                let checked = engine.check(piece).map_err(|refused| {
-                    faults = Some(refused.to_string());
-                    EngineError::Internal("refused".into())
-                })?;
-                engine.run(&checked, &RunOptions::default())
-            });
-            if let Some(faults) = faults {
-                report(&mut failures, &model, seed, &format!("a trace alone: {faults}"), &generated.checked);
-                continue;
-            }
-            let Some(cut) = cut else {
-                uncut += usize::from(program.traces().count() > 1);
-                continue;
-            };
-            sessions += 1;
-            // Places of nodes are others in a program of its own.
-            if whole.is_err() && cut.is_err() {
-                continue;
-            }
-            // What nothing needs is not computed, and so does not fail. Handed to a trace in which nothing needs it, it is.
-            if whole.is_ok() && cut.as_ref().is_err_and(|error| is_of_no_use(&generated.checked, error)) {
-                sessions -= 1;
-                uncut += 1;
-                continue;
-            }
-            if let Some(difference) = difference(&whole, &cut) {
-                report(&mut failures, &model, seed, &format!("one by one: {difference}"), &generated.checked);
-            }
-        }
-    }
-    println!("{sessions} sessions of several traces, {uncut} more that cannot be cut");
-    finish(failures);
-    if std::env::var("PELLUCID_MODEL").is_err() {
-        assert!(sessions >= 50, "only {sessions} sessions");
-    }
-}
-
-/// Whether the error is one of a node that nothing needs in the whole program.
-fn is_of_no_use(checked: &CheckedProgram, error: &EngineError) -> bool {
-    let EngineError::Node(fault) = error else { return false };
-    let named =
-        checked.program.nodes.iter().position(|node| Some(node.name.as_str()) == fault.node.as_deref());
-    named.is_some_and(|place| !checked.nodes[place].needed)
 }
 
 /// Programs that are run beside one another once there are enough: each must be as it was alone, whatever becomes of its

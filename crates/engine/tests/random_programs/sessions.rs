@@ -1,0 +1,72 @@
+//! Random sessions against their traces one by one.
+
+use pellucid_engine::{EngineError, RunOptions};
+use pellucid_graph::check::{CheckedProgram, SpecIndex};
+
+use crate::random::outcomes::difference;
+use crate::random::sessions::one_by_one;
+use crate::random::{Builder, Wishes};
+use crate::support::engines;
+use crate::{PROGRAMS, finish, report, seeds};
+
+#[test]
+fn a_session_gives_what_its_traces_give_one_by_one() {
+    let mut failures = Vec::new();
+    let (mut sessions, mut uncut) = (0, 0);
+    for (number, (model, engine)) in engines().into_iter().enumerate() {
+        let spec = engine.model().spec().clone();
+        let index = SpecIndex::new(&spec);
+        for seed in seeds(number, PROGRAMS) {
+            let generated = Builder::generate(
+                &index,
+                seed,
+                Wishes { may_fail: false, generation: true, alike: seed % 2 == 0, smooth: false },
+            );
+            let whole = engine.run(&generated.checked, &RunOptions::default());
+            let program = &generated.checked.program;
+            let mut faults = None;
+            let cut = one_by_one(program, &mut |piece| {
+                let checked = engine.check(piece).map_err(|refused| {
+                    faults = Some(refused.to_string());
+                    EngineError::Internal("refused".into())
+                })?;
+                engine.run(&checked, &RunOptions::default())
+            });
+            if let Some(faults) = faults {
+                report(&mut failures, &model, seed, &format!("a trace alone: {faults}"), &generated.checked);
+                continue;
+            }
+            let Some(cut) = cut else {
+                uncut += usize::from(program.traces().count() > 1);
+                continue;
+            };
+            sessions += 1;
+            // Places of nodes are others in a program of its own.
+            if whole.is_err() && cut.is_err() {
+                continue;
+            }
+            // What nothing needs is not computed, and so does not fail. Handed to a trace in which nothing needs it, it is.
+            if whole.is_ok() && cut.as_ref().is_err_and(|error| is_of_no_use(&generated.checked, error)) {
+                sessions -= 1;
+                uncut += 1;
+                continue;
+            }
+            if let Some(difference) = difference(&whole, &cut) {
+                report(&mut failures, &model, seed, &format!("one by one: {difference}"), &generated.checked);
+            }
+        }
+    }
+    println!("{sessions} sessions of several traces, {uncut} more that cannot be cut");
+    finish(failures);
+    if std::env::var("PELLUCID_MODEL").is_err() {
+        assert!(sessions >= 50, "only {sessions} sessions");
+    }
+}
+
+/// Whether the error is one of a node that nothing needs in the whole program.
+fn is_of_no_use(checked: &CheckedProgram, error: &EngineError) -> bool {
+    let EngineError::Node(fault) = error else { return false };
+    let named =
+        checked.program.nodes.iter().position(|node| Some(node.name.as_str()) == fault.node.as_deref());
+    named.is_some_and(|place| !checked.nodes[place].needed)
+}
