@@ -55,6 +55,8 @@ def hook_value(model: Model, module: str, name: str) -> Tensor:
     if known is not None:
         return known
     tensor = recorder.one("get", dict(fields))
+    if recorder.scope.kind == "trace" and recorder.scope.trace is not None:
+        recorder.traces[tensor._ref] = recorder.scope.trace
     origin = HookOrigin(model, path, fields, key)
     tensor._of_hook = origin
     tensor._write_to = origin.write

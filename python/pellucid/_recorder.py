@@ -10,7 +10,7 @@ import sys
 from contextvars import ContextVar
 from typing import Any
 
-from . import _core, _writer
+from . import _core, _types, _writer
 from ._errors import Fault, NotComputedError, ProgramError
 from ._writer import _LITERAL, Writer, core_of, number
 
@@ -68,7 +68,7 @@ class Recorder(Writer):
     __slots__ = (
         "model", "root", "scope", "counts", "names", "constants", "core_names", "lead", "seed", "state",
         "saved", "prefix", "invoke", "step", "backward", "edits", "faults", "results", "models", "caches", "steps_of",
-        "parameters", "job",
+        "parameters", "job", "nodes", "known", "kinds", "traces", "dropped", "detached",
     )
 
     def __init__(self, model: Any, seed: int = 0, prefix: str = ""):
@@ -103,6 +103,16 @@ class Recorder(Writer):
         self.steps_of: dict[str, int] = {}
         #: Names of parameters of sweeps and loops: as an index of modules they stand for their numbers.
         self.parameters: set[str] = set()
+        #: Nodes that have values, by name; and what is known of their types: see `_types`.
+        self.nodes: dict[str, dict[str, Any]] = {}
+        self.known: dict[str, Any] = {}
+        self.kinds: dict[str, str | None] = {}
+        #: Of hook points that are read in a trace's own body: the trace.
+        self.traces: dict[str, dict[str, Any]] = {}
+        #: Names of what was written in blocks that an exception left.
+        self.dropped: set[str] = set()
+        #: Traces in which a value was changed through `detach`.
+        self.detached: list[Any] = []
 
     # Nodes
 
@@ -117,7 +127,9 @@ class Recorder(Writer):
         if self.state != "open":
             self.closed()
         name = self.name(op)
-        self.scope.body.append({"op": op, "name": name, **fields, "source": source()})
+        node = {"op": op, "name": name, **fields, "source": source()}
+        self.nodes[name] = node
+        self.scope.body.append(node)
         return name
 
     def plain(self, op: str, fields: dict[str, Any]) -> None:
@@ -134,13 +146,14 @@ class Recorder(Writer):
         fields["op"] = op
         fields["name"] = name
         fields["source"] = source()
+        self.nodes[name] = fields
         self.scope.body.append(fields)
         return _writer._tensor._recorded(self, name)
 
     def many(self, op: str, fields: dict[str, Any], count: int | None = None) -> list[Any]:
         name = self.node(op, fields)
         if count is None:
-            count = len(self.types(name))
+            count = len(_types.outputs(self, name))
         make = _writer._tensor._recorded
         return [make(self, name if k == 0 else f"{name}.{k}") for k in range(count)]
 
@@ -178,7 +191,9 @@ class Recorder(Writer):
         # Held whatever its size, so that no other tensor takes its place in memory.
         self.constants[name] = core
         self.core_names[id(core)] = name
-        self.root.body.insert(self.lead, {**node, "source": source()})
+        node["source"] = source()
+        self.root.body.insert(self.lead, node)
+        self.nodes[name], self.known[name], self.kinds[name] = node, (core.dtype, shape), core.dtype
         self.lead += 1
         return name
 
@@ -262,22 +277,3 @@ class Recorder(Writer):
 
     def held(self) -> dict[str, _core.Tensor]:
         return {name: core for name, core in self.constants.items() if "constant_" in name}
-
-    def types(self, reference: str) -> list[Any]:
-        """Number type and sizes of each value of a node: a size that is not known before the run is `None`."""
-        core = self.model._core_with(self.models)
-        name = reference.partition(".")[0]
-        return core.types_of(self.program(), name)
-
-    def type(self, reference: str) -> tuple[str, list[int | None]]:
-        """Number type and sizes of a value."""
-        _, _, output = reference.partition(".")
-        try:
-            return self.types(reference)[int(output or 0)]
-        except ProgramError as error:
-            # Values of loops, sweeps and conditions are no nodes of their own when these are written out: what reads them is.
-            probe = {"op": "detach", "name": "what_reads_it", "input": reference}
-            try:
-                return self.model._core_with(self.models).types_of(self.program(probe), "what_reads_it")[0]
-            except ProgramError:
-                raise error from None

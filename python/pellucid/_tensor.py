@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, Iterator
 
-from . import _arrays, _dtype, _operations, _writer
+from . import _arrays, _dtype, _operations, _types, _writer
 from ._core import Tensor as Core
 from ._errors import ControlFlowError, NotComputedError
 from ._recorder import Recorder
@@ -267,7 +267,7 @@ class Tensor(Views):
             ref = self._ref
         else:
             ref = self._reference(recorder)
-        return recorder.type(ref)
+        return _types.of(recorder, ref)
 
     def size(self, dim: int | None = None) -> Any:
         return self.shape if dim is None else self.shape[dim]
