@@ -35,6 +35,8 @@ class Cache(Mapping[str, Any]):
         self._model = model
         self._values: dict[str, Tensor] = {}
         self._ready = False
+        #: Why it will not be filled.
+        self._note: str | None = None
 
     @staticmethod
     def record(recorder: Recorder, model: Any, modules: Any, inputs: bool, output: bool, pattern: str | None) -> Cache:
@@ -72,6 +74,8 @@ class Cache(Mapping[str, Any]):
         self._ready = True
 
     def _find(self, path: str) -> Any:
+        if self._note is not None:
+            raise NotComputedError(self._note)
         if not self._ready:
             raise NotComputedError("the cache is filled when the trace has run\n  hint: use it after the `with` block")
         found = self._here(path)

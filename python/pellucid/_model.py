@@ -73,6 +73,9 @@ class Model(Module):
         Module.__init__(new, new, "", "")
         return new
 
+    def __copy__(self) -> Model:
+        return self._copy()
+
     def __eq__(self, other: object) -> bool:
         return self is other
 
