@@ -110,15 +110,15 @@ class Composed(Methods):
 
     def copy_(self: Any, other: Any) -> Tensor:
         """Takes another's values, in place."""
-        return self._write(ops.expand(as_tensor_here(self, other), self.shape))
+        return self._write(ops.index_put(self, ..., as_tensor_here(self, other)))
 
     def fill_(self: Any, value: Any) -> Tensor:
         """One number everywhere, in place."""
-        return self._write(ops.full(self.shape, value, self.dtype))
+        return self._write(ops.index_put(self, ..., value))
 
     def zero_(self: Any) -> Tensor:
         """Zeros, in place."""
-        return self._write(ops.full(self.shape, 0, self.dtype))
+        return self._write(ops.index_put(self, ..., 0))
 
     def index_put_(self: Any, indices: Any, values: Any, accumulate: builtins.bool = False) -> Tensor:
         """Writes at an index, in place."""
@@ -142,6 +142,15 @@ class Composed(Methods):
 
     def new_full(self: Any, size: Any, fill_value: float, dtype: Any = None) -> Tensor:
         return ops.full(size, fill_value, dtype or self.dtype)
+
+    def __eq__(self: Any, other: Any) -> Any:
+        return False if other is None else ops.eq(self, other)
+
+    def __ne__(self: Any, other: Any) -> Any:
+        return True if other is None else ops.ne(self, other)
+
+    def __hash__(self) -> builtins.int:
+        return id(self)
 
     def __and__(self: Any, other: Any) -> Tensor:
         return _logical(ops.logical_and, self, other)

@@ -8,6 +8,8 @@ import re
 from typing import Any, Callable, Iterable, Mapping
 
 from . import _core
+from ._config import Config
+from ._dtype import DType, float32
 from ._edits import Edit
 from ._errors import NotComputedError
 from ._module import Module, hook_value
@@ -100,6 +102,21 @@ class Model(Module):
         return self._spec["name"]
 
     @property
+    def config(self) -> Config:
+        """Its sizes under transformers' names: `model.config.num_hidden_layers`."""
+        return Config(self._spec)
+
+    @property
+    def device(self) -> str:
+        """Where its values are, to Python: the engine has its own way."""
+        return "cpu"
+
+    @property
+    def dtype(self) -> DType:
+        """The number type of its values."""
+        return float32
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """Its tokenizer."""
         known: Any = self._tokenizer
@@ -107,7 +124,7 @@ class Model(Module):
             about = self._core.tokenizer()
             if about is None and self._remote:
                 ends = self._spec.get("end_tokens") or [None]
-                about = (None, ends[0], self.sizes["vocabulary"])
+                about = (Ellipsis, ends[0], self.sizes["vocabulary"])
             if about is None:
                 raise AttributeError(f"`{self.name}` came without a tokenizer\n  hint: give token ids")
             known = Tokenizer(self._core, about)
