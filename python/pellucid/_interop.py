@@ -65,19 +65,15 @@ def torch_function(function: Any, arguments: Any, options: dict[str, Any]) -> An
         raise _refusals.unknown(f"torch.{getattr(function, '__self__', function)}")
     listed, options = list(arguments), dict(options)
     out = options.pop("out", None)
-    bare = name.strip("_") if name.startswith("__") else name.removesuffix("_")
+    bare = name if name.startswith("__") else name.removesuffix("_")
     changed: Any = None
-    if name.startswith("__i") and name in INTO or name == "__setitem__" or bare != name and not name.startswith("__"):
+    if name in INTO or name == "__setitem__" or bare != name or options.pop("inplace", False):
         changed = listed[0] if listed else options.get("input")
         if not isinstance(changed, Tensor):
             raise _refusals.into(shown, "a tensor of torch")
-    elif options.pop("inplace", False):
-        changed = listed[0] if listed else options.get("input")
-        if not isinstance(changed, Tensor):
-            raise _refusals.into(shown, "a tensor of torch")
-    if isinstance(changed, Tensor) and bare != name and callable(getattr(Tensor, name, None)):
-        return called(shown, getattr(type(changed), name), listed, options)
-    target = FUNCTIONS.get(name) or FUNCTIONS.get(bare if not name.startswith("__") else name)
+    target = FUNCTIONS.get(bare)
+    if target is None and bare != name and isinstance(changed, Tensor) and callable(getattr(Tensor, name, None)):
+        return called(shown, getattr(Tensor, name), listed, options)
     if target is None:
         raise _refusals.unknown(shown)
     result = called(shown, target, here(target, listed), options)
