@@ -68,7 +68,8 @@ if TYPE_CHECKING:
 #: nnsight's and torch's name for joining along a dimension.
 concat = cat
 
-_os.register_at_fork(after_in_child=_core.forked)
+if hasattr(_os, "register_at_fork"):  # not on Windows, where no process is forked off
+    _os.register_at_fork(after_in_child=_core.forked)
 
 
 #: What few need, and where it is.

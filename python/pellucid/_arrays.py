@@ -81,11 +81,52 @@ def _from_torch(torch: Any, value: Any) -> Core:
     return from_array(value.numpy())
 
 
-def dlpack(core: Core, **options: Any) -> Any:
-    """A DLPack capsule of a copy that the capsule owns; bf16 stays bf16."""
-    array = bits(core)
-    if core.dtype == "bf16":
-        options = {key: value for key, value in options.items() if key in ("stream", "copy")}
+def has_mask(index: Any) -> bool:
+    """Whether an index has a tensor of bools: what it chooses depends on values."""
+    items = index if type(index) is tuple else (index,)
+    return any(is_array(item) and _is_bool(item) for item in items)
+
+
+def _is_bool(item: Any) -> bool:
+    kind = getattr(item, "dtype", None)
+    if kind is not None:
+        return str(kind).rpartition(".")[2] in ("bool", "bool_")
+    while isinstance(item, (list, tuple)) and item:
+        item = item[0]
+    return isinstance(item, bool)
+
+
+def chosen(core: Core, index: Any) -> Core:
+    """What an index with masks chooses, of numbers that are there."""
+    import numpy
+
+    items = index if type(index) is tuple else (index,)
+    plain = tuple(to_numpy(core_of(item)) if is_array(item) else item for item in items)
+    part = numpy.ascontiguousarray(bits(core)[plain])
+    return Core.from_data(part.tobytes(), list(part.shape), core.dtype)
+
+
+def core_of(item: Any) -> Core:
+    known = getattr(item, "_core", None)
+    return known if isinstance(known, Core) else from_array(item)
+
+
+class Capsule:
+    """An array that gives itself by DLPack, bf16 as bf16."""
+
+    def __init__(self, array: Any, dtype: str):
+        self._array, self._dtype = array, dtype
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return dlpack(self._array, self._dtype, **options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+
+def dlpack(array: Any, dtype: str, **options: Any) -> Any:
+    """A DLPack capsule of an array of `bits`, which it keeps; bf16 stays bf16."""
+    if dtype == "bf16":
         capsule = array.__dlpack__()
         _mark_bfloat16(capsule)
         return capsule

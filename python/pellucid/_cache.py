@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Iterator, Mapping
 
 from ._errors import NotComputedError
+from ._lens_names import short, standard
 from ._recorder import Recorder
 from ._tensor import Tensor
 
@@ -35,6 +36,8 @@ class Cache(Mapping[str, Any]):
         self._model = model
         self._values: dict[str, Tensor] = {}
         self._ready = False
+        #: Why it will not be filled.
+        self._note: str | None = None
 
     @staticmethod
     def record(recorder: Recorder, model: Any, modules: Any, inputs: bool, output: bool, pattern: str | None) -> Cache:
@@ -72,6 +75,8 @@ class Cache(Mapping[str, Any]):
         self._ready = True
 
     def _find(self, path: str) -> Any:
+        if self._note is not None:
+            raise NotComputedError(self._note)
         if not self._ready:
             raise NotComputedError("the cache is filled when the trace has run\n  hint: use it after the `with` block")
         found = self._here(path)
@@ -83,6 +88,7 @@ class Cache(Mapping[str, Any]):
 
     def _here(self, path: str) -> Any:
         tree = self._model._tree
+        path = standard(path, tree)
         for name in (path, tree.hook(path)):
             if name in self._values:
                 return self._values[name]
@@ -92,7 +98,10 @@ class Cache(Mapping[str, Any]):
             return Entry(self, module)
         return None
 
-    def __getitem__(self, path: str) -> Any:
+    def __getitem__(self, path: Any) -> Any:
+        """By the path of a module or hook point; by TransformerLens' name, whole or short: `cache["pattern", 1]`."""
+        if isinstance(path, tuple):
+            return self._find(short(*path, layers=self._model.sizes["layers"]))
         return self._find(path)
 
     def __getattr__(self, name: str) -> Any:

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import builtins
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from . import _operations as ops
 from . import _writer
 from ._dtype import bool_
 from ._errors import NotComputedError
-from ._operations import Methods
-from ._writer import as_tensor
+from ._reductions import Reductions
+from ._writer import as_tensor, is_array
 
 if TYPE_CHECKING:
     from ._tensor import Tensor
 
 
-class MaxMin(NamedTuple):
-    values: Tensor
-    indices: Tensor
+class USV(NamedTuple):
+    U: Tensor
+    S: Tensor
+    V: Tensor
 
 
 def _flat(sizes: Any) -> Any:
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (list, tuple)) else tuple(sizes)
-
-
-def maximum_along(input: Tensor, dim: int, keepdim: builtins.bool = False) -> MaxMin:
-    return MaxMin(ops.amax(input, dim, keepdim), ops.argmax(input, dim, keepdim))
-
-
-def minimum_along(input: Tensor, dim: int, keepdim: builtins.bool = False) -> MaxMin:
-    return MaxMin(ops.amin(input, dim, keepdim), ops.argmin(input, dim, keepdim))
 
 
 def square(input: Tensor) -> Tensor:
@@ -43,62 +36,188 @@ def lerp(input: Tensor, end: Any, weight: Any) -> Tensor:
     return ops.add(input, ops.mul(ops.sub(end, input), weight))
 
 
-def std_or_var(function: Any, input: Tensor, dim: Any, correction: Any, keepdim: Any, unbiased: Any) -> Tensor:
-    if isinstance(dim, builtins.bool):
-        dim, unbiased = None, dim
-    if isinstance(correction, builtins.bool):
-        correction = 1 if correction else 0
-    if unbiased is not None:
-        correction = 1 if unbiased else 0
-    return function(input, dim, correction, keepdim)
+def scaled(value: Any, factor: Any) -> Any:
+    """`value * factor`, and nothing to do for 1."""
+    if isinstance(factor, (int, float)) and factor == 1:
+        return value
+    if isinstance(value, (int, float)) and isinstance(factor, (int, float)):
+        return value * factor
+    return ops.mul(value, factor)
 
 
-class Composed(Methods):
+def along(dim: int, item: Any) -> Any:
+    """An index of one dimension."""
+    if dim >= 0:
+        return (*[slice(None)] * dim, item)
+    return (..., item, *[slice(None)] * (-dim - 1))
+
+
+def _in_place(name: str) -> Callable[..., Tensor]:
+    """The form of a method that changes the tensor."""
+
+    def method(self: Any, *arguments: Any, **options: Any) -> Tensor:
+        return self._write(getattr(self, name)(*arguments, **options))
+
+    method.__name__ = method.__qualname__ = f"{name}_"
+    method.__doc__ = f"`{name}`, in place."
+    return method
+
+
+class Composed(Reductions):
     """Methods that tensors have beside those of the table."""
 
     __slots__ = ()
 
+    # Arithmetic
 
-    def max(self: Any, dim: Any = None, keepdim: builtins.bool = False) -> Any:
-        """The largest; along a dimension: values and places."""
-        if type(dim) is _writer._tensor:
-            return ops.maximum(self, dim)
-        return ops.amax(self) if dim is None else maximum_along(self, dim, keepdim)
+    def add(self: Any, other: Any, *, alpha: float = 1) -> Tensor:
+        """`input + alpha * other`."""
+        return ops.add(self, scaled(other, alpha))
 
-    def min(self: Any, dim: Any = None, keepdim: builtins.bool = False) -> Any:
-        """The smallest; along a dimension: values and places."""
-        if type(dim) is _writer._tensor:
-            return ops.minimum(self, dim)
-        return ops.amin(self) if dim is None else minimum_along(self, dim, keepdim)
+    def sub(self: Any, other: Any, *, alpha: float = 1) -> Tensor:
+        """`input - alpha * other`."""
+        return ops.sub(self, scaled(other, alpha))
 
-    def std(self: Any, dim: Any = None, correction: float = 1, keepdim: builtins.bool = False, unbiased: Any = None) -> Tensor:
-        """The standard deviation."""
-        return std_or_var(ops.std, self, dim, correction, keepdim, unbiased)
+    def rsub(self: Any, other: Any, *, alpha: float = 1) -> Tensor:
+        """`other - alpha * input`."""
+        return ops.sub(other, scaled(self, alpha))
 
-    def var(self: Any, dim: Any = None, correction: float = 1, keepdim: builtins.bool = False, unbiased: Any = None) -> Tensor:
-        """The variance."""
-        return std_or_var(ops.var, self, dim, correction, keepdim, unbiased)
+    def div(self: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+        """`input / other`; with a `rounding_mode`, `floor` or `trunc`, rounded down or toward 0."""
+        if rounding_mode is None:
+            return ops.div(self, other)
+        if rounding_mode == "floor":
+            return ops.floor_divide(self, other)
+        if rounding_mode != "trunc":
+            raise ValueError(f"`rounding_mode` is `floor`, `trunc` or None, not {rounding_mode!r}")
+        exact = ops.div(self, other)
+        if self.dtype.is_floating_point or getattr(other, "dtype", None) is None and isinstance(other, float):
+            return ops.trunc(exact)
+        # Of whole numbers: from the one that is rounded down, so that no float rounds.
+        down = ops.floor_divide(self, other)
+        left = ops.sub(self, ops.mul(down, other))
+        negative = ops.logical_and(ops.lt(down, 0), ops.ne(left, 0))
+        return ops.where(negative, ops.add(down, 1), down)
+
+    divide = true_divide = div
+
+    def round(self: Any, *, decimals: int = 0) -> Tensor:
+        """Rounded to the nearest, halves to even; to so many decimals."""
+        if decimals == 0:
+            return ops.round(self)
+        factor = 10.0 ** builtins.abs(decimals)
+        if decimals < 0:
+            return ops.mul(ops.round(ops.div(self, factor)), factor)
+        return ops.div(ops.round(ops.mul(self, factor)), factor)
+
+    def clamp(self: Any, min: Any = None, max: Any = None) -> Tensor:
+        """Kept between two bounds, numbers or tensors."""
+        if min is None and max is None:
+            raise ValueError("`clamp` needs a bound\n  hint: `x.clamp(0, 1)`, or one of `min=` and `max=`")
+        if not _is_tensor(min) and not _is_tensor(max):
+            return ops.clamp(self, min, max)
+        low = self if min is None else ops.maximum(self, min) if _is_tensor(min) else ops.clamp(self, min, None)
+        return low if max is None else ops.minimum(low, max) if _is_tensor(max) else ops.clamp(low, None, max)
+
+    clip = clamp
+
+    def clamp_min(self: Any, min: Any) -> Tensor:
+        """Not below a bound."""
+        return self.clamp(min=min)
+
+    def clamp_max(self: Any, max: Any) -> Tensor:
+        """Not above a bound."""
+        return self.clamp(max=max)
+
+    def lerp(self: Any, end: Any, weight: Any) -> Tensor:
+        """`input + weight * (end - input)`."""
+        return lerp(self, end, weight)
+
+    def square(self: Any) -> Tensor:
+        """`input * input`."""
+        return square(self)
+
+    def logit(self: Any, eps: float | None = None) -> Tensor:
+        """`log(input / (1 - input))`; with `eps` of what is kept between that and 1 - eps."""
+        kept = self if eps is None else ops.clamp(self, eps, 1 - eps)
+        return ops.log(ops.div(kept, ops.sub(1, kept)))
+
+    def addcmul(self: Any, tensor1: Any, tensor2: Any, *, value: float = 1) -> Tensor:
+        """`input + value * tensor1 * tensor2`."""
+        return ops.add(self, scaled(ops.mul(tensor1, tensor2), value))
+
+    def addcdiv(self: Any, tensor1: Any, tensor2: Any, *, value: float = 1) -> Tensor:
+        """`input + value * tensor1 / tensor2`."""
+        return ops.add(self, scaled(ops.div(tensor1, tensor2), value))
+
+    def addmm(self: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1) -> Tensor:
+        """`beta * input + alpha * (mat1 @ mat2)`."""
+        product = scaled(ops.matmul(mat1, mat2), alpha)
+        return product if beta == 0 else ops.add(scaled(self, beta), product)
+
+    addmv = baddbmm = addmm
+
+    def logaddexp(self: Any, other: Any) -> Tensor:
+        """`log(exp(input) + exp(other))`."""
+        top = ops.maximum(self, other)
+        apart = ops.sub(ops.minimum(self, other), top)
+        # Equal infinities are as far apart as they are: not at all.
+        return ops.where(ops.isinf(top), top, ops.add(top, ops.log1p(ops.exp(apart))))
+
+    def fmax(self: Any, other: Any) -> Tensor:
+        """The larger of two; what is a number wins."""
+        return ops.where(ops.isnan(self), other, ops.where(ops.ne(other, other), self, ops.maximum(self, other)))
+
+    def fmin(self: Any, other: Any) -> Tensor:
+        """The smaller of two; what is a number wins."""
+        return ops.where(ops.isnan(self), other, ops.where(ops.ne(other, other), self, ops.minimum(self, other)))
+
+    # Choosing and places
 
     def where(self: Any, condition: Any, other: Any) -> Tensor:
         """It where the condition holds, else `other`."""
         return ops.where(condition, self, other)
 
-    def norm(self: Any, p: Any = 2, dim: Any = None, keepdim: builtins.bool = False) -> Tensor:
-        """The p-norm of the elements."""
-        return ops.norm(self, 2 if p in (None, "fro") else p, dim, keepdim)
+    def scatter(self: Any, dim: int, index: Any, src: Any = None, value: Any = None, *, reduce: str | None = None) -> Tensor:
+        """Writes along a dimension, place by place; later wins. `reduce="add"` adds."""
+        taken = value if src is None else src
+        if reduce is None:
+            return ops.scatter(self, dim, index, taken)
+        if reduce != "add":
+            raise NotComputedError(f"`scatter` with `reduce={reduce!r}` is not there\n  hint: `add` is")
+        if not _is_tensor(taken):
+            taken = ops.full(index.shape, taken, self.dtype)
+        return ops.scatter_add(self, dim, index, taken)
 
-    def scatter(self: Any, dim: int, index: Any, src: Any = None, value: Any = None) -> Tensor:
-        """Writes along a dimension, place by place; later wins."""
-        return ops.scatter(self, dim, index, value if src is None else src)
+    def gather(self: Any, dim: int, index: Any, *, sparse_grad: builtins.bool = False) -> Tensor:
+        """Picks along a dimension, place by place."""
+        return ops.gather(self, dim, index)
 
-    def flip(self: Any, *dims: Any) -> Tensor:
-        """Reversed along dimensions."""
-        return ops.flip(self, list(_flat(dims)))
+    def take_along_dim(self: Any, indices: Any, dim: int | None = None) -> Tensor:
+        """Picks along a dimension, with broadcasting; without one, of all elements in a row."""
+        if dim is None:
+            return ops.take_along_dim(ops.reshape(self, (-1,)), ops.reshape(indices, (-1,)), 0)
+        return ops.take_along_dim(self, indices, dim)
 
-    def index_add(self: Any, dim: int, index: Any, source: Any, alpha: float = 1) -> Tensor:
+    def take(self: Any, index: Any) -> Tensor:
+        """Picks of all elements in a row."""
+        return ops.getitem(ops.reshape(self, (-1,)), index)
+
+    def index_add(self: Any, dim: int, index: Any, source: Any, *, alpha: float = 1) -> Tensor:
         """Adds slices along a dimension."""
-        items = (*[slice(None)] * dim, index) if dim >= 0 else (..., index, *[slice(None)] * (-dim - 1))
-        return ops.index_put(self, items, ops.mul(source, alpha) if alpha != 1 else source, True)
+        return ops.index_put(self, along(dim, index), scaled(source, alpha), True)
+
+    def index_fill(self: Any, dim: int, index: Any, value: Any) -> Tensor:
+        """One number at places along a dimension."""
+        return ops.index_put(self, along(dim, index), value)
+
+    def index_copy(self: Any, dim: int, index: Any, source: Any) -> Tensor:
+        """Slices written at places along a dimension."""
+        return ops.index_put(self, along(dim, index), source)
+
+    def index_put(self: Any, indices: Any, values: Any, accumulate: builtins.bool = False) -> Tensor:
+        """It with values written, or added, at an index: a tuple of tensors, or as between the brackets of `x[...]`."""
+        return ops.index_put(self, tuple(indices) if isinstance(indices, list) else indices, values, accumulate)
 
     def masked_select(self: Any, mask: Any) -> Any:
         """Refused: its shape would depend on values."""
@@ -106,33 +225,53 @@ class Composed(Methods):
             "the shape of `masked_select` would depend on values\n  hint: `pl.where(mask, x, 0)`, or `topk` and `gather`"
         )
 
-    nonzero = masked_select
+    def nonzero(self: Any, *, as_tuple: builtins.bool = False) -> Any:
+        """Refused: its shape would depend on values."""
+        raise NotComputedError(
+            "the shape of `nonzero` would depend on values\n  hint: `pl.where(mask, x, 0)`, or `topk` and `gather`"
+        )
 
-    def copy_(self: Any, other: Any) -> Tensor:
+    def copy_(self: Any, src: Any, non_blocking: builtins.bool = False) -> Tensor:
         """Takes another's values, in place."""
-        return self._write(ops.expand(as_tensor_here(self, other), self.shape))
+        return self._write(ops.index_put(self, ..., src))
 
     def fill_(self: Any, value: Any) -> Tensor:
         """One number everywhere, in place."""
-        return self._write(ops.full(self.shape, value, self.dtype))
+        return self._write(ops.index_put(self, ..., value))
 
     def zero_(self: Any) -> Tensor:
         """Zeros, in place."""
-        return self._write(ops.full(self.shape, 0, self.dtype))
+        return self._write(ops.index_put(self, ..., 0))
 
-    def index_put_(self: Any, indices: Any, values: Any, accumulate: builtins.bool = False) -> Tensor:
-        """Writes at an index, in place."""
-        return self._write(ops.index_put(self, tuple(indices), values, accumulate))
+    # Forms
 
-    def index_fill(self: Any, dim: int, index: Any, value: Any) -> Tensor:
-        """One number at places along a dimension."""
-        items = (*[slice(None)] * dim, index) if dim >= 0 else (..., index, *[slice(None)] * (-dim - 1))
-        return ops.index_put(self, items, value)
+    def flip(self: Any, *dims: Any) -> Tensor:
+        """Reversed along dimensions."""
+        return ops.flip(self, list(_flat(dims)))
 
-    def addmm(self: Any, a: Any, b: Any, beta: float = 1, alpha: float = 1) -> Tensor:
-        """`beta * input + alpha * (a @ b)`."""
-        product = ops.matmul(a, b)
-        return ops.add(ops.mul(self, beta) if beta != 1 else self, ops.mul(product, alpha) if alpha != 1 else product)
+    def roll(self: Any, shifts: Any, dims: Any = None) -> Tensor:
+        """Shifted round along dimensions; without them, all elements in a row."""
+        if dims is None or isinstance(dims, (list, tuple)) and not dims:
+            return ops.reshape(ops.roll(ops.reshape(self, (-1,)), shifts, 0), self.shape)
+        return ops.roll(self, shifts, dims)
+
+    def tile(self: Any, *dims: Any) -> Tensor:
+        """Repeated, from the last dimension on."""
+        counts = list(_flat(dims))
+        return ops.repeat(self, [1] * (self.ndim - len(counts)) + counts)
+
+    def repeat_interleave(self: Any, repeats: int, dim: int | None = None) -> Tensor:
+        """Each element so many times in a row."""
+        if _is_tensor(repeats):
+            raise NotComputedError("`repeat_interleave` by a tensor would have a shape that depends on values\n  hint: a number, or `x[:, places]`")
+        flat = ops.reshape(self, (-1,)) if dim is None else self
+        place = 0 if dim is None else dim % self.ndim
+        wide = ops.repeat(ops.unsqueeze(flat, place + 1), [1] * (place + 1) + [repeats] + [1] * (flat.ndim - place - 1))
+        return ops.flatten(wide, place, place + 1)
+
+    def trace(self: Any) -> Tensor:
+        """The sum of the diagonal."""
+        return ops.sum(ops.diagonal(self))
 
     def new_zeros(self: Any, *size: Any, dtype: Any = None) -> Tensor:
         return ops.zeros(_flat(size), dtype or self.dtype)
@@ -142,6 +281,44 @@ class Composed(Methods):
 
     def new_full(self: Any, size: Any, fill_value: float, dtype: Any = None) -> Tensor:
         return ops.full(size, fill_value, dtype or self.dtype)
+
+    def __eq__(self: Any, other: Any) -> Any:
+        return False if other is None else ops.eq(self, other)
+
+    def __ne__(self: Any, other: Any) -> Any:
+        return True if other is None else ops.ne(self, other)
+
+    def __hash__(self) -> builtins.int:
+        return id(self)
+
+    # Linear algebra, where `torch.Tensor`'s methods differ from `torch.linalg`'s functions
+
+    def svd(self: Any, some: builtins.bool = True, compute_uv: builtins.bool = True) -> USV:
+        """`U`, `S` and `V` of `U @ diag(S) @ V.mT`, reduced unless `some` is false, as `torch.svd`; `pl.svd` is `torch.linalg.svd`."""
+        if not compute_uv:
+            raise NotComputedError("`svd` without its vectors is not there\n  hint: take `.S` of the whole")
+        u, s, vh = ops.svd(self, not some)
+        return USV(u, s, ops.transpose(vh, -2, -1))
+
+    def qr(self: Any, some: Any = True) -> ops.QR:
+        """`Q` with orthonormal columns and upper triangular `R`; reduced unless `some` is false."""
+        return ops.qr(self, some if isinstance(some, str) else "reduced" if some else "complete")
+
+    def cholesky(self: Any, upper: builtins.bool = False) -> Tensor:
+        """Lower triangular `L` of a positive definite `L Lᵀ`; `upper`: its transpose."""
+        lower = ops.cholesky(self)
+        return ops.transpose(lower, -2, -1) if upper else lower
+
+    def pinverse(self: Any, rcond: float = 1e-15) -> Tensor:
+        """The pseudo-inverse; singular values up to `rcond` times the largest count as 0."""
+        return ops.pinv(self, rcond)
+
+    def logdet(self: Any) -> Tensor:
+        """The logarithm of the determinant."""
+        sign, magnitude = ops.slogdet(self)
+        return ops.where(ops.lt(sign, 0), float("nan"), magnitude)
+
+    # Bits of bools
 
     def __and__(self: Any, other: Any) -> Tensor:
         return _logical(ops.logical_and, self, other)
@@ -154,20 +331,17 @@ class Composed(Methods):
 
     def __invert__(self: Any) -> Tensor:
         if self.dtype != bool_:
-            raise TypeError("`~` is for bools here; there are no operations on bits")
+            raise TypeError("`~` is for bools here; there are no operations on bits\n  hint: `x == 0`, or `pl.logical_not(x)`")
         return ops.logical_not(self)
 
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+    bitwise_and, bitwise_or, bitwise_xor, bitwise_not = __and__, __or__, __xor__, __invert__
 
-    mm = ops.matmul
-    bmm = ops.matmul
-    mv = ops.matmul
-    dot = ops.matmul
-    clip = ops.clamp
+    # Other names
+
+    mm = bmm = mv = dot = ops.matmul
     multiply = ops.mul
-    subtract = ops.sub
-    divide = ops.div
-    true_divide = ops.div
+    subtract = sub
     negative = ops.neg
     absolute = ops.abs
     greater = ops.gt
@@ -177,16 +351,31 @@ class Composed(Methods):
     not_equal = ops.ne
     ger = ops.outer
     inverse = ops.inv
-    square = square
-    lerp = lerp
+    fix = ops.trunc
+
+    # In place
+
+    add_, sub_, subtract_, div_ = _in_place("add"), _in_place("sub"), _in_place("sub"), _in_place("div")
+    divide_, true_divide_, multiply_ = _in_place("div"), _in_place("div"), _in_place("mul")
+    round_, clamp_, clip_, fix_ = _in_place("round"), _in_place("clamp"), _in_place("clamp"), _in_place("trunc")
+    clamp_min_, clamp_max_ = _in_place("clamp_min"), _in_place("clamp_max")
+    lerp_, square_, negative_, absolute_ = _in_place("lerp"), _in_place("square"), _in_place("neg"), _in_place("abs")
+    sign_, logit_ = _in_place("sign"), _in_place("logit")
+    addcmul_, addcdiv_, addmm_ = _in_place("addcmul"), _in_place("addcdiv"), _in_place("addmm")
+    addmv_, baddbmm_ = _in_place("addmm"), _in_place("addmm")
+    scatter_, index_add_, index_fill_ = _in_place("scatter"), _in_place("index_add"), _in_place("index_fill")
+    index_copy_, index_put_ = _in_place("index_copy"), _in_place("index_put")
+    cumsum_, cumprod_ = _in_place("cumsum"), _in_place("cumprod")
 
 
-def as_tensor_here(beside: Tensor, value: Any) -> Tensor:
-    """A tensor of a value, of the number type of the one beside which it is used."""
-    return value if type(value) is _writer._tensor else as_tensor(value, beside.dtype)
+def _is_tensor(value: Any) -> builtins.bool:
+    return type(value) is _writer._tensor or is_array(value)
 
 
 def _logical(operation: Any, input: Tensor, other: Any) -> Tensor:
-    if input.dtype != bool_:
-        raise TypeError("`&`, `|` and `^` are for bools here; there are no operations on bits")
+    other = other if isinstance(other, (builtins.bool, int)) else as_tensor(other)
+    if input.dtype != bool_ or not isinstance(other, builtins.bool) and getattr(other, "dtype", None) != bool_:
+        raise TypeError(
+            "`&`, `|` and `^` are for bools here; there are no operations on bits\n  hint: compare first, `(a > 0) & (b > 0)`"
+        )
     return operation(input, other)

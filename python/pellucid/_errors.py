@@ -11,6 +11,16 @@ from typing import Any
 class PellucidError(Exception):
     """The base of all errors of this package."""
 
+    def __reduce__(self) -> Any:
+        # Made without its `__init__`, so that a process of a pool can send it back.
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[PellucidError], arguments: tuple[Any, ...], fields: dict[str, Any]) -> PellucidError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(fields)
+    return error
+
 
 class ModelError(PellucidError):
     """A model cannot be opened: what is missing, damaged, or of an unknown family."""
@@ -110,7 +120,7 @@ class RunError(PellucidError):
 
     def __init__(self, fields: dict[str, Any]):
         self.trace, self.kind = fields.get("trace"), fields.get("kind", "node")
-        self.kept = dict(fields.get("kept", {}))
+        self.kept = {name: _tensor(core) for name, core in fields.get("kept", {}).items()}
         self.fault = Fault.of(fields["fault"]) if fields.get("fault") else None
         message = str(self.fault) if self.fault else fields["message"].split("\n")[0]
         if self.trace:
@@ -119,3 +129,9 @@ class RunError(PellucidError):
                 names = ", ".join(f"`{name}`" for name in list(self.kept)[:8])
                 message += f"; what the traces before it saved is kept: {names}"
         super().__init__(message)
+
+
+def _tensor(core: Any) -> Any:
+    from ._tensor import Tensor
+
+    return Tensor._computed(core)

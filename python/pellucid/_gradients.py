@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._errors import NotComputedError
+from ._inplace import refuse_detached
 from ._recorder import Recorder
 from ._tensor import Tensor
 
@@ -14,6 +15,8 @@ class Backward:
 
     def __init__(self, of: Tensor, cotangent: Any = None):
         recorder = of._open()
+        if any(trace is recorder.scope.trace for trace in recorder.detached):
+            refuse_detached()
         fields = {"of": of._reference(recorder)}
         if cotangent is not None:
             fields["cotangent"] = recorder.tensor(cotangent)
@@ -79,5 +82,5 @@ class GradientOrigin:
     def again(self, recorder: Recorder) -> str:
         return recorder.node("grad", self.fields)
 
-    def first_of_tuple(self, tensor: Tensor) -> None:
+    def of_tuple(self, tensor: Tensor, index: Any) -> None:
         return None

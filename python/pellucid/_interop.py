@@ -1,169 +1,206 @@
-"""Functions of numpy and torch that are called on tensors: they record the operation of that meaning."""
+"""Functions of numpy and torch that are called on tensors.
+
+On results they are what they always are: numpy's own, torch's own, on the numbers. On values of a trace they record the operation of that
+meaning. `_numpy_functions`, `_numpy_ufuncs`, `_torch_functions` and `_torch_linalg` are closed lists, with each library's own signatures: what is
+not there, function or option, is refused by name. Nothing is passed over.
+"""
 
 from __future__ import annotations
 
-import builtins
-from typing import Any
+import inspect
+from functools import lru_cache
+from typing import Any, Callable
 
-from . import _functions as functions
-from . import _operations as ops
-from ._errors import NotComputedError
+from . import _refusals
 from ._tensor import Tensor
 
-#: numpy's names, where they are not PyTorch's.
-_NUMPY = {
-    "multiply": ops.mul, "subtract": ops.sub, "divide": ops.div, "true_divide": ops.div, "power": ops.pow, "negative": ops.neg,
-    "absolute": ops.abs, "fabs": ops.abs, "equal": ops.eq, "not_equal": ops.ne, "less": ops.lt, "less_equal": ops.le, "greater": ops.gt,
-    "greater_equal": ops.ge, "mod": ops.remainder, "rint": ops.round, "logaddexp": None, "fmax": ops.maximum, "fmin": ops.minimum,
-    "square": functions.square, "concatenate": ops.cat, "transpose": None, "max": ops.amax, "min": ops.amin, "clip": None,
-    "swapaxes": ops.transpose, "moveaxis": ops.movedim, "expand_dims": ops.unsqueeze, "bitwise_and": ops.logical_and,
-    "bitwise_or": ops.logical_or, "bitwise_xor": ops.logical_xor, "invert": ops.logical_not, "logical_not": ops.logical_not,
+#: Parameters under numpy's names, which torch understands too.
+_TORCH_NAMES = {"axis": "dim", "keepdims": "keepdim", "x1": "input", "x2": "other", "x": "input", "a": "input"}
+#: Options that change nothing about the value, and those of their values that may be given.
+_NEUTRAL: dict[str, Callable[[Any], bool]] = {
+    "device": lambda _: True, "_stacklevel": lambda _: True, "memory_format": lambda _: True, "non_blocking": lambda _: True,
+    "layout": lambda value: str(value) in ("None", "torch.strided"), "requires_grad": lambda value: not value,
+    "pin_memory": lambda value: not value, "size_average": lambda value: value is None, "reduce": lambda value: value is None,
+    "inplace": lambda value: not value,
 }
-#: numpy's keywords.
-_KEYWORDS = {"axis": "dim", "keepdims": "keepdim", "ddof": "correction"}
+
+
+@lru_cache(maxsize=None)
+def _signature(function: Any) -> inspect.Signature:
+    return inspect.signature(function)
+
+
+def called(name: str, function: Callable[..., Any], arguments: list[Any], options: dict[str, Any]) -> Any:
+    """Calls what stands for a function of torch, with that one's arguments."""
+    signature = _signature(function)
+    parameters = signature.parameters
+    first = next(iter(parameters), "input")
+    given: dict[str, Any] = {}
+    for key, value in options.items():
+        if key not in parameters:
+            key = "input" if key == "self" else _TORCH_NAMES.get(key, key)
+            key = first if key == "input" and key not in parameters else key
+        if key in parameters:
+            given[key] = value
+        elif not (value is None or key in _NEUTRAL and _NEUTRAL[key](value)):
+            raise _refusals.option(name, key, value)
+    try:
+        bound = signature.bind(*arguments, **given)
+    except TypeError as error:
+        raise _refusals.not_so(name, error) from None
+    return function(*bound.args, **bound.kwargs)
+
+
+# torch
+
+
+def torch_function(function: Any, arguments: Any, options: dict[str, Any]) -> Any:
+    name = getattr(function, "__name__", str(function))
+    if _all_computed([*arguments, *options.values()]):
+        return _torch_at_once(function, arguments, options)
+    from ._torch_functions import FUNCTIONS, INTO, here
+
+    shown = "torch." + name.replace("linalg_", "linalg.").replace("special_", "special.")
+    if name in ("__get__", "__set__"):
+        raise _refusals.unknown(f"torch.{getattr(function, '__self__', function)}")
+    listed, options = list(arguments), dict(options)
+    out = options.pop("out", None)
+    bare = name if name.startswith("__") else name.removesuffix("_")
+    changed: Any = None
+    if name in INTO or name == "__setitem__" or bare != name or options.pop("inplace", False):
+        changed = listed[0] if listed else options.get("input")
+        if not isinstance(changed, Tensor):
+            raise _refusals.into(shown, "a tensor of torch")
+    target = FUNCTIONS.get(bare)
+    if target is None and bare != name and isinstance(changed, Tensor) and callable(getattr(Tensor, name, None)):
+        return called(shown, getattr(Tensor, name), listed, options)
+    if target is None:
+        raise _refusals.unknown(shown)
+    result = called(shown, target, here(target, listed), options)
+    if changed is not None:
+        return changed._write(result)
+    return result if out is None else _into(shown, out, result)
+
+
+def _into(name: str, out: Any, result: Any) -> Any:
+    """`out=`: the result is written into a tensor that is there."""
+    if isinstance(out, (tuple, list)):
+        if not isinstance(result, (tuple, list)):
+            (out,) = out
+            return _into(name, out, result)
+        return type(result)(*(_into(name, each, part) for each, part in zip(out, result)))
+    if not isinstance(out, Tensor):
+        raise _refusals.into(f"{name}(out=…)", f"a {type(out).__module__.partition('.')[0]} {type(out).__name__}")
+    return out._write(result)
+
+
+def _torch_at_once(function: Any, arguments: Any, options: dict[str, Any]) -> Any:
+    """Numbers that are there: torch's own affair. What it changes in place is changed here too."""
+    import torch  # type: ignore[import-not-found]
+
+    made: dict[int, tuple[Tensor, Any, int]] = {}
+
+    def theirs(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            if id(value) not in made:
+                copy = value.torch()
+                made[id(value)] = value, copy, copy._version
+            return made[id(value)][1]
+        if isinstance(value, (list, tuple)):
+            items = [theirs(item) for item in value]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return value
+
+    result = function(*theirs(tuple(arguments)), **{key: theirs(value) for key, value in options.items()})
+    for ours, copy, version in made.values():
+        if copy._version != version:
+            ours._write(Tensor(copy))
+            result = ours if result is copy else result
+    return result
+
+
+# numpy
 
 
 def numpy_ufunc(ufunc: Any, method: str, inputs: Any, options: dict[str, Any]) -> Any:
-    name = ufunc.__name__
-    if _all_computed(inputs):
-        import numpy
+    if _all_computed([*inputs, *options.values()]):
+        return _numpy_at_once(getattr(ufunc, method), inputs, options, {0} if method == "at" else set())
+    from ._numpy_ufuncs import recorded
 
-        # Numbers that are there: numpy's own affair.
-        plain = [each.numpy() if isinstance(each, Tensor) else each for each in inputs]
-        return getattr(ufunc, method)(*plain, **options)
-    if method == "reduce" and name in ("add", "multiply", "maximum", "minimum", "logical_and", "logical_or"):
-        reduction = {"add": ops.sum, "multiply": ops.prod, "maximum": ops.amax, "minimum": ops.amin,
-                     "logical_and": ops.all, "logical_or": ops.any}[name]
-        return reduction(*inputs, **_renamed(options))
-    out = options.pop("out", None)
-    function = _NUMPY.get(name) or getattr(ops, name, None)
-    if method != "__call__" or function is None or options:
-        raise _unknown(f"numpy.{name}")
-    result = function(*inputs)
-    if out is not None:
-        (target,) = out
-        return target._write(result) if isinstance(target, Tensor) else NotImplemented
-    return result
+    return recorded(ufunc, method, list(inputs), dict(options))
+
+
+#: Functions of numpy that write into their first argument.
+_WRITING = {"copyto", "put", "place", "putmask", "put_along_axis", "fill_diagonal"}
 
 
 def numpy_function(function: Any, arguments: Any, options: dict[str, Any]) -> Any:
     name = function.__name__
     if _all_computed([*arguments, *options.values()]):
-        plain = [_plain(each) for each in arguments]
-        return function(*plain, **{key: _plain(value) for key, value in options.items()})
-    options = _renamed(options)
-    if name == "transpose":
-        axes = options.get("axes", arguments[1] if len(arguments) > 1 else None)
-        return arguments[0].T if axes is None else ops.permute(arguments[0], axes)
-    if name == "clip":
-        return ops.clamp(*arguments, **{key.removeprefix("a_"): value for key, value in options.items()})
-    if name == "einsum":
-        return functions.einsum(*arguments)
-    if name in ("std", "var"):
-        options.setdefault("correction", 0)
-    if name == "zeros_like":
-        return functions.zeros_like(arguments[0])
-    if name == "ones_like":
-        return functions.ones_like(arguments[0])
-    if name in ("stack", "concatenate", "take_along_axis", "cumsum", "argmax", "argmin"):
-        target = ops.take_along_dim if name == "take_along_axis" else _NUMPY.get(name) or getattr(ops, name)
-        return target(*arguments, **options)
-    target = _NUMPY.get(name) or getattr(ops, name, None)
+        return _numpy_at_once(function, arguments, options, {0} if name in _WRITING else set())
+    from ._numpy_products import FUNCTIONS
+
+    home = (getattr(function, "__module__", "") or "").removeprefix("numpy").strip(".")
+    shown = "numpy." + (f"{home}." if home == "linalg" else "") + name
+    target = FUNCTIONS.get(shown)
     if target is None:
-        raise _unknown(f"numpy.{name}")
-    return target(*arguments, **{key: value for key, value in options.items() if value is not None})
+        raise _refusals.unknown(shown)
+    options = dict(options)
+    out = options.pop("out", None)
+    parameters = _signature(target).parameters
+    for key in list(options):
+        if key not in parameters:
+            value = options.pop(key)
+            if not (value is None or type(value).__name__ == "_NoValueType" or _plain_numpy(key, value)):
+                raise _refusals.option(shown, key, value)
+    try:
+        bound = _signature(target).bind(*arguments, **options)
+    except TypeError as error:
+        raise _refusals.not_so(shown, error) from None
+    result = target(*bound.args, **bound.kwargs)
+    return result if out is None else _into(shown, out, result)
 
 
-#: What is done otherwise than by the operation of the same name.
-def _torch_special(name: str, arguments: list[Any], options: dict[str, Any]) -> Any:
-    if name in ("einsum", "lerp", "square", "zeros_like", "ones_like", "full_like", "randn_like", "rand_like"):
-        options.pop("device", None)
-        return getattr(functions, name)(*arguments, **options)
-    if name in ("max", "min", "std", "var", "norm", "where", "scatter", "split", "chunk", "unbind", "reshape", "permute",
-                "transpose", "squeeze", "unsqueeze", "flatten", "unflatten", "movedim", "select", "narrow", "flip", "repeat",
-                "expand", "view", "t", "clone", "diagonal", "addmm", "index_add"):
-        if name == "where":
-            return ops.where(*arguments, **options)
-        if name == "permute" and options:
-            return arguments[0].permute(options["dims"])
-        subject, rest = arguments[0], arguments[1:]
-        if not isinstance(subject, Tensor):
-            subject = functions.tensor(subject)
-        return getattr(subject, name)(*rest, **options)
-    return NotImplemented
+def _plain_numpy(key: str, value: Any) -> bool:
+    """Whether an option of numpy's has the value that changes nothing."""
+    return (
+        key == "order" and value in ("C", "K", "A") or key == "casting" and value == "same_kind" or key == "where" and value is True
+        or key == "subok" or key in ("copy", "device", "like") and value in (None, True, "cpu")
+    )
 
 
-def torch_function(function: Any, arguments: Any, options: dict[str, Any]) -> Any:
-    name = getattr(function, "__name__", str(function))
-    if name in ("__get__", "__set__"):
-        raise _unknown(f"torch: {function}")
-    options = {key: value for key, value in options.items() if key not in ("out", "layout", "_stacklevel", "inplace")}
-    listed = list(arguments)
-    if name in ("softmax", "log_softmax", "gumbel_softmax"):
-        kind = options.pop("dtype", None)
-        if name == "gumbel_softmax":
-            raise _unknown("torch.nn.functional.gumbel_softmax")
-        listed = listed[:2]
-        result = getattr(ops, name)(*listed, **options)
-        return result if kind is None else result.to(kind)
-    if name == "dropout":
-        return listed[0]
-    if name in ("layer_norm", "rms_norm", "cross_entropy", "nll_loss", "mse_loss", "kl_div"):
-        options = {key: value for key, value in options.items() if key not in ("size_average", "reduce")}
-    if name == "linear":
-        product = ops.matmul(listed[0], functions.tensor(listed[1]).transpose(-1, -2))
-        bias = listed[2] if len(listed) > 2 else options.get("bias")
-        return product if bias is None else product + bias
-    special = _torch_special(name, listed, options)
-    if special is not NotImplemented:
-        return special
-    if name.startswith("__") and isinstance(listed[0], Tensor):
-        return getattr(listed[0], name)(*listed[1:])
-    if name.startswith("__") or name in ("add", "sub", "mul", "div", "matmul", "pow") and not isinstance(listed[0], Tensor):
-        bare = {"__add__": "add", "__sub__": "sub", "__mul__": "mul", "__truediv__": "div", "__matmul__": "matmul",
-                "__pow__": "pow", "__rsub__": "sub", "__eq__": "eq", "__ne__": "ne", "__lt__": "lt", "__gt__": "gt",
-                "__le__": "le", "__ge__": "ge"}.get(name, name)
-        target: Any = getattr(ops, bare, None)
-    else:
-        target = functions._ALIASES.get(name) or getattr(ops, name.removesuffix("_"), None)
-        if target is None and isinstance(listed[0], Tensor):
-            target = getattr(Tensor, name, None)
-    if name == "__rsub__":
-        listed = listed[::-1]
-    if target is None:
-        raise _unknown(f"torch.{name}")
-    if "linalg_" in name or name.startswith("linalg"):
-        target = getattr(ops, name.removeprefix("linalg_"), target)
-    alpha = options.pop("alpha", 1)
-    if alpha != 1:
-        listed[1] = ops.mul(listed[1], alpha)
-    return target(*listed, **{key: value for key, value in options.items() if value is not None})
+def _numpy_at_once(function: Any, arguments: Any, options: dict[str, Any], written: set[int]) -> Any:
+    """Numbers that are there: numpy's own affair. What it writes into is written here too."""
+    import numpy
+
+    back: list[tuple[Tensor, Any]] = []
+
+    def plain(value: Any, into: bool = False) -> Any:
+        if isinstance(value, Tensor):
+            array = value.numpy()
+            array.flags.writeable = into
+            if into:
+                back.append((value, array))
+            return array
+        if isinstance(value, (list, tuple)):
+            return type(value)(plain(item, into) for item in value)
+        return value
+
+    given = [plain(value, place in written) for place, value in enumerate(arguments)]
+    result = function(*given, **{key: plain(value, key == "out") for key, value in options.items()})
+    for tensor, array in back:
+        tensor._write(Tensor(array))
+        result = tensor if result is array else result
+    if isinstance(result, numpy.ndarray) and not result.flags.writeable:
+        return result.copy()
+    return result
 
 
-def _renamed(options: dict[str, Any]) -> dict[str, Any]:
-    skipped = ("out", "where", "initial", "dtype", "casting", "order", "subok", "shape")
-    return {_KEYWORDS.get(key, key): value for key, value in options.items() if key not in skipped}
-
-
-def _all_computed(values: Any) -> builtins.bool:
+def _all_computed(values: Any) -> bool:
     for value in values:
-        if isinstance(value, Tensor) and value._core is None:
-            return False
-        if isinstance(value, (list, tuple)) and not _all_computed(value):
+        if isinstance(value, Tensor):
+            if value._core is None:
+                return False
+        elif isinstance(value, (list, tuple)) and not _all_computed(value):
             return False
     return True
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.numpy()
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(item) for item in value)
-    return value
-
-
-def _unknown(name: str) -> NotComputedError:
-    return NotComputedError(
-        f"`{name}` cannot be recorded: a program is made of a closed set of operations\n  hint: docs/operations.md lists them; "
-        "after the trace results work with every function of numpy and torch"
-    )

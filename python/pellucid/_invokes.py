@@ -6,13 +6,9 @@ from typing import Any, Mapping
 
 from . import _operations
 from ._errors import NotComputedError
-from ._recorder import Recorder, Scope, recording
+from ._recorder import EarlyStop, Recorder, Scope, recording
 from ._regions import Parameter
 from ._tensor import Tensor
-
-
-class EarlyStop(Exception):
-    """Ends the writing of a trace: what `tracer.stop()` raises, and the trace's end catches."""
 
 
 def current(why: str) -> Recorder:
@@ -82,19 +78,19 @@ def generated_ids(recorder: Recorder) -> Tensor:
     return _operations.cat([_of_invoke(recorder, "tokens"), made], 1)
 
 
-def _invoke_field(recorder: Recorder) -> dict[str, Any]:
+def _invoke_field(recorder: Recorder, why: str = "a hook point is used") -> dict[str, Any]:
     if recorder.invoke is None:
         if recorder.scope.trace is None:
-            current_trace_missing()
+            current_trace_missing(why)
         raise NotComputedError(
             "no invoke is open\n  hint: write it inside `with tracer.invoke(prompt):`, or give the prompt to the trace"
         )
     return {"invoke": recorder.invoke} if recorder.invoke else {}
 
 
-def current_trace_missing() -> None:
+def current_trace_missing(why: str) -> None:
     raise NotComputedError(
-        "a hook point is used between traces\n  hint: write it inside `with model.trace(prompt):`"
+        f"{why} between traces\n  hint: write it inside `with model.trace(prompt):`"
     )
 
 

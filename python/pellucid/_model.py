@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Any, Callable, Iterable, Mapping
+from typing import Any, Callable, Mapping
 
 from . import _core
+from ._config import Config
+from ._dtype import DType, float32
 from ._edits import Edit
 from ._errors import NotComputedError
+from ._lens import LensForms
 from ._module import Module, hook_value
 from ._options import known, run_options
 from ._progress import Loading
@@ -21,7 +24,7 @@ from ._trace import Session, Trace
 from ._tree import Tree
 
 
-class Model(Module):
+class Model(LensForms, Module):
     """A model: `pl.Model("bundled")`, a Hugging Face folder, a GGUF file, or a hub id such as `openai-community/gpt2`.
 
     Its modules are its attributes, under transformers' names (`model.transformer.h[5].attn`) and under standard ones that work on every
@@ -73,6 +76,9 @@ class Model(Module):
         Module.__init__(new, new, "", "")
         return new
 
+    def __copy__(self) -> Model:
+        return self._copy()
+
     def __eq__(self, other: object) -> bool:
         return self is other
 
@@ -97,6 +103,21 @@ class Model(Module):
         return self._spec["name"]
 
     @property
+    def config(self) -> Config:
+        """Its sizes under transformers' names: `model.config.num_hidden_layers`."""
+        return Config(self._spec)
+
+    @property
+    def device(self) -> str:
+        """Where its values are, to Python: the engine has its own way."""
+        return "cpu"
+
+    @property
+    def dtype(self) -> DType:
+        """The number type of its values."""
+        return float32
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """Its tokenizer."""
         known: Any = self._tokenizer
@@ -104,7 +125,7 @@ class Model(Module):
             about = self._core.tokenizer()
             if about is None and self._remote:
                 ends = self._spec.get("end_tokens") or [None]
-                about = (None, ends[0], self.sizes["vocabulary"])
+                about = (Ellipsis, ends[0], self.sizes["vocabulary"])
             if about is None:
                 raise AttributeError(f"`{self.name}` came without a tokenizer\n  hint: give token ids")
             known = Tokenizer(self._core, about)
@@ -297,70 +318,10 @@ class Model(Module):
             core = core.with_model(name, other._core)
         return core
 
-    # TransformerLens' forms
-
-    def run_with_cache(self, *prompts: Any, names: Any = None, **options: Any) -> tuple[Tensor, Any]:
-        """The logits, and a cache of hook points by name: all of them, or those that match `names`, a pattern or several
-        (`layers.*.output`; TransformerLens' names are understood)."""
-        from ._lens_names import standard
-
-        patterns = ["**"] if names is None else [names] if isinstance(names, str) else list(names)
-        caches = []
-        with self.trace(*prompts, **options) as tracer:
-            for pattern in patterns:
-                caches.append(tracer.cache(pattern=standard(pattern)))
-            logits = self.logits.save("logits")
-        first = caches[0]
-        for other in caches[1:]:
-            first._values.update(other._values)
-        return logits, first
-
-    def run_with_hooks(self, *prompts: Any, fwd_hooks: Iterable[tuple[Any, Callable[..., Any]]] = (), **options: Any) -> Tensor:
-        """The logits of a run with edits: pairs of a hook point's name and a function. The function is called once, now, with what
-        the value will have been, to write down what becomes of it: it returns a new value, or changes the one it is given."""
-        from ._lens_names import standard
-
-        with self.trace(*prompts, **options) as tracer:
-            for name, function in fwd_hooks:
-                path = standard(name) if isinstance(name, str) else name._path
-                if "*" in path or "[" in path:
-                    value = tracer.get(path)
-                    result = _called(function, value, path)
-                    if result is None:
-                        raise NotComputedError(f"the hook of `{path}` gave nothing\n  hint: return the new values")
-                    tracer.set(path, result, each=True)
-                    continue
-                value = self[path]
-                result = _called(function, value, path)
-                if result is not None:
-                    _assign(self, path, result)
-            logits = self.logits.save("logits")
-        return logits
-
     def _repr_html_(self) -> str:
         from . import _html
 
         return _html.tree(self)
-
-
-def _called(function: Callable[..., Any], value: Tensor, path: str) -> Any:
-    import inspect
-
-    try:
-        accepts = "hook" in inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        accepts = False
-    return function(value, hook=path) if accepts else function(value)
-
-
-def _assign(model: Model, path: str, value: Any) -> None:
-    from ._module import set_hook
-
-    if path in model._tree.hook_aliases:
-        set_hook(model, "", path, value)
-    else:
-        module, _, name = path.rpartition(".")
-        set_hook(model, module, name, value)
 
 
 class Generator:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Iterator
 
-from ._recorder import Recorder, recording
+from ._errors import NotComputedError
+from ._recorder import Recorder, Scope, recording
 from ._tensor import Tensor
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ class HookOrigin:
     def again(self, recorder: Recorder) -> str:
         return recorder.node("get", self.fields)
 
-    def first_of_tuple(self, tensor: Tensor) -> Tensor | None:
-        """What `.output[0]` means where older versions of transformers gave a tuple."""
+    def of_tuple(self, tensor: Tensor, index: Any) -> Any:
+        """What `.output[0]` and `.output[1:]` mean where older versions of transformers gave a tuple; none: what they say."""
         module, _, name = self.path.rpartition(".")
         kind = self.model._tree.modules.get(self.model._tree.target(module), "")
         if name not in ("output", "input") or not kind.endswith(_TUPLES):
@@ -37,10 +38,40 @@ class HookOrigin:
         from ._compat import tuples
 
         if tuples():
-            return tensor
-        if name == "output":
+            # Of the tuple only its first member is here.
+            return tensor if type(index) is int else (tensor,)[index]
+        if name == "output" and index == 0:
             tensor._warn_of_tuple()
         return None
+
+
+class WeightOrigin:
+    """The parameter that a tensor was read from: writing it in place sets it, for the invoke that is open."""
+
+    __slots__ = ("path", "key")
+
+    #: It is never read anew: a parameter that is read is the model's own, whatever was set.
+    again = None
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def write(self, recorder: Recorder | None, ref: str) -> None:
+        if recorder is None:
+            raise NotComputedError(
+                f"`{self.path}` is the model's own, and stays as it is\n  hint: inside of a trace writing to it sets it for that input, and in "
+                "`with model.edit() as edited:` for all traces of `edited`; `.clone()` is a tensor of your own"
+            )
+        _set_parameter(recorder, self.path, ref)
+
+    def of_tuple(self, tensor: Tensor, index: Any) -> None:
+        return None
+
+
+def _set_parameter(recorder: Recorder, path: str, ref: str) -> None:
+    from ._invokes import _invoke_field
+
+    recorder.plain("set_weight", {**_invoke_field(recorder, f"the parameter `{path}` is set"), "parameter": path, "value": ref})
 
 
 def hook_value(model: Model, module: str, name: str) -> Tensor:
@@ -51,10 +82,12 @@ def hook_value(model: Model, module: str, name: str) -> Tensor:
     recorder = current(f"`{path}` is used")
     fields = _address(recorder, path)
     key = (recorder.invoke, model._tree.hook(path), fields.get("step"))
-    known = recorder.scope.hooks.get(key)
+    known = _read_before(recorder, key)
     if known is not None:
         return known
     tensor = recorder.one("get", dict(fields))
+    if recorder.scope.kind == "trace" and recorder.scope.trace is not None:
+        recorder.traces[tensor._ref] = recorder.scope.trace
     origin = HookOrigin(model, path, fields, key)
     tensor._of_hook = origin
     tensor._write_to = origin.write
@@ -62,26 +95,45 @@ def hook_value(model: Model, module: str, name: str) -> Tensor:
     return tensor
 
 
+def _read_before(recorder: Recorder, key: Any) -> Tensor | None:
+    """What was read from a place already, in this body or before the condition that it is in."""
+    scope: Scope | None = recorder.scope
+    while scope is not None:
+        known = scope.hooks.get(key)
+        if known is not None or scope.kind != "branch":
+            return known
+        scope = scope.parent
+    return None
+
+
 def set_hook(model: Model, module: str, name: str, value: Any) -> None:
     from ._invokes import _address, current
 
     path = f"{module}.{name}" if module else name
     recorder = current(f"`{path}` is set")
-    if isinstance(value, tuple) and value:
-        value = value[0]  # what older versions of transformers gave
+    value = _first(value)
     fields = _address(recorder, path)
     key = (recorder.invoke, model._tree.hook(path), fields.get("step"))
     known = recorder.scope.hooks.get(key)
     if known is value and known is not None:
         return  # `module.output *= 2`: it has been written already
     ref = recorder.literal(value) if isinstance(value, (int, float)) else recorder.tensor(value)
-    recorder.plain("set", {**fields, "value": ref})
-    scope = recorder.scope
+    scope: Scope | None = recorder.scope
     while scope is not None:
-        scope.hooks.pop(key, None)
+        old = scope.hooks.pop(key, None)
+        if old is not None:
+            # It is no longer what flows on: a tensor of its own from now on, with the value that it has.
+            old._reference(recorder)
+            old._write_to = None
         if scope.kind == "trace":
             break
         scope = scope.parent
+    recorder.plain("set", {**fields, "value": ref})
+
+
+def _first(value: Any) -> Any:
+    """The first of a tuple, as older versions of transformers gave it."""
+    return value[0] if isinstance(value, tuple) and value else value
 
 
 class Module:
@@ -120,8 +172,8 @@ class Module:
         return None
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
         child = self._child(name)
         if child is not None:
             return child
@@ -232,6 +284,15 @@ class Module:
     def __hash__(self) -> int:
         return hash((id(self._model), self._target))
 
+    def __copy__(self) -> Module:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Module:
+        return self.__copy__()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a model and its modules stay in their process\n  hint: open the model in each, `pl.Model(…)`; results can be pickled")
+
     @property
     def path(self) -> str:
         """Its path."""
@@ -284,6 +345,7 @@ class Module:
         with self._at_step():
             fields = _address(recorder, self._path)
         fields["module"] = fields.pop("hook")
+        value = _first(value)
         ref = recorder.literal(value) if isinstance(value, (int, float)) else recorder.tensor(value)
         recorder.plain("skip", {**fields, "value": ref})
 
@@ -296,21 +358,48 @@ class Module:
 
     # Parameters
 
-    def _weight(self, name: str, index: Any = None) -> Tensor:
+    def _weight(self, name: str) -> Tensor:
         path = f"{self._path}.{name}"
+        origin = WeightOrigin(path)
         recorder = recording.get()
         if recorder is None:
             # Outside of traces: a program of its own that only reads it.
             with self._model.session():
-                return self._weight(name).save()
-        return recorder.one("weight", {"parameter": path})
+                tensor = self._weight(name).save()
+            tensor._write_to = origin.write
+            return tensor
+        key = self._weight_key(recorder, name)
+        known = _read_before(recorder, key)
+        if known is not None:
+            return known
+        tensor = recorder.one("weight", {"parameter": path})
+        tensor._of_hook, tensor._write_to = origin, origin.write
+        recorder.scope.hooks[key] = tensor
+        return tensor
+
+    def _weight_key(self, recorder: Recorder, name: str) -> Any:
+        """By which a parameter is known that was read or set, for the invoke that is open."""
+        tree = self._model._tree
+        path = f"{self._path}.{name}" if "{" in self._path else f"{self._target}.{name}"
+        return ("weight", recorder.invoke, path if path in tree.parameters or "{" in path else tree.tied)
 
     def _set_weight(self, name: str, value: Any) -> None:
-        from ._invokes import _invoke_field, current
+        from ._invokes import current
 
         recorder = current(f"`{self._path}.{name}` is set")
-        fields = {**_invoke_field(recorder), "parameter": f"{self._path}.{name}", "value": recorder.tensor(value)}
-        recorder.plain("set_weight", fields)
+        key = self._weight_key(recorder, name)
+        known = _read_before(recorder, key)
+        if known is value and known is not None:
+            return  # `module.weight *= 2`: it has been set already
+        ref = recorder.literal(value) if isinstance(value, (int, float)) else recorder.tensor(value)
+        _set_parameter(recorder, f"{self._path}.{name}", ref)
+        # What is read from now on for this invoke is what was set.
+        origin = WeightOrigin(f"{self._path}.{name}")
+        tensor = Tensor._recorded(recorder, ref)
+        tensor._of_hook, tensor._write_to = origin, origin.write
+        if known is not None:
+            known._write_to = None
+        recorder.scope.hooks[key] = tensor
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of its parameters, those of its modules included."""

@@ -8,9 +8,9 @@ import os
 import re
 import sys
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Iterator
 
-from . import _core, _writer
+from . import _core, _types, _writer
 from ._errors import Fault, NotComputedError, ProgramError
 from ._writer import _LITERAL, Writer, core_of, number
 
@@ -41,10 +41,14 @@ def source() -> dict[str, Any]:
         frame = back
 
 
+class EarlyStop(Exception):
+    """Ends the writing of a trace: what `tracer.stop()` raises, and the trace's end catches."""
+
+
 class Scope:
     """A body that is being written."""
 
-    __slots__ = ("kind", "node", "body", "parent", "trace", "hooks", "saves", "touched")
+    __slots__ = ("kind", "node", "body", "parent", "trace", "hooks", "saves", "touched", "parameters")
 
     def __init__(self, kind: str, node: dict[str, Any] | None, body: list[Any], parent: Scope | None):
         #: `session`, `trace`, `steps`, `sweep`, `loop`, `branch` or `edit`.
@@ -58,8 +62,10 @@ class Scope:
         self.hooks: dict[Any, Any] = {}
         #: Saved tensors, with name and line: the nodes are written at the end, when in-place changes are done.
         self.saves: list[tuple[Any, str | None, dict[str, Any]]] = []
-        #: Values of hook points, read outside of this body and changed in it: to be read anew after it.
+        #: Values from outside of this body that were read anew or changed in it: to be read anew after it.
         self.touched: list[Any] = []
+        #: Names of what the body is given: parameters of a sweep or loop, carried values.
+        self.parameters: set[str] = set()
 
 
 class Recorder(Writer):
@@ -68,7 +74,8 @@ class Recorder(Writer):
     __slots__ = (
         "model", "root", "scope", "counts", "names", "constants", "core_names", "lead", "seed", "state",
         "saved", "prefix", "invoke", "step", "backward", "edits", "faults", "results", "models", "caches", "steps_of",
-        "parameters", "job",
+        "parameters", "job", "nodes", "known", "kinds", "traces", "dropped", "detached",
+        "reserved",
     )
 
     def __init__(self, model: Any, seed: int = 0, prefix: str = ""):
@@ -103,6 +110,18 @@ class Recorder(Writer):
         self.steps_of: dict[str, int] = {}
         #: Names of parameters of sweeps and loops: as an index of modules they stand for their numbers.
         self.parameters: set[str] = set()
+        #: Names of all that bodies were given, these too.
+        self.reserved: set[str] = set()
+        #: Nodes that have values, by name; and what is known of their types: see `_types`.
+        self.nodes: dict[str, dict[str, Any]] = {}
+        self.known: dict[str, Any] = {}
+        self.kinds: dict[str, str | None] = {}
+        #: Of hook points that are read in a trace's own body: the trace.
+        self.traces: dict[str, dict[str, Any]] = {}
+        #: Names of what was written in blocks that an exception left.
+        self.dropped: set[str] = set()
+        #: Traces in which a value was changed through `detach`.
+        self.detached: list[Any] = []
 
     # Nodes
 
@@ -110,14 +129,32 @@ class Recorder(Writer):
         number = self.counts.get(op, 0)
         self.counts[op] = number + 1
         name = f"{self.prefix}{op}_{number}"
-        return self.name(op) if name in self.names else name
+        return self.name(op) if name in self.names or name in self.reserved else name
+
+    def parameter(self, wanted: str) -> str:
+        """A name for what a body is given: as wanted, unless that is the name of something else that is known there."""
+        name, count = wanted, 1
+        while self.named(name) or any(name in scope.parameters for scope in self.scopes()):
+            count += 1
+            name = f"{wanted}_{count}"
+        self.reserved.add(name)
+        return name
+
+    def scopes(self) -> Iterator[Scope]:
+        """The body that is being written, and those around it."""
+        scope: Scope | None = self.scope
+        while scope is not None:
+            yield scope
+            scope = scope.parent
 
     def node(self, op: str, fields: dict[str, Any]) -> str:
         """Writes a node at the end of the body that is being written, and gives its name."""
         if self.state != "open":
             self.closed()
         name = self.name(op)
-        self.scope.body.append({"op": op, "name": name, **fields, "source": source()})
+        node = {"op": op, "name": name, **fields, "source": source()}
+        self.nodes[name] = node
+        self.scope.body.append(node)
         return name
 
     def plain(self, op: str, fields: dict[str, Any]) -> None:
@@ -134,13 +171,14 @@ class Recorder(Writer):
         fields["op"] = op
         fields["name"] = name
         fields["source"] = source()
+        self.nodes[name] = fields
         self.scope.body.append(fields)
         return _writer._tensor._recorded(self, name)
 
     def many(self, op: str, fields: dict[str, Any], count: int | None = None) -> list[Any]:
         name = self.node(op, fields)
         if count is None:
-            count = len(self.types(name))
+            count = len(_types.outputs(self, name))
         make = _writer._tensor._recorded
         return [make(self, name if k == 0 else f"{name}.{k}") for k in range(count)]
 
@@ -178,7 +216,9 @@ class Recorder(Writer):
         # Held whatever its size, so that no other tensor takes its place in memory.
         self.constants[name] = core
         self.core_names[id(core)] = name
-        self.root.body.insert(self.lead, {**node, "source": source()})
+        node["source"] = source()
+        self.root.body.insert(self.lead, node)
+        self.nodes[name], self.known[name], self.kinds[name] = node, (core.dtype, shape), core.dtype
         self.lead += 1
         return name
 
@@ -204,9 +244,54 @@ class Recorder(Writer):
         self.flush(scope)
         if scope.parent is not None:
             self.scope = scope.parent
+        self._forget(scope)
+
+    def leave(self, scope: Scope, kind: type[BaseException] | None) -> bool:
+        """Ends a body, or drops it where an exception leaves it: whether it is there."""
+        if kind is None or issubclass(kind, EarlyStop):
+            self.close(scope)
+            return True
+        self.drop(scope)
+        return False
+
+    def drop(self, scope: Scope) -> None:
+        """Takes back a body that an exception leaves, with the node that owns it: whoever catches it goes on without."""
+        while True:
+            inner = self.scope
+            self._forget(inner)
+            for tensor, _, _ in inner.saves:
+                tensor._note = _LEFT
+            if inner.parent is not None:
+                self.scope = inner.parent
+            if inner is scope or inner.parent is None:
+                break
+        node: Any = scope.node
+        if scope.kind == "branch" and "else" in node and scope.body is node["else"]["body"]:
+            written = node.pop("else")
+        else:
+            written = node
+            self.scope.body[:] = [each for each in self.scope.body if each is not node]
+        names = set(_names(written))
+        self.dropped |= names
+        self.names -= names
+        for tensor, name in self.saved:
+            if name in names:
+                tensor._note = _LEFT
+        self.saved = [each for each in self.saved if each[1] not in names]
+        for cache, name in self.caches:
+            if name in names:
+                cache._note = _LEFT
+        self.caches = [each for each in self.caches if each[1] not in names]
+
+    @staticmethod
+    def _forget(scope: Scope) -> None:
+        """What was read anew or changed in a body, of values from outside of it, is read anew after it."""
         for tensor in scope.touched:
-            tensor._ref = ""
-            tensor._version += 1
+            if tensor._base is not None:
+                tensor._seen = -1
+            elif tensor._of_hook is not None and tensor._of_hook.again is not None:
+                tensor._ref = ""
+                tensor._version += 1
 
     def flush(self, scope: Scope) -> None:
         for tensor, name, line in scope.saves:
@@ -216,18 +301,17 @@ class Recorder(Writer):
         scope.saves = []
 
     def inside(self, kind: str) -> bool:
-        scope: Scope | None = self.scope
-        while scope is not None:
-            if scope.kind == kind:
-                return True
-            scope = scope.parent
-        return False
+        return any(scope.kind == kind for scope in self.scopes())
 
     def save_name(self, wanted: str | None, line: dict[str, Any]) -> str:
         """The name of a result: the author's, else that of the variable it goes into."""
         if wanted is not None:
             if not re.fullmatch(r"\w+", wanted, re.ASCII):
                 raise ValueError(f"a name is made of letters, digits and `_`, not {wanted!r}")
+            if wanted in self.reserved:
+                raise ValueError(
+                    f"`{wanted}` is the name of a parameter or carried value of a sweep or loop\n  hint: save it under another name"
+                )
             if self.taken(wanted):
                 raise ValueError(f"two values are saved as `{wanted}`")
             self.names.add(wanted)
@@ -241,6 +325,10 @@ class Recorder(Writer):
         return name
 
     def taken(self, name: str) -> bool:
+        """Whether something in the program is called so already."""
+        return name in self.reserved or self.named(name)
+
+    def named(self, name: str) -> bool:
         """Whether a node is called so already."""
         op, _, number = name.rpartition("_")
         return name in self.names or number.isdigit() and int(number) < self.counts.get(op, 0)
@@ -263,21 +351,22 @@ class Recorder(Writer):
     def held(self) -> dict[str, _core.Tensor]:
         return {name: core for name, core in self.constants.items() if "constant_" in name}
 
-    def types(self, reference: str) -> list[Any]:
-        """Number type and sizes of each value of a node: a size that is not known before the run is `None`."""
-        core = self.model._core_with(self.models)
-        name = reference.partition(".")[0]
-        return core.types_of(self.program(), name)
 
-    def type(self, reference: str) -> tuple[str, list[int | None]]:
-        """Number type and sizes of a value."""
-        _, _, output = reference.partition(".")
-        try:
-            return self.types(reference)[int(output or 0)]
-        except ProgramError as error:
-            # Values of loops, sweeps and conditions are no nodes of their own when these are written out: what reads them is.
-            probe = {"op": "detach", "name": "what_reads_it", "input": reference}
-            try:
-                return self.model._core_with(self.models).types_of(self.program(probe), "what_reads_it")[0]
-            except ProgramError:
-                raise error from None
+#: What is said of values that were written in a block that an exception left.
+_LEFT = (
+    "it was written in a block that an exception left, and so is no part of the program\n  hint: let the exception end the trace, or write "
+    "it where nothing fails"
+)
+
+
+def _names(node: Any) -> Iterator[str]:
+    """Names of a node and of all in it."""
+    if isinstance(node, list):
+        for each in node:
+            yield from _names(each)
+    elif isinstance(node, dict):
+        if "op" in node and "name" in node:
+            yield node["name"]
+        for key in ("body", "then", "else"):
+            if key in node:
+                yield from _names(node[key])

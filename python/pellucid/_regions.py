@@ -66,6 +66,8 @@ class Region:
     def __init__(self, recorder: Recorder, axes: Mapping[str, Any]):
         self._recorder, self._axes = recorder, axes
         self._values: dict[str, Any] = {}
+        #: What its parameters are called in the program, where another name was taken.
+        self._wire: dict[str, str] = {}
         self._scope: Scope | None = None
         self._node: dict[str, Any] = {}
 
@@ -76,16 +78,21 @@ class Region:
             # A dictionary is parameters that go along one axis together.
             for parameter, given in (values.items() if isinstance(values, Mapping) else [(name, values)]):
                 field, is_prompts = _axis(self._recorder, parameter, given)
-                axis[parameter] = field
-                self._recorder.parameters.add(parameter)
-                self._values[parameter] = Parameter(parameter) if is_prompts else None
+                wire = self._named(parameter)
+                axis[wire] = field
+                self._recorder.parameters.add(wire)
+                self._values[parameter] = Parameter(wire) if is_prompts else None
             over.append(axis)
         return over
+
+    def _named(self, parameter: str) -> str:
+        self._wire[parameter] = self._recorder.parameter(parameter)
+        return self._wire[parameter]
 
     def _parameter(self, name: str) -> Any:
         value = self._values[name]
         if value is None:
-            value = Tensor._recorded(self._recorder, name)
+            value = Tensor._recorded(self._recorder, self._wire[name])
             self._values[name] = value
         return value
 
@@ -109,6 +116,7 @@ class Region:
         node = {"op": op, "name": recorder.name(op), **fields, "body": [], "source": source()}
         self._node = node
         self._scope = recorder.open(op, node)
+        self._scope.parameters.update(self._wire.values())
         self._before = recorder.invoke
 
 
@@ -124,8 +132,7 @@ class Sweep(Region):
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         recorder, scope = self._recorder, self._scope
-        if kind is None and scope is not None:
-            recorder.close(scope)
+        if scope is not None and recorder.leave(scope, kind):
             for tensor in self._collected:
                 tensor._scope = recorder.scope
         recorder.invoke = self._before
@@ -188,14 +195,15 @@ class Loop(Region):
     def __enter__(self) -> Loop:
         recorder = self._recorder
         start = {
-            name: recorder.literal(value) if isinstance(value, (int, float)) else recorder.tensor(value)
+            self._named(name): recorder.literal(value) if isinstance(value, (int, float)) else recorder.tensor(value)
             for name, value in self._carry.items()
         }
         fields: dict[str, Any] = {}
         if self._count is not None:
-            fields["count"] = self._count
+            wire = self._named("i")
+            fields.update({"count": self._count} if wire == "i" else {"over": [{wire: {"range": [0, self._count]}}]})
             self._values["i"] = None
-            recorder.parameters.add("i")
+            recorder.parameters.add(wire)
         else:
             fields["over"] = self._over()
         if start:
@@ -203,7 +211,7 @@ class Loop(Region):
         self._begin("loop", fields)
         if start:
             self._node["next"] = {name: name for name in start}
-        for name in start:
+        for name in self._carry:
             self._values[name] = None
         return self
 
@@ -212,12 +220,11 @@ class Loop(Region):
         for name, value in values.items():
             if name not in self._carry:
                 raise AttributeError(f"`{name}` is not carried; say so at the beginning: `carry={{\"{name}\": start}}`")
-            self._node["next"][name] = self._recorder.tensor(value)
+            self._node["next"][self._wire[name]] = self._recorder.tensor(value)
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         recorder, scope = self._recorder, self._scope
-        if kind is None and scope is not None:
-            recorder.close(scope)
+        if scope is not None and recorder.leave(scope, kind):
             name = self._node["name"]
             for place, carried in enumerate(self._carry):
                 last = Tensor._recorded(recorder, name if place == 0 else f"{name}.{place}")
@@ -247,8 +254,8 @@ class Cond:
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is None and self._scope is not None:
-            self._recorder.close(self._scope)
+        if self._scope is not None:
+            self._recorder.leave(self._scope, kind)
 
     def otherwise(self) -> Otherwise:
         """The branch where the condition does not hold."""
@@ -288,15 +295,18 @@ class Otherwise:
         self._scope: Scope | None = None
 
     def __enter__(self) -> Cond:
-        node = self._cond._node
+        node, recorder = self._cond._node, self._cond._recorder
+        if not any(each is node for each in recorder.scope.body):
+            raise NotComputedError("`otherwise` stands right after its condition, beside it\n  hint: `with tracer.cond(…) as branch:`, then `with "
+                                   "branch.otherwise():`; a branch that an exception left is no part of the program")
         node["else"] = {"body": []}
-        self._scope = self._cond._recorder.open("branch", node, node["else"]["body"])
+        self._scope = recorder.open("branch", node, node["else"]["body"])
         self._scope.trace = self._scope.parent.trace if self._scope.parent else None
         return self._cond
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is None and self._scope is not None:
-            self._cond._recorder.close(self._scope)
+        if self._scope is not None:
+            self._cond._recorder.leave(self._scope, kind)
 
 
 def cond(condition: Any, then: Any, otherwise: Any, *arguments: Any) -> Any:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Generator
 
 from . import _core
-from ._errors import RemoteError
+from ._errors import ProgramError, RemoteError, RunError
 from ._progress import Waiting
 from ._run import Results, deliver
 
@@ -53,6 +53,8 @@ def run_at(recorder: Recorder, program: _core.Program, remote: Any, blocking: bo
     """Runs a program at a service, and gives its results to the tensors that stand for them; or submits it as a job."""
     if options.pop("memory_bytes", None) is not None:
         raise ValueError("`memory_bytes` bounds runs here: a service has a bound of its own\n  hint: `pl.explain` tells what it needs")
+    if options.pop("naive", False):
+        raise ValueError("`naive` runs the simple interpreter, which is here alone\n  hint: leave it away, or `remote`")
     model = recorder.model
     if not blocking:
         recorder.job = submit(program, model, remote, options)
@@ -133,7 +135,12 @@ class Job:
                 progress(_place(self._about))
         with self._lock:
             if self._results is None:
-                self._results = Results(self._service.results(self.id, self._program))
+                try:
+                    self._results = Results(self._service.results(self.id, self._program))
+                except (ProgramError, RunError):
+                    if self._recorder is not None:
+                        self._recorder.state = "failed"
+                    raise
                 if self._recorder is not None:
                     deliver(self._recorder, self._results)
         return self._results

@@ -7,7 +7,8 @@ import os
 from typing import Any, Iterator, Mapping
 
 from ._core import Results as CoreResults
-from ._errors import NotComputedError
+from ._core import Tensor as Core
+from ._errors import NotComputedError, PellucidError
 from ._recorder import Recorder
 from ._tensor import Tensor
 
@@ -15,10 +16,17 @@ from ._tensor import Tensor
 class Results(Mapping[str, Tensor]):
     """What a run gave back: saved values by name."""
 
-    def __init__(self, core: CoreResults):
-        self._results = core
+    def __init__(self, core: Any):
+        self._results: CoreResults | Kept = core
         self._cores = core.tensors()
         self._tensors: dict[str, Tensor] = {}
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Results:
+        """Reads what `save` wrote, here or with the command or a library."""
+        from ._safetensors import read
+
+        return Results(Kept(*read(path)))
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._tensors:
@@ -57,12 +65,42 @@ class Results(Mapping[str, Tensor]):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the saved values as a safetensors file, with their provenance."""
+        if isinstance(self._results, Kept):
+            raise ValueError(f"these results were read from {self._results.path}\n  hint: copy that file")
         with open(path, "wb") as file:
             file.write(self._results.to_safetensors())
 
     def __repr__(self) -> str:
         lines = [f"  {name}: {core.dtype} {list(core.shape)}" for name, core in self._cores.items()]
         return "Results(\n" + "\n".join(lines) + "\n)" if lines else "Results()"
+
+
+class Kept:
+    """Results that were read from a file."""
+
+    def __init__(self, path: str, tensors: dict[str, Core], metadata: dict[str, str]):
+        self.path = path
+        try:
+            about = json.loads(metadata["pellucid.result"])
+            self._absent, self._provenance, self._report = about["absent"], about["provenance"], about["report"]
+        except (KeyError, TypeError, ValueError):
+            raise PellucidError(f"{path} has no results of a program\n  hint: `Results.save` writes such files") from None
+        self._tensors = tensors
+
+    def tensors(self) -> dict[str, Core]:
+        return self._tensors
+
+    def absent(self) -> list[str]:
+        return self._absent
+
+    def logs(self) -> list[dict[str, Any]]:
+        return []
+
+    def provenance(self) -> str:
+        return json.dumps(self._provenance)
+
+    def report(self) -> str:
+        return json.dumps(self._report)
 
 
 def show_log(entry: dict[str, Any]) -> None:

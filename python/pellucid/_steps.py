@@ -67,8 +67,8 @@ class StepsOf:
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         recorder = self._trace._recorder
-        if self._scope is not None and kind is None:
-            recorder.close(self._scope)
+        if self._scope is not None:
+            recorder.leave(self._scope, kind)
         recorder.step = self._before
 
 

@@ -1,36 +1,29 @@
-"""Tensors: what will have been computed while a trace is written, and what has been computed after it.
-
-**In place.** A program has no variables: every value is computed once. What Python changes in place is a name for one value
-after another. A tensor that was read from a hook point is that hook point's: changing it writes a setter. A view knows what
-it is a view of: changing it changes that, and what was changed is seen through all its views.
-"""
+"""Tensors: what will have been computed while a trace is written, and what has been computed after it."""
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import Any
 
-from . import _arrays, _dtype, _operations, _writer
+from . import _arrays, _writer
 from ._core import Tensor as Core
 from ._errors import ControlFlowError, NotComputedError
-from ._recorder import Recorder
-from ._views import Views
-from ._writer import Size, as_tensor
-
-if TYPE_CHECKING:
-    import numpy
+from ._recorder import _LEFT, Recorder, source
+from ._inplace import InPlace
+from ._numbers import Shape
+from ._writer import as_tensor
 
 
-class Tensor(Views):
+class Tensor(InPlace):
     """A tensor. Inside a trace it stands for what will have been computed; after the trace it is the result.
 
-    Methods and operators have `torch.Tensor`'s names and meaning. A result gives itself to numpy (`numpy.asarray`, arithmetic) and, without a
-    copy, to torch (`torch.from_dlpack`).
+    Methods and operators have `torch.Tensor`'s names and meaning. A result gives itself to numpy (`numpy.asarray`, arithmetic) and to torch
+    (`torch.from_dlpack`: its numbers are copied out of the engine once, whoever takes them).
     """
 
     __slots__ = (
-        "_core", "_recorder", "_ref", "_base", "_view", "_version", "_seen", "_write_to", "_scope", "_note", "_steps",
-        "_saved", "_of_hook", "__weakref__",
+        "_core", "_recorder", "_ref", "_base", "_view", "_version", "_seen", "_views", "_write_to", "_scope", "_note",
+        "_steps", "_of_hook", "_buffer", "__weakref__",
     )
     __array_priority__ = 1000
 
@@ -49,13 +42,16 @@ class Tensor(Views):
         self._view: Any = None
         #: How often it was changed, of one that is no view; which of these a view has seen.
         self._version = self._seen = 0
+        #: Of a result: its views, by identity.
+        self._views: Any = None
         #: Called with the name of a new value where changing it writes to the model.
         self._write_to: Any = None
         self._scope: Any = None
         self._note: str | None = None
         self._steps: list[Tensor] | None = None
-        self._saved: str | None = None
         self._of_hook: Any = None
+        #: What it was given to other libraries as.
+        self._buffer: Any = None
 
     @classmethod
     def _computed(cls, core: Core) -> Tensor:
@@ -77,8 +73,9 @@ class Tensor(Views):
         self._core = None
         self._recorder = recorder
         self._ref = ref
-        self._base = self._view = self._write_to = self._note = self._steps = self._saved = self._of_hook = None
+        self._base = self._view = self._write_to = self._note = self._steps = self._of_hook = None
         self._version = self._seen = 0
+        self._views = self._buffer = None
         self._scope = recorder.scope
         return self
 
@@ -87,7 +84,7 @@ class Tensor(Views):
     def _open(self) -> Recorder:
         """The program that it waits in; an error where that is over."""
         recorder = self._recorder
-        if recorder is not None and recorder.state == "open":
+        if recorder is not None and recorder.state == "open" and self._steps is None:
             return recorder
         self._refuse("it is used here")
         raise AssertionError
@@ -98,6 +95,9 @@ class Tensor(Views):
         kind: type[NotComputedError] = NotComputedError
         if self._note is not None:
             message = self._note
+        elif self._steps is not None:
+            message = f"{why}, and it is a tensor for each of {len(self._steps)} steps"
+            message += "\n  hint: take one, `x[0]`, go over them, `for each in x`, or put them together, `pl.stack(x)`, `pl.cat(x, 1)`"
         elif recorder is None or recorder.state == "open":
             message = f"{why}, but its trace has not run yet"
             hint = "results are there after the `with` block"
@@ -137,20 +137,22 @@ class Tensor(Views):
             if self._seen != root._version:
                 base = self._base._reference(recorder)
                 op, fields = self._view
+                if fields is None:
+                    raise NotComputedError(
+                        f"what it is a part of, by `{op}`, was changed in place since\n  hint: take `{op}` after the change"
+                    )
                 self._ref = recorder.node(op, {"input": base, **fields})
                 self._seen = root._version
+                if self._scope is not recorder.scope:
+                    recorder.scope.touched.append(self)
         elif self._ref == "":
             # It was written: what is read from now on is read from where it was written.
             self._ref = self._of_hook.again(recorder)
             if self._scope is not recorder.scope:
                 recorder.scope.touched.append(self)
+        if recorder.dropped and self._ref.partition(".")[0] in recorder.dropped:
+            raise NotComputedError(_LEFT)
         return self._ref
-
-    def _root(self) -> Tensor:
-        tensor = self
-        while tensor._base is not None:
-            tensor = tensor._base
-        return tensor
 
     def _become(self, core: Core | None, note: str | None = None) -> None:
         """After the run: what it stands for."""
@@ -158,160 +160,6 @@ class Tensor(Views):
         self._note = note
         self._recorder = None if core is not None else self._recorder
         self._base = self._view = self._write_to = self._scope = None
-
-    # Changing it in place
-
-    def _write(self, new: Any) -> Tensor:
-        """Makes it another value, and with it what it is a view of."""
-        if self._core is not None:
-            # A result that is changed: it is Python's alone.
-            fresh = new if isinstance(new, Tensor) else as_tensor(new, self.dtype)
-            if fresh._core is None:
-                raise NotComputedError(
-                    "a result of an earlier run cannot be changed to a value of a trace\n  hint: make a new one, `y = x + value`"
-                )
-            if fresh.dtype != self.dtype:
-                fresh = fresh.to(self.dtype)
-            self._core = fresh._core
-            if self._base is not None and self._view is not None:
-                self._base._write(self._put_back(self._base, self))
-            return self
-        recorder = self._open()
-        ref = new._reference(recorder) if isinstance(new, Tensor) else recorder.literal(new)
-        self._changed(recorder, ref)
-        return self
-
-    def _changed(self, recorder: Recorder, ref: str) -> None:
-        if self._base is None:
-            if self._scope is not recorder.scope and self._write_to is None:
-                kind = recorder.scope.kind
-                if kind in ("branch", "steps", "sweep", "loop"):
-                    raise NotComputedError(
-                        f"a value from outside is changed in place inside of a {kind}, and would be something else after it"
-                        "\n  hint: make a new value (`y = x + 1`); to get one out of a branch use `tracer.cond(...).choose(a, b)`, "
-                        "out of a loop its carried values"
-                    )
-            self._ref = ref
-            self._version += 1
-            if self._write_to is not None:
-                self._write_to(recorder, ref)
-                self._ref = ""
-            return
-        base, root = self._base, self._root()
-        whole = self._put_back(base, Tensor._recorded(recorder, ref))
-        base._changed(recorder, whole._reference(recorder))
-        self._ref = ref
-        self._seen = root._version
-
-    def _put_back(self, base: Tensor, part: Tensor) -> Tensor:
-        """What a base becomes when its view becomes `part`."""
-        op, fields = self._view
-        plain = base._alias()
-        if op == "getitem":
-            writer = _writer.writer(plain, part)
-            return writer.one(
-                "index_put",
-                {"input": writer.tensor(plain), "index": fields["index"], "values": writer.tensor(part)},
-            )
-        if op == "transpose":
-            return _operations.transpose(part, fields["dim0"], fields["dim1"])
-        if op == "permute":
-            dims = [dim % len(fields["dims"]) for dim in fields["dims"]]
-            return _operations.permute(part, sorted(range(len(dims)), key=dims.__getitem__))
-        if op == "movedim":
-            return _operations.movedim(part, fields["destination"], fields["source_"])
-        if op == "unsqueeze":
-            return _operations.squeeze(part, fields["dim"])
-        if op in ("reshape", "flatten", "unflatten", "squeeze"):
-            return _operations.reshape(part, tuple(plain.shape))
-        raise NotComputedError(
-            f"a view by `{op}` cannot be written through\n  hint: write to the tensor itself, by an index"
-        )
-
-    def _alias(self) -> Tensor:
-        """The same value now, under a name of its own that later changes do not touch."""
-        if self._core is not None:
-            return Tensor._computed(self._core)
-        recorder = self._open()
-        return Tensor._recorded(recorder, self._reference(recorder))
-
-    def _viewed(self, new: Tensor, op: str, fields: dict[str, Any]) -> Tensor:
-        """Makes a value that was just computed a view of this one."""
-        new._base, new._view = self, (op, fields)
-        if self._core is None:
-            new._seen = self._root()._version
-        return new
-
-    # Numbers, shapes, types
-
-    @property
-    def shape(self) -> Shape:
-        """Its sizes. Inside a trace those that are known before the run are numbers."""
-        if self._core is not None:
-            return Shape(self._core.shape)
-        return Shape(
-            Size(self._alias(), dim) if size is None else size for dim, size in enumerate(self._type()[1])
-        )
-
-    @property
-    def dtype(self) -> _dtype.DType:
-        """Its number type."""
-        return _dtype.dtype(self._core.dtype if self._core is not None else self._type()[0])
-
-    def _type(self) -> tuple[str, list[int | None]]:
-        recorder = self._recorder
-        if recorder is None or recorder.state not in ("open", "scanned"):
-            self._refuse("its shape is asked for")
-            raise AssertionError
-        if recorder.state == "scanned":
-            ref = self._ref
-        else:
-            ref = self._reference(recorder)
-        return recorder.type(ref)
-
-    def size(self, dim: int | None = None) -> Any:
-        return self.shape if dim is None else self.shape[dim]
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    def dim(self) -> int:
-        return len(self.shape)
-
-    def numel(self) -> int:
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
-
-    def __len__(self) -> int:
-        if self._steps is not None:
-            return len(self._steps)
-        shape = self.shape
-        if not shape:
-            raise TypeError("a tensor without dimensions has no length")
-        return int(shape[0])
-
-    @property
-    def is_floating_point(self) -> Any:
-        value = self.dtype.is_floating_point
-        return lambda: value
-
-    @property
-    def device(self) -> str:
-        return "cpu"
-
-    @property
-    def requires_grad(self) -> bool:
-        return False
-
-    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
-        """Not needed: gradients are of what they are asked for."""
-        return self
-
-    def retain_grad(self) -> None:
-        """Not needed: see `requires_grad_`."""
 
     # Results
 
@@ -321,139 +169,22 @@ class Tensor(Views):
         if self._core is not None:
             return self
         recorder = self._open()
-        from ._recorder import source
-
-        if all(tensor is not self for scope in _scopes(recorder) for tensor, _, _ in scope.saves):
+        if all(tensor is not self for scope in recorder.scopes() for tensor, _, _ in scope.saves):
             recorder.scope.saves.append((self, name, source()))
         return self
 
-    @property
-    def value(self) -> Tensor:
-        """Itself, as a result: nnsight's name for it."""
-        self._here("its value is asked for")
-        return self
-
-    def _here(self, why: str) -> Core:
-        if self._core is None:
-            if self._steps is not None:
-                raise NotComputedError(
-                    f"it was saved at {len(self._steps)} steps\n  hint: take one, `x[0]`, or all, `pl.stack(list(x))`"
-                )
-            self._refuse(why)
-            raise AssertionError
-        return self._core
-
-    def numpy(self) -> numpy.ndarray[Any, Any]:
-        """A numpy array with elements of its own. numpy has no bf16: those come as float32, which holds them exactly."""
-        return _arrays.to_numpy(self._here("its numbers are asked for"))
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> numpy.ndarray[Any, Any]:
-        array = self.numpy()
-        return array if dtype is None else array.astype(dtype)
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return _arrays.dlpack(self._here("it is given to another library"), **options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)
-
-    def torch(self) -> Any:
-        """A torch tensor with elements of its own."""
-        import torch  # type: ignore[import-not-found]
-
-        return torch.from_dlpack(self)
-
-    def tolist(self) -> Any:
-        return self.numpy().tolist()
-
-    def item(self) -> Any:
-        """The number that a tensor of one element is. Inside a trace: the tensor without dimensions."""
-        if self._core is None and self._steps is None and self._recorder is not None and self._recorder.state == "open":
-            return _operations.reshape(self, ())
-        return _arrays.to_numpy(self._here("its number is asked for")).item()
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if self._steps is not None:
-            return iter(self._steps)
-        if self._core is None:
-            self._refuse("a `for` loop goes over it", control=True)
-        return (self[k] for k in range(len(self)))
-
-    def __bool__(self) -> bool:
-        if self._core is None:
-            self._refuse("an `if` or `while` asks whether it holds", control=True)
-        return bool(self.item())
-
-    def __int__(self) -> int:
-        if self._core is None:
-            self._refuse("it is made a whole number of Python", control=True)
-        return int(self.item())
-
-    def __float__(self) -> float:
-        if self._core is None:
-            self._refuse("it is made a number of Python", control=True)
-        return float(self.item())
-
-    def __index__(self) -> int:
-        if self._core is None:
-            self._refuse("it is used as a number of Python", control=True)
-        if self.dtype.is_floating_point:
-            raise TypeError("only a whole number can be an index")
-        return int(self.item())
-
-    def __format__(self, specification: str) -> str:
-        if self._core is not None and specification and self.numel() == 1:
-            return format(self.item(), specification)
-        return format(repr(self) if specification == "" else str(self), specification)
-
-    def __contains__(self, value: Any) -> bool:
-        return bool((self == value).any())
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __reduce__(self) -> Any:
-        core = self._here("it is pickled")
-        return _restored, (bytes(core.data()), list(core.shape), core.dtype)
-
-    def __copy__(self) -> Tensor:
-        return self.clone()
-
-    def __deepcopy__(self, memo: Any) -> Tensor:
-        return self.clone()
-
-    def __repr__(self) -> str:
-        if self._steps is not None:
-            return f"<a tensor for each of {len(self._steps)} steps>"
-        if self._core is not None:
-            import numpy
-
-            with numpy.printoptions(precision=4, suppress=True, threshold=200, edgeitems=3):
-                text = numpy.array2string(self.numpy(), prefix="tensor(", separator=", ")
-            kind = "" if self.dtype in (_dtype.float32, _dtype.int64, _dtype.bool_) else f", dtype={self.dtype!r}"
-            shape = f", shape={list(self.shape)}" if self.numel() > 200 else ""
-            return f"tensor({text}{shape}{kind})"
-        recorder = self._recorder
-        state = recorder.state if recorder is not None else "open"
-        if state != "open":
-            return f"<{self._ref}: {'was not saved' if state == 'done' else state}>"
-        return f"<{self._ref}: computed when its trace runs>"
-
-    def _repr_html_(self) -> str:
-        from . import _html
-
-        return _html.tensor(self)
-
     # Indexing
 
-    def __getitem__(self, index: Any) -> Tensor:
+    def __getitem__(self, index: Any) -> Any:
         if self._steps is not None:
             return self._steps[index]
-        if self._of_hook is not None and type(index) is int and index == 0 and self._base is None:
-            taken = self._of_hook.first_of_tuple(self)
+        if self._of_hook is not None and self._base is None and (type(index) is int and index == 0 or type(index) is slice):
+            taken = self._of_hook.of_tuple(self, index)
             if taken is not None:
                 return taken
         writer = _writer.writer(self, index)
+        if type(writer) is _writer.Eager and _arrays.has_mask(index):
+            return Tensor._computed(_arrays.chosen(self._here("it is indexed"), index))
         items = writer.index(index)
         new = writer.one("getitem", {"input": writer.tensor(self), "index": items})
         if any(type(item) is dict for item in items):
@@ -462,8 +193,7 @@ class Tensor(Views):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if self._of_hook is not None and type(index) is int and index == 0 and self._base is None:
-            taken = self._of_hook.first_of_tuple(self)
-            if taken is self:
+            if self._of_hook.of_tuple(self, index) is self:
                 index = ...
         if type(value) is Tensor and value._base is self and value._view[0] == "getitem":
             writer = _writer.writer(self)
@@ -530,30 +260,6 @@ class Tensor(Views):
         )
 
 
-class Shape(tuple):  # type: ignore[type-arg]
-    """Sizes: numbers, and `Size` where one is not known before the run."""
-
-    __slots__ = ()
-
-    def numel(self) -> int:
-        count = 1
-        for size in self:
-            count *= int(size)
-        return count
-
-    def __repr__(self) -> str:
-        return f"Shape({list(self)})"
-
-
-def _scopes(recorder: Recorder) -> Iterator[Any]:
-    scope = recorder.scope
-    while scope is not None:
-        yield scope
-        scope = scope.parent
-
-
-def _restored(data: bytes, shape: list[int], dtype: str) -> Tensor:
-    return Tensor._computed(Core.from_data(data, shape, dtype))
-
-
 _writer._tensor = Tensor
+
+__all__ = ["Shape", "Tensor"]

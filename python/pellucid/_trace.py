@@ -127,6 +127,9 @@ class Trace(Writing):
         except BaseException:
             if self._own:
                 recording.reset(self._token)
+            elif self._scope is not None:
+                recorder.drop(self._scope)
+                recorder.invoke = None
             raise
         return self
 
@@ -170,7 +173,12 @@ class Trace(Writing):
         if self._own:
             recording.reset(self._token)
         if kind is not None and not issubclass(kind, EarlyStop):
-            recorder.state = "abandoned"
+            if self._own:
+                recorder.state = "abandoned"
+            elif self._scope is not None:
+                # Whoever catches it goes on in the session, without this trace.
+                recorder.drop(self._scope)
+                recorder.invoke = recorder.step = recorder.backward = None
             return False
         while recorder.scope is not self._scope and recorder.scope.parent is not None:
             recorder.close(recorder.scope)

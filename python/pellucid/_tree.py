@@ -30,6 +30,8 @@ class Tree:
             self.weights.setdefault(parent, {})[name] = None
         # Tied to the embedding it is no parameter of its own, and can be read and set all the same.
         unembed = self.aliases.get("unembed")
+        #: The embedding's, which the unembedding is tied to where it has none of its own.
+        self.tied = f"{self.aliases.get('embed', '')}.weight"
         if unembed is not None:
             self.weights.setdefault(unembed, {})["weight"] = None
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import _dtype, _operations, _writer
+from . import _dtype, _operations, _strides, _writer
 from ._composed import Composed
-from ._errors import NotComputedError
+from ._errors import NotComputedError, ProgramError
 from ._writer import Size
 
 if TYPE_CHECKING:
@@ -25,15 +25,21 @@ class Views(Composed):
         def shape(self) -> Any: ...
         @property
         def ndim(self) -> int: ...
-        def _viewed(self, new: Tensor, op: str, fields: dict[str, Any]) -> Tensor: ...
+        @property
+        def dtype(self) -> _dtype.DType: ...
+        def _viewed(self, new: Tensor, op: str, fields: dict[str, Any] | None) -> Tensor: ...
         def _open(self) -> Any: ...
         def _alias(self) -> Tensor: ...
-        def __getitem__(self, index: Any) -> Tensor: ...
+        def __getitem__(self, index: Any) -> Any: ...
+        def __setitem__(self, index: Any, value: Any) -> None: ...
 
     # Views
 
     def reshape(self, *shape: Any) -> Tensor:
-        return self._viewed(_operations.reshape(self, _sizes(shape)), "reshape", self._shape_fields(shape))
+        new = _operations.reshape(self, _sizes(shape))
+        if not _strides.shares(self, _sizes(shape)):  # type: ignore[arg-type]
+            return new  # torch copies here
+        return self._viewed(new, "reshape", self._shape_fields(shape))
 
     def _shape_fields(self, shape: Any) -> dict[str, Any]:
         if self._core is not None:
@@ -43,20 +49,26 @@ class Views(Composed):
     def view(self, *shape: Any) -> Tensor:
         if len(shape) == 1 and not isinstance(shape[0], (int, list, tuple)):
             raise NotComputedError("`view` with a number type is not there; use `to`")
-        return self.reshape(*shape)
+        return self._viewed(_operations.reshape(self, _sizes(shape)), "reshape", self._shape_fields(shape))
 
     def view_as(self, other: Tensor) -> Tensor:
-        return self.reshape(other.shape)
+        return self.view(other.shape)
 
-    reshape_as = view_as
+    def reshape_as(self, other: Tensor) -> Tensor:
+        return self.reshape(other.shape)
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         new = _operations.flatten(self, start_dim, end_dim)
+        if not _strides.flattens(self, start_dim, end_dim):  # type: ignore[arg-type]
+            return new  # torch copies here
         return self._viewed(new, "flatten", {"start_dim": start_dim, "end_dim": end_dim})
+
+    def ravel(self) -> Tensor:
+        return self.flatten()
 
     def unflatten(self, dim: int, sizes: Any) -> Tensor:
         new = _operations.unflatten(self, dim, sizes)
-        return self._viewed(new, "unflatten", {"dim": dim, "sizes": list(sizes)})
+        return self._viewed(new, "unflatten", {"dim": dim, "sizes": self._shape_fields((sizes,))["shape"]})
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         return self._viewed(_operations.transpose(self, dim0, dim1), "transpose", {"dim0": dim0, "dim1": dim1})
@@ -92,7 +104,7 @@ class Views(Composed):
         return self._viewed(_operations.unsqueeze(self, dim), "unsqueeze", {"dim": dim})
 
     def expand(self, *size: Any) -> Tensor:
-        return self._viewed(_operations.expand(self, _sizes(size)), "expand", {})
+        return self._viewed(_operations.expand(self, _sizes(size)), "expand", {"size": self._shape_fields(size)["shape"]})
 
     def expand_as(self, other: Tensor) -> Tensor:
         return self.expand(*other.shape)
@@ -106,7 +118,7 @@ class Views(Composed):
     def split(self, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:
         total = self.shape[dim]
         if isinstance(total, Size):
-            return tuple(_operations.split(self, split_size, dim))
+            return tuple(self._viewed(each, "split", None) for each in _operations.split(self, split_size, dim))
         if isinstance(split_size, int):
             sizes = [min(split_size, total - k) for k in range(0, total, split_size)]
         else:
@@ -117,7 +129,7 @@ class Views(Composed):
     def chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
         total = self.shape[dim]
         if isinstance(total, Size):
-            return tuple(_operations.chunk(self, chunks, dim))
+            return tuple(self._viewed(each, "chunk", None) for each in _operations.chunk(self, chunks, dim))
         return self.split(-(-total // chunks), dim)
 
     def unbind(self, dim: int = 0) -> tuple[Tensor, ...]:
@@ -127,7 +139,8 @@ class Views(Composed):
         return _operations.repeat(self, list(_sizes(repeats)))
 
     def diagonal(self, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-        return self._viewed(_operations.diagonal(self, offset, dim1, dim2), "diagonal", {})
+        fields = {"offset": offset, "dim1": dim1, "dim2": dim2}
+        return self._viewed(_operations.diagonal(self, offset, dim1, dim2), "diagonal", fields)
 
     # The same numbers
 
@@ -135,8 +148,22 @@ class Views(Composed):
         """The value as it is now: later changes in place do not reach it."""
         return self._alias()
 
+    def detach(self) -> Tensor:
+        """The same elements, through which no gradient goes back. It is a view."""
+        return self._viewed(_operations.detach(self), "detach", {})
+
+    @property
+    def data(self) -> Tensor:
+        """`detach()`: torch's older name for it."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        self.detach()[...] = value
+
     def contiguous(self) -> Tensor:
-        return self  # type: ignore[return-value]
+        """Itself; of a view whose elements do not stand one after the other a copy, as in torch."""
+        return self if _strides.is_contiguous(self) else self._alias()  # type: ignore[arg-type, return-value]
 
     def cpu(self) -> Tensor:
         return self  # type: ignore[return-value]
@@ -155,31 +182,43 @@ class Views(Composed):
                 except TypeError:
                     if type(argument).__name__ != "device":
                         raise
-        return self if dtype is None else _operations.to(self, dtype)  # type: ignore[return-value]
+        if others.get("copy"):
+            return self._alias() if dtype is None else self._alias()._as(dtype)
+        return self if dtype is None else self._as(dtype)  # type: ignore[return-value]
+
+    def _as(self, dtype: Any) -> Tensor:
+        """Itself where it has the number type, as in torch; else a new value."""
+        wanted = _dtype.dtype(dtype)
+        try:
+            if self.dtype == wanted:
+                return self  # type: ignore[return-value]
+        except ProgramError:
+            pass  # what is wrong before is told with all else
+        return _operations.to(self, wanted)
 
     def type_as(self, other: Tensor) -> Tensor:
         return self.to(other.dtype)
 
     def float(self) -> Tensor:
-        return _operations.to(self, _dtype.float32)
+        return self._as(_dtype.float32)
 
     def double(self) -> Tensor:
-        return _operations.to(self, _dtype.float64)
+        return self._as(_dtype.float64)
 
     def half(self) -> Tensor:
-        return _operations.to(self, _dtype.float16)
+        return self._as(_dtype.float16)
 
     def bfloat16(self) -> Tensor:
-        return _operations.to(self, _dtype.bfloat16)
+        return self._as(_dtype.bfloat16)
 
     def long(self) -> Tensor:
-        return _operations.to(self, _dtype.int64)
+        return self._as(_dtype.int64)
 
     def int(self) -> Tensor:
-        return _operations.to(self, _dtype.int32)
+        return self._as(_dtype.int32)
 
     def bool(self) -> Tensor:
-        return _operations.to(self, _dtype.bool_)
+        return self._as(_dtype.bool_)
 
 
 def _sizes(sizes: Any) -> Any:

@@ -207,6 +207,8 @@ def writer(*values: Any) -> Any:
     for value in values:
         if type(value) is _tensor:
             if value._core is None:
+                if value._steps is not None:
+                    return writer(value._steps)
                 return value._open()
         elif type(value) is tuple or type(value) is list:
             for item in value:

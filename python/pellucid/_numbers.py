@@ -1,0 +1,252 @@
+"""What tensors are to Python: shapes, numbers, arrays, what `print` shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Iterator
+
+from . import _arrays, _dtype, _operations, _types
+from ._core import Tensor as Core
+from ._errors import NotComputedError
+from ._views import Views
+from ._writer import Size
+
+if TYPE_CHECKING:
+    import numpy
+
+    from ._recorder import Recorder
+    from ._tensor import Tensor
+
+
+class Numbers(Views):
+    """The methods of tensors by which Python sees shapes and numbers."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        _core: Core | None
+        _recorder: Recorder | None
+        _ref: str
+        _steps: list[Tensor] | None
+        _buffer: Any
+
+        def _refuse(self, why: str, control: bool = False) -> None: ...
+        def _reference(self, recorder: Recorder) -> str: ...
+        def any(self, dim: Any = None, keepdim: bool = False) -> Tensor: ...
+
+    @property
+    def shape(self) -> Shape:
+        """Its sizes. Inside a trace those that are known before the run are numbers."""
+        if self._core is not None:
+            return Shape(self._core.shape)
+        return Shape(
+            Size(self._alias(), dim) if size is None else size for dim, size in enumerate(self._type()[1])
+        )
+
+    @property
+    def dtype(self) -> _dtype.DType:
+        """Its number type."""
+        return _dtype.dtype(self._core.dtype if self._core is not None else _types.dtype(*self._waiting()))
+
+    def _type(self) -> tuple[str, list[int | None]]:
+        return _types.of(*self._waiting())
+
+    def _waiting(self) -> tuple[Recorder, str]:
+        """The program that it waits in, and its name there."""
+        recorder = self._recorder
+        if recorder is None or recorder.state not in ("open", "scanned"):
+            self._refuse("its shape is asked for")
+            raise AssertionError
+        return recorder, self._reference(recorder) if recorder.state == "open" or not self._ref else self._ref
+
+    def size(self, dim: int | None = None) -> Any:
+        return self.shape if dim is None else self.shape[dim]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def dim(self) -> int:
+        return len(self.shape)
+
+    def numel(self) -> int:
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    def __len__(self) -> int:
+        if self._steps is not None:
+            return len(self._steps)
+        shape = self.shape
+        if not shape:
+            raise TypeError("a tensor without dimensions has no length")
+        return int(shape[0])
+
+    @property
+    def is_floating_point(self) -> Any:
+        value = self.dtype.is_floating_point
+        return lambda: value
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    @property
+    def requires_grad(self) -> bool:
+        return False
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Not needed: gradients are of what they are asked for."""
+        return self
+
+    def retain_grad(self) -> None:
+        """Not needed: see `requires_grad_`."""
+
+    # Results
+
+    @property
+    def value(self) -> Tensor:
+        """Itself, as a result: nnsight's name for it."""
+        self._here("its value is asked for")
+        return self  # type: ignore[return-value]
+
+    def _here(self, why: str) -> Core:
+        if self._core is None:
+            self._refuse(why)
+            raise AssertionError
+        return self._core
+
+    def numpy(self) -> numpy.ndarray[Any, Any]:
+        """A numpy array with elements of its own. numpy has no bf16: those come as float32, which holds them exactly."""
+        return _arrays.to_numpy(self._here("its numbers are asked for"))
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> numpy.ndarray[Any, Any]:
+        array = self.numpy()
+        return array if dtype is None else array.astype(dtype)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """Its numbers as another library takes them over, bf16 as bf16: without a copy of that library's own. They are copied out of the
+        engine once, the first time; whoever takes them over later shares that memory. What is written into it does not change the result."""
+        core = self._here("it is given to another library")
+        if self._buffer is None or self._buffer[0] is not core:
+            self._buffer = (core, _arrays.bits(core))
+        return _arrays.dlpack(self._buffer[1], core.dtype, **options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def torch(self) -> Any:
+        """A torch tensor with elements of its own."""
+        import torch  # type: ignore[import-not-found]
+
+        core = self._here("it is given to torch")
+        return torch.from_dlpack(_arrays.Capsule(_arrays.bits(core), core.dtype))
+
+    def tolist(self) -> Any:
+        return self.numpy().tolist()
+
+    def item(self) -> Any:
+        """The number that a tensor of one element is. Inside a trace: the tensor without dimensions."""
+        if self._core is None and self._steps is None and self._recorder is not None and self._recorder.state == "open":
+            return _operations.reshape(self, ())
+        return _arrays.to_numpy(self._here("its number is asked for")).item()
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self._steps is not None:
+            return iter(self._steps)
+        if self._core is None:
+            self._refuse("a `for` loop goes over it", control=True)
+        # As a tuple: of what was one in older versions of transformers, too, a loop goes over the prompts.
+        return (self[(k,)] for k in range(len(self)))
+
+    def __bool__(self) -> bool:
+        if self._core is None:
+            self._refuse("an `if` or `while` asks whether it holds", control=True)
+        return bool(self.item())
+
+    def __int__(self) -> int:
+        if self._core is None:
+            self._refuse("it is made a whole number of Python", control=True)
+        return int(self.item())
+
+    def __float__(self) -> float:
+        if self._core is None:
+            self._refuse("it is made a number of Python", control=True)
+        return float(self.item())
+
+    def __index__(self) -> int:
+        if self._core is None:
+            self._refuse("it is used as a number of Python", control=True)
+        if self.dtype.is_floating_point:
+            raise TypeError("only a whole number can be an index")
+        return int(self.item())
+
+    def __format__(self, specification: str) -> str:
+        if specification == "":
+            return repr(self)
+        if self._core is None:
+            self._refuse("it is written out as a number", control=True)
+        if self.numel() != 1:
+            raise TypeError(f"`{specification}` is a format for one number, and this has shape {list(self.shape)}")
+        return format(self.item(), specification)
+
+    def __contains__(self, value: Any) -> bool:
+        return bool((self == value).any())
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __reduce__(self) -> Any:
+        core = self._here("it is pickled")
+        return restored, (bytes(core.data()), list(core.shape), core.dtype)
+
+    def __copy__(self) -> Tensor:
+        return self.clone()
+
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        return self.clone()
+
+    def __repr__(self) -> str:
+        if self._steps is not None:
+            return f"<a tensor for each of {len(self._steps)} steps>"
+        if self._core is not None:
+            import numpy
+
+            with numpy.printoptions(precision=4, suppress=True, threshold=200, edgeitems=3):
+                text = numpy.array2string(self.numpy(), prefix="tensor(", separator=", ")
+            kind = "" if self.dtype in (_dtype.float32, _dtype.int64, _dtype.bool_) else f", dtype={self.dtype!r}"
+            shape = f", shape={list(self.shape)}" if self.numel() > 200 else ""
+            return f"tensor({text}{shape}{kind})"
+        recorder = self._recorder
+        state = recorder.state if recorder is not None else "open"
+        if state != "open":
+            return f"<{self._ref}: {'was not saved' if state == 'done' else state}>"
+        return f"<{self._ref}: computed when its trace runs>"
+
+    def _repr_html_(self) -> str:
+        from . import _html
+
+        return _html.tensor(self)
+
+
+
+class Shape(tuple):  # type: ignore[type-arg]
+    """Sizes: numbers, and `Size` where one is not known before the run."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        count = 1
+        for size in self:
+            count *= int(size)
+        return count
+
+    def __repr__(self) -> str:
+        return f"Shape({list(self)})"
+
+
+def restored(data: bytes, shape: list[int], dtype: str) -> Tensor:
+    """A tensor that was pickled."""
+    from ._tensor import Tensor
+
+    return Tensor._computed(Core.from_data(data, shape, dtype))

@@ -1,0 +1,175 @@
+"""Types of values while a program is written: number type and sizes.
+
+Asking the checker about a whole program costs its whole length. So what is known is kept; a value is asked about in a program of its own, of
+nothing but what it was computed of since something known; and a number type that follows from those of the inputs is not asked about.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Iterator
+
+from . import _core, _operations
+from ._errors import ProgramError
+
+if TYPE_CHECKING:
+    from ._recorder import Recorder
+
+#: A number type's short name, and sizes: `None` where one is not known before the run.
+Type = tuple[str, "list[int | None]"]
+
+#: How many nodes a program of a value's own may have.
+_MOST = 64
+
+#: Operations whose value has the number type of the tensors in `input` and `other`, where these have one, and it is a float type.
+_ALIKE = frozenset(
+    "add sub mul div maximum minimum neg abs sign floor ceil round trunc clamp exp expm1 log log2 log1p sqrt rsqrt reciprocal sin cos tanh "
+    "sigmoid erf relu gelu silu softplus where mean prod var std logsumexp cumsum cumprod softmax log_softmax matmul".split()
+)
+#: Operations whose value has the number type of `input`, whatever it is.
+_KEPT = frozenset(
+    "getitem index_put reshape flatten unflatten transpose permute movedim squeeze unsqueeze expand repeat flip roll tril triu diagonal "
+    "detach amax amin index_select gather take_along_dim scatter masked_fill".split()
+)
+_BOOLS = frozenset("eq ne lt le gt ge logical_and logical_or logical_xor logical_not isnan isinf isfinite any all".split())
+_PLACES = frozenset(("argmax", "argmin", "argsort"))
+_FLOATS = frozenset(("f64", "f32", "bf16", "f16"))
+
+
+def dtype(recorder: Recorder, reference: str) -> str:
+    """The number type of a value."""
+    return inferred(recorder, reference) or of(recorder, reference)[0]
+
+
+def inferred(recorder: Recorder, reference: str) -> str | None:
+    """The number type of a value, where it follows from what is known without asking."""
+    known = recorder.kinds
+    if reference in known:
+        return known[reference]
+    nodes = recorder.nodes
+    waiting = [reference]
+    while waiting:
+        name = waiting[-1]
+        node = nodes.get(name)
+        inputs = [] if node is None else _inputs(node)
+        missing = [each for each in inputs if each not in known]
+        if missing:
+            waiting += missing
+            continue
+        known[name] = None if node is None else _kind(node, [known[each] for each in inputs])
+        waiting.pop()
+    return known[reference]
+
+
+def _inputs(node: dict[str, Any]) -> list[str]:
+    """Names of the values whose number types decide."""
+    op = node["op"]
+    fields = ("input", "other") if op in _ALIKE else ("input",) if op in _KEPT else ()
+    return [node[field] for field in fields if type(node.get(field)) is str]
+
+
+def _kind(node: dict[str, Any], inputs: list[str | None]) -> str | None:
+    op = node["op"]
+    if op == "get":
+        return "f32"
+    if op in _BOOLS:
+        return "bool"
+    if op in _PLACES:
+        return "i64"
+    if "dtype" in node:
+        return node["dtype"]
+    if op in _KEPT:
+        return inputs[0]
+    if op in _ALIKE and inputs and inputs[0] in _FLOATS and inputs.count(inputs[0]) == len(inputs):
+        return inputs[0]
+    return None
+
+
+def of(recorder: Recorder, reference: str) -> Type:
+    """Number type and sizes of a value."""
+    known = recorder.known.get(reference)
+    if known is None:
+        known = _asked(recorder, reference)
+        recorder.known[reference] = known
+        recorder.kinds[reference] = known[0]
+    return known
+
+
+def outputs(recorder: Recorder, name: str) -> list[Type]:
+    """Those of all values of a node."""
+    found = _in_part(recorder, name) or recorder.model._core_with(recorder.models).types_of(recorder.program(), name)
+    for place, each in enumerate(found):
+        recorder.known[name if place == 0 else f"{name}.{place}"] = each
+    return found
+
+
+def _asked(recorder: Recorder, reference: str) -> Type:
+    name, _, output = reference.partition(".")
+    try:
+        return outputs(recorder, name)[int(output or 0)]
+    except ProgramError as error:
+        # Values of loops, sweeps and conditions are no nodes of their own when these are written out: what reads them is.
+        probe = {"op": "detach", "name": "what_reads_it", "input": reference}
+        try:
+            return recorder.model._core_with(recorder.models).types_of(recorder.program(probe), "what_reads_it")[0]
+        except ProgramError:
+            raise error from None
+
+
+def _in_part(recorder: Recorder, name: str) -> list[Type] | None:
+    """Asks in a program of only what the value is computed of; none: it is not to be had so."""
+    body: list[dict[str, Any]] = []
+    try:
+        if not _gather(recorder, name, body, set(), True):
+            return None
+    except ProgramError:
+        return None
+    trace = recorder.traces.get(name)
+    if trace is not None:
+        kept = {key: trace[key] for key in ("op", "name", "model", "generate", "invokes") if key in trace}
+        body = [{**kept, "body": body}]
+    constants = {name: recorder.constants[name] for name in (node["name"] for node in body) if name in recorder.constants}
+    try:
+        program = _core.Program(json.dumps({"pellucid": 1, "body": body}), constants)
+        return recorder.model._core_with(recorder.models).types_of(program, name)
+    except ProgramError:
+        return None  # it is the whole program's to say what is wrong
+
+
+def _gather(recorder: Recorder, name: str, body: list[dict[str, Any]], met: set[str], first: bool = False) -> bool:
+    """Adds a node and what it is computed of to a body; whether it can be had so."""
+    if name in met:
+        return True
+    met.add(name)
+    node = recorder.nodes.get(name)
+    if node is None or len(body) > _MOST:
+        return False
+    known = recorder.known.get(name)
+    if not first and known is None and name in recorder.traces:
+        known = of(recorder, name)
+    if not first and known is not None and None not in known[1] and f"{name}.1" not in recorder.known:
+        body.append({"op": "zeros", "name": name, "size": known[1], "dtype": known[0]})
+        return True
+    if not hasattr(_operations, node["op"]) and node["op"] != "literal" and not (first and name in recorder.traces):
+        return False
+    for field, value in node.items():
+        if field not in ("op", "name", "source"):
+            for each in _mentioned(value, recorder.nodes):
+                if not _gather(recorder, each, body, met):
+                    return False
+    body.append(node)
+    return True
+
+
+def _mentioned(value: Any, nodes: dict[str, Any]) -> Iterator[str]:
+    """Names of nodes in a field."""
+    if type(value) is str:
+        name = value.partition(".")[0]
+        if name in nodes:
+            yield name
+        return
+    if type(value) is dict:
+        value = value.values()
+    if not isinstance(value, (str, int, float, type(None))):
+        for each in value:
+            yield from _mentioned(each, nodes)

@@ -1,0 +1,105 @@
+"""TransformerLens' forms: runs with a cache and with hooks, names whole and short, patterns, filters."""
+
+import numpy as np
+import pellucid as pl
+import pytest
+from conftest import CLEAN, PROMPT
+
+
+def traced(model, path):
+    with model.trace(PROMPT):
+        value = model[path].save()
+    return value.numpy()
+
+
+def test_hooks_by_pattern_are_called_for_each_hook_point(model):
+    seen = []
+
+    def half(value, hook):
+        seen.append((str(hook), hook.name, hook.layer()))
+        return value * 0.5
+
+    logits = model.run_with_hooks(PROMPT, fwd_hooks=[("layers.*.mlp.output", half)])
+    with model.trace(PROMPT):
+        for layer in model.layers:
+            layer.mlp.output = layer.mlp.output * 0.5
+        expected = model.logits.save()
+    assert np.array_equal(logits, expected)
+    assert seen == [(f"layers.{k}.mlp.output", f"blocks.{k}.hook_mlp_out", k) for k in range(4)]
+    for names in ("blocks.*.hook_mlp_out", "blocks[0:4].hook_mlp_out", "layers[0,1,2,3].mlp.output", lambda name: name.endswith("hook_mlp_out")):
+        seen.clear()
+        assert np.array_equal(model.run_with_hooks(PROMPT, fwd_hooks=[(names, half)]), expected) and len(seen) == 4
+
+
+def test_hooks_change_in_place_or_return_and_leave_word_for_one_another(model):
+    def first(value, hook):
+        hook.ctx["mean"] = value.mean()
+        value[:, -1] = 0
+
+    def second(value, hook):
+        assert "mean" in hook.ctx
+
+    name = "blocks.1.hook_resid_post"
+    logits = model.run_with_hooks(PROMPT, fwd_hooks=[(name, first), (name, second), ("blocks.2.attn.hook_z", lambda z: z * 0)])
+    with model.trace(PROMPT):
+        model.layers[1].output[:, -1] = 0
+        model.layers[2].attention.mixed = model.layers[2].attention.mixed * 0
+        expected = model.logits.save()
+    assert np.array_equal(logits, expected)
+
+
+def test_a_cache_answers_to_the_names_it_was_asked_by(model):
+    _, cache = model.run_with_cache(PROMPT, names_filter=["blocks.1.attn.hook_pattern", "blocks.*.hook_resid_post", "ln_final.hook_normalized", "hook_pos_embed"])
+    right = traced(model, "layers.1.attention.pattern")
+    for key in ("blocks.1.attn.hook_pattern", ("pattern", 1), ("pattern", 1, "attn"), ("pattern", -3), "layers.1.attention.pattern"):
+        assert np.array_equal(cache[key], right)
+    assert np.array_equal(cache["resid_post", -1], traced(model, "layers.3.output"))
+    assert np.array_equal(cache["ln_final.hook_normalized"], traced(model, "final_norm.output")) and np.array_equal(cache["normalized",], cache["final_norm.output"])
+    assert cache["hook_pos_embed"].shape[-1] == 128 and np.array_equal(cache["pos_embed",], cache["transformer.wpe.output"])
+    with pytest.raises(KeyError):
+        cache["blocks.1.attn.hook_z"]
+    with pytest.raises(KeyError, match="no standard name"):
+        cache["blocks.1.hook_nonsense"]
+
+
+def test_filters_are_names_patterns_or_functions(model):
+    _, all_of_it = model.run_with_cache(PROMPT)
+    _, patterns = model.run_with_cache(PROMPT, names_filter=lambda name: name.endswith("pattern"))
+    assert len(patterns) == 4 and len(all_of_it) > 60
+    assert np.array_equal(patterns["pattern", 2], all_of_it["blocks.2.attn.hook_pattern"])
+    _, one = model.run_with_cache(PROMPT, names_filter="blocks.0.hook_resid_pre")
+    assert list(one) == ["transformer.h.0.input"]
+    with pytest.raises(KeyError, match="none"):
+        model.run_with_cache(PROMPT, names_filter=lambda name: False)
+    with pytest.raises(TypeError, match="names_filter"):
+        model.run_with_cache(PROMPT, names="x", names_filter="y")
+
+
+def test_what_a_run_returns(model):
+    prompts = [PROMPT, CLEAN]
+    logits, loss = model.run_with_hooks(prompts, return_type="both")
+    chances, total, count = [], 0.0, 0
+    for prompt in prompts:
+        own = model.run_with_hooks(prompt).numpy()[0]
+        ids = model.tokenizer.encode(prompt)
+        log = own - np.log(np.exp(own - own.max(-1, keepdims=True)).sum(-1, keepdims=True)) - own.max(-1, keepdims=True)
+        chances = [log[place, token] for place, token in enumerate(ids[1:])]
+        total, count = total - sum(chances), count + len(chances)
+    assert abs(float(loss) - total / count) < 1e-4 and logits.shape[0] == 2
+    assert abs(float(model.run_with_hooks(prompts, return_type="loss")) - total / count) < 1e-4
+    nothing, cache = model.run_with_cache(PROMPT, names=["layers.1.output"], return_type=None, reset_hooks_end=True)
+    assert nothing is None and len(cache) == 1
+    assert model.run_with_hooks(PROMPT, return_type=None) is None
+    with pytest.raises(ValueError, match="return_type"):
+        model.run_with_hooks(PROMPT, return_type="tokens")
+
+
+def test_what_is_not_there_is_said(model):
+    with pytest.raises(pl.NotComputedError, match="bwd_hooks"):
+        model.run_with_hooks(PROMPT, bwd_hooks=[("blocks.0.hook_resid_post", lambda grad, hook: grad)])
+    with pytest.raises(TypeError, match="reset_hooks_end|hooks belong"):
+        model.run_with_hooks(PROMPT, reset_hooks_end=False)
+    with pytest.raises(KeyError, match="no hook point matches"):
+        model.run_with_hooks(PROMPT, fwd_hooks=[("layers.*.nonsense", lambda value: value)])
+    with pytest.raises(TypeError, match="stop_at_layer"):
+        model.run_with_hooks(PROMPT, stop_at_layer=2)
