@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Views by which elements only stand elsewhere in the shape.
 _RESHAPED = frozenset(("reshape", "flatten", "unflatten", "squeeze"))
+#: Bodies that run more than once, or not at all.
+_INSIDE = {"steps": "a body of steps", "sweep": "a sweep", "loop": "a loop", "branch": "a branch"}
 
 
 class InPlace(Numbers):
@@ -37,6 +39,7 @@ class InPlace(Numbers):
         _views: Any
         _write_to: Any
         _scope: Any
+        _of_hook: Any
 
         def _open(self) -> Recorder: ...
 
@@ -131,22 +134,17 @@ class InPlace(Numbers):
     def _changed(self, recorder: Recorder, ref: str) -> None:
         scope = recorder.scope
         if self._scope is not scope:
-            # Other names of it are read anew when the body ends.
-            scope.touched.append(self)
+            # Of a value from outside; what it is after this body is found out when the body ends.
+            scope.touched.append((self, self._scope))
         if self._base is None:
-            if self._scope is not scope and (self._write_to is None or not self._of_hook.again):
-                if scope.kind in ("branch", "steps", "sweep", "loop"):
-                    raise NotComputedError(
-                        f"a value from outside is changed in place inside of a {scope.kind}, and would be something else after it"
-                        "\n  hint: make a new value (`y = x + 1`); to get one out of a branch use `tracer.cond(...).choose(a, b)`, "
-                        "out of a loop its carried values"
-                    )
+            if self._scope is not scope:
+                self._refuse_outside(recorder)
             self._ref = ref
             self._version += 1
             if self._write_to is not None:
                 self._write_to(recorder, ref)
                 if self._of_hook.again:
-                    self._ref = ""
+                    self._ref, self._scope = "", scope
             return
         base, root = self._base, self._root()
         if self._view[0] == "detach":
@@ -155,6 +153,19 @@ class InPlace(Numbers):
         base._changed(recorder, whole._reference(recorder))
         self._ref = ref
         self._seen = root._version
+
+    def _refuse_outside(self, recorder: Recorder) -> None:
+        """Refuses what would be something else in the next turn, or in another branch: a program's values do not change."""
+        from_hook = self._write_to is not None and self._of_hook.again
+        for scope in recorder.scopes():
+            if scope is self._scope:
+                return
+            if scope.kind in ("steps", "sweep", "loop") or scope.kind == "branch" and not from_hook:
+                message = f"a value from outside is changed in place inside of {_INSIDE[scope.kind]}, and would be something else after it"
+                hint = "make a new value (`y = x + 1`); to get one out of a branch use `tracer.cond(...).choose(a, b)`, out of a loop its carried values"
+                if from_hook:
+                    hint = "read it inside: `model.layers[2].output *= 2`"
+                raise NotComputedError(f"{message}\n  hint: {hint}")
 
     def _put_back(self, base: Tensor, part: Tensor) -> Tensor:
         """What a base becomes when its view becomes `part`."""
@@ -178,6 +189,8 @@ class InPlace(Numbers):
         if op == "unsqueeze":
             return _operations.squeeze(part, fields["dim"])
         if op in _RESHAPED:
+            return _operations.reshape(part, tuple(plain.shape))
+        if op == "expand" and part.numel() == plain.numel():
             return _operations.reshape(part, tuple(plain.shape))
         if op == "diagonal":
             return _on_diagonal(plain, part, **fields)

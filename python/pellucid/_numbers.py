@@ -241,6 +241,10 @@ class Shape(tuple):  # type: ignore[type-arg]
             count *= int(size)
         return count
 
+    def __getitem__(self, index: Any) -> Any:
+        part = super().__getitem__(index)
+        return Shape(part) if isinstance(index, slice) else part
+
     def __repr__(self) -> str:
         return f"Shape({list(self)})"
 

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from contextvars import ContextVar
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 from . import _core, _types, _writer
 from ._errors import Fault, NotComputedError, ProgramError
@@ -62,8 +62,8 @@ class Scope:
         self.hooks: dict[Any, Any] = {}
         #: Saved tensors, with name and line: the nodes are written at the end, when in-place changes are done.
         self.saves: list[tuple[Any, str | None, dict[str, Any]]] = []
-        #: Values from outside of this body that were read anew or changed in it: to be read anew after it.
-        self.touched: list[Any] = []
+        #: Values from outside of this body that were read anew or changed in it, and where they were before: to be read anew after it.
+        self.touched: list[tuple[Any, Any]] = []
         #: Names of what the body is given: parameters of a sweep or loop, carried values.
         self.parameters: set[str] = set()
 
@@ -285,13 +285,31 @@ class Recorder(Writer):
 
     @staticmethod
     def _forget(scope: Scope) -> None:
-        """What was read anew or changed in a body, of values from outside of it, is read anew after it."""
-        for tensor in scope.touched:
+        """Values from outside of a body that were read anew or changed in it are read anew after it."""
+        for tensor, before in scope.touched:
             if tensor._base is not None:
                 tensor._seen = -1
             elif tensor._of_hook is not None and tensor._of_hook.again is not None:
-                tensor._ref = ""
+                tensor._ref, tensor._scope = "", scope.parent
                 tensor._version += 1
+                if scope.parent is not None and scope.parent is not before:
+                    scope.parent.touched.append((tensor, before))
+
+    def at(self, scope: Scope, write: Callable[[Recorder], str]) -> str:
+        """Writes a node at the end of an outer body: before the one that is being written in it."""
+        inner = child = self.scope
+        while child is not scope and child.parent is not None and child.parent is not scope:
+            child = child.parent
+        if child is scope or child.parent is None:
+            return write(self)
+        self.scope = scope
+        try:
+            name = write(self)
+        finally:
+            self.scope = inner
+        node = scope.body.pop()
+        scope.body.insert(next(place for place, each in enumerate(scope.body) if each is child.node), node)
+        return name
 
     def flush(self, scope: Scope) -> None:
         for tensor, name, line in scope.saves:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Sequence
 
-from . import _writer
+from . import _operations, _types, _writer
 from ._arrays import is_array
 from ._errors import NotComputedError
 from ._recorder import Recorder, Scope, source
@@ -114,7 +114,7 @@ class Region:
     def _begin(self, op: str, fields: dict[str, Any]) -> None:
         recorder = self._recorder
         node = {"op": op, "name": recorder.name(op), **fields, "body": [], "source": source()}
-        self._node = node
+        self._node = recorder.nodes[node["name"]] = node
         self._scope = recorder.open(op, node)
         self._scope.parameters.update(self._wire.values())
         self._before = recorder.invoke
@@ -249,6 +249,7 @@ class Cond:
             "op": "cond", "name": recorder.name("cond"), "condition": ref, "then": {"body": []}, "source": source(),
         }
         recorder.scope.body.append(self._node)
+        recorder.nodes[self._node["name"]] = self._node
         self._scope = recorder.open("branch", self._node, self._node["then"]["body"])
         self._scope.trace = self._scope.parent.trace if self._scope.parent else None
         return self
@@ -267,7 +268,7 @@ class Cond:
         """Of two values, the one of the branch that ran; they have the same shape and number type."""
         recorder = self._recorder
         body = recorder.scope.body
-        if self._node not in body:
+        if not any(node is self._node for node in body):
             raise NotComputedError("`choose` stands after both branches, beside them")
         branches = [("then", then), ("else", otherwise)]
         self._node.setdefault("else", {"body": []})
@@ -276,15 +277,33 @@ class Cond:
                 recorder.literal(value) if isinstance(value, (int, float)) else recorder.tensor(value)
             )
             self._node[branch].setdefault("yields", []).append(ref)
-        # What was made for the choice since must come before the condition.
-        place = body.index(self._node)
-        late = [node for node in body[place + 1 :] if node.get("name") in self._node["then"]["yields"] + self._node["else"]["yields"]]
-        for node in late:
-            body.remove(node)
-            body.insert(body.index(self._node), node)
+        self._move(self._node["then"]["yields"][-1], self._node["else"]["yields"][-1])
         number, self._chosen = self._chosen, self._chosen + 1
         name = self._node["name"]
         return Tensor._recorded(recorder, name if number == 0 else f"{name}.{number}")
+
+
+    def _move(self, *chosen: str) -> None:
+        """What was made for the choice since must come before the condition."""
+        recorder = self._recorder
+        body = recorder.scope.body
+        place = next(number for number, node in enumerate(body) if node is self._node)
+        after = {node["name"]: node for node in body[place + 1 :] if "name" in node}
+        late: list[dict[str, Any]] = []
+        waiting = [name.partition(".")[0] for name in chosen]
+        while waiting:
+            node = after.pop(waiting.pop(), None)
+            if node is None:
+                continue
+            inputs = list(_types.inputs(recorder, node))
+            if self._node["name"] in inputs or node["op"] not in ("literal", "constant", "weight") and not hasattr(_operations, node["op"]):
+                raise NotComputedError(
+                    "`choose` is given a value that is only read after the condition\n  hint: read it before the condition, or inside of a branch"
+                )
+            late.append(node)
+            waiting += inputs
+        moved = [node for node in body[place + 1 :] if any(node is each for each in late)]
+        body[place:] = [*moved, *(node for node in body[place:] if not any(node is each for each in moved))]
 
 
 class Otherwise:

@@ -88,7 +88,7 @@ def _through(layout: Layout, op: str, fields: dict[str, Any]) -> Layout | None:
     """The layout after a view."""
     shape, strides = list(layout[0]), list(layout[1])
     dims = len(shape)
-    if op == "detach":
+    if op == "detach" or dims == 0 and op in ("transpose", "permute", "movedim", "squeeze"):
         return layout
     if op == "getitem":
         return _indexed(layout, fields["index"])

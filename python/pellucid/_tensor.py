@@ -144,12 +144,10 @@ class Tensor(InPlace):
                 self._ref = recorder.node(op, {"input": base, **fields})
                 self._seen = root._version
                 if self._scope is not recorder.scope:
-                    recorder.scope.touched.append(self)
+                    recorder.scope.touched.append((self, self._scope))
         elif self._ref == "":
             # It was written: what is read from now on is read from where it was written.
-            self._ref = self._of_hook.again(recorder)
-            if self._scope is not recorder.scope:
-                recorder.scope.touched.append(self)
+            self._ref = recorder.at(self._scope, self._of_hook.again)
         if recorder.dropped and self._ref.partition(".")[0] in recorder.dropped:
             raise NotComputedError(_LEFT)
         return self._ref

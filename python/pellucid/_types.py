@@ -152,13 +152,17 @@ def _gather(recorder: Recorder, name: str, body: list[dict[str, Any]], met: set[
         return True
     if not hasattr(_operations, node["op"]) and node["op"] != "literal" and not (first and name in recorder.traces):
         return False
-    for field, value in node.items():
-        if field not in ("op", "name", "source"):
-            for each in _mentioned(value, recorder.nodes):
-                if not _gather(recorder, each, body, met):
-                    return False
+    if not all(_gather(recorder, each, body, met) for each in inputs(recorder, node)):
+        return False
     body.append(node)
     return True
+
+
+def inputs(recorder: Recorder, node: dict[str, Any]) -> Iterator[str]:
+    """Names of the nodes that a node mentions."""
+    for field, value in node.items():
+        if field not in ("op", "name", "source"):
+            yield from _mentioned(value, recorder.nodes)
 
 
 def _mentioned(value: Any, nodes: dict[str, Any]) -> Iterator[str]:
