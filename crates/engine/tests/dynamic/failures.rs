@@ -47,7 +47,7 @@ fn a_failed_trace_names_itself_and_what_earlier_traces_saved_is_kept() {
     let checked = check(&engine, &failing());
     let options = RunOptions::default();
     assert_kept(&engine.run_keeping(&checked, &options).unwrap_err());
-    assert_kept(&engine.run_naive_keeping(&checked).unwrap_err());
+    assert_kept(&engine.run_naive_keeping(&checked, &RunOptions::default()).unwrap_err());
     // Beside a neighbour that does not fail.
     let sound = check(&engine, &failing().replace("9999", "1"));
     let mut outcomes = engine.run_together_keeping(&[(&sound, &options), (&checked, &options)]);
