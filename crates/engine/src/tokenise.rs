@@ -15,7 +15,7 @@ pub(crate) fn tokenise<'m>(
     for node in &mut program.nodes {
         let Node { name, kind, source, .. } = node;
         let model = models(if let NodeKind::Trace(trace) = &*kind { trace.model.as_deref() } else { None });
-        let mut fault = |fault: Fault| faults.push(fault.at_node(name.clone(), source.clone()));
+        let mut fault = |fault: Box<Fault>| faults.push(fault.at_node(name.clone(), source.clone()));
         let invokes: &mut [Invoke] = match kind {
             NodeKind::Trace(trace) => &mut trace.invokes,
             NodeKind::Sweep(sweep) => &mut sweep.region.invokes,
@@ -51,10 +51,11 @@ fn encode(
     special_tokens: bool,
     what: &str,
     bytes_left: &mut usize,
-) -> Result<Vec<Vec<u32>>, Fault> {
+) -> Result<Vec<Vec<u32>>, Box<Fault>> {
     let Some(tokenizer) = model.tokenizer() else {
         let message = format!("{what} is text, but `{}` came without a tokenizer", model.spec().name);
-        return Err(Fault::new(message).with_hint("give token ids, or put tokenizer.json beside the weights"));
+        let hint = "give token ids, or put tokenizer.json beside the weights";
+        return Err(Box::new(Fault::new(message).with_hint(hint)));
     };
     // What cannot fit is not tokenised to find that out.
     for (number, bytes) in texts.iter().map(String::len).enumerate() {
@@ -64,7 +65,7 @@ fn encode(
             let message = format!(
                 "prompt {number} of {what} has {bytes} bytes, too many for the model's {positions} positions"
             );
-            return Err(Fault::new(message).with_hint("shorten the prompt"));
+            return Err(Box::new(Fault::new(message).with_hint("shorten the prompt")));
         }
         *bytes_left = bytes_left.checked_sub(bytes).ok_or_else(|| {
             let most = limits::TEXTS_BYTES;
@@ -78,7 +79,7 @@ fn encode(
             pellucid_models::Error::Tokenizer { reason, .. } => reason,
             other => other.to_string(),
         };
-        Fault::new(format!("{what} cannot be tokenised: {reason}"))
-            .with_hint("the tokenizer's file may be damaged: fetch it again, or give token ids")
+        let fault = Fault::new(format!("{what} cannot be tokenised: {reason}"));
+        Box::new(fault.with_hint("the tokenizer's file may be damaged: fetch it again, or give token ids"))
     })
 }

@@ -131,5 +131,5 @@ fn the_elements_of_a_literal_are_numbers_of_its_type() {
 fn what_an_operation_refuses_comes_with_how_it_is_written() {
     let sum = r#"{"op":"get","name":"h","hook":"layers.0.output"},{"op":"sum","name":"t","input":"h","dim":99},{"op":"save","name":"s","value":"t"}"#;
     refused(&[1], "", sum, "has no dimension 99");
-    refused(&[1], "", sum, "hint: `sum(input, ");
+    refused(&[1], "", sum, "hint: `sum(input: tensor, dim: integers?");
 }

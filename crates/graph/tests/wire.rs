@@ -179,21 +179,23 @@ fn all_faults_are_reported_together_each_with_its_place() {
 
 #[test]
 fn what_is_not_a_program_is_refused_in_one_sentence() {
-    for (text, expected) in [
-        ("", "not JSON: EOF while parsing a value at line 1 column 0"),
-        ("[]", "expected a program, found a list\n  at the top"),
-        (
-            "{}",
-            "a program needs the field `pellucid`, its version\n  at the top\n  hint: write \"pellucid\": 1",
-        ),
+    let form = "a program is `{\"pellucid\": 1, \"body\": [ … ]}`";
+    for (text, expected, hint) in [
+        ("", "not JSON: EOF while parsing a value at line 1 column 0", form),
+        ("[]", "expected a program, found a list\n  at the top", form),
+        ("{}", "a program needs the field `pellucid`, its version\n  at the top", "write \"pellucid\": 1"),
         (
             r#"{"pellucid": 2, "regions": []}"#,
             "a program of version 2; this build reads version 1\n  at /pellucid",
+            "use the pellucid that reads version 2",
         ),
-        (r#"{"pellucid": 1} x"#, "not JSON: trailing characters at line 1 column 17"),
-        (r#"{"pellucid": 1}"#, "a program needs the field `body`\n  at the top"),
+        (r#"{"pellucid": 1} x"#, "not JSON: trailing characters at line 1 column 17", form),
+        (r#"{"pellucid": 1}"#, "a program needs the field `body`\n  at the top", form),
     ] {
-        assert_eq!(faults(text), expected);
+        let said = faults(text);
+        let (what, to_do) = said.split_once("\n  hint: ").unwrap();
+        assert_eq!(what, expected);
+        assert!(to_do.starts_with(hint), "{said}");
     }
 }
 

@@ -38,7 +38,8 @@ impl ModelFiles {
     /// Where a file is missing or damaged.
     pub fn open_folder(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        Ok(Self { checkpoint: Checkpoint::open_folder(folder)?, ..Self::outline_folder(folder)? })
+        let outline = Self::outline_folder(folder)?;
+        Ok(Self { checkpoint: Checkpoint::open_folder(folder)?, ..outline })
     }
 
     /// The same without looking for weights: the checkpoint is empty.
