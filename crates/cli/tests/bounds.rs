@@ -39,7 +39,7 @@ fn a_program_larger_than_memory_is_refused_before_it_runs() {
     let (message, code) = refused(with_input(&["run", "-", "--memory", "1.5GB"], LARGE));
     assert_eq!(code, 1);
     assert!(message.contains("up to 6.40 GB at once beside the model, and 1.50 GB are there"), "{message}");
-    assert!(message.contains("hint: ") && message.contains("`--memory`"), "{message}");
+    assert!(message.contains("hint: ") && message.contains("--memory` allows more"), "{message}");
     let (message, code) = refused(pellucid(&["run", PROGRAM, "--memory", "much"]));
     assert_eq!(code, 2);
     assert!(message.contains("such as 500000000, 500MB or 1.5GiB"), "{message}");

@@ -21,7 +21,7 @@ pub enum Error {
     Run(Box<Failure>),
     /// By its price the program needs more memory than there is, and was not run.
     #[error(
-        "the program needs up to {} at once beside the model, and {} are there; nothing was run\n  hint: save less of each value, or run it in parts; `explain` prices it. What there is can be set: `--memory`, `memory_bytes`",
+        "the program needs up to {} at once beside the model, and {} are there; nothing was run\n  hint: save less of each value, or run it in parts; `pellucid explain` prices it, `pellucid run --memory` allows more",
         gigabytes(*needed), gigabytes(*allowed)
     )]
     TooLarge {
