@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from typing import Any, Callable, Mapping
 
 from . import _core
@@ -63,6 +64,10 @@ class Model(LensForms, Module):
 
             precision = "bf16" if number_type(dtype).short in ("bf16", "f16") else "f32"
             set_(self, "_core", _core.Model.open(str(source), revision, precision, Loading()))
+            unused = self._core.unused_tensors()
+            if unused:
+                shown = ", ".join(unused[:3]) + (", …" if len(unused) > 3 else "")
+                warnings.warn(f"{source}: its configuration has no place for {len(unused)} of its tensors: {shown}", stacklevel=2)
         set_(self, "_spec", json.loads(self._core.spec()))
         set_(self, "_tree", Tree(self._spec))
         super().__init__(self, "", "")

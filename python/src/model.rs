@@ -57,6 +57,11 @@ impl Model {
         Model(self.0.with_model(name, &model.0))
     }
 
+    /// Tensors of its files that it does not use and that nothing explains.
+    fn unused_tensors(&self) -> Vec<String> {
+        self.0.unused_tensors().into_iter().map(str::to_owned).collect()
+    }
+
     /// What it publishes of itself, as JSON.
     fn spec(&self, py: Python<'_>) -> PyResult<String> {
         written(py, self.0.spec())

@@ -1,9 +1,12 @@
 """Errors: at the author's own line, with what to do, all at once."""
 
 import inspect
+import json
+import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pellucid as pl
@@ -138,6 +141,15 @@ except pl.RunError as error:
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert (ran.stdout, ran.returncode) == ("memory\n", 0), ran.stderr
+
+
+def test_tensors_without_a_place_are_warned_of(tmp_path):
+    folder = tmp_path / "fewer"
+    shutil.copytree(Path(__file__).parents[2] / "models" / "tiny-gpt2" / "model", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "n_layer": 3}))
+    with pytest.warns(UserWarning, match="no place for 12 of its tensors: "):
+        pl.Model(folder)
 
 
 def test_output_0_of_what_was_a_tuple_warns_and_compat_takes_it_as_the_tensor(model):
