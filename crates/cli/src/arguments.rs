@@ -239,7 +239,7 @@ pub(crate) struct Run {
     #[arg(long, conflicts_with = "output")]
     pub(crate) detach: bool,
 
-    /// Summarise as JSON
+    /// Summarise as JSON; NaN and infinities are `{"float": "nan"}` and the like
     #[arg(long)]
     pub(crate) json: bool,
 }
