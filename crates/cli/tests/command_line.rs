@@ -35,6 +35,7 @@ fn every_command_explains_itself() {
         "keys",
         "keys create",
         "keys list",
+        "keys log",
         "keys revoke",
         "usage",
         "config",

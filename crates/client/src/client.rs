@@ -33,6 +33,9 @@ pub struct Options {
     pub certificates: Option<PathBuf>,
     /// The folder in which models' specifications are kept, so that they are fetched only when they have changed.
     pub cache: Option<PathBuf>,
+    /// The trace that requests belong to, as the header `traceparent` names it (W3C Trace Context): the service goes on with it. One
+    /// that is none is not sent.
+    pub traceparent: Option<String>,
 }
 
 impl Options {
@@ -45,6 +48,7 @@ impl Options {
             plain_http: false,
             certificates: None,
             cache: specs::default_cache(),
+            traceparent: None,
         }
     }
 

@@ -1,7 +1,8 @@
 //! Where the service is and which key it takes, as a person has set it up.
 //!
 //! In the order of growing precedence: the configuration file, the environment, what a program gives itself. The file is
-//! `pellucid/config.toml` in the user's configuration folder (`~/.config`, or `XDG_CONFIG_HOME`), or what `PELLUCID_CONFIG` names:
+//! `pellucid/config.toml` in the user's configuration folder (`~/.config`, or `XDG_CONFIG_HOME`), or what `PELLUCID_CONFIG` names
+//! (a service's own configuration is another file, which `PELLUCID_SERVE_CONFIG` names):
 //!
 //! ```toml
 //! # The service that `pellucid jobs`, `cancel` and `status` speak to.
@@ -22,6 +23,7 @@
 //! | `PELLUCID_REMOTE` | the service's address |
 //! | `PELLUCID_API_KEY` | the key, for whichever service |
 //! | `PELLUCID_PLAIN_HTTP` | `1`: the key may go to another machine unencrypted |
+//! | `TRACEPARENT` | the trace that requests belong to, as the program that started this one names it |
 
 use std::collections::BTreeMap;
 use std::env;
@@ -36,6 +38,7 @@ use toml_edit::{DocumentMut, Item, Table, value};
 use crate::address::Address;
 use crate::client::Options;
 use crate::error::{Error, Result};
+use crate::trace;
 
 /// What stands in the configuration file.
 #[derive(Clone, Default, Deserialize)]
@@ -130,6 +133,7 @@ pub fn options(address: &str) -> Result<Options> {
     {
         options.plain_http = true;
     }
+    options.traceparent = text_variable(trace::VARIABLE);
     Ok(options)
 }
 

@@ -47,6 +47,7 @@ mod run;
 mod send;
 mod server_sent;
 mod specs;
+mod trace;
 
 pub use address::Address;
 pub use api::Submission;

@@ -16,6 +16,7 @@ use crate::client::Options;
 use crate::connections::Connections;
 use crate::error::{Error, Result};
 use crate::retry::{Backoff, Watch, wait};
+use crate::trace;
 
 /// Bytes of an answer in JSON, at most: the specification of a very large model has some megabytes.
 const JSON_BYTES: u64 = 256 << 20;
@@ -99,6 +100,7 @@ pub(crate) struct Sender {
     connections: Connections,
     pub address: Address,
     authorization: Option<String>,
+    traceparent: Option<String>,
     pub patience: Duration,
     /// Whether the service has ever answered.
     answered: AtomicBool,
@@ -134,6 +136,7 @@ impl Sender {
             connections: Connections::new(config.build()),
             address,
             authorization,
+            traceparent: options.traceparent.clone().filter(|trace| trace::is_trace(trace)),
             patience: options.patience,
             answered,
         })
@@ -170,6 +173,9 @@ impl Sender {
             .header(api::VERSION_HEADER, api::VERSION.to_string());
         if let Some(authorization) = &self.authorization {
             builder = builder.header("authorization", authorization);
+        }
+        if let Some(trace) = &self.traceparent {
+            builder = builder.header(trace::HEADER, trace);
         }
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);

@@ -134,6 +134,19 @@ fn a_submission_whose_answer_is_lost_is_sent_again_as_the_same_one() {
 }
 
 #[test]
+fn every_request_of_a_run_belongs_to_the_callers_trace() {
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for (named, sent) in [(Some(trace), Some(trace)), (Some("no trace"), None), (None, None)] {
+        let fixture = Fixture::start(|request, _| good(request));
+        let options = Options { traceparent: named.map(str::to_owned), ..Options::new(&fixture.address) };
+        run(&Client::new(&Options { cache: None, ..options }).unwrap());
+        let received = fixture.received();
+        assert!(received.len() >= 2);
+        assert!(received.iter().all(|request| request.header("traceparent") == sent), "{named:?}");
+    }
+}
+
+#[test]
 fn two_runs_are_two_submissions() {
     let fixture = Fixture::start(|request, _| good(request));
     let client = client(&fixture);

@@ -27,7 +27,7 @@ pub trait Host {
     /// [`Load::is_idle`]. What is admitted is there: the engine refuses nothing, and packs within the budget of a pass.
     fn admit(&mut self, load: &Load) -> Admission;
 
-    /// Whose turn is it? Asked before a pass of several programs: those that come first in `waiting` ride first, others as
+    /// Whose turn is it? Asked before every pass, of all that could ride: those that come first in `waiting` ride first, others as
     /// there is room, and if they stand at the same stage. Asked too where several have long work of their own between
     /// passes: it is done in that order, as far as time allows.
     fn order(&mut self, waiting: &mut [Waiting]) {
@@ -217,17 +217,19 @@ impl Engine {
                     .with_helpers(helpers);
             let mut open = true;
             loop {
-                interleaver.settle(&mut |waiting| host.order(waiting));
+                interleaver.settle(0, &mut |waiting| host.order(waiting));
                 self.let_go(&mut interleaver, host);
                 if open {
                     match host.admit(&interleaver.load()) {
                         Admission::Close => open = false,
                         Admission::Programs(programs) if programs.is_empty() => {}
                         Admission::Programs(programs) => {
+                            let here = interleaver.programs();
                             for Admitted { ticket, program, options, alone } in programs {
                                 interleaver.add(ticket, Held::Shared(program), options, alone);
                             }
-                            interleaver.settle(&mut |waiting| host.order(waiting));
+                            // The others have had their time between these two passes.
+                            interleaver.settle(here, &mut |waiting| host.order(waiting));
                             self.let_go(&mut interleaver, host);
                         }
                     }

@@ -1,10 +1,11 @@
 //! What all parts of the service share.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use pellucid_client::api::{Job, JobState, Problem};
+use pellucid_client::api::{Job, JobState, Problem, QueuePlace};
 
 use crate::account::{Checking, Meters};
 use crate::config::Config;
@@ -94,6 +95,23 @@ impl Core {
     /// A job as its owner sees it.
     pub fn view(&self, job: StoredJob) -> Job {
         let queue = (job.state == JobState::Queued).then(|| self.board().place(&job.id)).flatten();
+        self.shown(job, queue)
+    }
+
+    /// Jobs of an account as it sees them.
+    pub fn views(&self, account: &str, jobs: Vec<StoredJob>) -> Vec<Job> {
+        let queued = jobs.iter().any(|job| job.state == JobState::Queued);
+        let mut places = if queued { self.board().places(account) } else { HashMap::new() };
+        jobs.into_iter()
+            .map(|job| {
+                let place = places.remove(&job.id);
+                self.shown(job, place)
+            })
+            .collect()
+    }
+
+    fn shown(&self, job: StoredJob, queue: Option<QueuePlace>) -> Job {
+        let queue = queue.filter(|_| job.state == JobState::Queued);
         let progress = (job.state == JobState::Running)
             .then(|| self.hub.get(&job.id).and_then(|channel| channel.latest_progress()))
             .flatten();
@@ -164,6 +182,7 @@ pub fn waiting(job: &StoredJob, account: &Account) -> Waiting {
         bytes: job.price.peak_bytes,
         bounds: Bounds { peak_bytes: account.limits.peak_bytes, result_bytes: account.limits.result_bytes },
         flops: job.price.flops,
+        since_ms: job.submitted_ms,
         deadline_ms: job.deadline_ms,
         is_long: false,
     }

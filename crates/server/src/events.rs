@@ -59,13 +59,19 @@ impl Hub {
 
     /// Closes the channel of a job that was not kept after all, or is erased.
     pub fn drop(&self, job: &str) {
-        self.channels().open.remove(job);
+        let channel = self.channels().open.remove(job);
+        // Whoever follows it waits for nothing any more.
+        if let Some(channel) = channel {
+            channel.state().gone = true;
+            channel.changed.send_modify(|version| *version += 1);
+        }
     }
 
     /// Tells that a job has ended: nothing more will happen to it.
     pub fn end(&self, job: Job) {
         let mut channels = self.channels();
-        if let Some(channel) = channels.open.get(&job.id) {
+        // An end is told once, whoever finds it.
+        if let Some(channel) = channels.open.get(&job.id).filter(|channel| channel.done().is_none()) {
             channels_end(channel, &job);
             let bytes = channel.state().bytes;
             channels.ended_bytes += bytes;
@@ -104,6 +110,8 @@ struct State {
     bound: usize,
     progress: Option<RunProgress>,
     done: Option<Arc<Job>>,
+    /// There is no such job any more.
+    gone: bool,
 }
 
 impl Channel {
@@ -115,6 +123,7 @@ impl Channel {
             bound,
             progress: None,
             done: None,
+            gone: false,
         };
         Channel { state: Mutex::new(state), changed: watch::Sender::new(0) }
     }
@@ -169,11 +178,16 @@ impl Channel {
         self.state().done.clone()
     }
 
-    /// Waits until the job has ended, or for so long.
+    /// Whether there is no such job any more.
+    pub fn is_gone(&self) -> bool {
+        self.state().gone
+    }
+
+    /// Waits until the job has ended or is there no more, or for so long.
     pub async fn ended(&self, within: Duration) -> Option<Arc<Job>> {
         let mut changed = self.changed.subscribe();
         let waiting = async {
-            while self.done().is_none() {
+            while self.done().is_none() && !self.is_gone() {
                 if changed.changed().await.is_err() {
                     break;
                 }
@@ -223,7 +237,7 @@ impl Follower {
         }
         self.after = new.last().map_or(self.after, |event| event.id);
         let ended = new.last().is_some_and(|event| event.last);
-        if !ended && state.progress != self.shown {
+        if !ended && state.done.is_none() && state.progress != self.shown {
             self.shown = state.progress;
             if let Some(Ok(data)) = state.progress.map(|progress| Event::Progress(progress).data()) {
                 found.push(Sent { id: None, name: "progress", data, last: false });
@@ -235,6 +249,18 @@ impl Follower {
 }
 
 impl Follower {
+    /// Whether there is no such job any more.
+    pub fn is_gone(&self) -> bool {
+        self.channel.is_gone()
+    }
+
+    /// Waits for so long, but not beyond the job's end.
+    pub async fn rest(&self, time: Duration) {
+        if !time.is_zero() {
+            self.channel.ended(time).await;
+        }
+    }
+
     /// The job's end, once it has ended: it is told again to whoever asks for what comes after it.
     pub fn end(&self) -> Option<Sent> {
         self.channel.state().events.back().filter(|event| event.last).cloned()
@@ -290,6 +316,20 @@ mod tests {
         assert_eq!(ids(&mut channel.follow(Some(FIRST + 99))).await, [(Some(FIRST + 100), "token")]);
     }
 
+    #[tokio::test]
+    async fn who_waits_for_a_job_that_is_erased_waits_no_longer() {
+        let hub = Hub::default();
+        let channel = hub.open("job", 1, 1000);
+        let waits = {
+            let channel = channel.clone();
+            tokio::spawn(async move { channel.ended(Duration::from_secs(600)).await })
+        };
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        hub.drop("job");
+        let ended = tokio::time::timeout(Duration::from_secs(60), waits).await.unwrap().unwrap();
+        assert!(ended.is_none() && channel.follow(None).is_gone());
+    }
+
     #[test]
     fn what_ended_is_forgotten_in_time() {
         let hub = Hub::default();
@@ -300,6 +340,9 @@ mod tests {
             hub.end(job);
         }
         assert!(hub.get("99").is_some_and(|channel| channel.done().is_some()));
+        let events = hub.get("99").unwrap().state().events.len();
+        hub.end(Job { id: "99".into(), ..job() });
+        assert_eq!(hub.get("99").unwrap().state().events.len(), events, "its end is told twice");
         assert!(hub.get("0").is_none());
         let channels = hub.channels();
         assert!(channels.ended_bytes <= ENDED_BYTES && channels.open.len() < 65);

@@ -17,6 +17,7 @@ pub struct Metrics {
     queued_seconds: Gauge,
     running: Gauge,
     wait_seconds: Histogram,
+    job_seconds: Histogram,
     passes: CounterVec,
     pass_seconds: HistogramVec,
     pass_rows: HistogramVec,
@@ -25,6 +26,8 @@ pub struct Metrics {
     flops: CounterVec,
     store_failures: Counter,
     weight_bytes: GaugeVec,
+    held_bytes: GaugeVec,
+    reserved_bytes: GaugeVec,
     connections: Gauge,
 }
 
@@ -69,7 +72,11 @@ impl Default for Metrics {
                 "What the jobs that wait take, estimated."
             )),
             running: metric!(Gauge::new("pellucid_running_jobs", "Jobs that run.")),
-            wait_seconds: metric!(histogram("pellucid_job_seconds", "From a job's submission to its end.")),
+            wait_seconds: metric!(histogram(
+                "pellucid_queue_wait_seconds",
+                "From a job's submission to the beginning of its run."
+            )),
+            job_seconds: metric!(histogram("pellucid_job_seconds", "From a job's submission to its end.")),
             passes: metric!(counter("pellucid_passes_total", "Passes through a model.", &["model"])),
             pass_seconds: metric!(by_model("pellucid_pass_seconds", "How long passes took.", &seconds)),
             pass_rows: metric!(by_model("pellucid_pass_rows", "Rows of a pass.", &counts)),
@@ -86,6 +93,17 @@ impl Default for Metrics {
             )),
             weight_bytes: metric!(GaugeVec::new(
                 Opts::new("pellucid_model_weight_bytes", "Bytes of weights in memory."),
+                &["model"]
+            )),
+            held_bytes: metric!(GaugeVec::new(
+                Opts::new("pellucid_engine_held_bytes", "Bytes of values that running jobs hold."),
+                &["model"]
+            )),
+            reserved_bytes: metric!(GaugeVec::new(
+                Opts::new(
+                    "pellucid_engine_reserved_bytes",
+                    "Bytes that running jobs may hold by their prices, with the caches of their generations."
+                ),
                 &["model"]
             )),
             connections: metric!(Gauge::new("pellucid_connections", "Connections that are open.")),
@@ -109,9 +127,14 @@ impl Metrics {
         }
     }
 
+    /// How long a job waited until its run began.
+    pub fn waited(&self, seconds: f64) {
+        self.wait_seconds.observe(seconds);
+    }
+
     /// How long a job took from its submission to its end.
     pub fn took(&self, seconds: f64) {
-        self.wait_seconds.observe(seconds);
+        self.job_seconds.observe(seconds);
     }
 
     /// A pass has ended.
@@ -136,9 +159,11 @@ impl Metrics {
         self.running.set(running as f64);
     }
 
-    /// A model's weights in memory.
-    pub fn weights(&self, model: &str, bytes: u64) {
-        self.weight_bytes.with_label_values(&[model]).set(bytes as f64);
+    /// A model's bytes in memory: of its weights; that its jobs hold, and may hold.
+    pub fn memory(&self, model: &str, weights: u64, (held, reserved): (u64, u64)) {
+        self.weight_bytes.with_label_values(&[model]).set(weights as f64);
+        self.held_bytes.with_label_values(&[model]).set(held as f64);
+        self.reserved_bytes.with_label_values(&[model]).set(reserved as f64);
     }
 
     /// A connection was opened or closed.

@@ -6,7 +6,7 @@ use pellucid_client::api::{JobQuery, Limits, Price, Priority, Problem, ProblemKi
 use pellucid_server::keys::{NewKey, Scope, job_id};
 use pellucid_server::store::sqlite::{Durability, Sqlite};
 use pellucid_server::store::{
-    Accepted, Account, Ending, Finished, JobState, Key, NewJob, Outcome, Store, StoredResult,
+    Accepted, Account, AuditEntry, Ending, Finished, JobState, Key, NewJob, Outcome, Store, StoredResult,
 };
 
 const NOW: u64 = 1_700_000_000_000;
@@ -167,6 +167,7 @@ async fn results_expire_and_jobs_are_forgotten() {
         assert_eq!(store.expire(NOW + 50, 0).await.unwrap().files, [format!("results/{job}/1")]);
         let expired = store.job("ada", &job).await.unwrap().unwrap();
         assert!(expired.result.is_none() && expired.result_gone && expired.outcome.saved.is_empty());
+        assert_eq!(store.stored_bytes("ada").await.unwrap(), 0);
         assert_eq!(store.expire(NOW + 50, NOW + 19).await.unwrap().jobs, 0);
         assert_eq!(store.expire(NOW + 50, NOW + 20).await.unwrap().jobs, 1);
         assert!(store.job("ada", &job).await.unwrap().is_none());
@@ -187,8 +188,10 @@ async fn erased_is_gone_and_files_of_nobody_are_found() {
         store.finish(done(&job, 1)).await.unwrap();
         assert_eq!(store.orphans(&files).await.unwrap(), [program.clone(), other, files[3].clone()]);
         assert!(store.erase("bob", &job).await.unwrap().is_none());
+        assert_eq!(store.stored_bytes("ada").await.unwrap(), 10);
         assert_eq!(store.erase("ada", &job).await.unwrap().unwrap(), [own, program]);
         assert!(store.job("ada", &job).await.unwrap().is_none());
+        assert_eq!(store.stored_bytes("ada").await.unwrap(), 0);
     }
 }
 
@@ -250,6 +253,27 @@ async fn keys_belong_to_accounts_and_can_be_revoked() {
 }
 
 #[tokio::test]
+async fn the_audit_log_is_the_newest_first_and_goes_back_only_so_far() {
+    for (store, _folder) in stores().await {
+        for at_ms in [NOW, NOW + 1, NOW + 2] {
+            let entry = AuditEntry {
+                at_ms,
+                account: "ada".into(),
+                key: "k".into(),
+                action: "erase".into(),
+                subject: "job".into(),
+            };
+            store.audit(entry).await.unwrap();
+        }
+        store.expire_audit(NOW + 1).await.unwrap();
+        let times: Vec<u64> =
+            store.audit_log(10).await.unwrap().into_iter().map(|entry| entry.at_ms).collect();
+        assert_eq!(times, [NOW + 2, NOW + 1]);
+        assert_eq!(store.audit_log(1).await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn many_changes_at_once_are_all_made_and_one_that_fails_fails_alone() {
     for (store, _folder) in stores().await {
         let store: std::sync::Arc<dyn Store> = store.into();
@@ -283,4 +307,29 @@ async fn a_store_of_a_newer_version_is_not_touched() {
     }
     let error = Sqlite::open(&path, Durability::Power).await.err().unwrap().to_string();
     assert!(error.contains("99") && error.contains("newer"), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_of_an_older_version_is_brought_up_to_date() {
+    use sqlx::{ConnectOptions, Connection, Executor};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sqlite");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let mut first = options.connect().await.unwrap();
+    first.execute(sqlx::raw_sql(include_str!("../src/store/schema.sql"))).await.unwrap();
+    first.execute("PRAGMA user_version = 1").await.unwrap();
+    for (id, key, bytes) in [("a", "'x'", 7), ("b", "'y'", 5), ("c", "NULL", 100)] {
+        let row = format!(
+            "INSERT INTO jobs (id, account, model, priority, state, submitted_ms, fingerprint, flops, peak_bytes, \
+             price_result_bytes, tokens, estimated_ms, result_key, result_bytes) \
+             VALUES ('{id}', 'ada', 'm', 0, 'succeeded', 1, x'00', 1, 1, 1, 1, 1.0, {key}, {bytes})"
+        );
+        first.execute(sqlx::AssertSqlSafe(row)).await.unwrap();
+    }
+    first.close().await.unwrap();
+    for _ in 0..2 {
+        let store = Sqlite::open(&path, Durability::Process).await.unwrap();
+        assert_eq!(store.stored_bytes("ada").await.unwrap(), 12);
+        store.close().await;
+    }
 }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 #[derive(Debug, Args)]
 pub(crate) struct Configuration {
     /// The configuration's file [default: none, every setting at its default]
-    #[arg(long, value_name = "FILE", env = "PELLUCID_CONFIG", hide_env_values = true)]
+    #[arg(long, value_name = "FILE", env = "PELLUCID_SERVE_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
 
     /// The folder with everything that the service keeps
@@ -44,6 +44,17 @@ pub(crate) enum KeysCommand {
     Create(CreateKey),
     /// Show all keys, without their secrets
     List {
+        #[command(flatten)]
+        configuration: Configuration,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the audit log: who made and revoked keys and erased jobs, the newest first
+    Log {
+        /// So many entries
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: u32,
         #[command(flatten)]
         configuration: Configuration,
         /// As JSON

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use pellucid_server::admin::{self, KeyRequest};
 use pellucid_server::keys::Scope;
+use pellucid_server::store::AuditEntry;
 use pellucid_server::time;
 use serde_json::json;
 
@@ -18,6 +19,9 @@ pub(crate) fn keys(command: &KeysCommand, out: &mut dyn Write) -> Result<(), Fai
         KeysCommand::Create(create) => make(create, out),
         KeysCommand::List { configuration, json } => {
             list(&admin::list_keys(&finished(read(configuration)?)?)?, *json, out)
+        }
+        KeysCommand::Log { limit, configuration, json } => {
+            log(&admin::audit_log(&finished(read(configuration)?)?, *limit)?, *json, out)
         }
         KeysCommand::Revoke { key, configuration } => {
             if admin::revoke_key(&finished(read(configuration)?)?, key)? {
@@ -43,6 +47,21 @@ fn make(create: &CreateKey, out: &mut dyn Write) -> Result<(), Failure> {
     let key = admin::create_key(&finished(read(&create.configuration)?)?, &request)?;
     eprintln!("the key of `{}`; it is shown this once:", create.account);
     Ok(writeln!(out, "{key}")?)
+}
+
+fn log(entries: &[AuditEntry], as_json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    if as_json {
+        let row = |entry: &AuditEntry| {
+            json!({ "at": time::text(entry.at_ms), "account": entry.account, "key": entry.key,
+                "action": entry.action, "subject": entry.subject })
+        };
+        return write_json(&entries.iter().map(row).collect::<Vec<_>>(), out);
+    }
+    writeln!(out, "{:<26} {:<24} {:<10} {:<12} of", "at", "account", "key", "action")?;
+    for AuditEntry { at_ms, account, key, action, subject } in entries {
+        writeln!(out, "{:<26} {account:<24} {key:<10} {action:<12} {subject}", time::text(*at_ms))?;
+    }
+    Ok(())
 }
 
 fn list(keys: &[pellucid_server::store::Key], as_json: bool, out: &mut dyn Write) -> Result<(), Failure> {

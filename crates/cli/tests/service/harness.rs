@@ -76,7 +76,7 @@ impl Server {
         Server::begin(command, folder, true, &[], None)
     }
 
-    /// In a folder, with settings such as `engine.pass_ms=1`.
+    /// In a folder, with settings such as `engine.delay_ms=1`.
     pub fn start(folder: &Path, open: bool, settings: &[&str]) -> Server {
         Server::begin(&[], folder, open, settings, None)
     }

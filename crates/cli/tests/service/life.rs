@@ -49,7 +49,9 @@ fn a_job_is_taken_run_and_its_result_can_be_had() {
     assert_eq!((first.status, rest.status), (206, 206));
     assert_eq!(first.header("content-range"), format!("bytes 0-99/{}", whole.body.len()));
     assert_eq!([first.body, rest.body].concat(), whole.body);
-    assert_eq!(range("bytes=999999999-").problem(), "range-not-satisfiable");
+    let beyond = range("bytes=999999999-");
+    assert_eq!(beyond.problem(), "range-not-satisfiable");
+    assert_eq!(beyond.header("content-range"), format!("bytes */{}", whole.body.len()));
     let changed = client.ask("GET", &path, &[("Range", "bytes=0-9"), ("If-Range", "\"other\"")], b"");
     assert_eq!((changed.status, changed.body.len()), (200, whole.body.len()));
     let same = client.ask("GET", &path, &[("If-None-Match", whole.header("etag"))], b"");
@@ -296,6 +298,8 @@ fn the_service_says_how_it_is() {
         "pellucid_passes_total{model=\"bundled\"}",
         "pellucid_jobs_ended_total{state=\"succeeded\"} 1",
         "pellucid_pass_accounts_bucket",
+        "pellucid_queue_wait_seconds_count 1",
+        "pellucid_engine_reserved_bytes{model=\"bundled\"}",
         "pellucid_queue_jobs",
     ] {
         assert!(metrics.contains(name), "{name} in {metrics}");

@@ -47,6 +47,9 @@ fn usage_and_keys_are_listed() {
     let usage: Value = serde_json::from_str(&output(&["usage", "--json", "--data", data]).0).unwrap();
     assert_eq!((&usage[0]["account"], &usage[0]["used"]["jobs"]), (&json!("ada"), &json!(1)));
     assert!(output(&["usage", "--data", data]).0.contains("ada"));
+    let log: Value = serde_json::from_str(&output(&["keys", "log", "--json", "--data", data]).0).unwrap();
+    assert_eq!((&log[0]["action"], &log[0]["subject"]), (&json!("create key"), &keys[0]["id"]));
+    assert!(output(&["keys", "log", "--data", data]).0.contains("create key"));
     // No secret is kept: neither of the key nor of the prompt, but in the job's own program until it is done.
     let secret = client.key.unwrap().split('_').nth(2).unwrap().to_owned();
     for entry in std::fs::read_dir(&server.folder).unwrap().filter_map(|entry| entry.ok()) {

@@ -83,9 +83,9 @@ impl<'e> Helpers<'e> {
 }
 
 impl Interleaver<'_> {
-    /// Runs what programs have left for between passes, by whose turn it is, until about half a pass's time is over; and
-    /// takes what other threads have done.
-    pub(super) fn run_deferred(&mut self, order: &mut dyn FnMut(&mut [Waiting])) {
+    /// Runs what programs have left for between passes, all but the first so many, by whose turn it is, until about half a
+    /// pass's time is over; and takes what other threads have done.
+    pub(super) fn run_deferred(&mut self, from: usize, order: &mut dyn FnMut(&mut [Waiting])) {
         while let Some(done) = self.helpers.as_ref().and_then(|helpers| helpers.done.try_recv().ok()) {
             self.take_back(done);
         }
@@ -96,6 +96,7 @@ impl Interleaver<'_> {
                 .members
                 .iter()
                 .enumerate()
+                .skip(from)
                 .filter(|(_, member)| member.job.failed.is_none() && member.job.has_deferred());
             let waiting: Vec<usize> = waiting.map(|(place, _)| place).collect();
             let Some(&place) = self.in_turn(waiting.into_iter(), order).first() else { return };

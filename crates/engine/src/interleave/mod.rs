@@ -147,16 +147,22 @@ impl<'e> Interleaver<'e> {
         self.members.is_empty()
     }
 
-    /// Does what is to be done between passes: programs begin, go from trace to trace and back, and end. Where time is
-    /// bounded this takes about half as long as a pass; whose turn it is comes first.
-    pub fn settle(&mut self, order: &mut dyn FnMut(&mut [Waiting])) {
-        self.run_deferred(order);
+    /// How many programs are there.
+    pub fn programs(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Does what is to be done between passes, of all programs but the first so many: they begin, go from trace to trace and back,
+    /// and end. Where time is bounded, long operations and ways back take about half as long as a pass each; whose turn it is comes
+    /// first.
+    pub fn settle(&mut self, from: usize, order: &mut dyn FnMut(&mut [Waiting])) {
+        self.run_deferred(from, order);
         let half = self.budget.milliseconds.map(|ms| Duration::from_secs_f64(ms.max(0.0) / 2000.0));
         let mut now = Instant::now();
         let until = half.map(|half| now + half);
         // Ways back take long; everything else is soon done.
         let (mut turns, backs): (Vec<usize>, Vec<usize>) =
-            (0..self.members.len()).partition(|&place| self.members[place].backs.is_empty());
+            (from..self.members.len()).partition(|&place| self.members[place].backs.is_empty());
         turns.extend(self.in_turn(backs.into_iter(), order));
         for place in turns {
             let member = &mut self.members[place];
@@ -244,7 +250,7 @@ impl<'e> Interleaver<'e> {
     pub fn run(&mut self) -> Vec<Left> {
         let mut left = Vec::new();
         loop {
-            self.settle(&mut Waiting::fairly);
+            self.settle(0, &mut Waiting::fairly);
             left.extend(self.leave());
             if self.pass(&mut Waiting::fairly).is_none() {
                 if self.is_empty() {

@@ -163,9 +163,7 @@ impl Interleaver<'_> {
                 waiting.push(self.waiting(place, tokens, flops));
             }
         }
-        if waiting.len() > 1 {
-            order(&mut waiting);
-        }
+        order(&mut waiting);
         let leader = self.members.get(waiting.first()?.member)?;
         let first = leader.ready().min_by_key(|group| group.stand())?;
         let (stand, key) = (first.stand(), first.weights_key.as_slice());

@@ -72,7 +72,8 @@ settings! {
     "store.durability" Text,
     "retention.result_hours" Number,
     "retention.job_days" Number,
-    "engine.pass_ms" Number,
+    "retention.audit_days" Number,
+    "engine.delay_ms" Number,
     "engine.pass_tokens" Whole,
     "engine.heavy_threads" Whole,
     "engine.jobs" Whole,
@@ -140,7 +141,7 @@ impl Layers {
                 None if SECTIONS.iter().any(|section| own.starts_with(section)) => {
                     let all: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
                     let hint = pellucid_graph::suggest::did_you_mean(name, all.iter().map(String::as_str));
-                    let message = format!("there is no such setting; {}", hint.unwrap_or_default());
+                    let message = no_such_setting(hint);
                     return Err(ConfigError::Syntax { from: name.to_owned(), message });
                 }
                 None => {}
@@ -157,7 +158,7 @@ impl Layers {
         let Some(setting) = SETTINGS.iter().find(|setting| setting.path == path) else {
             let hint =
                 pellucid_graph::suggest::did_you_mean(path, SETTINGS.iter().map(|setting| setting.path));
-            let message = format!("there is no such setting; {}", hint.unwrap_or_default());
+            let message = no_such_setting(hint);
             return Err(ConfigError::Syntax { from: path.to_owned(), message });
         };
         insert(&mut self.table, setting.path, setting.value(path, text)?);
@@ -176,6 +177,11 @@ impl Layers {
         let config: Config = self.table.try_into().map_err(syntax)?;
         config.completed()
     }
+}
+
+fn no_such_setting(hint: Option<String>) -> String {
+    let hint = hint.unwrap_or_else(|| "`pellucid config example` shows all".to_owned());
+    format!("there is no such setting; {hint}")
 }
 
 fn insert(table: &mut Table, path: &str, value: Value) {

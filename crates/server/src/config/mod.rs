@@ -114,14 +114,16 @@ pub struct Retention {
     pub result_hours: f64,
     /// Days that a job that has ended is listed.
     pub job_days: f64,
+    /// Days that the audit log goes back.
+    pub audit_days: f64,
 }
 
 /// How models run.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
-    /// Estimated milliseconds of a pass, at most: what a job waits for others' work before its own.
-    pub pass_ms: f64,
+    /// Estimated milliseconds by which another account's flood delays a job, at most.
+    pub delay_ms: f64,
     /// Tokens of a pass, at most.
     pub pass_tokens: u64,
     /// Threads for single operations that are heavy.
@@ -136,6 +138,13 @@ pub struct EngineConfig {
     pub weight_bytes: u64,
     /// Seconds after which a model that nobody uses may be given up for another.
     pub idle_seconds: f64,
+}
+
+impl EngineConfig {
+    /// Estimated milliseconds of a pass, at most. A job waits for the rest of one, and shares the next.
+    pub fn pass_ms(&self) -> f64 {
+        self.delay_ms / 2.0
+    }
 }
 
 /// What one request and the whole queue may be.
@@ -253,14 +262,14 @@ impl Default for Server {
 
 impl Default for Retention {
     fn default() -> Self {
-        Retention { result_hours: 7.0 * 24.0, job_days: 30.0 }
+        Retention { result_hours: 7.0 * 24.0, job_days: 30.0, audit_days: 365.0 }
     }
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
         EngineConfig {
-            pass_ms: 200.0,
+            delay_ms: 200.0,
             pass_tokens: 2048,
             heavy_threads: 1,
             jobs: 256,
@@ -377,11 +386,13 @@ mod tests {
         assert!(message(two).contains("`a`"));
         assert!(message("[[model]]\nid = '../a'").contains("letters"));
         assert!(message("[limits]\nrequest_per_minute = 1").contains("requests_per_minute"));
-        assert!(message("[engine]\npass_ms = 0").contains("engine.pass_ms"));
+        assert!(message("[engine]\ndelay_ms = 0").contains("engine.delay_ms"));
         let wrong = Layers::default().environment([("PELLUCID_SERVER_OPEN", "maybe")]);
         assert!(wrong.unwrap_err().to_string().contains("PELLUCID_SERVER_OPEN"));
         let unknown = Layers::default().environment([("PELLUCID_SERVER_LISTN", "x")]);
         assert!(unknown.unwrap_err().to_string().contains("PELLUCID_SERVER_LISTEN"));
+        let unlike = Layers::default().set("zebra.stripes", "1").unwrap_err().to_string();
+        assert!(unlike.contains("config example"), "{unlike}");
     }
 
     #[test]

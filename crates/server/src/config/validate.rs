@@ -62,7 +62,8 @@ impl Config {
             ("server.idle_seconds", server.idle_seconds),
             ("retention.result_hours", self.retention.result_hours),
             ("retention.job_days", self.retention.job_days),
-            ("engine.pass_ms", engine.pass_ms),
+            ("retention.audit_days", self.retention.audit_days),
+            ("engine.delay_ms", engine.delay_ms),
         ];
         for (name, value) in positive {
             fault(!(value > 0.0 && value.is_finite()), &format!("{name} must be above 0"));

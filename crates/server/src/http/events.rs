@@ -23,7 +23,7 @@ use crate::keys::Scope;
 const ALIVE: Duration = Duration::from_secs(15);
 /// How often a waiting job's place is looked at.
 const PLACE: Duration = Duration::from_secs(1);
-/// The least time between two tellings.
+/// The least time between two tellings; the end is told at once.
 const BREATH: Duration = Duration::from_millis(20);
 
 pub(super) async fn get(State(shared): State<Shared>, Id(id): Id, headers: HeaderMap, uri: Uri) -> Reply {
@@ -51,6 +51,7 @@ pub(super) async fn get(State(shared): State<Shared>, Id(id): Id, headers: Heade
         follower: channel.follow(after),
         place: None,
         told: Instant::now(),
+        next_at: Instant::now(),
         begun: false,
         ended: false,
     };
@@ -72,6 +73,8 @@ struct Telling {
     follower: Follower,
     place: Option<QueuePlace>,
     told: Instant,
+    /// When the next telling may be.
+    next_at: Instant,
     begun: bool,
     ended: bool,
 }
@@ -85,6 +88,7 @@ impl Telling {
             self.begun = true;
             return Some((Ok(Bytes::from_static(b"retry: 1000\n\n")), self));
         }
+        self.follower.rest(self.next_at.saturating_duration_since(Instant::now())).await;
         loop {
             let place = self.core.board().place(&self.job);
             let mut events = Vec::new();
@@ -108,6 +112,9 @@ impl Telling {
                 events.extend(over);
             }
             if events.is_empty() {
+                if self.follower.is_gone() {
+                    return None;
+                }
                 if self.told.elapsed() < ALIVE {
                     continue;
                 }
@@ -116,10 +123,8 @@ impl Telling {
             }
             self.ended = events.iter().any(|event| event.last);
             self.told = Instant::now();
+            self.next_at = self.told + BREATH;
             let text: String = events.iter().map(write).collect();
-            if !self.ended {
-                tokio::time::sleep(BREATH).await;
-            }
             return Some((Ok(Bytes::from(text)), self));
         }
     }

@@ -64,11 +64,13 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
     let id = crate::keys::job_id().unwrap_or_default().replace("job_", "");
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
+    let strange = request.uri().query().is_some_and(|query| !query.is_empty())
+        && routes::takes_no_query(method.as_str(), &route);
     // The path is not logged: it may hold anything.
     let span = tracing::info_span!("request", id, %method, route, status = tracing::field::Empty);
     crate::traces::continue_from(request.headers(), &span);
     let answered = async {
-        match before(&shared, request.headers()) {
+        match before(&shared, request.headers(), strange).await {
             Err(refusal) => refusal.into_response(),
             // A panic in a route ends this request and nothing else.
             Ok(()) => match tokio::spawn(next.run(request).in_current_span()).await {
@@ -83,7 +85,12 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
     };
     let mut response = answered.instrument(span.clone()).await;
     if let Some(problem) = response.extensions_mut().remove::<Box<Problem>>() {
+        let range = response.headers_mut().remove(header::CONTENT_RANGE);
         response = answer::problem(*problem, Some(&id));
+        // How much there is, where a range lies beyond it.
+        if let Some(range) = range {
+            response.headers_mut().insert(header::CONTENT_RANGE, range);
+        }
     }
     let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());
     span.record("status", status);
@@ -100,12 +107,14 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
     response
 }
 
-fn before(shared: &Shared, headers: &HeaderMap) -> Result<(), Refusal> {
+/// What is looked at before any route. `strange`: there is a query, though the route has none.
+async fn before(shared: &Shared, headers: &HeaderMap, strange: bool) -> Result<(), Refusal> {
     for name in [
         header::AUTHORIZATION.as_str(),
         header::CONTENT_TYPE.as_str(),
         header::HOST.as_str(),
         api::IDEMPOTENCY_HEADER,
+        api::VERSION_HEADER,
     ] {
         if headers.get_all(name).iter().count() > 1 {
             return Err(Refusal::of(ProblemKind::BadRequest, format!("The header `{name}` is there twice.")));
@@ -118,6 +127,11 @@ fn before(shared: &Shared, headers: &HeaderMap) -> Result<(), Refusal> {
             ProblemKind::Forbidden,
             "Without keys it answers to `localhost` and loopback addresses only.",
         ));
+    }
+    // What is not understood is not passed over, also where there is nothing to be understood.
+    if strange {
+        caller(shared, headers, None).await?;
+        return Err(Refusal::of(ProblemKind::BadRequest, "The query: this path has no parameters."));
     }
     let Some(version) = headers.get(api::VERSION_HEADER) else { return Ok(()) };
     if version.to_str().ok().and_then(|text| text.trim().parse::<u32>().ok()) == Some(api::VERSION) {
@@ -177,8 +191,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 /// The query as a type: a parameter that is not known is refused.
 fn query<T: serde::de::DeserializeOwned>(request: &axum::http::Uri) -> Result<T, Refusal> {
     let read = axum::extract::Query::<T>::try_from_uri(request);
-    let read = read
-        .map_err(|error| Refusal::of(ProblemKind::BadRequest, format!("The query: {}", error.body_text())))?;
+    let read = read.map_err(|error| {
+        let text = error.body_text();
+        let reason = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+        Refusal::of(ProblemKind::BadRequest, format!("The query: {reason}"))
+    })?;
     Ok(read.0)
 }
 

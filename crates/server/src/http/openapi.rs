@@ -1,11 +1,11 @@
 //! The OpenAPI document, from the table of routes and the types of the bodies.
 
-use pellucid_client::api::{self, Problem};
+use pellucid_client::api::{self, Gap, Job, Log, Problem, QueuePlace, RunProgress, Saved, Started, Token};
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::routes::{Content, ROUTES, Route};
+use super::routes::{Content, ROUTES, Route, VERSION};
 
 /// The OpenAPI 3.1 document of the service.
 pub fn document() -> Value {
@@ -49,15 +49,24 @@ fn operation(route: &Route, problem: &Schema, generator: &mut SchemaGenerator) -
     if let Some(query) = route.query {
         parameters.extend(query_parameters(query, generator));
     }
-    for (name, description) in route.headers {
+    let version = route.path.starts_with("/v1/").then_some(&VERSION);
+    for (name, description) in route.headers.iter().chain(version) {
         parameters.push(json!({
             "name": name, "in": "header", "description": description, "schema": { "type": "string" },
         }));
     }
     let mut responses = Map::new();
     for (status, content) in route.gives {
-        let description = if matches!(content, Content::Nothing) { "Done." } else { "What was asked for." };
+        let description = match (*status, content) {
+            (304, _) => "What is there already is still right.",
+            (_, Content::Nothing) => "Done.",
+            _ => "What was asked for.",
+        };
         let mut response = json!({ "description": description });
+        let headers = answered(route, *status, content);
+        if !headers.is_empty() {
+            response["headers"] = described_headers(&headers);
+        }
         if let Some(content) = described(content, generator) {
             response["content"] = content;
         }
@@ -65,7 +74,11 @@ fn operation(route: &Route, problem: &Schema, generator: &mut SchemaGenerator) -
     }
     responses.insert(
         "default".into(),
-        json!({ "description": "What went wrong.", "content": { (api::PROBLEM_JSON): { "schema": problem } } }),
+        json!({
+            "description": "What went wrong.",
+            "headers": described_headers(&[RETRY]),
+            "content": { (api::PROBLEM_JSON): { "schema": problem } },
+        }),
     );
     let security = if route.scope == "none" { json!([]) } else { json!([{ "key": [] }]) };
     let words: Vec<&str> = route
@@ -98,11 +111,62 @@ fn described(content: &Content, generator: &mut SchemaGenerator) -> Option<Value
             (api::SAFETENSORS): binary(),
         }),
         Content::Result => json!({ (api::SAFETENSORS): binary() }),
-        Content::Events => json!({ (api::EVENT_STREAM): { "schema": { "type": "string" } } }),
+        Content::JobOrResult => json!({
+            (api::JSON): { "schema": generator.subschema_for::<Job>() },
+            (api::SAFETENSORS): binary(),
+        }),
+        Content::Events => {
+            json!({ (api::EVENT_STREAM): { "schema": { "type": "string" }, "x-events": events(generator) } })
+        }
         Content::Html => json!({ "text/html": { "schema": { "type": "string" } } }),
         Content::Text => json!({ "text/plain": { "schema": { "type": "string" } } }),
         Content::Json(schema) => json!({ (api::JSON): { "schema": schema(generator) } }),
         Content::AnyJson => json!({ (api::JSON): { "schema": { "type": "object" } } }),
+    })
+}
+
+const LOCATION: (&str, &str) = ("Location", "The job's path.");
+const JOB: (&str, &str) = ("Pellucid-Job", "The job's id.");
+const REPLAYED: (&str, &str) =
+    ("Idempotency-Replayed", "`true`: the job was taken before, under the same idempotency key.");
+const APPLIED: (&str, &str) = ("Preference-Applied", "How long the answer was waited for, at most.");
+const ETAG: (&str, &str) = ("ETag", "By it what is there already is known again.");
+const CONTENT_RANGE: (&str, &str) = ("Content-Range", "Which bytes of how many.");
+const RETRY: (&str, &str) = ("Retry-After", "Seconds until it is worth trying again, where it ever is.");
+
+/// Headers of an answer that mean something.
+fn answered(route: &Route, status: u16, content: &Content) -> Vec<(&'static str, &'static str)> {
+    let mut headers = Vec::new();
+    if route.takes_job() {
+        headers.extend([LOCATION, JOB, REPLAYED, APPLIED]);
+    }
+    if status == 304 || matches!(content, Content::Result) || route.path.starts_with("/v1/models/") {
+        headers.push(ETAG);
+    }
+    if status == 206 {
+        headers.push(CONTENT_RANGE);
+    }
+    headers
+}
+
+fn described_headers(headers: &[(&str, &str)]) -> Value {
+    let described = headers.iter().map(|(name, description)| {
+        ((*name).to_owned(), json!({ "description": description, "schema": { "type": "string" } }))
+    });
+    Value::Object(described.collect())
+}
+
+/// What stands in the `data` of each event, by its name.
+fn events(generator: &mut SchemaGenerator) -> Value {
+    json!({
+        "queued": generator.subschema_for::<QueuePlace>(),
+        "running": generator.subschema_for::<Started>(),
+        "progress": generator.subschema_for::<RunProgress>(),
+        "log": generator.subschema_for::<Log>(),
+        "token": generator.subschema_for::<Token>(),
+        "value": generator.subschema_for::<Saved>(),
+        "gap": generator.subschema_for::<Gap>(),
+        "done": generator.subschema_for::<Job>(),
     })
 }
 
@@ -168,8 +232,10 @@ mod tests {
         let submit = &document["paths"]["/v1/jobs"]["post"]["parameters"];
         let names: Vec<&str> =
             submit.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
-        for name in ["model", "priority", "deadline_s", "label", "Idempotency-Key"] {
+        for name in ["model", "priority", "deadline_s", "label", "Idempotency-Key", "Pellucid-Version"] {
             assert!(names.contains(&name), "{name} in {names:?}");
         }
+        let result = &document["paths"]["/v1/jobs/{id}/result"]["get"]["responses"];
+        assert!(result["206"]["headers"]["Content-Range"].is_object() && result["304"]["content"].is_null());
     }
 }

@@ -32,6 +32,13 @@ pub(super) struct Route {
     pub headers: &'static [(&'static str, &'static str)],
 }
 
+impl Route {
+    /// Whether it takes a job.
+    pub fn takes_job(&self) -> bool {
+        matches!((self.method, self.path), ("post", "/v1/jobs"))
+    }
+}
+
 /// What a body is.
 #[derive(Clone, Copy)]
 pub(super) enum Content {
@@ -40,6 +47,8 @@ pub(super) enum Content {
     Program,
     /// Saved values, as safetensors.
     Result,
+    /// A job; or its result, where that is wanted and there.
+    JobOrResult,
     Events,
     Html,
     Text,
@@ -54,7 +63,9 @@ fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 
 const WAIT: (&str, &str) =
     ("Prefer", "`wait=N`: answer when the job has ended, or after N seconds, at most 60.");
-const VERSION: (&str, &str) = ("Pellucid-Version", "The version of the wire that the client speaks: 1.");
+/// What every route of the interface looks at.
+pub(super) const VERSION: (&str, &str) =
+    ("Pellucid-Version", "The version of the wire that the client speaks: 1.");
 const KEY: (&str, &str) =
     ("Idempotency-Key", "Makes a retried submission one job: 1 to 255 visible ASCII characters.");
 const ACCEPT: (&str, &str) = (
@@ -62,6 +73,8 @@ const ACCEPT: (&str, &str) = (
     "`application/vnd.safetensors`: with `Prefer`, the result itself, if the job is done by then.",
 );
 const RANGE: (&str, &str) = ("Range", "One range of bytes.");
+const IF_RANGE: (&str, &str) =
+    ("If-Range", "The `ETag` of which a part is wanted: of another result all of it is sent.");
 const NONE_MATCH: (&str, &str) = ("If-None-Match", "The `ETag` that is there already.");
 const LAST_EVENT: (&str, &str) = ("Last-Event-ID", "Only what happened after the event of this id.");
 
@@ -86,10 +99,18 @@ macro_rules! routes {
     };
 }
 
-use Content::{AnyJson, Events, Html, Json, Nothing, Program, Result, Text};
+/// Whether a route of the interface is asked for without a query. Pages and checks of health are asked for by others' programs, which
+/// may put anything there.
+pub(super) fn takes_no_query(method: &str, path: &str) -> bool {
+    let method = if method == "HEAD" { "GET" } else { method };
+    let route = ROUTES.iter().find(|route| route.path == path && route.method.eq_ignore_ascii_case(method));
+    path.starts_with("/v1/") && route.is_some_and(|route| route.query.is_none())
+}
+
+use Content::{AnyJson, Events, Html, JobOrResult, Json, Nothing, Program, Result, Text};
 
 routes! {
-    post "/v1/jobs" jobs::submit, "submit", Some(of::<Submission>), Program => [202 Json(of::<Job>), 200 Json(of::<Job>)], [WAIT, KEY, ACCEPT, VERSION],
+    post "/v1/jobs" jobs::submit, "submit", Some(of::<Submission>), Program => [202 Json(of::<Job>), 200 JobOrResult], [WAIT, KEY, ACCEPT],
         "Submits a program. The body is the program itself.";
     get "/v1/jobs" jobs::list, "submit", Some(of::<JobQuery>), Nothing => [200 Json(of::<JobList>)], [],
         "One's own jobs, the newest first.";
@@ -99,9 +120,9 @@ routes! {
         "Cancels a job, also while it runs; or erases it with everything of it.";
     get "/v1/jobs/{id}/events" events::get, "submit", Some(of::<EventQuery>), Nothing => [200 Events], [LAST_EVENT],
         "What happens to a job, as it happens.";
-    get "/v1/jobs/{id}/result" result::get, "submit", None, Nothing => [200 Result, 206 Result], [RANGE, NONE_MATCH],
+    get "/v1/jobs/{id}/result" result::get, "submit", None, Nothing => [200 Result, 206 Result, 304 Nothing], [RANGE, IF_RANGE, NONE_MATCH],
         "A job's saved values.";
-    post "/v1/explain" others::explain, "submit", Some(of::<ExplainQuery>), Program => [200 Json(of::<Explanation>)], [VERSION],
+    post "/v1/explain" others::explain, "submit", Some(of::<ExplainQuery>), Program => [200 Json(of::<Explanation>)], [],
         "What a program would compute where, and at what price. Nothing runs.";
     post "/v1/encode" others::encode, "submit", None, Json(of::<EncodeRequest>) => [200 Json(of::<EncodeResponse>)], [],
         "Texts as token ids.";
@@ -109,7 +130,7 @@ routes! {
         "The texts of token ids.";
     get "/v1/models" others::models, "submit", None, Nothing => [200 Json(of::<ModelList>)], [],
         "The models that one may use.";
-    get "/v1/models/{*id}" others::model, "submit", None, Nothing => [200 Json(of::<ModelSpec>)], [NONE_MATCH],
+    get "/v1/models/{*id}" others::model, "submit", None, Nothing => [200 Json(of::<ModelSpec>), 304 Nothing], [NONE_MATCH],
         "What a model publishes of itself: modules, hook points, parameters.";
     get "/v1/account" others::account, "any", None, Nothing => [200 Json(of::<Account>)], [],
         "One's own account: what it may use, and has used.";

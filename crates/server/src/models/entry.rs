@@ -51,6 +51,8 @@ pub struct Entry {
     pub config: ModelConfig,
     outline: OnceCell<Arc<Outline>>,
     pub(super) state: Mutex<State>,
+    /// Bytes of the room that is kept for it while it is loaded.
+    pub(super) reserved: AtomicU64,
     /// Held while it is loaded: one loading for many who wait.
     pub(super) loading: tokio::sync::Mutex<()>,
     /// Jobs that wait for it or run on it: it is not given up meanwhile.
@@ -97,6 +99,7 @@ impl Entry {
             config,
             outline: OnceCell::new(),
             state: Mutex::new(State::Cold),
+            reserved: AtomicU64::new(0),
             loading: tokio::sync::Mutex::new(()),
             users: AtomicUsize::new(0),
             last_used: Mutex::new(Instant::now()),
@@ -200,6 +203,14 @@ impl Entry {
         match &*lock(&self.state) {
             State::Hot(house, _) => Some(house.clone()),
             _ => None,
+        }
+    }
+
+    /// Bytes that it takes of the room for all models.
+    pub(super) fn bytes(&self) -> u64 {
+        match &*lock(&self.state) {
+            State::Hot(_, bytes) => *bytes,
+            _ => self.reserved.load(Ordering::SeqCst),
         }
     }
 

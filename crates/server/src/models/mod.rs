@@ -1,10 +1,11 @@
 //! The registry: which models there are, which are in memory, loading on request, giving up who is idle.
 
 mod entry;
+mod room;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pellucid_client::api::{Problem, ProblemKind};
 use pellucid_engine::{Engine, ServeOptions};
@@ -21,15 +22,13 @@ use entry::{State, lock};
 
 /// Names that are proposed for one that is not known.
 const NEAREST: usize = 3;
-/// How long loading waits before it looks again whether there is room.
-const ROOM: Duration = Duration::from_millis(250);
 
 /// The models that there are.
 pub struct Registry {
     entries: Vec<Arc<Entry>>,
     engine: EngineConfig,
     reports: mpsc::UnboundedSender<Report>,
-    /// Held while room is made: one at a time.
+    /// Held while it is looked for room, never while somebody waits for it: who fits does not wait for one that does not.
     memory: tokio::sync::Mutex<()>,
 }
 
@@ -122,8 +121,7 @@ impl Registry {
         done: Arc<AtomicU64>,
         total: Arc<AtomicU64>,
     ) -> Result<Arc<House>, String> {
-        let _room = self.memory.lock().await;
-        self.make_room(outline.weight_bytes).await?;
+        let _room = self.make_room(entry, outline.weight_bytes).await?;
         let started = Instant::now();
         let one = entry.clone();
         let model = tokio::task::spawn_blocking(move || -> Result<Model, String> {
@@ -137,7 +135,7 @@ impl Registry {
         let model = model.await.unwrap_or_else(|_| Err("loading it failed".into()))?;
         let bytes = model.weight_bytes() as u64;
         let options = ServeOptions {
-            pass_ms: self.engine.pass_ms,
+            pass_ms: self.engine.pass_ms(),
             pass_tokens: self.engine.pass_tokens,
             helper_threads: self.engine.heavy_threads,
         };
@@ -152,59 +150,6 @@ impl Registry {
             "the model is loaded"
         );
         Ok(house)
-    }
-
-    /// Gives up models that nobody uses, least recently used first, until there is room; waits for them where it must.
-    async fn make_room(&self, needed: u64) -> Result<(), String> {
-        let budget = self.engine.weight_bytes;
-        if needed > budget {
-            return Err(format!(
-                "its weights take {needed} bytes, and all models together may take {budget}"
-            ));
-        }
-        loop {
-            let hot = |entry: &Arc<Entry>| match &*lock(&entry.state) {
-                State::Hot(_, bytes) => Some(*bytes),
-                _ => None,
-            };
-            let held: u64 = self.entries.iter().filter_map(hot).sum();
-            if held.saturating_add(needed) <= budget {
-                return Ok(());
-            }
-            let movable = self.entries.iter().filter(|entry| hot(entry).is_some() && !entry.config.pinned);
-            let idle = Duration::from_secs_f64(self.engine.idle_seconds);
-            let unused = movable.clone().filter(|entry| {
-                entry.users.load(Ordering::SeqCst) == 0 && lock(&entry.last_used).elapsed() >= idle
-            });
-            if let Some(entry) = unused.min_by_key(|entry| *lock(&entry.last_used)) {
-                self.give_up(entry).await;
-                continue;
-            }
-            let could: u64 = movable.filter_map(hot).sum();
-            if held - could + needed > budget {
-                return Err("pinned models leave no room for it".into());
-            }
-            tokio::time::sleep(ROOM).await;
-        }
-    }
-
-    async fn give_up(&self, entry: &Arc<Entry>) {
-        let house = {
-            let mut state = lock(&entry.state);
-            // Whoever came meanwhile holds it.
-            if entry.users.load(Ordering::SeqCst) > 0 {
-                return;
-            }
-            match std::mem::replace(&mut *state, State::Cold) {
-                State::Hot(house, _) => house,
-                other => {
-                    *state = other;
-                    return;
-                }
-            }
-        };
-        tracing::info!(model = entry.id(), "the model is given up");
-        let _ = tokio::task::spawn_blocking(move || house.close()).await;
     }
 
     /// An engine thread has ended by itself: the next job loads its model anew.
@@ -243,6 +188,7 @@ fn nearest(id: &str, ids: &[&str]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::room::ROOM;
     use super::*;
     use crate::config::{BUNDLED, WeightType};
 
@@ -259,14 +205,15 @@ mod tests {
         Registry::new(&models, &EngineConfig::default(), mpsc::unbounded_channel().0)
     }
 
-    /// Models that are the bundled one under several names, and room for so many of them.
-    async fn laboratory(names: &[&str], room: u64, pinned: &[&str]) -> Arc<Registry> {
+    /// Models that are the bundled one under several names, and room for so many of them. Those called `half` take half as much. What
+    /// a model holds in memory is a little more than its weights.
+    async fn laboratory(names: &[&str], room: f64, pinned: &[&str]) -> Arc<Registry> {
         let models: Vec<ModelConfig> = names
             .iter()
             .map(|id| ModelConfig {
                 id: (*id).into(),
                 source: Some(BUNDLED.into()),
-                dtype: WeightType::F32,
+                dtype: if *id == "half" { WeightType::Bf16 } else { WeightType::F32 },
                 revision: None,
                 pinned: pinned.contains(id),
                 default: false,
@@ -275,8 +222,7 @@ mod tests {
             .collect();
         let probe = Arc::new(Entry::new(models[0].clone()));
         let of_one = probe.outline().await.unwrap().weight_bytes;
-        // What a model holds in memory is a little more than its weights.
-        let weight_bytes = of_one * room + of_one / 2;
+        let weight_bytes = (of_one as f64 * room) as u64;
         let engine = EngineConfig { weight_bytes, idle_seconds: 0.0, ..EngineConfig::default() };
         Arc::new(Registry::new(&models, &engine, mpsc::unbounded_channel().0))
     }
@@ -294,7 +240,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn who_was_used_least_recently_is_given_up_first() {
-        let registry = laboratory(&["a", "b", "c", "d"], 2, &[]).await;
+        let registry = laboratory(&["a", "b", "c", "d"], 2.5, &[]).await;
         for id in ["a", "b", "a", "c"] {
             used(&registry, id).await;
         }
@@ -306,7 +252,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn nobody_is_given_up_while_in_use() {
-        let registry = laboratory(&["a", "b"], 1, &[]).await;
+        let registry = laboratory(&["a", "b"], 1.5, &[]).await;
         let (a, b) = (registry.get("a").unwrap().clone(), registry.get("b").unwrap().clone());
         a.hold();
         let house = registry.load(&a).await.unwrap();
@@ -327,8 +273,32 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn who_fits_does_not_wait_for_one_that_does_not() {
+        let registry = laboratory(&["a", "b", "half"], 1.7, &[]).await;
+        let (a, b) = (registry.get("a").unwrap().clone(), registry.get("b").unwrap().clone());
+        a.hold();
+        registry.load(&a).await.unwrap();
+        b.hold();
+        let waits = {
+            let registry = registry.clone();
+            tokio::spawn(async move { registry.load(&b).await.map(|_| ()) })
+        };
+        tokio::time::sleep(ROOM).await;
+        used(&registry, "half").await;
+        // Nor is it given up for one for which that makes no room.
+        tokio::time::sleep(ROOM * 2).await;
+        assert!(!waits.is_finished());
+        assert_eq!(hot(&registry), ["a", "half"]);
+        // What is loaded is never more than there is room for.
+        a.release();
+        waits.await.unwrap().unwrap();
+        assert!(registry.bytes(|_| true) <= registry.engine.weight_bytes, "{:?}", hot(&registry));
+        registry.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn many_who_wait_for_a_model_share_one_loading() {
-        let registry = laboratory(&["a"], 1, &[]).await;
+        let registry = laboratory(&["a"], 1.5, &[]).await;
         let entry = registry.get("a").unwrap().clone();
         let load = || {
             let (registry, entry) = (registry.clone(), entry.clone());
@@ -345,7 +315,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn pinned_models_stay_and_who_finds_no_room_is_told() {
-        let registry = laboratory(&["a", "b"], 1, &["a"]).await;
+        let registry = laboratory(&["a", "b"], 1.5, &["a"]).await;
         used(&registry, "a").await;
         let refused = registry.load(registry.get("b").unwrap()).await.err().unwrap();
         assert_eq!(refused, "pinned models leave no room for it");

@@ -112,7 +112,7 @@ impl Board {
             let fit = |waiting: &Waiting| begun.fits(waiting, engine);
             let picked = self.queues.get_mut(model).and_then(|queue| queue.pick(fit));
             let Some(mut waiting) = picked else { break };
-            waiting.is_long = waiting.cost > engine.pass_ms;
+            waiting.is_long = waiting.cost > engine.pass_ms();
             self.begun(model).add(&waiting);
             let program = self.take_program(&waiting.job);
             chosen.push(Chosen { waiting, alone: false, program });
@@ -219,11 +219,21 @@ impl Board {
     /// A job's place.
     pub fn place(&self, job: &str) -> Option<QueuePlace> {
         if let Some(position) = self.suspects.iter().position(|(_, waiting)| waiting.job == job) {
-            let ahead_milliseconds =
-                self.suspects.iter().take(position).map(|(_, waiting)| waiting.cost).sum();
+            let before = self.suspects.iter().take(position);
+            let ahead_milliseconds = before.fold(0.0, |sum, (_, waiting)| sum + waiting.cost);
             return Some(QueuePlace { position: position as u64, ahead_milliseconds });
         }
         self.queues.values().find_map(|queue| queue.place(job))
+    }
+
+    /// The places of an account's jobs.
+    pub fn places(&self, account: &str) -> HashMap<String, QueuePlace> {
+        let queued = self.queues.values().flat_map(|queue| queue.places(account));
+        let mut places: HashMap<String, QueuePlace> =
+            queued.map(|(job, place)| (job.to_owned(), place)).collect();
+        let own = self.suspects.iter().filter(|(_, waiting)| waiting.account == account);
+        places.extend(own.filter_map(|(_, waiting)| Some((waiting.job.clone(), self.place(&waiting.job)?))));
+        places
     }
 
     /// Jobs that wait, of all models.
@@ -254,7 +264,7 @@ impl Board {
         accounts.dedup();
         QueueStatus {
             jobs: self.queued() as u64,
-            milliseconds: self.queues.values().map(FairQueue::cost).sum(),
+            milliseconds: self.queues.values().fold(0.0, |sum, queue| sum + queue.cost()),
             accounts: accounts.len() as u64,
         }
     }
@@ -278,6 +288,7 @@ mod tests {
             bytes: 10,
             bounds: Bounds::default(),
             flops: 0,
+            since_ms: 0,
             deadline_ms: None,
             is_long: false,
         }
@@ -301,7 +312,7 @@ mod tests {
 
     #[test]
     fn an_engine_is_given_work_for_two_passes_and_every_account_a_place() {
-        let engine = EngineConfig { pass_ms: 10.0, ..EngineConfig::default() };
+        let engine = EngineConfig { delay_ms: 20.0, ..EngineConfig::default() };
         let mut board = Board::default();
         for number in 0..10 {
             board.push("m", waiting(&format!("a{number}"), "a", 8.0), false);
@@ -316,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_short_job_does_not_wait_behind_its_accounts_own_long_ones() {
-        let engine = EngineConfig { pass_ms: 10.0, ..EngineConfig::default() };
+        let engine = EngineConfig { delay_ms: 20.0, ..EngineConfig::default() };
         let unbounded = |job: &str, cost| Waiting { concurrent: None, ..waiting(job, "a", cost) };
         let mut board = Board::default();
         (0..4).for_each(|number| board.push("m", unbounded(&format!("long{number}"), 1e6), false));

@@ -20,19 +20,37 @@ struct Guest {
     counted: u64,
 }
 
+#[derive(Clone, Copy)]
+struct Clock {
+    /// What the account was given, by its share.
+    at: f64,
+    /// Programs of the account that are in.
+    programs: usize,
+}
+
 /// The clocks of the accounts that have programs in an engine.
+///
+/// This is start-time fair queueing (Goyal, Vin, Cheng 1996) at the granularity of a pass: who comes new begins where the account
+/// furthest behind stood when the pass that runs was chosen, so it goes before all that ride in that one and have more waiting;
+/// and who leaves and comes back has had what it was given. Accounts that are less than half a pass apart count as equals: of
+/// those the ones with a single program go first, and each when it came.
 #[derive(Default)]
 pub struct Clocks {
     guests: HashMap<Ticket, Guest>,
-    accounts: HashMap<String, (f64, usize)>,
+    accounts: HashMap<String, Clock>,
+    /// Where the account furthest behind stood when the last pass was chosen.
+    now: f64,
 }
 
 impl Clocks {
-    /// A program has come. An account that comes new begins where the one furthest behind is.
+    /// A program has come.
     pub fn come(&mut self, ticket: Ticket, owner: Owner) {
-        let least = self.accounts.values().map(|(clock, _)| *clock).fold(f64::INFINITY, f64::min);
-        let start = if least.is_finite() { least } else { 0.0 };
-        self.accounts.entry(owner.account.clone()).or_insert((start, 0)).1 += 1;
+        let now = self.now;
+        let clock = self.accounts.entry(owner.account.clone()).or_insert(Clock { at: now, programs: 0 });
+        if clock.programs == 0 {
+            clock.at = clock.at.max(now);
+        }
+        clock.programs += 1;
         self.guests.insert(ticket, Guest { owner, counted: 0 });
     }
 
@@ -41,19 +59,21 @@ impl Clocks {
         let Some(guest) = self.guests.get_mut(&ticket) else { return };
         let more = operations.saturating_sub(guest.counted);
         guest.counted = operations;
-        if let Some((clock, _)) = self.accounts.get_mut(&guest.owner.account) {
-            *clock += more as f64 / guest.owner.weight;
+        if let Some(clock) = self.accounts.get_mut(&guest.owner.account) {
+            clock.at += more as f64 / guest.owner.weight;
         }
     }
 
-    /// A program has left.
-    pub fn leave(&mut self, ticket: Ticket) {
+    /// A program has left, that has been given so many operations in all: one that rode once is never seen to wait again.
+    pub fn leave(&mut self, ticket: Ticket, operations: u64) {
+        self.given(ticket, operations);
         let Some(guest) = self.guests.remove(&ticket) else { return };
-        if let Some((_, programs)) = self.accounts.get_mut(&guest.owner.account) {
-            *programs -= 1;
-            if *programs == 0 {
-                self.accounts.remove(&guest.owner.account);
-            }
+        if let Some(clock) = self.accounts.get_mut(&guest.owner.account) {
+            clock.programs -= 1;
+        }
+        if self.guests.is_empty() {
+            // Nobody is behind anybody.
+            (self.accounts, self.now) = (HashMap::new(), 0.0);
         }
     }
 
@@ -65,16 +85,36 @@ impl Clocks {
     /// Sorts: first whose account is furthest behind; of one account, who was given least; then who came first.
     pub fn order(&mut self, waiting: &mut [Waiting]) {
         waiting.iter().for_each(|one| self.given(one.ticket, one.served_flops));
-        let key = |one: &Waiting| (self.clock(one.ticket), one.served_flops, one.ticket);
+        self.go_on();
+        let half = waiting.first().map_or(0.0, |one| one.pass_flops as f64 / 2.0);
+        let key = |one: &Waiting| (self.turn(one.ticket, half), (one.served_flops, one.ticket));
         waiting.sort_by(|one, other| {
             let (one, other) = (key(one), key(other));
-            one.0.total_cmp(&other.0).then((one.1, one.2).cmp(&(other.1, other.2)))
+            one.0.0.total_cmp(&other.0.0).then(one.0.1.cmp(&other.0.1)).then(one.1.cmp(&other.1))
         });
     }
 
-    fn clock(&self, ticket: Ticket) -> f64 {
+    /// A pass is chosen.
+    fn go_on(&mut self) {
+        let present = self.accounts.values().filter(|clock| clock.programs > 0);
+        let least = present.map(|clock| clock.at).fold(f64::INFINITY, f64::min);
+        if least.is_finite() {
+            self.now = self.now.max(least);
+        }
+        // Who has none in, and is not ahead either, is as one that comes new.
+        self.accounts.retain(|_, clock| clock.programs > 0 || clock.at > self.now);
+    }
+
+    /// When it is the turn of a program's account, and whether it has more than the one, where so many operations make no difference.
+    fn turn(&self, ticket: Ticket, alike: f64) -> (f64, bool) {
+        let clock = self.clock(ticket);
+        ((clock.at - alike).max(self.now), clock.programs > 1)
+    }
+
+    fn clock(&self, ticket: Ticket) -> Clock {
         let account = self.guests.get(&ticket).map(|guest| guest.owner.account.as_str());
-        account.and_then(|account| self.accounts.get(account)).map_or(0.0, |(clock, _)| *clock)
+        let clock = account.and_then(|account| self.accounts.get(account)).copied();
+        clock.unwrap_or(Clock { at: self.now, programs: 0 })
     }
 }
 
@@ -95,6 +135,10 @@ mod tests {
         Owner { account: account.into(), weight }
     }
 
+    fn at(clocks: &Clocks, ticket: u64) -> f64 {
+        clocks.clock(Ticket(ticket)).at
+    }
+
     #[test]
     fn many_programs_of_one_account_share_one_clock() {
         let mut clocks = Clocks::default();
@@ -103,24 +147,61 @@ mod tests {
         clocks.given(Ticket(1), 100);
         clocks.given(Ticket(2), 50);
         clocks.given(Ticket(9), 120);
-        assert_eq!((clocks.clock(Ticket(3)), clocks.clock(Ticket(9))), (150.0, 120.0));
+        assert_eq!((at(&clocks, 3), at(&clocks, 9)), (150.0, 120.0));
         // What was told twice is counted once.
         clocks.given(Ticket(1), 100);
-        assert_eq!(clocks.clock(Ticket(1)), 150.0);
+        assert_eq!(at(&clocks, 1), 150.0);
     }
 
     #[test]
-    fn who_comes_new_begins_where_the_last_is_and_shares_count() {
+    fn who_comes_new_goes_before_who_was_given_and_shares_count() {
         let mut clocks = Clocks::default();
         clocks.come(Ticket(1), owner("a", 1.0));
         clocks.given(Ticket(1), 100);
+        clocks.go_on();
+        // While a pass runs that gives it as much again.
         clocks.come(Ticket(2), owner("b", 2.0));
-        assert_eq!(clocks.clock(Ticket(2)), 100.0);
+        clocks.given(Ticket(1), 200);
+        assert_eq!((at(&clocks, 1), at(&clocks, 2)), (200.0, 100.0));
         clocks.given(Ticket(2), 100);
-        assert_eq!(clocks.clock(Ticket(2)), 150.0);
-        clocks.leave(Ticket(1));
-        clocks.leave(Ticket(2));
+        assert_eq!(at(&clocks, 2), 150.0);
+        clocks.leave(Ticket(1), 200);
+        clocks.leave(Ticket(2), 100);
         assert!(clocks.all().is_empty() && clocks.accounts.is_empty());
+    }
+
+    #[test]
+    fn programs_that_ride_once_count_and_who_comes_back_has_had_what_it_was_given() {
+        let mut clocks = Clocks::default();
+        (1..=2).for_each(|number| clocks.come(Ticket(number), owner("flood", 1.0)));
+        clocks.come(Ticket(3), owner("one", 1.0));
+        clocks.go_on();
+        clocks.leave(Ticket(1), 100);
+        assert_eq!(at(&clocks, 2), 100.0);
+        // It is back before the flood has had as much.
+        clocks.leave(Ticket(3), 150);
+        clocks.come(Ticket(4), owner("one", 1.0));
+        assert_eq!(at(&clocks, 4), 150.0);
+        // And when the flood has had more, it is as one that comes new.
+        clocks.leave(Ticket(4), 0);
+        clocks.given(Ticket(2), 200);
+        clocks.go_on();
+        clocks.come(Ticket(5), owner("one", 1.0));
+        assert_eq!(at(&clocks, 5), 300.0);
+    }
+
+    #[test]
+    fn who_is_less_than_half_a_pass_ahead_is_an_equal_and_single_programs_go_first() {
+        let mut clocks = Clocks::default();
+        (1..=2).for_each(|number| clocks.come(Ticket(number), owner("flood", 1.0)));
+        (3..=4).for_each(|number| clocks.come(Ticket(number), owner(&number.to_string(), 1.0)));
+        clocks.given(Ticket(3), 40);
+        clocks.go_on();
+        let turn = |clocks: &Clocks, ticket: u64| clocks.turn(Ticket(ticket), 50.0);
+        assert_eq!((turn(&clocks, 3), turn(&clocks, 4)), ((0.0, false), (0.0, false)));
+        assert_eq!(turn(&clocks, 1), (0.0, true));
+        clocks.given(Ticket(3), 90);
+        assert_eq!(turn(&clocks, 3), (40.0, false));
     }
 
     /// A flood that is in the engine, and people who come at certain pass boundaries.
@@ -133,9 +214,17 @@ mod tests {
         /// Who comes, and before which pass was known that they do.
         comes: Vec<(usize, Ticket)>,
         finished: Vec<Ticket>,
+        /// The program of the flood, and how many of it.
+        flood: (&'static str, u64),
     }
 
-    const FLOOD: u64 = 60;
+    /// Numbers of those who come into the flood: they are greater than the flood's, of which many came before.
+    const PEOPLE: u64 = 10_000;
+    const GENERATION: &str = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompts": ["a b c d", "e f g"] }],
+        "generate": { "max_new_tokens": 20, "stop_tokens": [] }, "body": [
+        { "op": "generated", "name": "g" }, { "op": "save", "name": "made", "value": "g" } ] }] }"#;
+    const ONE: &str = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompt": "Mary has" }], "body": [
+        { "op": "get", "name": "l", "hook": "logits" }, { "op": "save", "name": "logits", "value": "l" } ] }] }"#;
 
     impl Script {
         fn admitted(&mut self, ticket: Ticket, account: &str, program: &str) -> Admitted {
@@ -149,21 +238,18 @@ mod tests {
     impl Host for Script {
         fn admit(&mut self, load: &Load) -> Admission {
             self.boundary += 1;
-            let flood = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompts": ["a b c d", "e f g"] }],
-                "generate": { "max_new_tokens": 20, "stop_tokens": [] }, "body": [
-                { "op": "generated", "name": "g" }, { "op": "save", "name": "made", "value": "g" } ] }] }"#;
-            let one = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompt": "Mary has" }], "body": [
-                { "op": "get", "name": "l", "hook": "logits" }, { "op": "save", "name": "logits", "value": "l" } ] }] }"#;
             match self.boundary {
-                1 => Admission::Programs(
-                    (0..FLOOD).map(|number| self.admitted(Ticket(number), "flood", flood)).collect(),
-                ),
+                1 => {
+                    let (program, count) = self.flood;
+                    let flood = (0..count).map(|number| self.admitted(Ticket(number), "flood", program));
+                    Admission::Programs(flood.collect())
+                }
                 // In the midst of the flood, one after the other, and two at once.
                 4 | 9 | 10 | 30 => {
-                    let number = 1000 + self.boundary as u64;
+                    let number = PEOPLE + self.boundary as u64;
                     let come = [Ticket(number), Ticket(number + 1000)];
                     let programs =
-                        come.map(|ticket| self.admitted(ticket, &format!("person {}", ticket.0), one));
+                        come.map(|ticket| self.admitted(ticket, &format!("person {}", ticket.0), ONE));
                     self.comes.extend(come.map(|ticket| (self.passes.len(), ticket)));
                     Admission::Programs(programs.into())
                 }
@@ -176,9 +262,9 @@ mod tests {
             self.clocks.order(waiting);
         }
 
-        fn finished(&mut self, ticket: Ticket, outcome: Result<Results, Box<Failure>>, _: Usage) {
+        fn finished(&mut self, ticket: Ticket, outcome: Result<Results, Box<Failure>>, usage: Usage) {
             assert!(outcome.is_ok());
-            self.clocks.leave(ticket);
+            self.clocks.leave(ticket, usage.flops);
             self.finished.push(ticket);
         }
 
@@ -194,26 +280,30 @@ mod tests {
         let engine = Arc::new(Engine::new(Arc::new(model)));
         // Passes that hold a part of the flood only, so that it matters whose turn it is.
         let options = ServeOptions { pass_tokens: 64, ..ServeOptions::default() };
-        let mut script = Script {
-            clocks: Clocks::default(),
-            engine: engine.clone(),
-            boundary: 0,
-            passes: Vec::new(),
-            comes: Vec::new(),
-            finished: Vec::new(),
-        };
-        engine.serve(&mut script, &options);
-        assert_eq!(script.comes.len(), 8);
-        for &(before, ticket) in &script.comes {
-            assert!(
-                script.passes[before].contains(&ticket),
-                "{ticket:?} had to wait for more than the pass that ran"
-            );
-            assert!(script.passes[before].len() > 1, "it rode alone: there was no flood");
+        // Programs that ride in many passes, and programs that ride once.
+        for flood in [(GENERATION, 60), (ONE, 1_500)] {
+            let mut script = Script {
+                clocks: Clocks::default(),
+                engine: engine.clone(),
+                boundary: 0,
+                passes: Vec::new(),
+                comes: Vec::new(),
+                finished: Vec::new(),
+                flood,
+            };
+            engine.serve(&mut script, &options);
+            assert_eq!(script.comes.len(), 8);
+            for &(before, ticket) in &script.comes {
+                assert!(
+                    script.passes[before].contains(&ticket),
+                    "{ticket:?} had to wait for more than the pass that ran"
+                );
+                assert!(script.passes[before].len() > 2, "they rode alone: there was no flood");
+            }
+            // The flood was not over yet.
+            let last = script.finished.iter().rposition(|ticket| ticket.0 >= PEOPLE).unwrap();
+            assert!(last + 20 < script.finished.len(), "{:?}", script.finished);
+            assert_eq!(script.finished.len(), 8 + flood.1 as usize);
         }
-        // They were through while most of the flood still waited.
-        let last = script.finished.iter().rposition(|ticket| ticket.0 >= 1000).unwrap();
-        assert!(last < 8 + FLOOD as usize / 2, "{:?}", script.finished);
-        assert_eq!(script.finished.len(), 8 + FLOOD as usize);
     }
 }

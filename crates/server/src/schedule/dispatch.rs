@@ -18,7 +18,7 @@ use crate::core::Core;
 use crate::models::{Entry, Outline};
 use crate::{files, time};
 
-/// How often overdue jobs are looked for.
+/// How often overdue jobs are looked for, and whether there is something to do.
 const TICK: Duration = Duration::from_millis(500);
 /// How long the store is left alone when it fails.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -30,7 +30,6 @@ pub async fn dispatch(core: Arc<Core>, entry: Arc<Entry>) {
     let mut failures = 0;
     loop {
         let _ = tokio::time::timeout(TICK, entry.bell.notified()).await;
-        overdue(&core).await;
         while !core.is_draining() && core.board().waits(entry.id()) {
             let house = match core.registry.load(&entry).await {
                 Ok(house) => house,
@@ -68,13 +67,18 @@ async fn give_up(core: &Core, entry: &Entry, message: &str) {
     }
 }
 
-async fn overdue(core: &Core) {
-    let over = core.board().overdue(time::now_ms());
-    for (model, waiting) in over {
-        let problem = Problem::new(ProblemKind::DeadlineExceeded, "Its time was over before its turn came.");
-        core.refuse(&waiting.account, &waiting.job, &problem).await;
-        if let Some(entry) = core.registry.get(&model) {
-            entry.release();
+/// Fails jobs whose time is over before their turn came, for ever.
+pub async fn overdue(core: Arc<Core>) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        let over = core.board().overdue(time::now_ms());
+        for (model, waiting) in over {
+            let problem =
+                Problem::new(ProblemKind::DeadlineExceeded, "Its time was over before its turn came.");
+            core.refuse(&waiting.account, &waiting.job, &problem).await;
+            if let Some(entry) = core.registry.get(&model) {
+                entry.release();
+            }
         }
     }
 }
@@ -153,6 +157,7 @@ fn admit(
     let channel = core.hub.get(&job).unwrap_or_else(|| core.hub.open(&job, attempt, event_bytes));
     channel.begin(attempt);
     let now = time::now_ms();
+    core.metrics.waited(now.saturating_sub(waiting.since_ms) as f64 / 1000.0);
     let seconds = waiting.deadline_ms.map(|deadline| deadline.saturating_sub(now).max(1) as f64 / 1000.0);
     let most = core.config.engine.value_bytes;
     let memory_bytes = waiting.bounds.peak_bytes.map_or(most, |own| own.min(most));

@@ -30,7 +30,9 @@ pub struct Waiting {
     pub bounds: Bounds,
     /// Floating-point operations, by its price.
     pub flops: u64,
-    /// When it is too late, in milliseconds since 1970.
+    /// When it was submitted, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// When it is too late, the same.
     pub deadline_ms: Option<u64>,
     /// It takes more than a pass: known once it is chosen.
     pub is_long: bool,
@@ -139,24 +141,45 @@ impl FairQueue {
     /// Jobs that would go before a job as things stand, and what these cost.
     pub fn place(&self, job: &str) -> Option<QueuePlace> {
         let (account, place) = self.places.get(job)?;
-        let own = self.lines.get(account)?;
-        let before: Vec<&Waiting> = own.jobs.range(..*place).map(|(_, waiting)| waiting).collect();
-        let weight = own.jobs.get(place)?.weight;
-        let tag = own.tag + before.iter().map(|waiting| waiting.cost).sum::<f64>() / weight;
-        let mut position = before.len() as u64;
-        let mut ahead: f64 = before.iter().map(|waiting| waiting.cost).sum();
-        for (_, line) in self.lines.iter().filter(|(name, _)| *name != account) {
-            let mut theirs = line.tag;
+        self.places_until(account, *place).pop().map(|(_, place)| place)
+    }
+
+    /// The same of every job of an account.
+    pub fn places(&self, account: &str) -> Vec<(&str, QueuePlace)> {
+        self.places_until(account, (std::cmp::Reverse(Priority::Low), u64::MAX))
+    }
+
+    /// The places of an account's jobs up to one, in the order in which they go: one walk over what goes before the last.
+    fn places_until(&self, account: &str, last: Place) -> Vec<(&str, QueuePlace)> {
+        let Some(own) = self.lines.get(account) else { return Vec::new() };
+        // A sum of nothing is -0.0, which nobody wants to read.
+        let (mut found, mut tags, mut ahead) = (Vec::new(), Vec::new(), 0.0);
+        for (position, waiting) in own.jobs.range(..=last).map(|(_, waiting)| waiting).enumerate() {
+            tags.push(own.tag + ahead / waiting.weight);
+            let place = QueuePlace { position: position as u64, ahead_milliseconds: ahead };
+            found.push((waiting.job.as_str(), place));
+            ahead += waiting.cost;
+        }
+        // Of others' jobs: how many go before each of these and after the one before it, and what they cost.
+        let mut between = vec![(0_u64, 0.0); found.len()];
+        for line in self.lines.iter().filter(|(name, _)| *name != account).map(|(_, line)| line) {
+            let (mut theirs, mut next) = (line.tag, 0);
             for waiting in line.jobs.values() {
-                if theirs >= tag {
-                    break;
-                }
-                position += 1;
-                ahead += waiting.cost;
+                next += tags.iter().skip(next).take_while(|&&tag| tag <= theirs).count();
+                let Some((jobs, cost)) = between.get_mut(next) else { break };
+                *jobs += 1;
+                *cost += waiting.cost;
                 theirs += waiting.cost / waiting.weight;
             }
         }
-        Some(QueuePlace { position, ahead_milliseconds: ahead })
+        let (mut jobs, mut cost) = (0, 0.0);
+        for ((_, place), before) in found.iter_mut().zip(between) {
+            jobs += before.0;
+            cost += before.1;
+            place.position += jobs;
+            place.ahead_milliseconds += cost;
+        }
+        found
     }
 
     /// Jobs whose time is over at `now_ms`, taken out.
@@ -226,6 +249,7 @@ mod tests {
             bytes: 0,
             bounds: Bounds::default(),
             flops: 0,
+            since_ms: 0,
             deadline_ms: None,
             is_long: false,
         }
@@ -243,7 +267,8 @@ mod tests {
             queue.pick(|_| Fit::Goes);
         }
         queue.push(waiting("one", "b", 5.0));
-        assert_eq!(queue.place("one").unwrap().position, 0);
+        let place = queue.place("one").unwrap();
+        assert_eq!((place.position, place.ahead_milliseconds.to_bits()), (0, 0));
         assert_eq!(queue.pick(|_| Fit::Goes).unwrap().job, "one");
         assert_eq!(queue.pick(|_| Fit::Goes).unwrap().job, "flood10");
         assert_eq!(queue.len(), 989);
@@ -327,6 +352,11 @@ mod tests {
             }
             let places: HashMap<String, u64> =
                 left.iter().map(|job| (job.clone(), queue.place(job).unwrap().position)).collect();
+            for account in 0..4 {
+                for (job, place) in queue.places(&account.to_string()) {
+                    prop_assert_eq!(Some(place), queue.place(job));
+                }
+            }
             let order = all(&mut queue);
             let mut sorted = order.clone();
             sorted.sort();

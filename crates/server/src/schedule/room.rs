@@ -79,10 +79,10 @@ impl Begun {
         let Some(own) = self.of_account.get(&waiting.account) else { return Fit::Goes };
         // Who is in already leaves half of the room to those who are not.
         let is_full = self.jobs >= engine.jobs.div_ceil(2) || bytes > engine.value_bytes / 2;
-        let has_enough = if waiting.cost > engine.pass_ms {
+        let has_enough = if waiting.cost > engine.pass_ms() {
             own.long >= LONG
         } else {
-            own.short + waiting.cost > AHEAD * engine.pass_ms
+            own.short + waiting.cost > AHEAD * engine.pass_ms()
         };
         if is_full || has_enough || waiting.concurrent.is_some_and(|most| own.jobs as u64 >= most) {
             Fit::AccountWaits

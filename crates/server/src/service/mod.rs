@@ -35,6 +35,9 @@ const LONGEST_PAGE: u32 = 200;
 const TEXTS: usize = 1_024;
 const TEXT_SIZE: usize = 1 << 20;
 
+/// How long a job that is to be erased may take to leave its engine.
+const LEAVING: Duration = Duration::from_secs(5);
+
 /// The service. A clone is the same.
 #[derive(Clone)]
 pub struct Service {
@@ -98,13 +101,16 @@ impl Service {
         let more = found.len() > limit as usize;
         found.truncate(limit as usize);
         let next = found.last().filter(|_| more).map(|job| job.id.clone());
-        Ok(JobList { jobs: found.into_iter().map(|job| self.core.view(job)).collect(), next })
+        Ok(JobList { jobs: self.core.views(&caller.account.name, found), next })
     }
 
     /// Ends a job of the caller's, if it has not ended.
     pub async fn cancel(&self, caller: &Caller, id: &str) -> Result<Job> {
-        self.stored_job(caller, id).await?;
         let core = &self.core;
+        let before = self.stored_job(caller, id).await?;
+        if before.state.is_final() {
+            return Ok(core.view(before));
+        }
         let job = core.store.cancel(&caller.account.name, id, time::now_ms()).await?;
         let job = job.ok_or_else(|| not_found("job"))?;
         let waited = {
@@ -124,7 +130,11 @@ impl Service {
 
     /// Ends a job of the caller's and deletes everything of it.
     pub async fn erase(&self, caller: &Caller, id: &str) -> Result<()> {
-        self.cancel(caller, id).await?;
+        let job = self.cancel(caller, id).await?;
+        if let Some(channel) = self.core.hub.get(id).filter(|_| !job.state.is_final()) {
+            // What it took is written down before it is forgotten.
+            channel.ended(LEAVING).await;
+        }
         let files = self.core.store.erase(&caller.account.name, id).await?.ok_or_else(|| not_found("job"))?;
         self.core.hub.drop(id);
         for file in files {

@@ -25,6 +25,8 @@ const GAUGES: Duration = Duration::from_secs(1);
 /// How often it is looked whether the store can be written, at most, and how long that may take.
 const LOOK: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an engine may be in one pass until it is taken to answer no more.
+const STUCK: Duration = Duration::from_secs(60);
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +117,7 @@ impl Service {
         let core = Arc::new(Core::new(config, store, files, registry));
         mend(&core).await?;
         tokio::spawn(finish::reports(core.clone(), reported));
+        tokio::spawn(dispatch::overdue(core.clone()));
         for entry in core.registry.entries() {
             tokio::spawn(dispatch::dispatch(core.clone(), entry.clone()));
             if entry.config.pinned {
@@ -171,8 +174,10 @@ impl Service {
                 works
             }
         };
-        let pinned = self.core.registry.entries().iter().filter(|entry| entry.config.pinned);
-        let engines = pinned.clone().all(|entry| entry.house().is_some());
+        let engines = self.core.registry.entries().iter().all(|entry| match entry.house() {
+            Some(house) => !house.is_stuck(STUCK),
+            None => !entry.config.pinned,
+        });
         (store, engines && !self.core.is_draining())
     }
 }
@@ -241,8 +246,11 @@ async fn mend(core: &Core) -> Result<(), StartError> {
 async fn tidy(core: Arc<Core>) {
     loop {
         let now = time::now_ms();
-        let kept = (core.config.retention.job_days * 86_400_000.0) as u64;
-        match core.store.expire(now, now.saturating_sub(kept)).await {
+        let before = |days: f64| now.saturating_sub((days * 86_400_000.0) as u64);
+        if let Err(error) = core.store.expire_audit(before(core.config.retention.audit_days)).await {
+            tracing::error!(%error, "the audit log cannot be shortened");
+        }
+        match core.store.expire(now, before(core.config.retention.job_days)).await {
             Ok(expired) => {
                 for file in expired.files {
                     if let Err(error) = core.files.delete(&file).await {
@@ -263,8 +271,9 @@ async fn gauges(core: Arc<Core>) {
             core.metrics.now(board.queued(), board.status().milliseconds / 1000.0, board.running_count());
         }
         for entry in core.registry.entries() {
-            let bytes = entry.house().and(entry.summary().parameters_bytes).unwrap_or(0);
-            core.metrics.weights(entry.id(), bytes);
+            let house = entry.house();
+            let weights = house.as_ref().and(entry.summary().parameters_bytes).unwrap_or(0);
+            core.metrics.memory(entry.id(), weights, house.map_or((0, 0), |house| house.bytes()));
         }
         tokio::time::sleep(GAUGES).await;
     }

@@ -1,6 +1,7 @@
 //! Accounts, keys, usage and the audit log.
 
 use pellucid_client::api::UsageDay;
+use sqlx::sqlite::SqliteConnection;
 use sqlx::{Row, query};
 
 use super::rows::{self, number};
@@ -142,13 +143,27 @@ pub(super) async fn usage_of_all(store: &Sqlite, since_day: &str) -> Result<Vec<
 }
 
 pub(super) async fn stored_bytes(store: &Sqlite, account: &str) -> Result<u64> {
-    let row = query("SELECT result_bytes FROM jobs WHERE account = $1 AND result_key IS NOT NULL");
-    let found = row.bind(account).fetch_all(&store.readers).await?;
-    let mut sum = 0_u64;
-    for row in found {
-        sum = sum.saturating_add(row.try_get::<i64, _>(0)?.max(0) as u64);
-    }
-    Ok(sum)
+    let row = query("SELECT bytes FROM stored WHERE account = $1").bind(account);
+    let row = row.fetch_optional(&store.readers).await?;
+    let bytes = row.map(|row| row.try_get::<i64, _>(0)).transpose()?;
+    Ok(bytes.unwrap_or(0).max(0) as u64)
+}
+
+/// A change of what an account's results take, within the change that makes it so.
+pub(super) async fn stores(
+    connection: &mut SqliteConnection,
+    account: &str,
+    bytes: i64,
+) -> std::result::Result<(), sqlx::Error> {
+    query(
+        "INSERT INTO stored (account, bytes) VALUES ($1, $2)
+         ON CONFLICT (account) DO UPDATE SET bytes = stored.bytes + excluded.bytes",
+    )
+    .bind(account)
+    .bind(bytes)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 pub(super) async fn audit(store: &Sqlite, entry: AuditEntry) -> Result<()> {

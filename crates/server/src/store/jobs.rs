@@ -4,11 +4,11 @@ use pellucid_client::api::{JobQuery, Problem, ProblemKind};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row, query};
 
+use super::accounts::stores;
 use super::rows::{self, JOB_COLUMNS, number, to_json};
 use super::sqlite::Sqlite;
 use super::{
-    Accepted, Ending, Expired, Finished, JobState, Milliseconds, NewJob, Repaired, Result, StoredJob,
-    StoredResult,
+    Accepted, Ending, Finished, JobState, Milliseconds, NewJob, Repaired, Result, StoredJob, StoredResult,
 };
 use crate::time;
 
@@ -168,6 +168,10 @@ async fn end(connection: &mut SqliteConnection, finished: Finished) -> Sql<bool>
     .fetch_optional(&mut *connection)
     .await?;
     let Some(row) = row else { return Ok(false) };
+    let account: String = row.try_get("account")?;
+    if result.is_some() {
+        stores(&mut *connection, &account, number(bytes)).await?;
+    }
     query(
         "INSERT INTO usage (account, day, model, jobs, failed, flops, tokens, result_bytes, milliseconds)
          SELECT $1, $2, $3, 1, $4, jobs.flops, $5, $6, $7 FROM jobs WHERE jobs.id = $8
@@ -176,7 +180,7 @@ async fn end(connection: &mut SqliteConnection, finished: Finished) -> Sql<bool>
              tokens = usage.tokens + excluded.tokens, result_bytes = usage.result_bytes + excluded.result_bytes,
              milliseconds = usage.milliseconds + excluded.milliseconds",
     )
-    .bind(row.try_get::<String, _>("account")?)
+    .bind(account)
     .bind(time::day(at_ms))
     .bind(row.try_get::<String, _>("model")?)
     .bind(i64::from(state == JobState::Failed))
@@ -239,27 +243,6 @@ pub(super) async fn refuse(
                 .execute(connection)
                 .await?;
                 Ok(done.rows_affected() > 0)
-            })
-        })
-        .await
-}
-
-pub(super) async fn erase(store: &Sqlite, account: &str, job: &str) -> Result<Option<Vec<String>>> {
-    let (account, job) = (account.to_owned(), job.to_owned());
-    store
-        .writer
-        .write(move |connection| {
-            Box::pin(async move {
-                let row = query("DELETE FROM jobs WHERE id = $1 AND account = $2 RETURNING result_key")
-                    .bind(&job)
-                    .bind(account)
-                    .fetch_optional(&mut *connection)
-                    .await?;
-                let Some(row) = row else { return Ok(None) };
-                query("DELETE FROM attempts WHERE job = $1").bind(&job).execute(connection).await?;
-                let files =
-                    row.try_get::<Option<String>, _>(0)?.into_iter().chain([crate::files::program(&job)]);
-                Ok(Some(files.collect()))
             })
         })
         .await
@@ -352,62 +335,4 @@ async fn mend(connection: &mut SqliteConnection, at_ms: Milliseconds) -> Sql<Rep
         poisoned: failed.rows_affected(),
         queued: row.try_get::<i64, _>(0)?.max(0) as u64,
     })
-}
-
-pub(super) async fn expire(
-    store: &Sqlite,
-    now_ms: Milliseconds,
-    jobs_before_ms: Milliseconds,
-) -> Result<Expired> {
-    store
-        .writer
-        .write(move |connection| {
-            Box::pin(async move {
-                let mut expired = Expired::default();
-                let over = query("SELECT result_key FROM jobs WHERE expires_ms <= $1 AND result_key IS NOT NULL")
-                    .bind(number(now_ms))
-                    .fetch_all(&mut *connection)
-                    .await?;
-                for row in over {
-                    expired.files.push(row.try_get(0)?);
-                }
-                query(
-                    "UPDATE jobs SET result_key = NULL, expires_ms = NULL, outcome = NULL
-                     WHERE expires_ms <= $1 AND result_key IS NOT NULL",
-                )
-                .bind(number(now_ms))
-                .execute(&mut *connection)
-                .await?;
-                query("DELETE FROM attempts WHERE job IN (SELECT id FROM jobs WHERE finished_ms <= $1 AND result_key IS NULL)")
-                    .bind(number(jobs_before_ms))
-                    .execute(&mut *connection)
-                    .await?;
-                let gone = query("DELETE FROM jobs WHERE finished_ms <= $1 AND result_key IS NULL")
-                    .bind(number(jobs_before_ms))
-                    .execute(connection)
-                    .await?;
-                expired.jobs = gone.rows_affected();
-                Ok(expired)
-            })
-        })
-        .await
-}
-
-pub(super) async fn orphans(store: &Sqlite, files: &[String]) -> Result<Vec<String>> {
-    let mut orphans = Vec::new();
-    for file in files {
-        let Some(job) = crate::files::job_of(file) else { continue };
-        let row = query("SELECT result_key, state FROM jobs WHERE id = $1").bind(job);
-        let owned = match row.fetch_optional(&store.readers).await? {
-            Some(row) if *file == crate::files::program(job) => {
-                !rows::state(row.try_get("state")?)?.is_final()
-            }
-            Some(row) => row.try_get::<Option<String>, _>("result_key")?.as_ref() == Some(file),
-            None => false,
-        };
-        if !owned {
-            orphans.push(file.clone());
-        }
-    }
-    Ok(orphans)
 }

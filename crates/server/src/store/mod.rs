@@ -5,6 +5,7 @@
 
 mod accounts;
 mod jobs;
+mod retention;
 mod rows;
 pub mod sqlite;
 mod writer;
@@ -318,6 +319,8 @@ pub trait Store: Send + Sync {
     async fn stored_bytes(&self, account: &str) -> Result<u64>;
     /// Adds to the audit log.
     async fn audit(&self, entry: AuditEntry) -> Result<()>;
+    /// Forgets entries of the audit log that are older than that.
+    async fn expire_audit(&self, before_ms: Milliseconds) -> Result<()>;
     /// The audit log, the newest first.
     async fn audit_log(&self, limit: u32) -> Result<Vec<AuditEntry>>;
     /// Whether it can be written now.

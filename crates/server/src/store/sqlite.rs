@@ -9,18 +9,18 @@ use pellucid_client::api::{JobQuery, Problem, UsageDay};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection, Executor, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
 
 use super::writer::Writer;
 use super::{
     Accepted, Account, AuditEntry, Expired, Finished, Key, Milliseconds, NewJob, Repaired, Result, Store,
-    StoreError, StoredJob, accounts, jobs,
+    StoreError, StoredJob, accounts, jobs, retention,
 };
 
 /// The version of the schema that this program writes.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// What brings a store from one version to the next.
-const STEPS: [&str; VERSION as usize] = [include_str!("schema.sql")];
+const STEPS: [&str; VERSION as usize] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
 /// Connections that read.
 const READERS: u32 = 4;
 
@@ -68,7 +68,9 @@ impl Sqlite {
             other => other,
         })?;
         let writer = Writer::start(&options).await.map_err(|error| failed(error.to_string()))?;
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await;
+        // A connection to a file does not break off: it need not be asked before each statement.
+        let pool = SqlitePoolOptions::new().max_connections(READERS).test_before_acquire(false);
+        let readers = pool.connect_with(options).await;
         let store = Sqlite { writer, readers: readers.map_err(|error| failed(error.to_string()))? };
         // One that can be read but not written is found now, not at the first job.
         store.check().await.map_err(|error| match error {
@@ -93,7 +95,8 @@ async fn migrate(options: &SqliteConnectOptions) -> Result<()> {
         transaction.execute(sqlx::raw_sql(*step)).await?;
     }
     if found < VERSION {
-        transaction.execute("PRAGMA user_version = 1").await?;
+        let now = AssertSqlSafe(format!("PRAGMA user_version = {VERSION}"));
+        sqlx::query(now).execute(&mut *transaction).await?;
     }
     transaction.commit().await?;
     connection.close().await?;
@@ -150,7 +153,7 @@ impl Store for Sqlite {
         jobs::refuse(self, job, problem, at_ms).await
     }
     async fn erase(&self, account: &str, job: &str) -> Result<Option<Vec<String>>> {
-        jobs::erase(self, account, job).await
+        retention::erase(self, account, job).await
     }
     async fn job(&self, account: &str, job: &str) -> Result<Option<StoredJob>> {
         jobs::job(self, account, job).await
@@ -171,10 +174,10 @@ impl Store for Sqlite {
         jobs::repair(self, at_ms).await
     }
     async fn expire(&self, now_ms: Milliseconds, jobs_before_ms: Milliseconds) -> Result<Expired> {
-        jobs::expire(self, now_ms, jobs_before_ms).await
+        retention::expire(self, now_ms, jobs_before_ms).await
     }
     async fn orphans(&self, files: &[String]) -> Result<Vec<String>> {
-        jobs::orphans(self, files).await
+        retention::orphans(self, files).await
     }
     async fn usage(&self, account: &str, since_day: &str) -> Result<Vec<UsageDay>> {
         accounts::usage(self, account, since_day).await
@@ -188,12 +191,15 @@ impl Store for Sqlite {
     async fn audit(&self, entry: AuditEntry) -> Result<()> {
         accounts::audit(self, entry).await
     }
+    async fn expire_audit(&self, before_ms: Milliseconds) -> Result<()> {
+        retention::expire_audit(self, before_ms).await
+    }
     async fn audit_log(&self, limit: u32) -> Result<Vec<AuditEntry>> {
         accounts::audit_log(self, limit).await
     }
     async fn check(&self) -> Result<()> {
         // A transaction that changes nothing would succeed on a full disk too.
-        let same = sqlx::AssertSqlSafe(format!("PRAGMA user_version = {VERSION}"));
+        let same = AssertSqlSafe(format!("PRAGMA user_version = {VERSION}"));
         self.writer
             .write(|connection| Box::pin(async { sqlx::query(same).execute(connection).await.map(|_| ()) }))
             .await

@@ -98,14 +98,22 @@ async fn write(
 
 async fn commit(
     connection: &mut SqliteConnection,
-    batch: impl Iterator<Item = Command>,
+    batch: impl ExactSizeIterator<Item = Command>,
     told: &mut Vec<Told>,
 ) -> std::result::Result<(), sqlx::Error> {
     let began = connection.execute("BEGIN IMMEDIATE").await;
+    let alone = batch.len() == 1;
     for command in batch {
         if began.is_err() {
             told.push(Told { succeeded: false, tell: refused(command) });
             continue;
+        }
+        if alone {
+            let one = command(connection).await;
+            let succeeded = one.succeeded;
+            told.push(one);
+            // What failed is undone with the whole.
+            return connection.execute(if succeeded { "COMMIT" } else { "ROLLBACK" }).await.map(|_| ());
         }
         connection.execute("SAVEPOINT one").await?;
         let one = command(connection).await;

@@ -1,0 +1,115 @@
+//! What is deleted: by its owner, when its time is over, and what belongs to nobody.
+
+use std::collections::BTreeMap;
+
+use sqlx::{Row, query};
+
+use super::accounts::stores;
+use super::rows::{self, number};
+use super::sqlite::Sqlite;
+use super::{Expired, Milliseconds, Result};
+
+pub(super) async fn erase(store: &Sqlite, account: &str, job: &str) -> Result<Option<Vec<String>>> {
+    let (account, job) = (account.to_owned(), job.to_owned());
+    store
+        .writer
+        .write(move |connection| {
+            Box::pin(async move {
+                let row = query(
+                    "DELETE FROM jobs WHERE id = $1 AND account = $2 RETURNING result_key, result_bytes",
+                )
+                .bind(&job)
+                .bind(&account)
+                .fetch_optional(&mut *connection)
+                .await?;
+                let Some(row) = row else { return Ok(None) };
+                query("DELETE FROM attempts WHERE job = $1").bind(&job).execute(&mut *connection).await?;
+                let result: Option<String> = row.try_get(0)?;
+                if result.is_some() {
+                    let bytes: Option<i64> = row.try_get(1)?;
+                    stores(connection, &account, -bytes.unwrap_or(0)).await?;
+                }
+                Ok(Some(result.into_iter().chain([crate::files::program(&job)]).collect()))
+            })
+        })
+        .await
+}
+
+pub(super) async fn expire(
+    store: &Sqlite,
+    now_ms: Milliseconds,
+    jobs_before_ms: Milliseconds,
+) -> Result<Expired> {
+    store
+        .writer
+        .write(move |connection| {
+            Box::pin(async move {
+                let mut expired = Expired::default();
+                let over = query(
+                    "SELECT result_key, account, result_bytes FROM jobs
+                     WHERE expires_ms <= $1 AND result_key IS NOT NULL",
+                )
+                .bind(number(now_ms))
+                .fetch_all(&mut *connection)
+                .await?;
+                let mut freed: BTreeMap<String, i64> = BTreeMap::new();
+                for row in over {
+                    expired.files.push(row.try_get(0)?);
+                    let bytes: Option<i64> = row.try_get(2)?;
+                    *freed.entry(row.try_get(1)?).or_default() += bytes.unwrap_or(0);
+                }
+                for (account, bytes) in freed {
+                    stores(&mut *connection, &account, -bytes).await?;
+                }
+                query(
+                    "UPDATE jobs SET result_key = NULL, expires_ms = NULL, outcome = NULL
+                     WHERE expires_ms <= $1 AND result_key IS NOT NULL",
+                )
+                .bind(number(now_ms))
+                .execute(&mut *connection)
+                .await?;
+                query("DELETE FROM attempts WHERE job IN (SELECT id FROM jobs WHERE finished_ms <= $1 AND result_key IS NULL)")
+                    .bind(number(jobs_before_ms))
+                    .execute(&mut *connection)
+                    .await?;
+                let gone = query("DELETE FROM jobs WHERE finished_ms <= $1 AND result_key IS NULL")
+                    .bind(number(jobs_before_ms))
+                    .execute(connection)
+                    .await?;
+                expired.jobs = gone.rows_affected();
+                Ok(expired)
+            })
+        })
+        .await
+}
+
+pub(super) async fn expire_audit(store: &Sqlite, before_ms: Milliseconds) -> Result<()> {
+    store
+        .writer
+        .write(move |connection| {
+            Box::pin(async move {
+                let gone = query("DELETE FROM audit WHERE at_ms < $1").bind(number(before_ms));
+                gone.execute(connection).await.map(|_| ())
+            })
+        })
+        .await
+}
+
+pub(super) async fn orphans(store: &Sqlite, files: &[String]) -> Result<Vec<String>> {
+    let mut orphans = Vec::new();
+    for file in files {
+        let Some(job) = crate::files::job_of(file) else { continue };
+        let row = query("SELECT result_key, state FROM jobs WHERE id = $1").bind(job);
+        let owned = match row.fetch_optional(&store.readers).await? {
+            Some(row) if *file == crate::files::program(job) => {
+                !rows::state(row.try_get("state")?)?.is_final()
+            }
+            Some(row) => row.try_get::<Option<String>, _>("result_key")?.as_ref() == Some(file),
+            None => false,
+        };
+        if !owned {
+            orphans.push(file.clone());
+        }
+    }
+    Ok(orphans)
+}
