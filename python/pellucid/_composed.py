@@ -27,13 +27,19 @@ def _flat(sizes: Any) -> Any:
 
 
 def square(input: Tensor) -> Tensor:
-    """`input * input`."""
-    return ops.mul(input, input)
+    """`input ** 2`."""
+    return ops.pow(input, 2)
 
 
 def lerp(input: Tensor, end: Any, weight: Any) -> Tensor:
-    """`input + weight * (end - input)`."""
-    return ops.add(input, ops.mul(ops.sub(end, input), weight))
+    """`input + weight * (end - input)`, from the nearer end, as torch has it."""
+    apart = ops.sub(end, input)
+    if isinstance(weight, (int, float)):
+        if abs(weight) < 0.5:
+            return ops.add(input, ops.mul(apart, weight))
+        return ops.sub(end, ops.mul(apart, 1 - weight))
+    near = ops.lt(ops.abs(as_tensor(weight)), 0.5)
+    return ops.where(near, ops.add(input, ops.mul(apart, weight)), ops.sub(end, ops.mul(apart, ops.sub(1, weight))))
 
 
 def scaled(value: Any, factor: Any) -> Any:
@@ -134,7 +140,7 @@ class Composed(Reductions):
         return lerp(self, end, weight)
 
     def square(self: Any) -> Tensor:
-        """`input * input`."""
+        """`input ** 2`."""
         return square(self)
 
     def logit(self: Any, eps: float | None = None) -> Tensor:
@@ -160,9 +166,9 @@ class Composed(Reductions):
     def logaddexp(self: Any, other: Any) -> Tensor:
         """`log(exp(input) + exp(other))`."""
         top = ops.maximum(self, other)
-        apart = ops.sub(ops.minimum(self, other), top)
-        # Equal infinities are as far apart as they are: not at all.
-        return ops.where(ops.isinf(top), top, ops.add(top, ops.log1p(ops.exp(apart))))
+        apart = ops.sub(top, ops.minimum(self, other))
+        # Equal infinities are no way apart, and have no difference.
+        return ops.where(ops.isinf(top), top, ops.add(top, ops.log1p(ops.exp(ops.mul(apart, -1.0)))))
 
     def fmax(self: Any, other: Any) -> Tensor:
         """The larger of two; what is a number wins."""

@@ -58,7 +58,7 @@ def torch_function(function: Any, arguments: Any, options: dict[str, Any]) -> An
     name = getattr(function, "__name__", str(function))
     if _all_computed([*arguments, *options.values()]):
         return _torch_at_once(function, arguments, options)
-    from ._torch_functions import FUNCTIONS, INTO, here
+    from ._torch_functions import FUNCTIONS, INTO, WHERE_OF_A_TENSOR, here
 
     shown = "torch." + name.replace("linalg_", "linalg.").replace("special_", "special.")
     if name in ("__get__", "__set__"):
@@ -72,6 +72,8 @@ def torch_function(function: Any, arguments: Any, options: dict[str, Any]) -> An
         if not isinstance(changed, Tensor):
             raise _refusals.into(shown, "a tensor of torch")
     target = FUNCTIONS.get(bare)
+    if name == "where" and hasattr(function, "__objclass__"):
+        target = WHERE_OF_A_TENSOR
     if target is None and bare != name and isinstance(changed, Tensor) and callable(getattr(Tensor, name, None)):
         return called(shown, getattr(Tensor, name), listed, options)
     if target is None:

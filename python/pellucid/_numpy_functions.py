@@ -200,7 +200,7 @@ def _ravel(a: Any, order: Any = "C") -> Any:
     return as_tensor(a).reshape(-1)
 
 
-@function("transpose", "permute_dims")
+@function("transpose")
 def _transpose(a: Any, axes: Any = None) -> Any:
     a = as_tensor(a)
     return a.permute(list(range(a.ndim))[::-1] if axes is None else list(axes))
@@ -272,7 +272,7 @@ def _tile(A: Any, reps: Any) -> Any:
     return ops.repeat(A, [1] * (A.ndim - len(counts)) + counts)
 
 
-@function("concatenate", "concat")
+@function("concatenate")
 def _concatenate(arrays: Any, axis: Any = 0, *, dtype: Any = None) -> Any:
     arrays = [_as(each, dtype) for each in arrays]
     return ops.cat([ops.reshape(each, (-1,)) for each in arrays], 0) if axis is None else ops.cat(arrays, axis)
@@ -386,7 +386,10 @@ def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max:
 
 @function("round", "around")
 def _round(a: Any, decimals: int = 0) -> Any:
-    return as_tensor(a).round(decimals=decimals)
+    a = as_tensor(a)
+    if decimals == 0 or a.dtype.is_floating_point:
+        return a.round(decimals=decimals)
+    return a if decimals > 0 else ops.to(a.round(decimals=decimals), a.dtype)
 
 
 @function("take_along_axis")

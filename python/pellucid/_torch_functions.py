@@ -36,7 +36,7 @@ _OF_METHODS = set(FUNCTIONS.values())
 
 def here(function: Any, listed: list[Any]) -> list[Any]:
     """The arguments, with a tensor of this package where a method is called."""
-    if listed and function in _OF_METHODS and not isinstance(listed[0], Tensor):
+    if listed and (function in _OF_METHODS or function is WHERE_OF_A_TENSOR) and not isinstance(listed[0], Tensor):
         return [as_tensor(listed[0]), *listed[1:]]
     return listed
 
@@ -62,6 +62,9 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"
 for _name, _method in (("and", "__and__"), ("or", "__or__"), ("xor", "__xor__")):
     FUNCTIONS[f"__{_name}__"] = (lambda method: lambda self, other: getattr(as_tensor(self), method)(other))(_method)
     FUNCTIONS[f"__r{_name}__"] = (lambda method: lambda self, other: getattr(as_tensor(other), method)(self))(_method)
+#: `tensor.where(condition, other)` has the name of `torch.where(condition, input, other)`, and another order.
+WHERE_OF_A_TENSOR = Tensor.where
+del FUNCTIONS["where"]
 FUNCTIONS["__getitem__"] = lambda self, index: as_tensor(self)[index]
 FUNCTIONS["special_expit"], FUNCTIONS["special_erf"] = FUNCTIONS["sigmoid"], FUNCTIONS["erf"]
 FUNCTIONS["special_expm1"], FUNCTIONS["special_log1p"] = FUNCTIONS["expm1"], FUNCTIONS["log1p"]
@@ -184,7 +187,7 @@ def _softplus(input: Any, beta: float = 1, threshold: float = 20) -> Any:
     raise _refusals.option("torch.nn.functional.softplus", "beta" if beta != 1 else "threshold", beta if beta != 1 else threshold)
 
 
-@function("logsigmoid", "log_sigmoid")
+@function("log_sigmoid")
 def _logsigmoid(input: Any) -> Any:
     return ops.neg(ops.softplus(ops.neg(input)))
 
@@ -206,6 +209,8 @@ def _relu6(input: Any) -> Any:
 
 @function("hardtanh")
 def _hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
+    if not as_tensor(input).dtype.is_floating_point:
+        raise _refusals.option("torch.nn.functional.hardtanh", "input", "whole numbers", "`x.clamp(min, max)`")
     return ops.clamp(input, min_val, max_val)
 
 
@@ -269,7 +274,12 @@ def _cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any
     return ops.cosine_similarity(x1, x2, dim, eps)
 
 
-@function("pad", "constant_pad_nd")
+@function("constant_pad_nd")
+def _constant_pad(input: Any, pad: Any, value: Any = 0) -> Any:
+    return ops.pad(input, list(pad), value)
+
+
+@function("pad")
 def _pad(input: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
     if mode != "constant":
         raise _refusals.option("torch.nn.functional.pad", "mode", mode, "`constant` is there; others are `pl.cat` of slices and of their `flip`")
