@@ -340,6 +340,15 @@ class Composed(Reductions):
             raise TypeError("`~` is for bools here; there are no operations on bits\n  hint: `x == 0`, or `pl.logical_not(x)`")
         return ops.logical_not(self)
 
+    def __iand__(self: Any, other: Any) -> Tensor:
+        return self._write(self & other)
+
+    def __ior__(self: Any, other: Any) -> Tensor:
+        return self._write(self | other)
+
+    def __ixor__(self: Any, other: Any) -> Tensor:
+        return self._write(self ^ other)
+
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
     bitwise_and, bitwise_or, bitwise_xor, bitwise_not = __and__, __or__, __xor__, __invert__
 

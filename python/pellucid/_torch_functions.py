@@ -154,6 +154,11 @@ def _numel(input: Any) -> Any:
     return input.numel()
 
 
+@function("is_floating_point")
+def _is_floating_point(input: Any) -> Any:
+    return input.dtype.is_floating_point
+
+
 @function("std_mean")
 def _std_mean(input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = 1) -> Any:
     return input.std(dim, correction, keepdim, unbiased), ops.mean(input, None if isinstance(dim, bool) else dim, keepdim)
