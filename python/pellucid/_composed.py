@@ -306,15 +306,6 @@ class Composed(Reductions):
         u, s, vh = ops.svd(self, not some)
         return USV(u, s, ops.transpose(vh, -2, -1))
 
-    def qr(self: Any, some: Any = True) -> ops.QR:
-        """`Q` with orthonormal columns and upper triangular `R`; reduced unless `some` is false."""
-        return ops.qr(self, some if isinstance(some, str) else "reduced" if some else "complete")
-
-    def cholesky(self: Any, upper: builtins.bool = False) -> Tensor:
-        """Lower triangular `L` of a positive definite `L Lᵀ`; `upper`: its transpose."""
-        lower = ops.cholesky(self)
-        return ops.transpose(lower, -2, -1) if upper else lower
-
     def pinverse(self: Any, rcond: float = 1e-15) -> Tensor:
         """The pseudo-inverse; singular values up to `rcond` times the largest count as 0."""
         return ops.pinv(self, rcond)

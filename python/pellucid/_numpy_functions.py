@@ -329,7 +329,7 @@ def _pad(array: Any, pad_width: Any, mode: Any = "constant", *, constant_values:
     widths = [pad_width, pad_width] if isinstance(pad_width, int) else list(pad_width)
     if len(widths) == 1 and isinstance(widths[0], int):
         widths = widths * 2
-    pairs = [widths] * array.ndim if isinstance(widths[0], int) else [list(each) for each in widths]
+    pairs: list[Any] = [widths] * array.ndim if isinstance(widths[0], int) else widths
     pairs = pairs * array.ndim if len(pairs) == 1 else pairs
     return ops.pad(array, [number for pair in reversed(pairs) for number in pair], constant_values)
 

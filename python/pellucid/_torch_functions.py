@@ -14,11 +14,11 @@ from ._writer import as_tensor
 #: Functions that are the method of the same name.
 _METHODS = """
     abs absolute add addcdiv addcmul addmm addmv all amax amin aminmax any argmax argmin argsort baddbmm bitwise_and bitwise_not bitwise_or
-    bitwise_xor bmm ceil cholesky chunk clamp clamp_max clamp_min clip clone cos count_nonzero cumprod cumsum det detach diagonal diff div divide
+    bitwise_xor bmm ceil chunk clamp clamp_max clamp_min clip clone cos count_nonzero cumprod cumsum det detach diagonal diff div divide
     dot eq erf exp expm1 fix flatten floor floor_divide fmax fmin gather ge ger greater greater_equal gt index_add index_copy index_fill index_put
     index_select inverse isfinite isinf isnan le less less_equal lerp log log1p log2 log_softmax logaddexp logdet logical_and logical_not
     logical_or logical_xor logit logsumexp lt masked_fill matmul matrix_exp max maximum mean min minimum mm moveaxis movedim msort mul multiply mv
-    nanmean nansum narrow ne neg negative norm not_equal outer pinverse pow prod qr ravel reciprocal relu remainder repeat_interleave roll round
+    nanmean nansum narrow ne neg negative norm not_equal outer pinverse pow prod ravel reciprocal relu remainder repeat_interleave roll round
     rsqrt rsub scatter scatter_add select sigmoid sign sin slogdet softmax sort sqrt square squeeze std sub subtract sum svd swapaxes swapdims t
     take take_along_dim tanh topk trace transpose tril triu true_divide trunc unflatten unsqueeze var where
 """.split()
@@ -45,7 +45,8 @@ def function(*names: str) -> Callable[[Any], Any]:
     """Lists a function under torch's names."""
 
     def wrap(made: Any) -> Any:
-        FUNCTIONS.update(dict.fromkeys(names, made))
+        for name in names:
+            FUNCTIONS[name] = made
         return made
 
     return wrap

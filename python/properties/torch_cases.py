@@ -32,7 +32,7 @@ class Choices:
         self.mask = torch.rand(tuple(x.shape), generator=generator) > 0.5
 
     def places_of(self, x):
-        return torch.argsort(self.index, self.dim, stable=True)  # each place once
+        return torch.argsort(self.index, stable=True, dim=self.dim)  # each place once
 
     def slices(self, x):
         return self.source.index_select(self.dim, torch.arange(len(self.places)))
@@ -219,9 +219,9 @@ MATRICES = [
 
 SQUARE = [
     lambda s: torch.linalg.inv(s), lambda s: torch.inverse(s), lambda s: s.inverse(), lambda s: torch.linalg.det(s), lambda s: torch.det(s), lambda s: s.det(), lambda s: torch.linalg.slogdet(s), lambda s: torch.slogdet(s), lambda s: s.slogdet(),
-    lambda s: torch.logdet(s), lambda s: s.logdet(), lambda s: torch.linalg.cholesky(s), lambda s: torch.linalg.cholesky(s, upper=True), lambda s: s.cholesky(), lambda s: torch.linalg.matrix_exp(s * 0.1),
+    lambda s: torch.logdet(s), lambda s: s.logdet(), lambda s: torch.linalg.cholesky(s), lambda s: torch.linalg.cholesky(s, upper=True), lambda s: torch.linalg.matrix_exp(s * 0.1),
     lambda s: torch.matrix_exp(s * 0.1), lambda s: (s * 0.1).matrix_exp(), lambda s: torch.linalg.eigvalsh(s), lambda s: torch.linalg.eigvalsh(s, UPLO="U"), lambda s: torch.linalg.eigh(s).eigenvalues, lambda s: torch.linalg.solve(s, s + 1),
-    lambda s: torch.linalg.solve(s, s[:2] + 1, left=False), lambda s: torch.linalg.pinv(s), lambda s: torch.linalg.qr(s).R.abs(), lambda s: s.qr(some=False)[1].abs(), lambda s: s.svd()[1],
+    lambda s: torch.linalg.solve(s, s[:2] + 1, left=False), lambda s: torch.linalg.pinv(s), lambda s: torch.linalg.qr(s).R.abs(), lambda s: s.svd()[1],
     lambda s: torch.linalg.pinv(s, hermitian=True),
 ]
 
