@@ -279,13 +279,16 @@ class Composed(Reductions):
         """The sum of the diagonal."""
         return ops.sum(ops.diagonal(self))
 
-    def new_zeros(self: Any, *size: Any, dtype: Any = None) -> Tensor:
+    def new_zeros(self: Any, *size: Any, dtype: Any = None, device: Any = None) -> Tensor:
+        """Zeros, of its number type."""
         return ops.zeros(_flat(size), dtype or self.dtype)
 
-    def new_ones(self: Any, *size: Any, dtype: Any = None) -> Tensor:
+    def new_ones(self: Any, *size: Any, dtype: Any = None, device: Any = None) -> Tensor:
+        """Ones, of its number type."""
         return ops.ones(_flat(size), dtype or self.dtype)
 
-    def new_full(self: Any, size: Any, fill_value: float, dtype: Any = None) -> Tensor:
+    def new_full(self: Any, size: Any, fill_value: float, dtype: Any = None, device: Any = None) -> Tensor:
+        """One number everywhere, of its number type."""
         return ops.full(size, fill_value, dtype or self.dtype)
 
     def __eq__(self: Any, other: Any) -> Any:
