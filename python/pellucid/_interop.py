@@ -140,7 +140,7 @@ def numpy_function(function: Any, arguments: Any, options: dict[str, Any]) -> An
     name = function.__name__
     if _all_computed([*arguments, *options.values()]):
         return _numpy_at_once(function, arguments, options, {0} if name in _WRITING else set())
-    from ._numpy_products import FUNCTIONS
+    from ._numpy_functions import FUNCTIONS
 
     home = (getattr(function, "__module__", "") or "").removeprefix("numpy").strip(".")
     shown = "numpy." + (f"{home}." if home == "linalg" else "") + name

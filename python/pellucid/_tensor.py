@@ -230,6 +230,8 @@ class Tensor(InPlace):
         `with loss.backward():`, and after it, `.grad` of values that it was computed from can be read and set."""
         from . import _gradients
 
+        if create_graph:
+            raise NotComputedError("there are no gradients of gradients\n  hint: leave `create_graph` out")
         return _gradients.Backward(self, gradient)
 
     # Other libraries' functions

@@ -62,6 +62,25 @@ def test_a_cache_answers_to_the_names_it_was_asked_by(model):
         cache["blocks.1.hook_nonsense"]
 
 
+def test_a_cache_is_gone_through_like_the_model(model):
+    with model.trace(PROMPT) as tracer:
+        cache = tracer.cache()
+        kept = model.layers[1].mlp.output.save()
+        entered = model.layers[1].mlp.input.save()
+    with model.trace(PROMPT) as tracer:
+        inputs = tracer.cache(modules=[model.layers[1].mlp], include_inputs=True)
+    for found in (
+        cache[model.layers[1].mlp].output, cache.layers[1].mlp.output, cache.transformer.h[1].mlp.output, cache.model.transformer.h[1].mlp.output,
+        cache["layers.1"].mlp.output, cache["model.transformer.h.1.mlp"].output,
+    ):
+        assert np.array_equal(found, kept)
+    assert np.array_equal(inputs["layers.1.mlp"].inputs[0][0], entered)
+    with pytest.raises(AttributeError):
+        cache.layers[9].mlp
+    with pytest.raises(KeyError):
+        cache["nonsense"]
+
+
 def test_filters_are_names_patterns_or_functions(model):
     _, all_of_it = model.run_with_cache(PROMPT)
     _, patterns = model.run_with_cache(PROMPT, names_filter=lambda name: name.endswith("pattern"))
