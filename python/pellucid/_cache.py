@@ -19,7 +19,10 @@ class Entry:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return self._cache._find(f"{self._path}.{name}" if self._path else name)
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(error.args[0]) from None
 
     def __getitem__(self, name: Any) -> Any:
         return self._cache._find(f"{self._path}.{name}" if self._path else str(name))

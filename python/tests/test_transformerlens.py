@@ -75,8 +75,10 @@ def test_a_cache_is_gone_through_like_the_model(model):
     ):
         assert np.array_equal(found, kept)
     assert np.array_equal(inputs["layers.1.mlp"].inputs[0][0], entered)
+    with pytest.raises(KeyError, match="layers.9"):
+        cache.layers[9]
     with pytest.raises(AttributeError):
-        cache.layers[9].mlp
+        cache.layers[1].nonsense
     with pytest.raises(KeyError):
         cache["nonsense"]
 
