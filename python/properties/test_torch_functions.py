@@ -259,3 +259,19 @@ def test_the_list_is_held():
     assert not unanswered, unanswered
     assert {name for name in _torch_functions.FUNCTIONS if not name.startswith("__")} - TRIED == set()
     assert {f"Tensor.{name}" for name in public_methods()} - TRIED == set()
+
+
+MASKS = [
+    lambda x, m, row: x[m], lambda x, m, row: x[:, row], lambda x, m, row: x[[True, False, True]], lambda x, m, row: x[..., torch.tensor([True, False])],
+    lambda x, m, row: x[m, 1], lambda x, m, row: x[m, None], lambda x, m, row: x[torch.ones(3, 4, 2) > 0], lambda x, m, row: x[0, row, 1:],
+    lambda x, m, row: x[:, row, torch.zeros(int(row.sum()), dtype=torch.int64)], lambda x, m, row: x[torch.zeros(3) > 1],
+]
+
+
+@pytest.mark.parametrize("function", MASKS)
+@few
+@given(SEEDS)
+def test_known_masks_choose_what_is_read(function, seed):
+    generator = torch.Generator().manual_seed(seed)
+    mask, row = torch.rand(3, 4, generator=generator) > 0.5, torch.rand(4, generator=generator) > 0.5
+    agree(lambda x: function(x, mask, row), [torch.rand(3, 4, 2, generator=generator)], [], True)
