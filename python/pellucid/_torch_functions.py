@@ -368,7 +368,12 @@ def _attention(
     if attn_mask is not None:
         attn_mask = as_tensor(attn_mask)
         scores = ops.where(attn_mask, scores, -math.inf) if str(attn_mask.dtype) == "bool" else ops.add(scores, attn_mask)
-    return ops.matmul(ops.softmax(scores, -1), value)
+    if attn_mask is None:
+        return ops.matmul(ops.softmax(scores, -1), value)
+    # A query that sees nothing takes nothing, as in torch.
+    sees = ops.any(ops.ne(scores, -math.inf), -1, True)
+    chances = ops.softmax(ops.where(sees, scores, 0.0), -1)
+    return ops.matmul(ops.where(sees, chances, 0.0), value)
 
 
 from . import _torch_linalg  # noqa: E402

@@ -277,6 +277,7 @@ MATRICES = [
     lambda a, b: F.scaled_dot_product_attention(a, a, a), lambda a, b: F.scaled_dot_product_attention(a, a, a, is_causal=True),
     lambda a, b: F.scaled_dot_product_attention(a, a * 2, a, torch.ones(a.shape[1], a.shape[1]).tril() > 0, scale=0.3),
     lambda a, b: F.scaled_dot_product_attention(a, a, a, attn_mask=torch.ones(a.shape[1], a.shape[1])),
+    lambda a, b: F.scaled_dot_product_attention(a, a, a, torch.arange(a.shape[1])[:, None] > 0),
     lambda a, b: torch.tril(a), lambda a, b: a.tril(1), lambda a, b: torch.triu(a, diagonal=-1), lambda a, b: a.triu(),
     lambda a, b: torch.diagonal(a, 0, 1, 2), lambda a, b: a.diagonal(dim1=-2, dim2=-1), lambda a, b: torch.trace(a[0]),
     lambda a, b: a[0].trace(), lambda a, b: torch.t(a[0]), lambda a, b: a[0].t(), lambda a, b: a.mT + 0,
