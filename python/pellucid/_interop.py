@@ -30,8 +30,22 @@ def _signature(function: Any) -> inspect.Signature:
     return inspect.signature(function)
 
 
+@lru_cache(maxsize=None)
+def _places(function: Any) -> range:
+    """How many arguments can be given by their places alone."""
+    least, most = 0, 0
+    for each in _signature(function).parameters.values():
+        if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD):
+            least, most = least + (each.default is each.empty), most + 1
+        elif each.kind == each.VAR_POSITIONAL:
+            most = 1 << 16
+    return range(least, most + 1)
+
+
 def called(name: str, function: Callable[..., Any], arguments: list[Any], options: dict[str, Any]) -> Any:
     """Calls what stands for a function of torch, with that one's arguments."""
+    if not options and len(arguments) in _places(function):
+        return function(*arguments)
     signature = _signature(function)
     parameters = signature.parameters
     first = next(iter(parameters), "input")
