@@ -19,10 +19,18 @@ class Entry:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return self._cache._find(f"{self._path}.{name}" if self._path else name)
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(error.args[0]) from None
 
     def __getitem__(self, name: Any) -> Any:
         return self._cache._find(f"{self._path}.{name}" if self._path else str(name))
+
+    @property
+    def inputs(self) -> tuple[tuple[Any], dict[str, Any]]:
+        """Its arguments as nnsight gives them: the first one, and no others."""
+        return (self["input"],), {}
 
     def __repr__(self) -> str:
         return f"<cache of {self._path or 'the model'}>"
@@ -74,7 +82,8 @@ class Cache(Mapping[str, Any]):
             self._values[path] = Tensor._of_steps([values[step] for step in sorted(values)])
         self._ready = True
 
-    def _find(self, path: str) -> Any:
+    def _find(self, path: Any) -> Any:
+        path = path if isinstance(path, str) else path._path
         if self._note is not None:
             raise NotComputedError(self._note)
         if not self._ready:
@@ -96,7 +105,9 @@ class Cache(Mapping[str, Any]):
         prefix = f"{module}." if module else ""
         if any(key.startswith(prefix) for key in self._values):
             return Entry(self, module)
-        return None
+        if path in tree.children:
+            return Entry(self, path)  # what only stands above modules: `layers`
+        return Entry(self, "") if path == "model" else None
 
     def __getitem__(self, path: Any) -> Any:
         """By the path of a module or hook point; by TransformerLens' name, whole or short: `cache["pattern", 1]`."""

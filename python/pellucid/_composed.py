@@ -27,13 +27,19 @@ def _flat(sizes: Any) -> Any:
 
 
 def square(input: Tensor) -> Tensor:
-    """`input * input`."""
-    return ops.mul(input, input)
+    """`input ** 2`."""
+    return ops.pow(input, 2)
 
 
 def lerp(input: Tensor, end: Any, weight: Any) -> Tensor:
-    """`input + weight * (end - input)`."""
-    return ops.add(input, ops.mul(ops.sub(end, input), weight))
+    """`input + weight * (end - input)`, from the nearer end, as torch has it."""
+    apart = ops.sub(end, input)
+    if isinstance(weight, (int, float)):
+        if abs(weight) < 0.5:
+            return ops.add(input, ops.mul(apart, weight))
+        return ops.sub(end, ops.mul(apart, 1 - weight))
+    near = ops.lt(ops.abs(as_tensor(weight)), 0.5)
+    return ops.where(near, ops.add(input, ops.mul(apart, weight)), ops.sub(end, ops.mul(apart, ops.sub(1, weight))))
 
 
 def scaled(value: Any, factor: Any) -> Any:
@@ -134,7 +140,7 @@ class Composed(Reductions):
         return lerp(self, end, weight)
 
     def square(self: Any) -> Tensor:
-        """`input * input`."""
+        """`input ** 2`."""
         return square(self)
 
     def logit(self: Any, eps: float | None = None) -> Tensor:
@@ -160,9 +166,9 @@ class Composed(Reductions):
     def logaddexp(self: Any, other: Any) -> Tensor:
         """`log(exp(input) + exp(other))`."""
         top = ops.maximum(self, other)
-        apart = ops.sub(ops.minimum(self, other), top)
-        # Equal infinities are as far apart as they are: not at all.
-        return ops.where(ops.isinf(top), top, ops.add(top, ops.log1p(ops.exp(apart))))
+        apart = ops.sub(top, ops.minimum(self, other))
+        # Equal infinities are no way apart, and have no difference.
+        return ops.where(ops.isinf(top), top, ops.add(top, ops.log1p(ops.exp(ops.mul(apart, -1.0)))))
 
     def fmax(self: Any, other: Any) -> Tensor:
         """The larger of two; what is a number wins."""
@@ -273,13 +279,16 @@ class Composed(Reductions):
         """The sum of the diagonal."""
         return ops.sum(ops.diagonal(self))
 
-    def new_zeros(self: Any, *size: Any, dtype: Any = None) -> Tensor:
+    def new_zeros(self: Any, *size: Any, dtype: Any = None, device: Any = None) -> Tensor:
+        """Zeros, of its number type."""
         return ops.zeros(_flat(size), dtype or self.dtype)
 
-    def new_ones(self: Any, *size: Any, dtype: Any = None) -> Tensor:
+    def new_ones(self: Any, *size: Any, dtype: Any = None, device: Any = None) -> Tensor:
+        """Ones, of its number type."""
         return ops.ones(_flat(size), dtype or self.dtype)
 
-    def new_full(self: Any, size: Any, fill_value: float, dtype: Any = None) -> Tensor:
+    def new_full(self: Any, size: Any, fill_value: float, dtype: Any = None, device: Any = None) -> Tensor:
+        """One number everywhere, of its number type."""
         return ops.full(size, fill_value, dtype or self.dtype)
 
     def __eq__(self: Any, other: Any) -> Any:
@@ -299,15 +308,6 @@ class Composed(Reductions):
             raise NotComputedError("`svd` without its vectors is not there\n  hint: take `.S` of the whole")
         u, s, vh = ops.svd(self, not some)
         return USV(u, s, ops.transpose(vh, -2, -1))
-
-    def qr(self: Any, some: Any = True) -> ops.QR:
-        """`Q` with orthonormal columns and upper triangular `R`; reduced unless `some` is false."""
-        return ops.qr(self, some if isinstance(some, str) else "reduced" if some else "complete")
-
-    def cholesky(self: Any, upper: builtins.bool = False) -> Tensor:
-        """Lower triangular `L` of a positive definite `L Lᵀ`; `upper`: its transpose."""
-        lower = ops.cholesky(self)
-        return ops.transpose(lower, -2, -1) if upper else lower
 
     def pinverse(self: Any, rcond: float = 1e-15) -> Tensor:
         """The pseudo-inverse; singular values up to `rcond` times the largest count as 0."""
@@ -333,6 +333,15 @@ class Composed(Reductions):
         if self.dtype != bool_:
             raise TypeError("`~` is for bools here; there are no operations on bits\n  hint: `x == 0`, or `pl.logical_not(x)`")
         return ops.logical_not(self)
+
+    def __iand__(self: Any, other: Any) -> Tensor:
+        return self._write(self & other)
+
+    def __ior__(self: Any, other: Any) -> Tensor:
+        return self._write(self | other)
+
+    def __ixor__(self: Any, other: Any) -> Tensor:
+        return self._write(self ^ other)
 
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
     bitwise_and, bitwise_or, bitwise_xor, bitwise_not = __and__, __or__, __xor__, __invert__

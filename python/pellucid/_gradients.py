@@ -14,6 +14,10 @@ class Backward:
     """A way back from a value. Inside `with`, `.grad` is a gradient of this one; after it, of the last one written."""
 
     def __init__(self, of: Tensor, cotangent: Any = None):
+        if of._core is not None:
+            raise NotComputedError(
+                "a result has no way back\n  hint: write `with loss.backward():` inside the trace; for torch's own gradients begin with `x.torch()`"
+            )
         recorder = of._open()
         if any(trace is recorder.scope.trace for trace in recorder.detached):
             refuse_detached()

@@ -30,8 +30,22 @@ def _signature(function: Any) -> inspect.Signature:
     return inspect.signature(function)
 
 
+@lru_cache(maxsize=None)
+def _places(function: Any) -> range:
+    """How many arguments can be given by their places alone."""
+    least, most = 0, 0
+    for each in _signature(function).parameters.values():
+        if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD):
+            least, most = least + (each.default is each.empty), most + 1
+        elif each.kind == each.VAR_POSITIONAL:
+            most = 1 << 16
+    return range(least, most + 1)
+
+
 def called(name: str, function: Callable[..., Any], arguments: list[Any], options: dict[str, Any]) -> Any:
     """Calls what stands for a function of torch, with that one's arguments."""
+    if not options and len(arguments) in _places(function):
+        return function(*arguments)
     signature = _signature(function)
     parameters = signature.parameters
     first = next(iter(parameters), "input")
@@ -58,7 +72,7 @@ def torch_function(function: Any, arguments: Any, options: dict[str, Any]) -> An
     name = getattr(function, "__name__", str(function))
     if _all_computed([*arguments, *options.values()]):
         return _torch_at_once(function, arguments, options)
-    from ._torch_functions import FUNCTIONS, INTO, here
+    from ._torch_functions import FUNCTIONS, INTO, WHERE_OF_A_TENSOR, here
 
     shown = "torch." + name.replace("linalg_", "linalg.").replace("special_", "special.")
     if name in ("__get__", "__set__"):
@@ -72,6 +86,8 @@ def torch_function(function: Any, arguments: Any, options: dict[str, Any]) -> An
         if not isinstance(changed, Tensor):
             raise _refusals.into(shown, "a tensor of torch")
     target = FUNCTIONS.get(bare)
+    if name == "where" and hasattr(function, "__objclass__"):
+        target = WHERE_OF_A_TENSOR
     if target is None and bare != name and isinstance(changed, Tensor) and callable(getattr(Tensor, name, None)):
         return called(shown, getattr(Tensor, name), listed, options)
     if target is None:
@@ -138,7 +154,7 @@ def numpy_function(function: Any, arguments: Any, options: dict[str, Any]) -> An
     name = function.__name__
     if _all_computed([*arguments, *options.values()]):
         return _numpy_at_once(function, arguments, options, {0} if name in _WRITING else set())
-    from ._numpy_products import FUNCTIONS
+    from ._numpy_functions import FUNCTIONS
 
     home = (getattr(function, "__module__", "") or "").removeprefix("numpy").strip(".")
     shown = "numpy." + (f"{home}." if home == "linalg" else "") + name

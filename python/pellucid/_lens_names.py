@@ -14,10 +14,12 @@ _BLOCK = {
     "attn.hook_attn_scores": "attention.scores", "attn.hook_pattern": "attention.pattern", "attn.hook_z": "attention.mixed",
     "attn.hook_rot_q": "attention.query", "attn.hook_rot_k": "attention.key", "mlp.hook_pre": "mlp.pre", "mlp.hook_post": "mlp.post",
     "mlp.hook_pre_linear": "mlp.up", "ln1.hook_scale": "norm_1.scale", "ln2.hook_scale": "norm_2.scale", "ln1.hook_normalized": "norm_1.output",
-    "ln2.hook_normalized": "norm_2.output", "hook_mlp_in": "mlp.input", "hook_attn_in": "attention.input",
+    "ln2.hook_normalized": "norm_2.output", "hook_mlp_in": "norm_2.input",
 }
 #: Where positions are rotated, TransformerLens' queries and keys are those before that.
 _BEFORE_ROTATION = {"attn.hook_q": "attention.query_pre", "attn.hook_k": "attention.key_pre"}
+#: Where norms stand behind the branches, too, TransformerLens' results of the branches are those after them.
+_BEHIND = {"hook_attn_out": "post_attention_layernorm", "hook_mlp_out": "post_feedforward_layernorm"}
 _WHOLE = {
     "hook_embed": "embed.output", "ln_final.hook_scale": "final_norm.scale", "ln_final.hook_normalized": "final_norm.output",
     "unembed.hook_out": "logits",
@@ -50,6 +52,8 @@ def standard(name: str, tree: Tree) -> str:
     before = _BEFORE_ROTATION.get(rest)
     if before is not None and before.rpartition(".")[2] in tree.hooks.get(tree.target("layers.0.attention"), {}):
         target = before
+    if rest in _BEHIND and f"{tree.target('layers.0')}.post_feedforward_layernorm" in tree.modules:
+        target = f"{_BEHIND[rest]}.output"
     return f"layers{some}.{target}" if some else f"layers.{layer}.{target}"
 
 

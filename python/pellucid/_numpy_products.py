@@ -6,13 +6,10 @@ from typing import Any
 
 from . import _norms, _refusals
 from . import _operations as ops
-from ._numpy_functions import FUNCTIONS, function
+from ._numpy_functions import function
 from ._torch_functions import tensordot
 from ._torch_linalg import Solution
 from ._writer import as_tensor
-
-
-__all__ = ["FUNCTIONS"]
 
 
 @function("dot")

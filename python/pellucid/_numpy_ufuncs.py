@@ -36,13 +36,17 @@ def _heaviside(x: Any, middle: Any) -> Any:
     return ops.where(ops.isnan(x), x, ops.where(ops.eq(x, 0), middle, ops.to(ops.gt(x, 0), "float32")))
 
 
+def _of_truths(operation: Any) -> Any:
+    return lambda x, dim=None, keepdim=False: operation(ops.ne(x, 0), dim, keepdim)
+
+
 #: numpy's functions by their names.
 UFUNCS: dict[str, Callable[..., Any]] = {
     "add": ops.add, "subtract": ops.sub, "multiply": ops.mul, "divide": ops.div, "true_divide": ops.div, "floor_divide": ops.floor_divide,
     "remainder": ops.remainder, "mod": ops.remainder, "power": ops.pow, "float_power": ops.pow, "negative": ops.neg, "positive": lambda x: x,
     "absolute": ops.abs, "fabs": _copysign_free, "sign": _sign, "rint": lambda x: ops.round(_floating(x)), "floor": ops.floor, "ceil": ops.ceil,
     "trunc": ops.trunc, "exp": ops.exp, "expm1": ops.expm1, "log": ops.log, "log2": ops.log2, "log1p": ops.log1p, "sqrt": ops.sqrt,
-    "square": lambda x: ops.mul(x, x), "reciprocal": ops.reciprocal, "sin": ops.sin, "cos": ops.cos, "tanh": ops.tanh,
+    "square": lambda x: ops.pow(x, 2), "reciprocal": ops.reciprocal, "sin": ops.sin, "cos": ops.cos, "tanh": ops.tanh,
     "maximum": ops.maximum, "minimum": ops.minimum, "fmax": Composed.fmax, "fmin": Composed.fmin, "logaddexp": Composed.logaddexp,
     "heaviside": _heaviside, "equal": ops.eq, "not_equal": ops.ne, "less": ops.lt, "less_equal": ops.le, "greater": ops.gt,
     "greater_equal": ops.ge, "logical_and": ops.logical_and, "logical_or": ops.logical_or, "logical_xor": ops.logical_xor,
@@ -52,7 +56,7 @@ UFUNCS: dict[str, Callable[..., Any]] = {
     "clip": lambda x, low, high: as_tensor(x).clamp(low, high), "vecdot": lambda x, y: ops.sum(ops.mul(x, y), -1),
 }
 _REDUCTIONS: dict[str, Callable[..., Any]] = {
-    "add": ops.sum, "multiply": ops.prod, "maximum": ops.amax, "minimum": ops.amin, "logical_and": ops.all, "logical_or": ops.any,
+    "add": ops.sum, "multiply": ops.prod, "maximum": ops.amax, "minimum": ops.amin, "logical_and": _of_truths(ops.all), "logical_or": _of_truths(ops.any),
 }
 _RUNNING: dict[str, Callable[..., Any]] = {"add": ops.cumsum, "multiply": ops.cumprod}
 
@@ -112,7 +116,7 @@ def reduced(operation: Any, x: Any, axis: Any = None, keepdims: Any = False) -> 
     keepdims = False if type(keepdims).__name__ == "_NoValueType" else bool(keepdims)
     if isinstance(axis, tuple):
         if not axis:
-            return as_tensor(x)
+            return operation(ops.unsqueeze(x, 0), 0, False)
         if operation is ops.prod:
             places = sorted((each % x.ndim for each in axis), reverse=True)
             for place in places:

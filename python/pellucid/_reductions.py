@@ -172,7 +172,7 @@ class Reductions(Methods):
 
     def topk(self: Any, k: Any, dim: Any = -1, largest: builtins.bool = True, sorted: builtins.bool = True) -> ops.TopK:
         """The k largest (or smallest), sorted, and their places; the lowest of equals first."""
-        return ops.topk(self, k, dim, largest)
+        return ops.topk(self, k, -1 if dim is None else dim, largest)
 
     def diff(self: Any, n: int = 1, dim: int = -1) -> Tensor:
         """Each less the one before it along a dimension, `n` times."""

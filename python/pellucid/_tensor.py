@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from . import _arrays, _writer
+from . import _arrays, _masks, _writer
 from ._core import Tensor as Core
 from ._errors import ControlFlowError, NotComputedError
 from ._recorder import _LEFT, Recorder, source
@@ -183,7 +183,7 @@ class Tensor(InPlace):
         writer = _writer.writer(self, index)
         if type(writer) is _writer.Eager and _arrays.has_mask(index):
             return Tensor._computed(_arrays.chosen(self._here("it is indexed"), index))
-        items = writer.index(index)
+        items = writer.index(index if type(writer) is _writer.Eager else _masks.as_places(self, index))
         new = writer.one("getitem", {"input": writer.tensor(self), "index": items})
         if any(type(item) is dict for item in items):
             return new
@@ -230,6 +230,8 @@ class Tensor(InPlace):
         `with loss.backward():`, and after it, `.grad` of values that it was computed from can be read and set."""
         from . import _gradients
 
+        if create_graph:
+            raise NotComputedError("there are no gradients of gradients\n  hint: leave `create_graph` out")
         return _gradients.Backward(self, gradient)
 
     # Other libraries' functions

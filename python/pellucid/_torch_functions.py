@@ -14,11 +14,11 @@ from ._writer import as_tensor
 #: Functions that are the method of the same name.
 _METHODS = """
     abs absolute add addcdiv addcmul addmm addmv all amax amin aminmax any argmax argmin argsort baddbmm bitwise_and bitwise_not bitwise_or
-    bitwise_xor bmm ceil cholesky chunk clamp clamp_max clamp_min clip clone cos count_nonzero cumprod cumsum det detach diagonal diff div divide
+    bitwise_xor bmm ceil chunk clamp clamp_max clamp_min clip clone cos count_nonzero cumprod cumsum det detach diagonal diff div divide
     dot eq erf exp expm1 fix flatten floor floor_divide fmax fmin gather ge ger greater greater_equal gt index_add index_copy index_fill index_put
     index_select inverse isfinite isinf isnan le less less_equal lerp log log1p log2 log_softmax logaddexp logdet logical_and logical_not
     logical_or logical_xor logit logsumexp lt masked_fill matmul matrix_exp max maximum mean min minimum mm moveaxis movedim msort mul multiply mv
-    nanmean nansum narrow ne neg negative norm not_equal outer pinverse pow prod qr ravel reciprocal relu remainder repeat_interleave roll round
+    nanmean nansum narrow ne neg negative norm not_equal outer pinverse pow prod ravel reciprocal relu remainder repeat_interleave roll round
     rsqrt rsub scatter scatter_add select sigmoid sign sin slogdet softmax sort sqrt square squeeze std sub subtract sum svd swapaxes swapdims t
     take take_along_dim tanh topk trace transpose tril triu true_divide trunc unflatten unsqueeze var where
 """.split()
@@ -36,7 +36,7 @@ _OF_METHODS = set(FUNCTIONS.values())
 
 def here(function: Any, listed: list[Any]) -> list[Any]:
     """The arguments, with a tensor of this package where a method is called."""
-    if listed and function in _OF_METHODS and not isinstance(listed[0], Tensor):
+    if listed and (function in _OF_METHODS or function is WHERE_OF_A_TENSOR) and not isinstance(listed[0], Tensor):
         return [as_tensor(listed[0]), *listed[1:]]
     return listed
 
@@ -45,7 +45,8 @@ def function(*names: str) -> Callable[[Any], Any]:
     """Lists a function under torch's names."""
 
     def wrap(made: Any) -> Any:
-        FUNCTIONS.update(dict.fromkeys(names, made))
+        for name in names:
+            FUNCTIONS[name] = made
         return made
 
     return wrap
@@ -62,6 +63,9 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"
 for _name, _method in (("and", "__and__"), ("or", "__or__"), ("xor", "__xor__")):
     FUNCTIONS[f"__{_name}__"] = (lambda method: lambda self, other: getattr(as_tensor(self), method)(other))(_method)
     FUNCTIONS[f"__r{_name}__"] = (lambda method: lambda self, other: getattr(as_tensor(other), method)(self))(_method)
+#: `tensor.where(condition, other)` has the name of `torch.where(condition, input, other)`, and another order.
+WHERE_OF_A_TENSOR = Tensor.where
+del FUNCTIONS["where"]
 FUNCTIONS["__getitem__"] = lambda self, index: as_tensor(self)[index]
 FUNCTIONS["special_expit"], FUNCTIONS["special_erf"] = FUNCTIONS["sigmoid"], FUNCTIONS["erf"]
 FUNCTIONS["special_expm1"], FUNCTIONS["special_log1p"] = FUNCTIONS["expm1"], FUNCTIONS["log1p"]
@@ -151,6 +155,11 @@ def _numel(input: Any) -> Any:
     return input.numel()
 
 
+@function("is_floating_point")
+def _is_floating_point(input: Any) -> Any:
+    return input.dtype.is_floating_point
+
+
 @function("std_mean")
 def _std_mean(input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = 1) -> Any:
     return input.std(dim, correction, keepdim, unbiased), ops.mean(input, None if isinstance(dim, bool) else dim, keepdim)
@@ -184,7 +193,7 @@ def _softplus(input: Any, beta: float = 1, threshold: float = 20) -> Any:
     raise _refusals.option("torch.nn.functional.softplus", "beta" if beta != 1 else "threshold", beta if beta != 1 else threshold)
 
 
-@function("logsigmoid", "log_sigmoid")
+@function("log_sigmoid")
 def _logsigmoid(input: Any) -> Any:
     return ops.neg(ops.softplus(ops.neg(input)))
 
@@ -206,6 +215,8 @@ def _relu6(input: Any) -> Any:
 
 @function("hardtanh")
 def _hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
+    if not as_tensor(input).dtype.is_floating_point:
+        raise _refusals.option("torch.nn.functional.hardtanh", "input", "whole numbers", "`x.clamp(min, max)`")
     return ops.clamp(input, min_val, max_val)
 
 
@@ -269,7 +280,12 @@ def _cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any
     return ops.cosine_similarity(x1, x2, dim, eps)
 
 
-@function("pad", "constant_pad_nd")
+@function("constant_pad_nd")
+def _constant_pad(input: Any, pad: Any, value: Any = 0) -> Any:
+    return ops.pad(input, list(pad), value)
+
+
+@function("pad")
 def _pad(input: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
     if mode != "constant":
         raise _refusals.option("torch.nn.functional.pad", "mode", mode, "`constant` is there; others are `pl.cat` of slices and of their `flip`")
@@ -352,7 +368,12 @@ def _attention(
     if attn_mask is not None:
         attn_mask = as_tensor(attn_mask)
         scores = ops.where(attn_mask, scores, -math.inf) if str(attn_mask.dtype) == "bool" else ops.add(scores, attn_mask)
-    return ops.matmul(ops.softmax(scores, -1), value)
+    if attn_mask is None:
+        return ops.matmul(ops.softmax(scores, -1), value)
+    # A query that sees nothing takes nothing, as in torch.
+    sees = ops.any(ops.ne(scores, -math.inf), -1, True)
+    chances = ops.softmax(ops.where(sees, scores, 0.0), -1)
+    return ops.matmul(ops.where(sees, chances, 0.0), value)
 
 
 from . import _torch_linalg  # noqa: E402

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._errors import NotComputedError
+from ._einops import known_to_einops
 from ._invokes import EarlyStop, Invoke, _address, _except, _invoke_field, _of_invoke, add_invoke, generated_ids, prompts_of
 from ._recorder import Recorder, Scope, recording, source
 from ._run import execute
@@ -29,6 +30,7 @@ class Session(Writing):
         if recording.get() is not None:
             raise NotComputedError("a session cannot be opened inside of another session or trace")
         self._token = recording.set(self._recorder)
+        known_to_einops()
         return self
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> bool | None:
@@ -110,6 +112,7 @@ class Trace(Writing):
 
     def __enter__(self) -> Trace:
         recorder = recording.get()
+        known_to_einops()
         if recorder is None:
             self._own = True
             recorder = Recorder(self._model, self._seed)

@@ -173,6 +173,11 @@ class Views(Composed):
 
     def to(self, *arguments: Any, dtype: Any = None, **others: Any) -> Tensor:
         """Another number type. Devices are the engine's affair, and are passed over."""
+        for name in others:
+            if name not in ("copy", "device", "non_blocking", "memory_format", "other"):
+                raise TypeError(f"`to` has no option `{name}`\n  hint: `x.to(dtype)`, `copy=True`; devices are passed over")
+        if others.get("other") is not None:
+            dtype = others["other"].dtype
         for argument in arguments:
             if type(argument) is _writer._tensor:
                 dtype = argument.dtype

@@ -14,6 +14,8 @@ from ._arrays import from_array
 from ._tensor import Tensor
 
 
+#: How many rows and columns a page shows of a matrix: of a larger one, what stands out most in each block.
+_MOST = 100
 #: From which part of the full colour on a number is written in the ink that is seen on strong colours.
 _STRONG = 0.6
 
@@ -21,6 +23,15 @@ _STRONG = 0.6
 def _wide(columns: int) -> str:
     """The class of tables that scroll even on a desk."""
     return " wide" if columns > 8 else ""
+
+
+def _plain(text: Any) -> str:
+    """A text as matplotlib shows it as it is: between two `$` it would read formulas."""
+    return str(text).replace("$", r"\$")
+
+
+def _plain_all(texts: Any) -> list[str]:
+    return [_plain(text) for text in texts]
 
 
 class Picture:
@@ -55,7 +66,7 @@ class Picture:
         if ax is None:
             _, ax = plot.subplots(layout="constrained")
         self._draw(ax)
-        ax.set_title(self.title)
+        ax.set_title(_plain(self.title))
         return ax.figure
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -96,18 +107,43 @@ def heat_map(
     row_labels = [str(label) for label in rows] if rows is not None else [str(k) for k in range(array.shape[0])]
     column_labels = [str(label) for label in columns] if columns is not None else [str(k) for k in range(array.shape[1])]
     limit = full or _rounded_up(float(numpy.abs(array[numpy.isfinite(array)]).max(initial=0)))
-    html, text = _core.heat_map("", row_labels, column_labels, from_array(array), meaning, corner, limit)
+    if len(row_labels) != array.shape[0] or len(column_labels) != array.shape[1]:
+        raise ValueError(f"{len(row_labels)} and {len(column_labels)} labels for a matrix of shape {list(array.shape)}")
+    shown, shown_rows, shown_columns, note = _standing_out(array, row_labels, column_labels)
+    html, text = _core.heat_map("", shown_rows, shown_columns, from_array(shown), f"{meaning}{note}", corner, limit)
 
     def draw(ax: Any) -> None:
         signed = bool((array < 0).any())
         image = ax.imshow(
             array, cmap="RdBu_r" if signed else "inferno", vmin=-limit if signed else 0, vmax=limit, aspect="auto"
         )
-        ax.set_xticks(range(len(column_labels)), column_labels, rotation=90 if max(map(len, column_labels)) > 3 else 0)
-        ax.set_yticks(range(len(row_labels)), row_labels)
-        ax.figure.colorbar(image, ax=ax, label=meaning.strip())
+        across, down = (range(0, size, -(-size // _MOST)) for size in (len(column_labels), len(row_labels)))
+        ax.set_xticks(across, _plain_all(column_labels[k] for k in across), rotation=90 if max(map(len, column_labels), default=0) > 3 else 0)
+        ax.set_yticks(down, _plain_all(row_labels[k] for k in down))
+        ax.figure.colorbar(image, ax=ax, label=_plain(meaning.strip()))
 
     return Picture(title, html, f"{title}\n\n{text}" if title else text, draw)
+
+
+def _standing_out(array: Any, rows: list[str], columns: list[str]) -> tuple[Any, list[str], list[str], str]:
+    """Of a large matrix, the element largest in magnitude of each block, and a note that says so."""
+    import numpy
+
+    high, wide = (-(-size // _MOST) for size in array.shape)
+    if high <= 1 and wide <= 1:
+        return array, rows, columns, ""
+    starts, sides = range(0, array.shape[0], high), range(0, array.shape[1], wide)
+    shown = numpy.empty((len(starts), len(sides)), numpy.float32)
+    for k, start in enumerate(starts):
+        for n, side in enumerate(sides):
+            block = array[start : start + high, side : side + wide].reshape(-1)
+            shown[k, n] = block[numpy.abs(block).argmax()]
+
+    def named(labels: list[str], begins: range) -> list[str]:
+        ends = [min(begin + begins.step, len(labels)) - 1 for begin in begins]
+        return [labels[begin] if begin == end else f"{labels[begin]} … {labels[end]}" for begin, end in zip(begins, ends)]
+
+    return shown, named(rows, starts), named(columns, sides), f", the largest in magnitude of {high} × {wide}"
 
 
 def _rounded_up(magnitude: float) -> float:
@@ -144,7 +180,7 @@ def attention(pattern: Any, tokens: Sequence[str], head: int | None = None, titl
         import numpy
 
         ax.imshow(numpy.concatenate(list(array), axis=1), cmap="inferno", vmin=0, vmax=1, aspect="auto")
-        ax.set_yticks(range(len(tokens)), tokens)
+        ax.set_yticks(range(len(tokens)), _plain_all(tokens))
         ax.set_xticks([])
 
     body = "".join(f"<h2>{picture.title}</h2>{picture._body}" for picture in pictures)
@@ -162,6 +198,8 @@ def lens(logits: Any, tokens: Sequence[str], tokenizer: Any, title: str = "Logit
         array = array[:, 0]
     if array.ndim != 3:
         raise ValueError(f"a lens is of [layers, positions, vocabulary], and this has shape {list(array.shape)}")
+    if len(tokens) != array.shape[1]:
+        raise ValueError(f"{len(tokens)} tokens for a lens of shape {list(array.shape)}: its positions are the second")
     spread = numpy.exp(array - array.max(-1, keepdims=True))
     chance = spread / spread.sum(-1, keepdims=True)
     best = chance.argmax(-1)
@@ -189,8 +227,8 @@ def lens(logits: Any, tokens: Sequence[str], tokenizer: Any, title: str = "Logit
         for layer, row in enumerate(words):
             for position, word in enumerate(row):
                 ink = "black" if top[layer, position] > 0.6 else "white"
-                ax.text(position, layer, word.strip(), ha="center", va="center", fontsize=7, color=ink)
-        ax.set_xticks(range(len(tokens)), tokens, rotation=90)
+                ax.text(position, layer, _plain(word.strip()), ha="center", va="center", fontsize=7, color=ink)
+        ax.set_xticks(range(len(tokens)), _plain_all(tokens), rotation=90)
         ax.set_yticks(range(len(words)), [f"layer {layer}" for layer in range(len(words))])
 
     return Picture(title, "".join(body), text, draw)
@@ -219,8 +257,8 @@ def tokens(texts: Sequence[str], values: Any, title: str = "Tokens", meaning: st
 
     def draw(ax: Any) -> None:
         ax.bar(range(len(array)), array)
-        ax.set_xticks(range(len(array)), texts, rotation=90)
-        ax.set_ylabel(meaning.strip())
+        ax.set_xticks(range(len(array)), _plain_all(texts), rotation=90)
+        ax.set_ylabel(_plain(meaning.strip()))
 
     return Picture(title, body, " ".join(f"{text}({value:+.2f})" for text, value in zip(texts, array)), draw)
 
@@ -232,7 +270,7 @@ def curves(lines: dict[str, Any], title: str = "", steps: Sequence[str] = ()) ->
 
     def draw(ax: Any) -> None:
         for name, values in arrays.items():
-            ax.plot(values, label=name)
+            ax.plot(values, label=_plain(name))
         ax.legend()
 
     text = "\n".join(f"{name}: {values[0]:.3f} → {values[-1]:.3f}" for name, values in arrays.items() if len(values))
@@ -244,6 +282,12 @@ def steering(scales: Sequence[float], values: dict[str, Any] | Any, title: str =
     from html import escape
 
     lines = values if isinstance(values, dict) else {"effect": values}
+    for name, each in lines.items():
+        count = _array(each).size
+        if count != len(scales):
+            raise ValueError(f"`{name}` has {count} values for {len(scales)} scales")
+    if texts is not None and len(texts) != len(scales):
+        raise ValueError(f"{len(texts)} texts for {len(scales)} scales")
     picture = curves(lines, title, [f"scale {scale:g}" for scale in scales])
     body = picture._body
     if texts is not None:
@@ -253,7 +297,7 @@ def steering(scales: Sequence[float], values: dict[str, Any] | Any, title: str =
 
     def draw(ax: Any) -> None:
         for name, each in arrays.items():
-            ax.plot(list(scales), each, marker="o", label=name)
+            ax.plot(list(scales), each, marker="o", label=_plain(name))
         ax.set_xlabel("scale")
         ax.legend()
 

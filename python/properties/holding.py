@@ -78,12 +78,15 @@ def lift(zero, x):
     return x
 
 
-def close(found, expected, what):
+def close(found, expected, what, of=()):
+    """The same shape and number type, and numbers as near as that, or the types that it was computed of, can be."""
     assert tuple(found.shape) == tuple(expected.shape), (what, found.shape, expected.shape)
     assert found.dtype == str(expected.dtype).removeprefix("torch."), (what, found.dtype, expected.dtype)
     a = found.numpy().astype(np.float64)
     b = expected.to(torch.float64).numpy()
-    tolerance = {"float64": 1e-9, "float32": 2e-5, "bfloat16": 3e-2, "float16": 4e-3}.get(str(found.dtype), 0)
+    tolerances = {"float64": 1e-9, "float32": 2e-5, "bfloat16": 3e-2, "float16": 4e-3}
+    kinds = [str(found.dtype), *(str(each).removeprefix("torch.") for each in of)] if found.dtype.is_floating_point else [str(found.dtype)]
+    tolerance = max(tolerances.get(kind, 0) for kind in kinds)
     scale = np.abs(b[np.isfinite(b)]).max(initial=1.0)
     assert np.allclose(a, b, atol=tolerance * max(scale, 1), rtol=tolerance, equal_nan=True), (what, a, b)
 

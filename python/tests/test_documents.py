@@ -16,6 +16,7 @@ def blocks(path, language):
 
 @pytest.mark.parametrize("path, language", [
     ("docs/python.md", "python"), ("python/README.md", "python"), ("README.md", "python"), ("docs/coming-from-nnsight.md", "py"),
+    ("docs/coming-from-transformerlens.md", "py"),
 ])
 def test_every_block_runs(path, language, capsys):
     names = {"__name__": "document"}

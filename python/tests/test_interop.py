@@ -39,6 +39,63 @@ def test_functions_of_numpy_record(model):
         assert np.allclose(saved[name], function(x.numpy()), atol=1e-5), name
 
 
+def test_functions_of_numpy_have_numpy_s_meaning(model):
+    """The whole list is held to numpy by `python/properties`; here what is easily taken for something else."""
+    x = np.arange(24, dtype=np.float32).reshape(2, 3, 4) / 7 - 1
+    mask = x > 0.2
+    cases = {
+        "reduce": lambda a: np.add.reduce(a), "mean where": lambda a: np.mean(a, where=mask), "sum where": lambda a: np.sum(a, where=mask), "initial": lambda a: np.max(a, initial=100),
+        "split": lambda a: np.split(a, 2, axis=-1)[1], "matrix norm": lambda a: np.linalg.norm(a[0], 2), "row norm": lambda a: np.linalg.norm(a[0], np.inf), "sort": lambda a: np.sort(-a),
+        "flip": lambda a: np.flip(a, axis=1), "roll": lambda a: np.roll(a, 5), "round": lambda a: np.round(a, 2), "repeat": lambda a: np.repeat(a, 2, axis=0), "cumsum": lambda a: np.cumsum(a), "dot": lambda a: np.dot(a[0], a[1].T),
+        "pad": lambda a: np.pad(a, ((0, 0), (1, 1), (0, 2))), "fmax": lambda a: np.fmax(a, np.where(mask, np.nan, 0.5)), "mean of whole numbers": lambda a: np.mean(np.argsort(a, axis=-1)),
+    }
+    with model.session():
+        value = pl.zeros(x.shape) + x
+        saved = {name: function(value).save() for name, function in cases.items()}
+        for function in (lambda: np.reshape(value, (3, 8), order="F"), lambda: np.add(value, 1, where=mask), lambda: np.median(value), lambda: np.std(value, where=mask), lambda: np.add(x, value, out=x)):
+            with pytest.raises(pl.NotComputedError, match="hint"):
+                function()
+    for name, function in cases.items():
+        assert saved[name].shape == function(x).shape and np.allclose(saved[name], function(x), atol=1e-5), name
+
+
+def test_numpy_writes_where_it_is_told_to(model):
+    with model.trace(PROMPT):
+        h = model.layers[1].output
+        np.multiply(h, 0.5, out=h)
+        np.add.at(h, (slice(None), -1), 1.0)
+        logits = model.logits.save()
+    with model.trace(PROMPT):
+        model.layers[1].output *= 0.5
+        model.layers[1].output[:, -1] += 1.0
+        expected = model.logits.save()
+    assert np.array_equal(logits, expected)
+    result = pl.tensor([3.0, 1.0, 2.0])
+    np.clip(result, 0, 2.5, out=result)
+    np.put(result, [1], 9.0)
+    assert result.tolist() == [2.5, 9.0, 2.0]
+
+
+def test_methods_of_torch_s_names_have_torch_s_meaning(model):
+    matrix = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    x = pl.tensor(matrix)
+    u, s, v = x.svd()
+    assert v.shape == (3, 3) and np.allclose(u.numpy() * s.numpy() @ v.numpy().T, matrix, atol=1e-5)
+    assert pl.svd(x, False).Vh.shape == (3, 3) and x.svd(some=False).U.shape == (4, 4)
+    assert np.allclose(x.sum(axis=0, keepdims=True), matrix.sum(0, keepdims=True)) and np.allclose(x.round(decimals=1), matrix.round(1))
+    assert np.allclose(x.add(x, alpha=2), matrix * 3, atol=1e-6) and np.allclose(x.clamp(min=x * 0), matrix.clip(0))
+    assert x.softmax(-1, dtype=pl.float64).dtype == pl.float64 and x.norm("nuc").item() == pytest.approx(np.linalg.norm(matrix, "nuc"), rel=1e-5)
+    changed = pl.tensor(matrix)
+    view = changed[0]
+    changed.lerp_(changed * 0, 0.25).index_add_(0, pl.tensor([0]), pl.ones(1, 3), alpha=2).index_fill_(1, pl.tensor([2]), 5)
+    right = matrix * 0.75
+    right[0] += 2
+    right[:, 2] = 5
+    assert np.allclose(changed, right, atol=1e-6) and np.allclose(view, right[0], atol=1e-6)
+    ties = pl.tensor([[1.0, 2.0, 2.0]])
+    assert ties.max(-1).indices.tolist() == [1] and ties.max(-1, keepdim=True).values.shape == (1, 1)
+
+
 def test_threads(model):
     answers, failures = {}, []
 

@@ -1,9 +1,12 @@
 """TransformerLens' forms: runs with a cache and with hooks, names whole and short, patterns, filters."""
 
+import pathlib
+
 import numpy as np
 import pellucid as pl
 import pytest
 from conftest import CLEAN, PROMPT
+from pellucid._lens_names import lens_names
 
 
 def traced(model, path):
@@ -62,6 +65,27 @@ def test_a_cache_answers_to_the_names_it_was_asked_by(model):
         cache["blocks.1.hook_nonsense"]
 
 
+def test_a_cache_is_gone_through_like_the_model(model):
+    with model.trace(PROMPT) as tracer:
+        cache = tracer.cache()
+        kept = model.layers[1].mlp.output.save()
+        entered = model.layers[1].mlp.input.save()
+    with model.trace(PROMPT) as tracer:
+        inputs = tracer.cache(modules=[model.layers[1].mlp], include_inputs=True)
+    for found in (
+        cache[model.layers[1].mlp].output, cache.layers[1].mlp.output, cache.transformer.h[1].mlp.output, cache.model.transformer.h[1].mlp.output,
+        cache["layers.1"].mlp.output, cache["model.transformer.h.1.mlp"].output,
+    ):
+        assert np.array_equal(found, kept)
+    assert np.array_equal(inputs["layers.1.mlp"].inputs[0][0], entered)
+    with pytest.raises(KeyError, match="layers.9"):
+        cache.layers[9]
+    with pytest.raises(AttributeError):
+        cache.layers[1].nonsense
+    with pytest.raises(KeyError):
+        cache["nonsense"]
+
+
 def test_filters_are_names_patterns_or_functions(model):
     _, all_of_it = model.run_with_cache(PROMPT)
     _, patterns = model.run_with_cache(PROMPT, names_filter=lambda name: name.endswith("pattern"))
@@ -103,3 +127,21 @@ def test_what_is_not_there_is_said(model):
         model.run_with_hooks(PROMPT, fwd_hooks=[("layers.*.nonsense", lambda value: value)])
     with pytest.raises(TypeError, match="stop_at_layer"):
         model.run_with_hooks(PROMPT, stop_at_layer=2)
+
+
+@pytest.mark.parametrize("family", ["llama3", "gemma2", "gpt-neox", "opt"])
+def test_names_mean_what_they_do_there(family):
+    model = pl.Model(str(pathlib.Path(__file__).resolve().parents[2] / "golden/models" / family))
+    logits, cache = model.run_with_cache([[5, 6, 7, 8]], names_filter=lambda name: name.startswith(("blocks.", "hook_", "ln_final.")))
+    keys = {path: cache[name] for path, name in lens_names(model._tree).items() if name != "unembed.hook_out"}
+    assert len(keys) > 50 and all(np.array_equal(cache[path], value) for path, value in keys.items())
+    before, attention, mlp, after = (cache[name, 1].numpy() for name in ("resid_pre", "attn_out", "mlp_out", "resid_post"))
+    assert np.allclose(before + attention + mlp, after, atol=1e-4)
+    if family != "gpt-neox":  # its branches are side by side
+        assert np.allclose(before + attention, cache["resid_mid", 1], atol=1e-4)
+    if family in ("llama3", "gemma2"):
+        q, rotated = cache["q", 1].numpy(), cache["rot_q", 1].numpy()
+        assert np.allclose(q[:, 0], rotated[:, 0], atol=1e-5) and not np.allclose(q[:, 2], rotated[:, 2], atol=1e-3)
+    # Twice what a hook gives is what a write at that name gives.
+    doubled = model.run_with_hooks([[5, 6, 7, 8]], fwd_hooks=[("blocks.*.hook_attn_out", lambda value: value * 2)])
+    assert not np.allclose(doubled, logits, atol=1e-3)

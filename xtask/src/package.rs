@@ -102,7 +102,8 @@ fn properties() -> Outcome {
     let passed = |line: &&str| line.contains(" passed");
     let last = told.lines().rev().find(passed).ok_or("pytest did not say how many tests passed")?;
     record.write(&format!(
-        "Property tests that hold every operation to PyTorch over shapes, number types and broadcasting: {}.\n",
+        "Property tests that hold every operation to PyTorch over shapes, number types and broadcasting, and functions of \
+         PyTorch, numpy and einops on values of a trace to those libraries: {}.\n",
         last.trim_matches([' ', '='])
     ))
 }
