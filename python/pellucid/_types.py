@@ -97,7 +97,7 @@ def of(recorder: Recorder, reference: str) -> Type:
 
 def outputs(recorder: Recorder, name: str) -> list[Type]:
     """Those of all values of a node."""
-    found = _in_part(recorder, name) or recorder.model._core_with(recorder.models).types_of(recorder.program(), name)
+    found = _in_part(recorder, name) or _in_whole(recorder, name)
     for place, each in enumerate(found):
         recorder.known[name if place == 0 else f"{name}.{place}"] = each
     return found
@@ -111,9 +111,31 @@ def _asked(recorder: Recorder, reference: str) -> Type:
         # Values of loops, sweeps and conditions are no nodes of their own when these are written out: what reads them is.
         probe = {"op": "detach", "name": "what_reads_it", "input": reference}
         try:
-            return recorder.model._core_with(recorder.models).types_of(recorder.program(probe), "what_reads_it")[0]
+            return _in_whole(recorder, "what_reads_it", probe)[0]
         except ProgramError:
             raise error from None
+
+
+def _in_whole(recorder: Recorder, name: str, extra: dict[str, Any] | None = None) -> list[Type]:
+    """Asks in the whole program. Inside of steps a size is known where it is the same at the first of them and at those that follow."""
+    core = recorder.model._core_with(recorder.models)
+    found = core.types_of(recorder.program(extra), name)
+    node: Any = next((scope.node for scope in recorder.scopes() if scope.kind == "steps"), None)
+    trace = recorder.scope.trace
+    if node is None or trace is None:
+        return found
+    first = node.get("from", 0)
+    later = first + node.get("every", 1)
+    if later >= min(node.get("to", later + 1), trace.get("generate", {}).get("max_new_tokens", 1)):
+        return found
+    node["from"] = later
+    try:
+        others = core.types_of(recorder.program(extra), name)
+    finally:
+        node["from"] = first
+    return [
+        (kind, [size if size == there else None for size, there in zip(sizes, after)]) for (kind, sizes), (_, after) in zip(found, others)
+    ]
 
 
 def _in_part(recorder: Recorder, name: str) -> list[Type] | None:

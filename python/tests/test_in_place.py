@@ -83,7 +83,7 @@ def test_the_same_elements_under_another_name_are_written_through(model):
         assert np.array_equal(logits(model, edit), expected)
     plain = logits(model)
     for copy in (
-        lambda h: h.clone(), lambda h: h.double(), lambda h: h.to(pl.float32, copy=True), lambda h: h.transpose(0, 1).contiguous(),
+        lambda h: h.clone(), lambda h: h.double(), lambda h: h.to(pl.float32, copy=True), lambda h: h.transpose(1, 2).contiguous().transpose(1, 2),
         lambda h: h.transpose(1, 2).reshape(1, -1)[None], lambda h: h.transpose(1, 2).flatten(1)[None], lambda h: h * 1,
     ):
         def edit():
@@ -187,6 +187,34 @@ def test_in_branches_and_steps(model):
             h = model.layers[1].output
             with tracer.all():
                 h *= 2
+
+
+def test_a_size_that_is_not_the_same_at_every_step_is_no_number(model):
+    with model.generate(PROMPT, max_new_tokens=3, stop_tokens=[]) as tracer:
+        with tracer.all():
+            h = model.layers[1].output
+            assert h.shape[0] == 1 and h.shape[2] == 128 and (h + 1).mean(1).shape == (1, 128)
+            with pytest.raises(pl.NotComputedError, match="not known before the run"):
+                range(h.shape[1])
+            heads = h.reshape(*h.shape[:2], 4, 32).save()
+            zeros = pl.zeros_like(h).save()
+        with tracer.iter[1:]:
+            assert model.layers[1].output.shape == (1, 1, 128)
+    assert [each.shape for each in heads] == [(1, 10, 4, 32), (1, 1, 4, 32), (1, 1, 4, 32)]
+    assert [each.shape for each in zeros] == [(1, 10, 128), (1, 1, 128), (1, 1, 128)]
+
+
+def test_a_size_that_is_not_the_same_in_every_cell_is_no_number(model):
+    with model.session(run=False) as session:
+        with session.sweep(text=["The capital of France is", "Hello"]) as cell:
+            with model.trace(cell.text):
+                h = model.layers[1].output
+                assert h.shape[2] == 128
+                with pytest.raises(pl.NotComputedError, match="not known before the run"):
+                    range(h.shape[1])
+        with session.sweep(scale=[1.0, 2.0]) as cell:
+            with model.trace(PROMPT):
+                assert (model.layers[1].output * cell.scale).shape == (1, 10, 128)
 
 
 def test_parts_of_sizes_that_are_not_known_are_not_silently_alone(model):
