@@ -12,7 +12,7 @@ with model.trace() as tracer:
         a = model.layers[2].input[:, -1]
     with tracer.invoke(bad):
         b = model.layers[2].input[:, -1]
-    found = (a - b).svd(False)
+    found = pl.svd(a - b, False)
     direction, values = found.Vh[0].save(), found.S.save()
 # %%
 print("singular values:", values)
