@@ -31,7 +31,6 @@ class Numbers(Views):
 
         def _refuse(self, why: str, control: bool = False) -> None: ...
         def _reference(self, recorder: Recorder) -> str: ...
-        def any(self, dim: Any = None, keepdim: bool = False) -> Tensor: ...
 
     @property
     def shape(self) -> Shape:
@@ -97,7 +96,7 @@ class Numbers(Views):
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Not needed: gradients are of what they are asked for."""
-        return self
+        return self  # type: ignore[return-value]
 
     def retain_grad(self) -> None:
         """Not needed: see `requires_grad_`."""

@@ -151,13 +151,12 @@ def _in_part(recorder: Recorder, name: str) -> list[Type] | None:
         return None  # it is the whole program's to say what is wrong
     if body is None:
         return None
-    constants = {node["name"]: recorder.constants[node["name"]] for node in body if node["name"] in recorder.constants}
     trace = recorder.traces.get(name)
     if trace is not None:
         kept = {key: trace[key] for key in ("op", "name", "model", "generate", "invokes") if key in trace}
         body = [{**kept, "body": body}]
     try:
-        program = _core.Program(json.dumps({"pellucid": 1, "body": body}), constants)
+        program = _core.Program(json.dumps({"pellucid": 1, "body": body}))
         return recorder.model._core_with(recorder.models).types_of(program, name)
     except ProgramError:
         return None
