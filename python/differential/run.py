@@ -20,6 +20,7 @@ import transformers
 from nnsight import LanguageModel
 
 import scripts
+import scripts_in_place  # noqa: F401 (registers its scripts)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUNDLED = ROOT / "models/tiny-gpt2/model"

@@ -97,7 +97,7 @@ class Numbers(Views):
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Not needed: gradients are of what they are asked for."""
-        return self
+        return self  # type: ignore[return-value]
 
     def retain_grad(self) -> None:
         """Not needed: see `requires_grad_`."""

@@ -209,7 +209,7 @@ class Recorder(Writer):
             from ._arrays import to_numpy
 
             elements = [number(item) for item in to_numpy(core).reshape(-1).tolist()]
-            node = {"op": "literal", "name": name, "dtype": core.dtype, "shape": shape, "elements": elements}
+            node: dict[str, Any] = {"op": "literal", "name": name, "dtype": core.dtype, "shape": shape, "elements": elements}
         else:
             name = self.name("constant")
             node = {"op": "constant", "name": name, "key": name}

@@ -54,7 +54,7 @@ def run_at(recorder: Recorder, program: _core.Program, remote: Any, blocking: bo
     if options.pop("memory_bytes", None) is not None:
         raise ValueError("`memory_bytes` bounds runs here: a service has a bound of its own\n  hint: `pl.explain` tells what it needs")
     if options.pop("naive", False):
-        raise ValueError("`naive` runs the simple interpreter, which is here alone\n  hint: leave it away, or `remote`")
+        raise ValueError("`naive`, the simple interpreter, is for runs here, not at a service\n  hint: leave it away, or `remote`")
     model = recorder.model
     if not blocking:
         recorder.job = submit(program, model, remote, options)

@@ -227,7 +227,7 @@ class Trace(Writing):
     @property
     def result(self) -> Tensor:
         """What the model gives: the logits; of a generation all token ids, the prompt's and the new ones."""
-        from ._module import hook_value
+        from ._points import hook_value
 
         if self._generate is None:
             return hook_value(self._model, "", "logits")

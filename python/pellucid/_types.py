@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: A number type's short name, and sizes: `None` where one is not known before the run.
 Type = tuple[str, "list[int | None]"]
 
-#: How many nodes a program of a value's own may have.
+#: Of how many nodes a value's own program is made before values on the way are asked about.
 _MOST = 64
 
 #: Operations whose value has the number type of the tensors in `input` and `other`, where these have one, and it is a float type.
@@ -97,7 +97,7 @@ def of(recorder: Recorder, reference: str) -> Type:
 
 def outputs(recorder: Recorder, name: str) -> list[Type]:
     """Those of all values of a node."""
-    found = _in_part(recorder, name) or recorder.model._core_with(recorder.models).types_of(recorder.program(), name)
+    found = _in_part(recorder, name) or _in_whole(recorder, name)
     for place, each in enumerate(found):
         recorder.known[name if place == 0 else f"{name}.{place}"] = each
     return found
@@ -111,51 +111,83 @@ def _asked(recorder: Recorder, reference: str) -> Type:
         # Values of loops, sweeps and conditions are no nodes of their own when these are written out: what reads them is.
         probe = {"op": "detach", "name": "what_reads_it", "input": reference}
         try:
-            return recorder.model._core_with(recorder.models).types_of(recorder.program(probe), "what_reads_it")[0]
+            return _in_whole(recorder, "what_reads_it", probe)[0]
         except ProgramError:
             raise error from None
 
 
+def _in_whole(recorder: Recorder, name: str, extra: dict[str, Any] | None = None) -> list[Type]:
+    """Asks in the whole program. Inside of steps a size is known where it is the same at the first of them and at those that follow."""
+    core = recorder.model._core_with(recorder.models)
+    found = core.types_of(recorder.program(extra), name)
+    node: Any = next((scope.node for scope in recorder.scopes() if scope.kind == "steps"), None)
+    trace = recorder.scope.trace
+    if node is None or trace is None:
+        return found
+    first = node.get("from", 0)
+    later = first + node.get("every", 1)
+    if later >= min(node.get("to", later + 1), trace.get("generate", {}).get("max_new_tokens", 1)):
+        return found
+    node["from"] = later
+    try:
+        others = core.types_of(recorder.program(extra), name)
+    finally:
+        node["from"] = first
+    return [
+        (kind, [size if size == there else None for size, there in zip(sizes, after)]) for (kind, sizes), (_, after) in zip(found, others)
+    ]
+
+
 def _in_part(recorder: Recorder, name: str) -> list[Type] | None:
     """Asks in a program of only what the value is computed of; none: it is not to be had so."""
-    body: list[dict[str, Any]] = []
     try:
-        if not _gather(recorder, name, body, set(), True):
-            return None
+        body = _part(recorder, name)
+        if body is not None and len(body) > _MOST:
+            # What lies on the way is asked about first, so that nothing is asked about twice.
+            for node in body[_MOST - 1 : -1 : _MOST]:
+                of(recorder, node["name"])
+            body = _part(recorder, name)
     except ProgramError:
+        return None  # it is the whole program's to say what is wrong
+    if body is None:
         return None
     trace = recorder.traces.get(name)
     if trace is not None:
         kept = {key: trace[key] for key in ("op", "name", "model", "generate", "invokes") if key in trace}
         body = [{**kept, "body": body}]
-    constants = {name: recorder.constants[name] for name in (node["name"] for node in body) if name in recorder.constants}
     try:
-        program = _core.Program(json.dumps({"pellucid": 1, "body": body}), constants)
+        program = _core.Program(json.dumps({"pellucid": 1, "body": body}))
         return recorder.model._core_with(recorder.models).types_of(program, name)
     except ProgramError:
-        return None  # it is the whole program's to say what is wrong
+        return None
 
 
-def _gather(recorder: Recorder, name: str, body: list[dict[str, Any]], met: set[str], first: bool = False) -> bool:
-    """Adds a node and what it is computed of to a body; whether it can be had so."""
-    if name in met:
-        return True
-    met.add(name)
-    node = recorder.nodes.get(name)
-    if node is None or len(body) > _MOST:
-        return False
-    known = recorder.known.get(name)
-    if not first and known is None and name in recorder.traces:
-        known = of(recorder, name)
-    if not first and known is not None and None not in known[1] and f"{name}.1" not in recorder.known:
-        body.append({"op": "zeros", "name": name, "size": known[1], "dtype": known[0]})
-        return True
-    if not hasattr(_operations, node["op"]) and node["op"] != "literal" and not (first and name in recorder.traces):
-        return False
-    if not all(_gather(recorder, each, body, met) for each in inputs(recorder, node)):
-        return False
-    body.append(node)
-    return True
+def _part(recorder: Recorder, wanted: str) -> list[dict[str, Any]] | None:
+    """A body of what a value is computed of, from values whose types are known; none: there is more to it than operations."""
+    body: list[dict[str, Any]] = []
+    met: set[str] = set()
+    waiting = [(wanted, False)]
+    while waiting:
+        name, ready = waiting.pop()
+        if ready:
+            body.append(recorder.nodes[name])
+            continue
+        if name in met:
+            continue
+        met.add(name)
+        node = recorder.nodes.get(name)
+        if node is None:
+            return None
+        if name != wanted:
+            known = recorder.known.get(name) or (of(recorder, name) if name in recorder.traces else None)
+            if known is not None and None not in known[1] and f"{name}.1" not in recorder.known:
+                body.append({"op": "zeros", "name": name, "size": known[1], "dtype": known[0]})
+                continue
+        if not hasattr(_operations, node["op"]) and node["op"] != "literal" and not (name == wanted and name in recorder.traces):
+            return None
+        waiting.append((name, True))
+        waiting += [(each, False) for each in inputs(recorder, node)]
+    return body
 
 
 def inputs(recorder: Recorder, node: dict[str, Any]) -> Iterator[str]:

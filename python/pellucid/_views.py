@@ -64,7 +64,7 @@ class Views(Composed):
         return self._viewed(new, "flatten", {"start_dim": start_dim, "end_dim": end_dim})
 
     def ravel(self) -> Tensor:
-        return self.flatten()
+        return self.contiguous().view(-1)
 
     def unflatten(self, dim: int, sizes: Any) -> Tensor:
         new = _operations.unflatten(self, dim, sizes)
@@ -130,7 +130,7 @@ class Views(Composed):
         total = self.shape[dim]
         if isinstance(total, Size):
             return tuple(self._viewed(each, "chunk", None) for each in _operations.chunk(self, chunks, dim))
-        return self.split(-(-total // chunks), dim)
+        return self.split(max(1, -(-total // chunks)), dim)
 
     def unbind(self, dim: int = 0) -> tuple[Tensor, ...]:
         return tuple(self.select(dim, k) for k in range(int(self.shape[dim])))

@@ -1,6 +1,6 @@
 """Views and changes in place, as they are written on tensors in Python, held to torch: random scripts over tensors that are views of one another.
 
-Each is run by torch, on results, and on values of a trace; what every name is in the end must be the same. A script that torch refuses
+Only `expand` is read alone: writing to what it gives is refused here. Each is run by torch, on results, and on values of a trace; what every name is in the end must be the same. A script that torch refuses
 to go on with is not gone on with there.
 """
 
@@ -80,7 +80,7 @@ def view(rng, shape):
         "unflatten": lambda x: x.unflatten(dim, factors(random.Random(count), shape[dim])),
         "diagonal": lambda x: x.diagonal(offset, dim, other),
         "T": lambda x: x.T,
-        "mT": lambda x: x.mT,
+        "mT": lambda x: x.mT if dims > 1 else x.detach(),
         "narrow": lambda x: x.narrow(dim, first, 1),
         "select": lambda x: x.select(dim, first),
         "split": lambda x: x.split(cut, dim)[-1],
@@ -90,8 +90,9 @@ def view(rng, shape):
         "contiguous": lambda x: x.contiguous(),
         "float": lambda x: x.float(),
         "to": lambda x: x.to(x.dtype),
-        "double": lambda x: x.double(),
-        "clone": lambda x: x.clone(),
+        # New tensors in order: torch's have the strides of what they are made of, ours are in order, which shows where they are reshaped.
+        "double": lambda x: x.double().contiguous(),
+        "clone": lambda x: x.clone().contiguous(),
         "data": lambda x: x.data,
         "ravel": lambda x: x.ravel(),
         "expand": lambda x: x.expand(2, *x.shape),
@@ -159,7 +160,7 @@ def change(rng, shape):
 def script(seed, start, steps=10):
     """Lines of a script that torch can run: which tensor, what is done to it; and what torch makes of it."""
     rng = random.Random(seed)
-    pool, lines = [start.clone()], []
+    pool, lines, expanded = [start.clone()], [], set()
     for _ in range(steps):
         which = rng.randrange(len(pool))
         x = pool[which]
@@ -173,9 +174,9 @@ def script(seed, start, steps=10):
             name, maker = change(rng, shape)
             line = ("change", name, which, maker)
         else:
-            line = ("new", "new", which, lambda x: x * 2 + 1)
-        if line[0] == "change" and any(size > 1 and stride == 0 for size, stride in zip(x.shape, x.stride())):
-            continue  # several elements in one place: torch is about to refuse it
+            line = ("new", "new", which, lambda x: (x * 2 + 1).contiguous())
+        if line[0] == "change" and which in expanded or x.dim() > 6:
+            continue
         try:
             if line[0] == "change":
                 line[3](x, torch.from_numpy)
@@ -184,6 +185,8 @@ def script(seed, start, steps=10):
         except (RuntimeError, IndexError, TypeError, ValueError):
             assert all(torch.equal(a, b) for a, b in zip(before, pool))
             continue
+        if line[1] == "expand" or which in expanded and line[1] not in ("clone", "new", "double"):
+            expanded.add(len(pool) - 1)
         lines.append(line)
     return lines, pool
 

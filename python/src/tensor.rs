@@ -38,9 +38,11 @@ impl Tensor {
 
     /// Its elements, little-endian and in row-major order, in a buffer of Python's own.
     fn data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyByteArray>> {
-        let bytes = py.detach(|| self.0.to_bytes());
-        let bytes = bytes.map_err(|error| error::in_operation(py, &error.to_string()))?;
-        Ok(PyByteArray::new(py, &bytes))
+        let length = self.0.elements() * self.0.dtype().size() as usize;
+        PyByteArray::new_with(py, length, |place| {
+            let written = py.detach(|| self.0.write_bytes(place));
+            written.map_err(|error| error::in_operation(py, &error.to_string()))
+        })
     }
 
     /// Whether shape, number type and every bit are the same.

@@ -217,3 +217,64 @@ def test_what_is_changed_in_a_branch_stays_there(model):
             total = pl.zeros(())
             with tracer.cond(x > 0):
                 total += 1
+
+
+def test_errors_travel_between_processes(model):
+    import copy
+    import pickle
+
+    errors = []
+    try:
+        with model.trace(PROMPT) as tracer:
+            tracer.get("layers.1.attention.patern").save()
+    except pl.ProgramError as error:
+        errors.append(error)
+    try:
+        with model.session():
+            with model.trace(PROMPT):
+                model.layers[0].output.save("before")
+            with model.trace(PROMPT):
+                index = model.logits[0, -1].argmax()
+                model.layers[0].output[:, index].save()
+    except pl.RunError as error:
+        errors.append(error)
+    errors.append(pl.RemoteError(("it is away", "unknown-model")))
+    errors.append(pl.ModelError("it is not there"))
+    assert len(errors) == 4
+    for error in errors:
+        for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+            assert type(other) is type(error) and str(other) == str(error)
+    again = pickle.loads(pickle.dumps(errors[1]))
+    assert again.kind == "node" and again.fault.line == errors[1].fault.line
+    assert again.kept["before"].shape == (1, 10, 128) and np.array_equal(again.kept["before"], errors[1].kept["before"])
+    assert pickle.loads(pickle.dumps(errors[0])).faults == errors[0].faults and errors[2].kind == copy.copy(errors[2]).kind
+
+
+def test_the_tuples_of_older_scripts(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with model.trace([PROMPT, "The capital of France is"]):
+            saved = model.layers[1].output.save()
+        assert [each.shape for each in saved] == [(10, 128), (10, 128)]  # a loop goes over the prompts
+        with pl.compat("nnsight<0.6"):
+            assert [each.shape for each in saved] == [(10, 128), (10, 128)]
+            with model.trace(PROMPT):
+                block = model.transformer.h[1]
+                block.output = (block.output[0] * 0, *block.output[1:])
+                model.transformer.h[2].attn.skip((pl.zeros(1, 10, 128), None))
+                assert block.output[1:] == () and len(block.output[0:1]) == 1
+                now = model.layers[1].output.save()
+                skipped = model.layers[2].attention.output.save()
+                model.logits[0, 0, 0].save()
+    assert np.all(now.numpy() == 0) and np.all(skipped.numpy() == 0)
+
+
+def test_small_things_that_python_asks(model):
+    x = pl.tensor([1.0, 2.0])
+    assert (x == None) is False and (x != None) is True and (x == pl.tensor([1.0, 3.0])).tolist() == [True, False]  # noqa: E711
+    with pytest.raises(TypeError, match="one number"):
+        f"{x:.2f}"
+    with pytest.raises(pl.ControlFlowError, match="written out as a number"):
+        with model.trace(PROMPT):
+            assert (model.logits == None) is False  # noqa: E711
+            f"{model.logits[0, 0, 0]:.2f}"

@@ -207,6 +207,30 @@ def test_what_python_costs(model):
     assert best(5, record) / count < 5e-6
 
 
+def test_asking_for_types_costs_no_more_in_a_long_program(model):
+    def seconds(length):
+        with model.trace(PROMPT, run=False):
+            x = model.layers[0].output
+            for _ in range(length):
+                x = x + 1.0
+            assert x.shape == (1, 10, 128)
+
+            def ask():
+                y = x + 1.0
+                assert y.shape == (1, 10, 128) and y.dtype == pl.float32
+                (y > 0) & (y > 1)
+
+            return best(20, ask)
+
+    # Where the whole program was asked about, a hundred times as much.
+    assert seconds(2000) < 10 * seconds(20)
+
+
+def test_it_is_imported_where_no_process_is_forked_off():
+    code = "import os; del os.register_at_fork; import pellucid"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_tasks_go_on_while_the_engine_runs_and_can_be_cancelled(model):
     import asyncio
 

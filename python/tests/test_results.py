@@ -142,3 +142,75 @@ def test_bf16_says_in_dlpack_that_it_is_bf16():
     # data, device type and number, dimensions, then code, bits and lanes of the number type
     kind = ctypes.string_at(pointer(capsule, b"dltensor") + 20, 4)
     assert kind == bytes([4, 16, 1, 0])
+
+
+def test_a_mask_chooses_of_results():
+    x = pl.tensor(np.arange(6, dtype=np.float32).reshape(2, 3))
+    assert x[x > 2].tolist() == [3, 4, 5] and x[np.array([True, False])].tolist() == [[0, 1, 2]]
+    assert x[:, [True, False, True]].tolist() == [[0, 2], [3, 5]] and x[x > 9].shape == (0,)
+    half = x.bfloat16()[x > 2]
+    assert half.dtype == pl.bfloat16 and half.tolist() == [3, 4, 5]
+    x[x > 2] = 0
+    assert x.tolist() == [[0, 1, 2], [0, 0, 0]]
+
+
+def test_numbers_go_to_other_libraries_in_one_buffer():
+    x = pl.tensor(np.arange(4, dtype=np.float32))
+    first, second = np.from_dlpack(x), np.from_dlpack(x)
+    assert np.shares_memory(first, second) and not np.shares_memory(x.numpy(), first)
+    x += 1
+    third = np.from_dlpack(x)
+    assert third.tolist() == [1, 2, 3, 4] and first.tolist() == [0, 1, 2, 3]
+
+
+def test_results_are_read_back(model, tmp_path):
+    with model.trace(PROMPT, seed=3) as tracer:
+        hidden = model.layers[0].output.bfloat16().save()
+        best = model.logits[0, -1].argmax().save()
+    tracer.results.save(tmp_path / "r.safetensors")
+    again = pl.Results.load(tmp_path / "r.safetensors")
+    assert set(again) == {"hidden", "best"} and again["hidden"]._core.is_same(hidden._core) and int(again["best"]) == int(best)
+    assert again.provenance == tracer.results.provenance and again.report["passes"] == 1 and again.absent == []
+    data = (tmp_path / "r.safetensors").read_bytes()
+    for number, damaged in enumerate((b"", data[:5], data[:40], data[:-1], b"\xff" * 64)):
+        (tmp_path / f"{number}.safetensors").write_bytes(damaged)
+        with pytest.raises(pl.PellucidError, match=f"{number}.safetensors"):
+            pl.Results.load(tmp_path / f"{number}.safetensors")
+
+
+def test_models_are_copied_and_not_pickled(model):
+    other = copy.copy(model)
+    assert other is not model and other.layers[1].path == "layers.1" and copy.deepcopy(model).config.n_layer == 4
+    with other.trace(PROMPT):
+        logits = other.logits.save()
+    with model.trace(PROMPT):
+        expected = model.logits.save()
+    assert np.array_equal(logits, expected) and copy.copy(model.layers[0]) == model.layers[0]
+    with pytest.raises(TypeError, match="open the model in each"):
+        pickle.dumps(model)
+    with pytest.raises(AttributeError):
+        model._nothing
+    assert model.config.hidden_size == 128 and model.config.model_type == "gpt2" and str(model.device) == "cpu"
+    with pytest.raises(AttributeError, match="hidden_size"):
+        model.config.rotary_dim
+
+
+def test_what_a_tokenizer_gives(model):
+    tokenizer = model.tokenizer
+    flat = tokenizer(PROMPT)
+    assert flat["input_ids"] == flat.input_ids == tokenizer.encode(PROMPT) and flat.attention_mask == [1] * len(flat.input_ids)
+    one = tokenizer(PROMPT, return_tensors="np")
+    assert one.input_ids.shape == (1, 10) and tokenizer(PROMPT, return_tensors="pl").input_ids.shape == (1, 10)
+    texts = ["The capital of France is", "Hello"]
+    padded = tokenizer(texts, padding=True, return_tensors="np")
+    assert padded.input_ids.shape == padded.attention_mask.shape and padded.attention_mask[1, 0] == 0
+    with model.trace(padded):
+        logits = model.logits[:, -1].save()
+    with model.trace(texts):
+        expected = model.logits[:, -1].save()
+    assert np.array_equal(logits, expected)
+    assert len(tokenizer(PROMPT, truncation=True, max_length=4).input_ids) == 4
+    with pytest.raises(TypeError, match="paddding"):
+        tokenizer(PROMPT, paddding=True)
+    with pytest.raises(ValueError, match="padding=True"):
+        tokenizer(texts, return_tensors="np")

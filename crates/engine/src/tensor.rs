@@ -33,8 +33,8 @@ pub(crate) trait Stored: WithDType {
     fn from_double(value: f64) -> Self;
     /// From `i64`: rounded, or wrapped.
     fn from_integer(value: i64) -> Self;
-    /// Appends its little-endian bytes.
-    fn append_bytes(self, bytes: &mut Vec<u8>);
+    /// Writes its little-endian bytes into a place of as many.
+    fn write_bytes(self, place: &mut [u8]);
     /// From as many little-endian bytes as it has.
     fn from_bytes(bytes: &[u8]) -> Self;
 }
@@ -60,8 +60,8 @@ macro_rules! stored {
             fn from_integer(value: i64) -> Self {
                 $from_integer(value)
             }
-            fn append_bytes(self, bytes: &mut Vec<u8>) {
-                bytes.extend_from_slice(&self.to_le_bytes());
+            fn write_bytes(self, place: &mut [u8]) {
+                place.iter_mut().zip(self.to_le_bytes()).for_each(|(to, from)| *to = from);
             }
             fn from_bytes(bytes: &[u8]) -> Self {
                 let mut array = [0; size_of::<$type>()];
@@ -428,11 +428,23 @@ impl Tensor {
 
     /// The elements as little-endian bytes in row-major order.
     pub fn to_bytes(&self) -> Result<Vec<u8>, OperationError> {
-        let mut bytes = Vec::with_capacity(self.elements() * self.dtype.size() as usize);
-        with_stored!(self.dtype, T => {
-            self.read::<T>()?.iter().for_each(|element| element.append_bytes(&mut bytes));
-        });
+        let mut bytes = vec![0; self.elements() * self.dtype.size() as usize];
+        self.write_bytes(&mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Writes the elements as [`Tensor::to_bytes`] has them into a place of just as many bytes. An error if it has another size.
+    pub fn write_bytes(&self, place: &mut [u8]) -> Result<(), OperationError> {
+        with_stored!(self.dtype, T => {
+            let elements = self.read::<T>()?;
+            if place.len() != elements.len() * size_of::<T>() {
+                let message = format!("{} bytes are no place for {} of {}", place.len(), elements.len(), self.dtype);
+                return Err(OperationError::new(message));
+            }
+            let places = place.chunks_exact_mut(size_of::<T>());
+            places.zip(elements.iter()).for_each(|(place, element)| element.write_bytes(place));
+        });
+        Ok(())
     }
 
     /// The same elements in another number type, converted as PyTorch's `to` does: floats to integers cut toward 0,

@@ -34,7 +34,7 @@ use std::collections::HashSet;
 use crate::fault::{Fault, Faults, quote};
 use crate::limits;
 use crate::program::{GradientOf, HookAddress, NodeId, NodeKind, Program, Prompts, Trace, Value};
-use crate::shape::TensorType;
+use crate::shape::{Dimension, Symbol, TensorType};
 use crate::spec::ModelSpec;
 use crate::suggest::did_you_mean;
 use crate::wire::hint_of_node;
@@ -140,7 +140,8 @@ pub(crate) fn type_of(
 }
 
 /// The types of the values of a node that its author calls by that name, of a program that may be written only in part:
-/// whether it can run is not asked. Of a node that stands for many, those of the first.
+/// whether it can run is not asked. Of a node that stands for many, as in a sweep over texts, a size is known where it is the same
+/// in all of them.
 ///
 /// # Errors
 /// What is wrong with the program, where that leaves the node without types.
@@ -150,15 +151,27 @@ pub fn types_of(
     name: &str,
 ) -> Result<Vec<TensorType>, Faults> {
     let checker = typed(program, models);
-    let place = program.nodes.iter().position(|node| node.label() == name);
-    match place.and_then(|place| checker.nodes.get(place)) {
-        Some(node) if !node.outputs.is_empty() => Ok(node.outputs.clone()),
-        _ if !checker.faults.is_empty() => Err(Faults(checker.faults)),
-        _ => {
+    let named = program.nodes.iter().zip(&checker.nodes).filter(|(node, _)| node.label() == name);
+    let mut all = named.map(|(_, node)| &node.outputs).filter(|outputs| !outputs.is_empty());
+    let Some(mut types) = all.next().cloned() else {
+        if checker.faults.is_empty() {
             let hint = "ask of a node that gives a value, by the name that its author gave it";
-            Err(Fault::new(format!("{} has no value", quote(name))).with_hint(hint).into())
+            return Err(Fault::new(format!("{} has no value", quote(name))).with_hint(hint).into());
+        }
+        return Err(Faults(checker.faults));
+    };
+    let mut next_symbol = checker.next_symbol;
+    for others in all {
+        for (kind, other) in types.iter_mut().zip(others) {
+            for (size, there) in kind.shape.iter_mut().zip(&other.shape) {
+                if *size != *there {
+                    *size = Dimension::symbol(Symbol(next_symbol));
+                    next_symbol = next_symbol.saturating_add(1);
+                }
+            }
         }
     }
+    Ok(types)
 }
 
 /// What names and types of a program can be found out.

@@ -1,0 +1,136 @@
+"""Where tensors are read from and written to: hook points and parameters of a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._errors import NotComputedError
+from ._recorder import Recorder, Scope
+from ._tensor import Tensor
+
+if TYPE_CHECKING:
+    from ._model import Model
+
+#: Classes of transformers that gave a tuple before its version 5, of which `.output[0]` was the tensor.
+_TUPLES = ("Block", "Layer", "Attention", "SdpaAttention")
+
+
+class HookOrigin:
+    """Where a tensor was read: writing it in place writes there."""
+
+    __slots__ = ("model", "path", "fields", "key", "invoke")
+
+    def __init__(self, model: Model, path: str, fields: dict[str, Any], key: Any):
+        self.model, self.path, self.fields, self.key = model, path, fields, key
+
+    def write(self, recorder: Recorder, ref: str) -> None:
+        recorder.plain("set", {**self.fields, "value": ref})
+
+    def again(self, recorder: Recorder) -> str:
+        return recorder.node("get", self.fields)
+
+    def of_tuple(self, tensor: Tensor, index: Any) -> Any:
+        """What `.output[0]` and `.output[1:]` mean where older versions of transformers gave a tuple; none: what they say."""
+        module, _, name = self.path.rpartition(".")
+        kind = self.model._tree.modules.get(self.model._tree.target(module), "")
+        if name not in ("output", "input") or not kind.endswith(_TUPLES):
+            return None
+        from ._compat import tuples
+
+        if tuples():
+            # Of the tuple only its first member is here.
+            return tensor if type(index) is int else (tensor,)[index]
+        if name == "output" and index == 0:
+            tensor._warn_of_tuple()
+        return None
+
+
+class WeightOrigin:
+    """The parameter that a tensor was read from: writing it in place sets it, for the invoke that is open."""
+
+    __slots__ = ("path", "key")
+
+    #: It is never read anew: a parameter that is read is the model's own, whatever was set.
+    again = None
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def write(self, recorder: Recorder | None, ref: str) -> None:
+        if recorder is None:
+            raise NotComputedError(
+                f"`{self.path}` is the model's own, and stays as it is\n  hint: inside of a trace writing to it sets it for that input, and in "
+                "`with model.edit() as edited:` for all traces of `edited`; `.clone()` is a tensor of your own"
+            )
+        set_parameter(recorder, self.path, ref)
+
+    def of_tuple(self, tensor: Tensor, index: Any) -> None:
+        return None
+
+
+def set_parameter(recorder: Recorder, path: str, ref: str) -> None:
+    from ._invokes import _invoke_field
+
+    recorder.plain("set_weight", {**_invoke_field(recorder, f"the parameter `{path}` is set"), "parameter": path, "value": ref})
+
+
+def hook_value(model: Model, module: str, name: str) -> Tensor:
+    """A hook point's value: the same tensor for all who read it in one body, as long as nobody replaces it."""
+    from ._invokes import _address, current
+
+    path = f"{module}.{name}" if module else name
+    recorder = current(f"`{path}` is used")
+    fields = _address(recorder, path)
+    key = (recorder.invoke, model._tree.hook(path), fields.get("step"))
+    known = read_before(recorder, key)
+    if known is not None:
+        return known
+    tensor = recorder.one("get", dict(fields))
+    if recorder.scope.kind == "trace" and recorder.scope.trace is not None:
+        recorder.traces[tensor._ref] = recorder.scope.trace
+    origin = HookOrigin(model, path, fields, key)
+    tensor._of_hook = origin
+    tensor._write_to = origin.write
+    recorder.scope.hooks[key] = tensor
+    return tensor
+
+
+def read_before(recorder: Recorder, key: Any) -> Tensor | None:
+    """What was read from a place already, in this body or before the condition that it is in."""
+    scope: Scope | None = recorder.scope
+    while scope is not None:
+        known = scope.hooks.get(key)
+        if known is not None or scope.kind != "branch":
+            return known
+        scope = scope.parent
+    return None
+
+
+def set_hook(model: Model, module: str, name: str, value: Any) -> None:
+    from ._invokes import _address, current
+
+    path = f"{module}.{name}" if module else name
+    recorder = current(f"`{path}` is set")
+    value = first_of(value)
+    fields = _address(recorder, path)
+    key = (recorder.invoke, model._tree.hook(path), fields.get("step"))
+    known = recorder.scope.hooks.get(key)
+    if known is value and known is not None:
+        return  # `module.output *= 2`: it has been written already
+    ref = recorder.literal(value) if isinstance(value, (int, float)) else recorder.tensor(value)
+    scope: Scope | None = recorder.scope
+    while scope is not None:
+        old = scope.hooks.pop(key, None)
+        if old is not None:
+            # It is no longer what flows on: a tensor of its own from now on, with the value that it has.
+            old._reference(recorder)
+            old._write_to = None
+        if scope.kind == "trace":
+            break
+        scope = scope.parent
+    recorder.plain("set", {**fields, "value": ref})
+
+
+def first_of(value: Any) -> Any:
+    """The first of a tuple, as older versions of transformers gave it."""
+    return value[0] if isinstance(value, tuple) and value else value
