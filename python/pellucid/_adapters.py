@@ -110,7 +110,7 @@ class Splicing:
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         if kind is None:
-            from ._model import _assign
+            from ._lens import _assign
 
             decoded = self._autoencoder._decode(self._splice.features, self._undo, self._value)
             _assign(self._model, self._hook, decoded + self._splice.error)

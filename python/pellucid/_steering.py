@@ -46,7 +46,7 @@ class Steering:
         recorder = tracer._recorder
         model = tracer._model
         added = self.vector * self.scale
-        from ._model import _assign
+        from ._lens import _assign
 
         if self.prompt:
             value = model[self.hook]
