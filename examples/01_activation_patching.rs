@@ -1,10 +1,11 @@
 //! Activation patching: which places carry what tells a clean prompt from a corrupted one?
 //!
 //! Each place of the clean run (residual stream, attention outputs, MLP outputs, single heads) is put into the corrupted
-//! run, one at a time, and the share of the answer that comes back is measured. All of it is one trace.
+//! run, one at a time, and the share of the answer that comes back is measured. Each kind of place is one sweep: a body that is
+//! written once, for every layer and position.
 
 use pellucid::picture::{HeatMap, Page};
-use pellucid::{Invoke, Model, Result, Results, Trace, Value, s};
+use pellucid::{Axis, Cell, Index, Invoke, Model, Result, Results, s};
 
 /// Saves `residual`, `attention` and `mlp` as `[layers, positions]`, `heads` as `[layers, heads]`, and both runs' logits.
 pub fn activation_patching(
@@ -22,47 +23,32 @@ pub fn activation_patching(
         logits.index(s![i64::from(answer)]) - logits.index(s![i64::from(wrong)])
     };
     let (best, worst) = (difference(&clean_run), difference(&corrupted_run));
-    let share = |invoke: &Invoke| (difference(invoke) - &worst) / (&best - &worst);
+    let patched = |cell: &Cell, hook: &str, place: Index| {
+        let source = clean_run.layer("{layer}").get(hook).index(place.clone());
+        let run = cell.invoke(corrupted);
+        run.layer("{layer}").edit(hook, |value| value.index_put(place, source));
+        (difference(&run) - &worst) / (&best - &worst)
+    };
 
-    let positions = model.encode(clean)?.len();
-    let parts = [("residual", "input"), ("attention", "attention.output"), ("mlp", "mlp.output")];
-    for (name, hook) in parts {
-        let mut shares = Vec::new();
-        for layer in 0..model.layers() {
-            let source = clean_run.layer(layer).get(hook); // [prompts, length, hidden]
-            for position in 0..positions {
-                let patched = trace.invoke(corrupted);
-                let place = s![.., position];
-                patched.layer(layer).edit(hook, |value| value.index_put(place.clone(), source.index(place)));
-                shares.push(share(&patched));
-            }
-        }
-        save_grid(&trace, &shares, [model.layers(), positions], name);
+    let layers = Axis::new("layer", 0..model.layers());
+    let positions = Axis::new("position", 0..model.encode(clean)?.len());
+    for (name, hook) in [("residual", "input"), ("attention", "attention.output"), ("mlp", "mlp.output")] {
+        let shares = trace.sweep([layers.clone(), positions.clone()], |cell| {
+            patched(cell, hook, s![.., cell.value("position")]) // of [prompts, length, hidden]
+        });
+        shares.save(name);
     }
-
-    let mut shares = Vec::new();
-    for layer in 0..model.layers() {
-        let source = clean_run.layer(layer).get("attention.mixed"); // [prompts, length, heads, head size]
-        for head in 0..model.heads() {
-            let patched = trace.invoke(corrupted);
-            let place = s![.., -1, head];
-            patched
-                .layer(layer)
-                .edit("attention.mixed", |value| value.index_put(place.clone(), source.index(place)));
-            shares.push(share(&patched));
-        }
-    }
-    save_grid(&trace, &shares, [model.layers(), model.heads()], "heads");
+    let heads = Axis::new("head", 0..model.heads());
+    let shares = trace.sweep([layers, heads], |cell| {
+        patched(cell, "attention.mixed", s![.., -1, cell.value("head")]) // of [prompts, length, heads, head size]
+    });
+    shares.save("heads");
 
     best.save("clean_difference");
     worst.save("corrupted_difference");
     clean_run.logits().index(s![0, -1]).save("clean_logits");
     corrupted_run.logits().index(s![0, -1]).save("corrupted_logits");
     trace.run()
-}
-
-fn save_grid(trace: &Trace, values: &[Value], shape: [usize; 2], name: &str) {
-    trace.stack(values, 0).reshape(shape).save(name);
 }
 
 #[allow(dead_code, reason = "the tests use this file as a module")]

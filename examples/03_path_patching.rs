@@ -6,18 +6,11 @@
 //! is lost is measured.
 
 use pellucid::picture::HeatMap;
-use pellucid::{Invoke, Model, Result, Results, s};
-
-/// What is changed: a head, or an MLP.
-#[derive(Clone, Copy, PartialEq)]
-enum Sender {
-    Head(usize, usize),
-    Mlp(usize),
-}
+use pellucid::{Axis, Cell, Invoke, Model, Pattern, Result, Results, s};
 
 /// For each receiver (`logits`: what enters the last norm; `query`, `key`, `value` of the receiving layer's attention) saves
 /// the share of the answer that is lost, `<receiver>_heads`, `[layers, heads]`, and `<receiver>_mlps`, `[layers]`, for all
-/// layers that come before it; and both runs' logit differences.
+/// layers that come before it, two or more; and both runs' logit differences.
 pub fn path_patching(
     model: &Model,
     clean: &str,
@@ -36,22 +29,12 @@ pub fn path_patching(
     best.save("clean_difference");
     worst.save("corrupted_difference");
 
-    // A run in which, in the layers before a receiver, only the sender is as in the corrupted one.
-    let frozen = |sender: Sender, layers: usize| {
-        let run = trace.invoke(clean);
-        for layer in 0..layers {
-            let (at, clean, corrupted) =
-                (run.layer(layer), clean_run.layer(layer), corrupted_run.layer(layer));
-            let mut mixed = clean.get("attention.mixed"); // [prompts, length, heads, head size]
-            if let Sender::Head(sending, head) = sender
-                && sending == layer
-            {
-                let place = s![.., .., head];
-                mixed = mixed.index_put(place.clone(), corrupted.get("attention.mixed").index(place));
-            }
-            at.set("attention.mixed", &mixed);
-            let wrote = if sender == Sender::Mlp(layer) { corrupted } else { clean };
-            at.mlp().set_output(&wrote.mlp().output());
+    // A run in which all that heads and MLPs write in so many layers is as in the clean one, except at one hook point.
+    let frozen = |cell: &Cell, layers: usize, free: &str| {
+        let run = cell.invoke(clean);
+        for written in ["attention.mixed", "mlp.output"] {
+            let others = Pattern::new(format!("layers[0:{layers}].{written}")).except([free]);
+            run.set_each(others.clone(), &clean_run.get_all(others));
         }
         run
     };
@@ -63,17 +46,27 @@ pub fn path_patching(
         ("key", format!("{attention}.key"), receiving_layer),
         ("value", format!("{attention}.value"), receiving_layer),
     ] {
-        let lost = |sender: Sender| {
-            let patched = trace.invoke(clean);
-            patched.set(&receiver, &frozen(sender, layers).get(&receiver));
+        let lost = |cell: &Cell, sent: &Invoke| {
+            let patched = cell.invoke(clean);
+            patched.set(&receiver, &sent.get(&receiver));
             (&best - difference(&patched)) / (&best - &worst)
         };
-        let heads =
-            (0..layers).flat_map(|layer| (0..model.heads()).map(move |head| Sender::Head(layer, head)));
-        let heads: Vec<_> = heads.map(lost).collect();
-        let mlps: Vec<_> = (0..layers).map(|layer| lost(Sender::Mlp(layer))).collect();
-        trace.stack(&heads, 0).reshape([layers, model.heads()]).save(&format!("{name}_heads"));
-        trace.stack(&mlps, 0).save(&format!("{name}_mlps"));
+        let senders = Axis::new("layer", 0..layers);
+        let heads = [senders.clone(), Axis::new("head", 0..model.heads())];
+        let heads = trace.sweep(heads, |cell| {
+            let run = frozen(cell, layers, "layers.{layer}.attention.mixed");
+            let place = s![.., .., cell.value("head")]; // of [prompts, length, heads, head size]
+            let wrong = corrupted_run.layer("{layer}").get("attention.mixed").index(place.clone());
+            run.layer("{layer}").edit("attention.mixed", |mixed| mixed.index_put(place, wrong));
+            lost(cell, &run)
+        });
+        let mlps = trace.sweep(senders, |cell| {
+            let run = frozen(cell, layers, "layers.{layer}.mlp.output");
+            run.layer("{layer}").mlp().set_output(&corrupted_run.layer("{layer}").mlp().output());
+            lost(cell, &run)
+        });
+        heads.save(&format!("{name}_heads"));
+        mlps.save(&format!("{name}_mlps"));
     }
     trace.run()
 }

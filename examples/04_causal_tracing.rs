@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use pellucid::picture::{HeatMap, Page};
-use pellucid::{Model, Result, Results, s};
+use pellucid::{Axis, Invoke, Model, Result, Results, s};
 
 /// What is traced.
 pub struct Tracing<'a> {
@@ -32,37 +32,39 @@ fn window(part: &str, layer: usize, layers: usize) -> Range<usize> {
 pub fn causal_tracing(model: &Model, tracing: &Tracing<'_>, seed: u64) -> Result<Results> {
     let trace = model.trace();
     trace.seed(seed);
-    let answer = i64::from(tracing.answer);
+    let probability = |run: &Invoke| {
+        run.logits().index(s![.., -1]).softmax(-1).index(s![.., i64::from(tracing.answer)]) // [samples]
+    };
     let clean = trace.invoke(tracing.prompt);
-    clean.logits().index(s![0, -1]).softmax(-1).index(s![answer]).save("clean_probability");
+    probability(&clean).index(s![0]).save("clean_probability");
 
     let noise =
         trace.randn([tracing.samples, tracing.subject.len(), model.hidden()]).named("noise") * tracing.scale;
-    let drowned = || {
-        let rows = trace.invoke(vec![tracing.prompt; tracing.samples]);
+    let drowned = |rows: Invoke| {
         rows.embed().edit_output(|embeddings| embeddings.index_add(s![.., tracing.subject.clone()], &noise));
         rows
     };
-    let noised = drowned().logits().index(s![.., -1]).softmax(-1).index(s![.., answer]); // [samples]
+    let prompts = &vec![tracing.prompt; tracing.samples];
+    let noised = probability(&drowned(trace.invoke(prompts)));
     noised.save("noised_probabilities");
     noised.mean(..).save("noised_probability");
 
     let positions = model.encode(tracing.prompt)?.len();
     for (part, hook) in [("residual", "output"), ("attention", "attention.output"), ("mlp", "mlp.output")] {
-        let mut probabilities = Vec::new();
-        for layer in 0..model.layers() {
-            for position in 0..positions {
-                let restored = drowned();
-                for at in window(part, layer, model.layers()) {
-                    let place = s![.., position];
-                    let state = clean.layer(at).get(hook).index(place.clone()); // [1, hidden]
-                    restored.layer(at).edit(hook, |value| value.index_put(place, state));
-                }
-                let logits = restored.logits().index(s![.., -1]);
-                probabilities.push(logits.softmax(-1).index(s![.., answer]).mean(..));
-            }
-        }
-        trace.stack(&probabilities, 0).reshape([model.layers(), positions]).save(part);
+        let rows: Vec<_> = (0..model.layers())
+            .map(|layer| {
+                trace.sweep(Axis::new("position", 0..positions), |cell| {
+                    let restored = drowned(cell.invoke(prompts));
+                    let place = s![.., cell.value("position")];
+                    for at in window(part, layer, model.layers()) {
+                        let state = clean.layer(at).get(hook).index(place.clone()); // [1, hidden]
+                        restored.layer(at).edit(hook, |value| value.index_put(place.clone(), state));
+                    }
+                    probability(&restored).mean(..)
+                })
+            })
+            .collect();
+        trace.stack(&rows, 0).save(part);
     }
     trace.run()
 }

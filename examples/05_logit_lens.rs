@@ -10,10 +10,8 @@ use pellucid::{Model, Result, Results, s};
 pub fn logit_lens(model: &Model, prompt: &str, answer: u32) -> Result<Results> {
     let trace = model.trace();
     let invoke = trace.invoke(prompt);
-    let mut residual = vec![invoke.layer(0).input()];
-    residual.extend((0..model.layers()).map(|layer| invoke.layer(layer).output()));
-
-    let residual = trace.stack(&residual, 0).index(s![.., 0]); // [depths, positions, hidden]
+    let outputs = invoke.get_all("layers.*.output").index(s![.., 0]); // [layers, positions, hidden]
+    let residual = trace.cat([&invoke.layer(0).input(), &outputs], 0); // [depths, positions, hidden]
     let logits = residual.apply("final_norm").apply("unembed"); // [depths, positions, vocabulary]
     let (probabilities, logarithms) = (logits.softmax(-1), logits.log_softmax(-1));
     let (top_probabilities, top_ids) = probabilities.topk(5, -1);

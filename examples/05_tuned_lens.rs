@@ -5,7 +5,7 @@
 //! in the end; on prompts that were not trained it is nearer to that at every depth.
 
 use pellucid::picture::Curves;
-use pellucid::{Invoke, Model, Optimiser, Result, Results, Tensor, Trace, Value};
+use pellucid::{Invoke, Model, Optimiser, Result, Results, Value};
 
 /// How the translators are trained.
 pub struct Training {
@@ -30,10 +30,7 @@ pub fn tuned_lens(
 ) -> Result<Results> {
     let (depths, hidden) = (model.layers(), model.hidden());
     let session = model.session();
-    let states = |trace: &Trace, run: &Invoke| {
-        let states: Vec<Value> = (0..depths).map(|depth| run.layer(depth).input()).collect();
-        trace.stack(&states, 0) // [depths, prompts, length, hidden]
-    };
+    let states = |run: &Invoke| run.get_all("layers.*.input"); // [depths, prompts, length, hidden]
     let read_out = |states: &Value| states.apply("final_norm").apply("unembed");
     // KL(final || lens), the mean over prompts and positions.
     let divergence = |last: &Value, lens: &Value| {
@@ -51,7 +48,7 @@ pub fn tuned_lens(
     let optimiser = Optimiser::sgd(training.rate).momentum(training.momentum);
     let translators = session.train(training.steps, optimiser, translators, |_step, trace, translators| {
         let run = trace.invoke_tokens(train);
-        let loss = divergence(&run.logits(), &read_out(&translate(&states(trace, &run), translators)));
+        let loss = divergence(&run.logits(), &read_out(&translate(&states(&run), translators)));
         loss.save("losses");
         loss.sum(..)
     });
@@ -60,7 +57,7 @@ pub fn tuned_lens(
 
     let judge = session.trace();
     let run = judge.invoke_tokens(test);
-    let (last, states) = (run.logits(), states(&judge, &run));
+    let (last, states) = (run.logits(), states(&run));
     for (name, states) in [("logit_lens", states.clone()), ("tuned_lens", translate(&states, &translators))] {
         let lens = read_out(&states);
         divergence(&last, &lens).save(&format!("held_out_{name}"));
@@ -89,13 +86,9 @@ fn main() -> Result<()> {
         prompts(&["The capital of Japan is Tokyo.", "When Emma and James went to the park, Emma gave"])?;
     let results = tuned_lens(&model, &train, &test, &Training { steps: 15, rate: 0.1, momentum: 0.9 })?;
 
-    let losses = results["losses"].to_vec_f32()?;
-    let mut curves = Curves::new("The divergence from what the model says, in training");
-    for depth in 0..model.layers() {
-        let line: Vec<f32> = losses.iter().skip(depth).step_by(model.layers()).copied().collect();
-        let steps = line.len();
-        curves = curves.line(&format!("into layer {depth}"), &Tensor::from_f32(line, &[steps])?)?;
-    }
+    let depths = (0..model.layers()).map(|depth| format!("into layer {depth}"));
+    let curves = Curves::new("The divergence from what the model says, in training");
+    let curves = curves.lines(depths, &results["losses"])?;
     println!("{curves}");
     for name in ["logit_lens", "tuned_lens"] {
         let held_out = results[&format!("held_out_{name}")].to_vec_f32()?;

@@ -2,7 +2,8 @@
 //!
 //! A vector is built in one run, kept, and used in others: it comes back as a tensor and goes in as a constant.
 
-use pellucid::{Model, Result, Results, Tensor, s};
+use pellucid::picture::Curves;
+use pellucid::{Axis, Model, Result, Results, Tensor, s};
 
 /// The layer whose input is steered.
 pub const LAYER: usize = 2;
@@ -51,6 +52,27 @@ pub fn steer(
     trace.run()
 }
 
+/// Saves the `probability` of each answer, `[scales, answers]`, after a prompt to whose last position so many times the vector
+/// is added.
+pub fn steering_curve(
+    model: &Model,
+    prompt: &str,
+    vector: &Tensor,
+    scales: &[f64],
+    answers: &[u32],
+) -> Result<Results> {
+    let trace = model.trace();
+    let vector = trace.constant(vector);
+    let answers = trace.literal(answers.iter().copied(), &[answers.len() as u64]);
+    let probability = trace.sweep(Axis::new("scale", scales), |cell| {
+        let run = cell.invoke(prompt);
+        run.layer(LAYER).edit_input(|input| input.index_add(s![.., -1], &vector * cell.value("scale")));
+        run.logits().index(s![0, -1]).softmax(-1).index(s![&answers])
+    });
+    probability.save("probability");
+    trace.run()
+}
+
 #[allow(dead_code, reason = "the tests use this file as a module")]
 fn main() -> Result<()> {
     let model = Model::bundled()?;
@@ -71,5 +93,12 @@ fn main() -> Result<()> {
             results["generated"].to_vec_i64()?.into_iter().map(|token| token as u32).collect();
         println!("{scale:+.1} × good − bad: {prompt}{}", model.decode(&tokens)?);
     }
+
+    let scales: Vec<f64> = (-8..=8).map(|quarter| f64::from(quarter) / 4.0).collect();
+    let answers = [" loved", " hated"];
+    let tokens = [model.token(answers[0])?, model.token(answers[1])?];
+    let results = steering_curve(&model, prompt, &vector, &scales, &tokens)?;
+    let curves = Curves::new("The next word's probability, from −2 to 2 × good − bad");
+    println!("\n{}", curves.lines(answers, &results["probability"])?);
     Ok(())
 }

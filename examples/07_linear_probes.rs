@@ -1,15 +1,18 @@
 //! Linear probes: can a property be read off a hidden state?
 //!
-//! A logistic probe for each layer's input at the last position is trained in the engine, all layers at once, on what a pass
-//! over the data set reads in each step. Its control is the same probe trained on shuffled labels: what that one reaches on new prompts, a
-//! probe reaches by chance.
+//! A sweep reads every layer's input at the last position, batch by batch of a data set, and its mean and variance on the way.
+//! On that a logistic probe for each layer is trained in the engine, all layers at once. Its control is the same probe trained
+//! on shuffled labels: what that one reaches on new prompts, a probe reaches by chance.
 
 use pellucid::picture::Curves;
-use pellucid::{Model, Optimiser, Reduction, Result, Results, Tensor, Trace, Value, s};
+use pellucid::{Axis, AxisValues, Model, Optimiser, Reduce, Reduction, Result, Results, Value, s};
+
+/// How many prompts are read together.
+const BATCH: usize = 4;
 
 /// Prompts, and whether each has the property.
 pub struct Data {
-    /// The prompts.
+    /// The prompts, in whole batches of four.
     pub prompts: Vec<String>,
     /// 1 or 0 for each.
     pub labels: Vec<f32>,
@@ -34,42 +37,44 @@ pub struct Training {
 pub fn linear_probes(model: &Model, train: &Data, test: &Data, training: &Training) -> Result<Results> {
     let (layers, hidden) = (model.layers(), model.hidden());
     let session = model.session();
-    let features = |trace: &Trace, data: &Data| {
-        let run = trace.invoke(&data.prompts);
-        let states: Vec<Value> =
-            (0..layers).map(|layer| run.layer(layer).input().index(s![.., -1])).collect();
-        trace.stack(&states, 0) // [layers, prompts, hidden]
+    let read = |data: &Data| {
+        session.sweep(Axis::new("batch", AxisValues::batches(&data.prompts, BATCH)), |cell| {
+            let inputs = session.trace().invoke(cell.prompts("batch")).get_all("layers.*.input");
+            let states = inputs.index(s![.., .., -1]).transpose(0, 1); // [prompts, layers, hidden]
+            let mean = cell.reduce(&states, Reduce::mean().over([0])); // [layers, hidden]
+            let variance = cell.reduce(&states, Reduce::var().correction(0.0).over([0]));
+            (states, mean, variance)
+        })
     };
+    let ((train_states, mean, variance), (test_states, ..)) = (read(train), read(test));
     // To mean 0 and deviation 1 by the training set, so that one rate suits every layer.
-    let states = features(&session.trace(), train);
-    let (mean, deviation) = (states.mean_keepdim(1), states.std_keepdim(1, 0.0) + 1e-3);
-    let standardised = |trace: &Trace, data: &Data| (features(trace, data) - &mean) / &deviation;
+    let standardised = |states: &Value| (states.flatten(0, 1) - &mean) / (variance.sqrt() + 1e-3);
+    let (train_states, test_states) = (standardised(&train_states), standardised(&test_states));
 
-    let labels = |data: &Data| session.literal(data.labels.iter().copied(), &[data.labels.len() as u64]);
+    let labels = |data: &Data| session.literal(data.labels.iter().copied(), &[data.labels.len() as u64, 1]);
     let (mut goal, truth) = (labels(train), labels(test));
     if training.shuffled {
         goal = goal.index_select(0, &session.randperm(train.labels.len() as i64).named("shuffle"));
     }
 
-    let logits = |states: &Value, [weight, bias]: &[Value; 2]| {
-        states.matmul(&weight.unsqueeze(-1)).squeeze(-1) + bias.unsqueeze(-1) // [layers, prompts]
-    };
+    let logits = |states: &Value, [weight, bias]: &[Value; 2]| (states * weight).sum(-1) + bias; // [prompts, layers]
     let start = [session.zeros([layers, hidden]), session.zeros([layers])];
     let optimiser = Optimiser::sgd(training.rate).momentum(training.momentum);
-    let goals = goal.expand([layers as i64, -1]);
-    let probe = session.train(training.steps, optimiser, start, |_step, trace, probe| {
-        let logits = logits(&standardised(trace, train), probe);
-        let loss = logits.binary_cross_entropy_with_logits(&goals, Reduction::None).mean(-1);
+    let goals = goal.expand([-1, layers as i64]);
+    let probe = session.train(training.steps, optimiser, start, |_step, _trace, probe| {
+        let logits = logits(&train_states, probe);
+        let loss = logits.binary_cross_entropy_with_logits(&goals, Reduction::None).mean(0);
         loss.save("losses");
         (loss + probe[0].pow(2i64).sum(-1) * (training.decay / 2.0)).sum(..)
     });
     probe[0].save("weight");
     probe[1].save("bias");
 
-    let judge = session.trace();
-    for (name, data, labels) in [("train_accuracy", train, &goal), ("test_accuracy", test, &truth)] {
-        let right = logits(&standardised(&judge, data), &probe).gt(0.0).eq(labels.gt(0.5));
-        right.to(pellucid::DType::F32).mean(-1).save(name);
+    for (name, states, labels) in
+        [("train_accuracy", train_states, &goal), ("test_accuracy", test_states, &truth)]
+    {
+        let right = logits(&states, &probe).gt(0.0).eq(labels.gt(0.5));
+        right.to(pellucid::DType::F32).mean(0).save(name);
     }
     session.run()
 }
@@ -98,12 +103,9 @@ fn main() -> Result<()> {
     for shuffled in [false, true] {
         let training = Training { steps: 60, rate: 0.5, momentum: 0.9, decay: 0.01, shuffled };
         let results = linear_probes(&model, &train, &test, &training)?;
-        let losses = results["losses"].to_vec_f32()?;
-        let mut curves = Curves::new(if shuffled { "Loss, on shuffled labels" } else { "Loss" });
-        for layer in 0..model.layers() {
-            let line: Vec<f32> = losses.iter().skip(layer).step_by(model.layers()).copied().collect();
-            curves = curves.line(&format!("layer {layer}"), &Tensor::from_f32(line, &[60])?)?;
-        }
+        let title = if shuffled { "Loss, on shuffled labels" } else { "Loss" };
+        let layers = (0..model.layers()).map(|layer| format!("layer {layer}"));
+        let curves = Curves::new(title).lines(layers, &results["losses"])?;
         println!("{curves}");
         println!("right on new prompts, by layer: {:.2?}\n", results["test_accuracy"].to_vec_f32()?);
     }

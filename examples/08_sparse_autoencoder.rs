@@ -7,7 +7,8 @@
 use std::error::Error;
 use std::path::Path;
 
-use pellucid::{DType, Invoke, Model, Results, Tensor, Trace, Value, s};
+use pellucid::picture::HeatMap;
+use pellucid::{Axis, DType, Invoke, Model, Results, Tensor, Trace, Value, s};
 use safetensors::SafeTensors;
 
 /// An autoencoder in SAELens' layout: `relu((x − b_dec) W_enc + b_enc)` are its features.
@@ -93,15 +94,14 @@ pub fn sparse_autoencoder(
     (error.pow(2i64).sum(-1) / states.pow(2i64).sum(-1)).index(s![0]).save("unexplained");
 
     // Each of the strongest set to 0, in a run of its own. Which they are is known only when the program runs.
-    let mut ablated = Vec::new();
-    for rank in 0..top {
-        let run = trace.invoke(prompt);
+    let ablated = trace.sweep(Axis::new("feature", &top_features), |cell| {
+        let run = cell.invoke(prompt);
         let found = dictionary.encode(&run.layer(layer).input());
-        let without = found.index_put(s![.., -1, &top_features.index(s![rank])], 0.0);
+        let without = found.index_put(s![.., -1, cell.value("feature")], 0.0);
         run.layer(layer).set_input(&(dictionary.decode(&without) + &error));
-        ablated.push(difference(&run) - &base);
-    }
-    trace.stack(&ablated, 0).save("ablated");
+        difference(&run) - &base
+    });
+    ablated.save("ablated");
 
     let spliced = trace.invoke(prompt);
     let found = dictionary.encode(&spliced.layer(layer).input());
@@ -131,14 +131,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         results["active"].to_vec_i64()?[0],
         results["kl_without_error"].to_vec_f32()?[0]
     );
-    println!("what it does to the logit of hated less that of loved when one of the strongest is 0:");
+    let features = results["top_features"].to_vec_i64()?;
+    let (activations, ablated) = (results["top_activations"].to_vec_f32()?, results["ablated"].to_vec_f32()?);
     let attribution = results["attribution"].to_vec_f32()?;
-    let activations = results["top_activations"].to_vec_f32()?;
-    for ((feature, activation), ablated) in
-        results["top_features"].to_vec_i64()?.iter().zip(activations).zip(results["ablated"].to_vec_f32()?)
-    {
-        let first_order = attribution[*feature as usize];
-        println!("  feature {feature:>3} ({activation:.2}): {ablated:+.2}, to first order {first_order:+.2}");
-    }
+    let rows = features.iter().zip(activations).zip(ablated);
+    let rows = rows
+        .flat_map(|((&feature, activation), ablated)| [activation, ablated, attribution[feature as usize]]);
+    let rows = Tensor::from_f32(rows.collect(), &[features.len(), 3])?;
+    let title =
+        "The strongest features, and the change of the logit of hated less that of loved without each";
+    let columns = ["active", "change", "1st ord"];
+    let names = features.iter().map(|feature| format!("feature {feature}"));
+    println!("\n{}", HeatMap::new(title, names, columns, &rows)?.full_at_largest());
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! of them write, in the mean, is a vector. Added to a prompt without any example, it asks for that relation.
 
 use pellucid::picture::HeatMap;
-use pellucid::{Model, Result, Results, Tensor, s};
+use pellucid::{Axis, Invoke, Model, Result, Results, Tensor, s};
 
 /// Prompts from which a function vector is made.
 pub struct Examples {
@@ -26,34 +26,31 @@ pub fn function_vector(model: &Model, examples: &Examples, top: i64) -> Result<R
     let every = trace.arange(0, count as i64);
     let answers = trace.literal(examples.answers.iter().copied(), &[count as u64]);
     let clear = trace.invoke(&examples.clear);
-    let run = || trace.invoke(&examples.confused);
-    let probability = |logits: pellucid::Value| {
-        logits.index(s![.., -1]).softmax(-1).index(s![&every, &answers]).mean(..) // of [prompts]
+    let probability = |run: &Invoke| {
+        run.logits().index(s![.., -1]).softmax(-1).index(s![&every, &answers]).mean(..) // of [prompts]
     };
-    let base = probability(run().logits());
+    let base = probability(&trace.invoke(&examples.confused));
     base.save("confused_probability");
 
-    let (mut effects, mut written) = (Vec::new(), Vec::new());
-    for layer in 0..model.layers() {
-        let mean = clear.layer(layer).get("attention.mixed").index(s![.., -1]).mean(0); // [heads, head size]
-        for head in 0..model.heads() {
-            let patched = run();
-            let place = s![.., -1, head];
-            patched
-                .layer(layer)
-                .edit("attention.mixed", |mixed| mixed.index_put(place, mean.index(s![head])));
-            effects.push(probability(patched.logits()) - &base);
-        }
-        // What each head writes: its mean times its rows of the output projection.
-        let rows = trace.weight(&format!("transformer.h.{layer}.attn.c_proj.weight"));
-        let rows = rows.unflatten(0, [model.heads() as i64, -1]); // [heads, head size, hidden]
-        written.push(trace.einsum("hd,hdo->ho", [&mean, &rows]));
-    }
-    let effects = trace.stack(&effects, 0);
-    effects.reshape([model.layers(), model.heads()]).save("effect");
-    let (_, best) = effects.topk(top, 0);
+    let means = clear.get_all("layers.*.attention.mixed").index(s![.., .., -1]).mean(1); // [layers, heads, head size]
+    let heads = [Axis::new("layer", 0..model.layers()), Axis::new("head", 0..model.heads())];
+    let effects = trace.sweep(heads, |cell| {
+        let patched = cell.invoke(&examples.confused);
+        let (layer, head) = (cell.value("layer"), cell.value("head"));
+        let mean = means.index(s![layer, &head]);
+        patched.layer("{layer}").edit("attention.mixed", |mixed| mixed.index_put(s![.., -1, head], mean));
+        probability(&patched) - &base
+    });
+    effects.save("effect");
+    let (_, best) = effects.flatten(0, 1).topk(top, 0);
     best.save("heads");
-    trace.cat(&written, 0).index_select(0, &best).sum(0).save("vector");
+    // What each head writes: its mean times its rows of the output projection.
+    let rows: Vec<_> = (0..model.layers())
+        .map(|layer| trace.weight(&format!("transformer.h.{layer}.attn.c_proj.weight")))
+        .collect();
+    let rows = trace.stack(&rows, 0).unflatten(1, [model.heads() as i64, -1]); // [layers, heads, head size, hidden]
+    let written = trace.einsum("lhd,lhdo->lho", [&means, &rows]).flatten(0, 1);
+    written.index_select(0, &best).sum(0).save("vector");
     trace.run()
 }
 

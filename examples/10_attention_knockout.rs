@@ -3,7 +3,7 @@
 //! Scores from one position to another are set to −∞ before the softmax, in every head of a window of layers.
 
 use pellucid::picture::HeatMap;
-use pellucid::{Model, Result, Results, s};
+use pellucid::{Axis, Model, Result, Results, s};
 
 /// Cuts each edge (query position, key position) in each window of layers. Saves `answer_probability` and `difference`
 /// (the answer's logit less the wrong one's), `[windows, edges]`, and `baseline_logits`.
@@ -16,24 +16,26 @@ pub fn attention_knockout(
 ) -> Result<Results> {
     let trace = model.trace();
     trace.invoke(prompt).logits().index(s![0, -1]).save("baseline_logits");
+    let (queries, keys): (Vec<_>, Vec<_>) = edges.iter().copied().unzip();
+    let edges = Axis::new("query", queries).with("key", keys); // the two go along together
     let (mut probabilities, mut differences) = (Vec::new(), Vec::new());
     for window in windows {
-        for &(query, key) in edges {
-            let cut = trace.invoke(prompt);
-            for &layer in window {
-                // [prompts, heads, length, context]
-                cut.layer(layer)
-                    .attention()
-                    .edit("scores", |scores| scores.index_put(s![.., .., query, key], f64::NEG_INFINITY));
+        let (probability, difference) = trace.sweep(edges.clone(), |cell| {
+            let cut = cell.invoke(prompt);
+            let edge = s![.., .., cell.value("query"), cell.value("key")]; // of [prompts, heads, length, context]
+            for layer in window {
+                let attention = cut.layer(layer).attention();
+                attention.edit("scores", |scores| scores.index_put(edge.clone(), f64::NEG_INFINITY));
             }
             let logits = cut.logits().index(s![0, -1]);
-            probabilities.push(logits.softmax(-1).index(s![i64::from(answer)]));
-            differences.push(logits.index(s![i64::from(answer)]) - logits.index(s![i64::from(wrong)]));
-        }
+            let (right, wrong) = (s![i64::from(answer)], s![i64::from(wrong)]);
+            (logits.softmax(-1).index(right.clone()), logits.index(right) - logits.index(wrong))
+        });
+        probabilities.push(probability);
+        differences.push(difference);
     }
-    let shape = [windows.len(), edges.len()];
-    trace.stack(&probabilities, 0).reshape(shape).save("answer_probability");
-    trace.stack(&differences, 0).reshape(shape).save("difference");
+    trace.stack(&probabilities, 0).save("answer_probability");
+    trace.stack(&differences, 0).save("difference");
     trace.run()
 }
 

@@ -2,10 +2,11 @@
 //!
 //! Beside each MLP's first linear module stands a small one, `B A x · alpha / rank`, and only that is trained: on a fact that the
 //! model never saw, and on some that it should keep. Then it is asked in words that were not trained, and about facts that
-//! were not trained, which should stay as they are.
+//! were not trained, which should stay as they are. The control is an adapter that is trained just so on the same facts without
+//! the new one: it must not know it.
 
-use pellucid::picture::Curves;
-use pellucid::{Invoke, Model, Optimiser, Result, Results, Trace, Value, s};
+use pellucid::picture::{Curves, HeatMap};
+use pellucid::{Invoke, Model, Optimiser, Result, Results, Tensor, Trace, Value, s};
 
 /// A prompt and the token that should come next.
 pub struct Fact {
@@ -122,6 +123,7 @@ fn main() -> Result<()> {
         "The White Tower can be found in",
     ];
     let new = new.iter().map(|prompt| fact((*prompt).to_owned(), "Oslo"));
+    let new_facts = new.len();
     let train = new.chain(known).collect::<Result<Vec<_>>>()?;
     let paraphrases = ["You can visit the White Tower in", "The famous White Tower stands in"];
     let paraphrases =
@@ -134,14 +136,21 @@ fn main() -> Result<()> {
 
     let training = Training { rank: 2, alpha: 8.0, steps: 30, rate: 0.01, spread: 0.02 };
     let asked: [(&str, &[Fact]); 2] = [("paraphrases", &paraphrases), ("untouched", &untouched)];
-    let results = lora(&model, &train, &asked, model.token(" Oslo")?, &training)?;
-    println!("{}", Curves::new("Training").line("loss", &results["losses"])?);
+    let oslo = model.token(" Oslo")?;
+    let results = lora(&model, &train, &asked, oslo, &training)?;
+    let control = lora(&model, &train[new_facts..], &asked, oslo, &training)?;
+    let curves = Curves::new("Training").line("loss", &results["losses"])?;
+    println!("{}", curves.line("loss without the new fact", &control["losses"])?);
     for (name, facts) in asked {
-        let (before, after) = (&results[&format!("before_{name}")], &results[&format!("after_{name}")]);
-        println!("{name}: the probability of the answer before and after");
-        for ((fact, before), after) in facts.iter().zip(before.to_vec_f32()?).zip(after.to_vec_f32()?) {
-            println!("  {:<40} {:>10} {before:.3} {after:.3}", fact.prompt, model.decode(&[fact.answer])?);
-        }
+        let after = format!("after_{name}");
+        let columns = [&results[&format!("before_{name}")], &results[&after], &control[&after]];
+        let probabilities = columns.map(Tensor::to_vec_f32).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let probabilities = Tensor::from_f32(probabilities.concat(), &[3, facts.len()])?;
+        let answers = facts.iter().map(|fact| Ok(fact.prompt.clone() + &model.decode(&[fact.answer])?));
+        let answers = answers.collect::<Result<Vec<_>>>()?;
+        let title = format!("{name}: the probability of the answer before, after, and after the control");
+        let map = HeatMap::new(&title, ["before", "after", "control"], answers, &probabilities)?;
+        println!("{}", map.transposed());
     }
     Ok(())
 }

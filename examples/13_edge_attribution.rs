@@ -9,7 +9,7 @@
 //! and value that the model goes on with.
 
 use pellucid::picture::HeatMap;
-use pellucid::{Backward, Invoke, Model, Result, Results, Trace, Value, s};
+use pellucid::{Axis, Backward, Invoke, Model, Reduce, Result, Results, Trace, Value, s};
 
 /// What a circuit is searched for.
 pub struct Circuit<'a> {
@@ -116,18 +116,21 @@ pub fn edge_attribution(model: &Model, circuit: &Circuit<'_>) -> Result<Results>
     difference(&goal).save("clean_difference");
     divergence(&corrupted.logits().index(s![0, -1])).save("corrupted_kl");
 
-    let run = |metric: &dyn Fn(&Value) -> Value, share: f64| {
-        let between = trace.invoke(circuit.clean);
+    // A run whose embeddings are that share of the way from the clean to the corrupted ones.
+    let run = |between: Invoke, share: &Value, metric: &dyn Fn(&Value) -> Value| {
         between.embed().set_output(&(&start + (&end - &start) * share));
         let read = split_readers(&trace, model, &between);
         let back = trace.backward(&metric(&between.logits().index(s![0, -1])));
         scores(&trace, model, &change, &back, &read)
     };
-    run(&difference, 0.0).save("eap");
-    let steps = circuit.steps;
-    let runs: Vec<Value> =
-        (1..=steps).map(|step| run(&divergence, f64::from(step) / f64::from(steps))).collect();
-    trace.stack(&runs, 0).mean(0).save("integrated");
+    run(trace.invoke(circuit.clean), &trace.literal([0.0], &[]), &difference).save("eap");
+    let shares: Vec<f64> =
+        (1..=circuit.steps).map(|step| f64::from(step) / f64::from(circuit.steps)).collect();
+    let integrated = trace.sweep(Axis::new("share", shares), |cell| {
+        let scores = run(cell.invoke(circuit.clean), &cell.value("share"), &divergence);
+        cell.reduce(&scores, Reduce::mean())
+    });
+    integrated.save("integrated");
     trace.run()
 }
 

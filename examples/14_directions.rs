@@ -4,11 +4,11 @@
 //! puts the concept in, and projected out of every position, it takes the concept away. A random direction does neither.
 
 use pellucid::picture::HeatMap;
-use pellucid::{Invoke, Model, Result, Results, Tensor, Value, s};
+use pellucid::{Axis, Invoke, Model, Reduce, Result, Results, Tensor, Value, s};
 
 /// What is compared.
 pub struct Pairs<'a> {
-    /// Prompts with the concept, and, in the same order, without. All have one length.
+    /// Prompts with the concept, and, in the same order, without.
     pub with: &'a [String],
     /// Those without.
     pub without: &'a [String],
@@ -20,11 +20,14 @@ pub struct Pairs<'a> {
 /// both sides lie on it (`projections`, `[2, pairs]`), and how many are on the right side of the middle (`accuracy`).
 pub fn read_direction(model: &Model, pairs: &Pairs<'_>) -> Result<Results> {
     let trace = model.trace();
-    let states = |prompts: &[String]| trace.invoke(prompts).layer(pairs.layer).input().index(s![.., -1]);
-    let (with, without) = (states(pairs.with), states(pairs.without)); // [pairs, hidden]
-    let differences = &with - &without;
-    let (_, singular, right) = differences.svd();
-    let mean = differences.mean(0);
+    let data_set = Axis::new("with", pairs.with).with("without", pairs.without);
+    let (with, without, mean) = trace.sweep(data_set, |cell| {
+        let state = |side: &str| cell.invoke_of(side).layer(pairs.layer).input().index(s![0, -1]);
+        let (with, without) = (state("with"), state("without"));
+        let mean = cell.reduce(&(&with - &without), Reduce::mean());
+        (with, without, mean) // [pairs, hidden] twice, and [hidden]
+    });
+    let (_, singular, right) = (&with - &without).svd();
     let first = right.index(s![0]);
     // The sign of a singular vector says nothing: the one that points from without to with is taken.
     let direction = &first * (&first * &mean).sum(..).sign();

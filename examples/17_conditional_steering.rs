@@ -3,6 +3,7 @@
 //! At each step the last position is projected on a direction, and only where the projection is on the wrong side is the
 //! vector added. The program ends each prompt's generation itself, once its own condition holds: the sentence is over.
 
+use pellucid::picture::Curves;
 use pellucid::{Invoke, Model, Result, Results, Tensor, s};
 
 /// The vector from the mean of some prompts to that of others, and the point between them.
@@ -79,11 +80,20 @@ fn main() -> Result<()> {
         let results = steer_where_needed(&model, &prompts.map(str::to_owned), &direction, scale, stop, 6)?;
         println!("{scale} × good − bad, where a step is on the bad side:");
         let generated = results["generated"].to_vec_i64()?;
-        for (prompt, tokens) in prompts.iter().zip(generated.chunks(6)) {
+        let projections = results
+            .steps("projections")
+            .into_iter()
+            .map(Tensor::to_vec_f32)
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut curves = Curves::new("from bad to good, where each step lies before it is steered");
+        for (row, (prompt, tokens)) in prompts.iter().zip(generated.chunks(6)).enumerate() {
             // −1 after a prompt had stopped.
             let tokens: Vec<u32> = tokens.iter().filter_map(|&token| u32::try_from(token).ok()).collect();
             println!("  {prompt}{}", model.decode(&tokens)?);
+            let line = projections[..tokens.len()].iter().map(|step| step[row]).collect();
+            curves = curves.line(prompt, &Tensor::from_f32(line, &[tokens.len()])?)?;
         }
+        println!("\n{curves}");
     }
     Ok(())
 }

@@ -12,14 +12,9 @@ pub fn induction_heads(model: &Model, prompts: &[Vec<u32>], half: i64) -> Result
     let trace = model.trace();
     let invoke = trace.invoke_tokens(prompts);
     let offsets = [("induction", 1 - half), ("previous_token", -1), ("duplicate_token", -half)];
+    let patterns = invoke.get_all("layers.*.attention.pattern"); // [layers, prompts, heads, length, context]
     for (name, offset) in offsets {
-        let scores: Vec<_> = (0..model.layers())
-            .map(|layer| {
-                let pattern = invoke.layer(layer).attention().get("pattern"); // [prompts, heads, length, context]
-                pattern.diagonal(offset, -2, -1).mean([0, -1]) //                [heads]
-            })
-            .collect();
-        trace.stack(&scores, 0).save(name);
+        patterns.diagonal(offset, -2, -1).mean([1, -1]).save(name);
     }
     let predicted = invoke.logits().index(s![.., half..-1]).argmax(-1);
     let right = predicted.eq(invoke.tokens().index(s![.., half + 1..]));

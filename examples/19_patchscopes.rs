@@ -4,7 +4,7 @@
 //! session: the states flow from the one to the other.
 
 use pellucid::picture::HeatMap;
-use pellucid::{Model, Result, Results, s};
+use pellucid::{Axis, Model, Result, Results, s};
 
 /// Where a state is taken, and where it is put.
 pub struct Place<'a> {
@@ -14,8 +14,8 @@ pub struct Place<'a> {
     pub position: usize,
 }
 
-/// Saves `answer_probability`, `[source layers, target layers]`; and for each pair of layers the tokens that were made,
-/// `generated_S_T`, and each step's logits, `logits_S_T`.
+/// For each pair of layers, `[source layers, target layers, …]`, saves `answer_probability`, the tokens that were made
+/// (`generated`, `[…, new tokens]`), and each step's `logits`, `[…, vocabulary]`.
 pub fn patchscopes(
     model: &Model,
     source: &Place<'_>,
@@ -24,28 +24,21 @@ pub fn patchscopes(
     new_tokens: u64,
 ) -> Result<Results> {
     let session = model.session();
-    let read = session.trace();
-    let source_run = read.invoke(source.prompt);
-    let states: Vec<_> = (0..model.layers())
-        .map(|layer| source_run.layer(layer).input().index(s![.., source.position]))
-        .collect();
+    let states = session.trace().invoke(source.prompt).get_all("layers.*.input");
+    let states = states.index(s![.., 0, source.position]); // [layers, hidden]
 
     let write = session.trace();
     write.generate(new_tokens);
-    let mut probabilities = Vec::new();
-    for (source_layer, state) in states.iter().enumerate() {
-        for target_layer in 0..model.layers() {
-            let patched = write.invoke(target.prompt);
-            patched.layer(target_layer).edit_input(|input| input.index_put(s![.., target.position], state));
-            let logits = patched.logits().index(s![0, -1]);
-            probabilities.push(logits.softmax(-1).index(s![i64::from(answer)]));
-            patched.generated().save(&format!("generated_{source_layer}_{target_layer}"));
-            let name = format!("logits_{source_layer}_{target_layer}");
-            write.steps(.., |step| step.at(&patched).logits().index(s![0, -1]).save(&name));
-        }
-    }
-    let shape = [model.layers(), model.layers()];
-    write.stack(&probabilities, 0).reshape(shape).save("answer_probability");
+    let pairs = [Axis::new("state", &states), Axis::new("layer", 0..model.layers())];
+    let probability = write.sweep(pairs, |cell| {
+        let patched = cell.invoke(target.prompt);
+        let state = cell.value("state");
+        patched.layer("{layer}").edit_input(|input| input.index_put(s![.., target.position], state));
+        patched.generated().index(s![0]).save("generated");
+        write.steps(.., |step| step.at(&patched).logits().index(s![0, -1]).save("logits"));
+        patched.logits().index(s![0, -1]).softmax(-1).index(s![i64::from(answer)])
+    });
+    probability.save("answer_probability");
     session.run()
 }
 
@@ -60,12 +53,9 @@ fn main() -> Result<()> {
     let from = (0..model.layers()).map(|layer| format!("from layer {layer}"));
     let into = (0..model.layers()).map(|layer| format!("into {layer}"));
     println!("{}", HeatMap::new("The probability of Paris", from, into, &results["answer_probability"])?);
-    for layer in 0..model.layers() {
-        let tokens: Vec<u32> = results[&format!("generated_{layer}_0")]
-            .to_vec_i64()?
-            .into_iter()
-            .map(|token| token as u32)
-            .collect();
+    let generated = results["generated"].to_vec_i64()?;
+    for (layer, into) in generated.chunks(generated.len() / model.layers()).enumerate() {
+        let tokens: Vec<u32> = into[..2].iter().map(|&token| token as u32).collect();
         println!("from layer {layer} into layer 0: {:?}", model.decode(&tokens)?);
     }
     Ok(())

@@ -4,7 +4,8 @@
 //! subject; the value that makes the model say something else is found by gradient; and the weight is changed so that the key
 //! gets that value while what it answers to the keys of a corpus changes least.
 
-use pellucid::{DType, Model, Optimiser, Result, Results, Trace, Value, s};
+use pellucid::picture::{Curves, HeatMap};
+use pellucid::{Axis, AxisValues, DType, Model, Optimiser, Reduce, Result, Results, Tensor, Trace, Value, s};
 
 /// A prompt and the token that should come next.
 pub struct Fact {
@@ -55,12 +56,16 @@ pub fn rank_one_edit(model: &Model, edit: &Edit<'_>, asked: &[(&str, &[Fact])]) 
     let parameter = format!("transformer.h.{layer}.mlp.c_proj.weight"); // [inner, hidden]
     let session = model.session();
 
-    // The keys of a corpus. Pad cells read 0, and add nothing.
-    let read = session.trace();
-    let corpus = read.invoke_tokens(edit.corpus);
-    let keys = corpus.layer(layer).mlp().get("post").flatten(0, 1).to(DType::F64); // [prompts · length, inner]
-    let covariance = keys.transpose(0, 1).matmul(&keys) / corpus.lengths().sum(..).to(DType::F64);
-    let subject = read.invoke(edit.prompt);
+    // The covariance of the keys of a corpus: a sum that runs on from document to document.
+    let corpus = Axis::new("document", AxisValues::tokens(edit.corpus));
+    let (products, tokens) = session.sweep(corpus, |cell| {
+        let document = session.trace().invoke(cell.prompts("document"));
+        let keys = document.layer(layer).mlp().get("post").index(s![0]).to(DType::F64); // [length, inner]
+        let sum = |value: Value| cell.reduce(&value, Reduce::sum());
+        (sum(keys.transpose(0, 1).matmul(&keys)), sum(document.lengths().sum(..)))
+    });
+    let covariance = products / tokens.to(DType::F64);
+    let subject = session.trace().invoke(edit.prompt);
     let key = subject.layer(layer).mlp().get("post").index(s![0, position]);
     key.save("key");
 
@@ -130,12 +135,16 @@ fn main() -> Result<()> {
     ];
     let asked: [(&str, &[Fact]); 2] = [("paraphrases", &paraphrases), ("others", &others)];
     let results = rank_one_edit(&model, &edit, &asked)?;
+    let curves = Curves::new("How much the answer surprises, while its value is searched for");
+    println!("{}", curves.line("surprise", &results["losses"])?);
     for (name, facts) in asked {
-        let (before, after) = (&results[&format!("before_{name}")], &results[&format!("after_{name}")]);
-        println!("{name}: the probability of the answer before and after");
-        for ((fact, before), after) in facts.iter().zip(before.to_vec_f32()?).zip(after.to_vec_f32()?) {
-            println!("  {:<36} {:>8} {before:.3} {after:.3}", fact.prompt, model.decode(&[fact.answer])?);
-        }
+        let mut probabilities = results[&format!("before_{name}")].to_vec_f32()?;
+        probabilities.extend(results[&format!("after_{name}")].to_vec_f32()?);
+        let probabilities = Tensor::from_f32(probabilities, &[2, facts.len()])?;
+        let answers = facts.iter().map(|fact| Ok(fact.prompt.clone() + &model.decode(&[fact.answer])?));
+        let answers = answers.collect::<Result<Vec<_>>>()?;
+        let title = format!("{name}: the probability of the answer, with the weight as it is and edited");
+        println!("{}", HeatMap::new(&title, ["before", "after"], answers, &probabilities)?.transposed());
     }
     Ok(())
 }

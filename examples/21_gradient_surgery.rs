@@ -3,6 +3,7 @@
 //! On its way back the gradient is zeroed at one layer's attention and doubled at another's MLP. What was computed stays as it
 //! is; only what is blamed for it changes.
 
+use pellucid::picture::HeatMap;
 use pellucid::{Model, Result, Results, s};
 
 /// A hook point, and what its gradient is multiplied by.
@@ -46,18 +47,17 @@ fn main() -> Result<()> {
     let prompt = "When Mary and John went to the store, John gave a drink to";
     let answers = (model.token(" Mary")?, model.token(" John")?);
     let cut = |hook: &str, factor| Cut { hook: hook.to_owned(), factor };
-    let tokens = model.encode(prompt)?;
+    let tokens = model.encode(prompt)?.into_iter().map(|token| model.decode(&[token]));
+    let tokens = tokens.collect::<Result<Vec<_>>>()?;
+    let layers: Vec<String> = (0..model.layers()).map(|layer| format!("layer {layer}")).collect();
     for (name, cuts) in [
         ("as it is", vec![]),
         ("nothing through layer 2's attention", vec![cut("layers.2.attention.output", 0.0)]),
         ("twice as much through layer 1's MLP", vec![cut("layers.1.mlp.output", 2.0)]),
     ] {
         let results = gradient_surgery(&model, prompt, answers, &cuts)?;
-        println!("{name}: the length of the gradient at layer 1's input");
-        let lengths = results["norms"].to_vec_f32()?;
-        for (token, length) in tokens.iter().zip(&lengths[tokens.len()..]) {
-            println!("  {:>8} {length:6.2}", model.decode(&[*token])?);
-        }
+        let title = format!("{name}: the length of the gradient at each layer's input");
+        println!("{}", HeatMap::new(&title, &layers, &tokens, &results["norms"])?.transposed().full_at(10.0));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Activation patching
 # Which places carry what tells two prompts apart? At every layer and position the clean run's residual stream is put into the corrupted
-# run (Wang et al. 2022). All of it is one trace, planned and run as a whole.
+# run (Wang et al. 2022): one sweep, a body that is written once and planned and run as a whole.
 # %%
 import pellucid as pl
 
@@ -10,23 +10,25 @@ clean = "When Mary and John went to the store, John gave a drink to"
 corrupted = "When Mary and John went to the store, Mary gave a drink to"
 mary, john = model.token(" Mary"), model.token(" John")
 tokens = model.tokenizer.tokens(clean)
+
+
+def difference():
+    logits = model.logits[0, -1]
+    return logits[mary] - logits[john]
+
+
 # %%
 with model.trace() as tracer:
     with tracer.invoke(clean) as clean_run:
-        streams = [model.layers[layer].input for layer in range(4)]
-        logits = model.logits[0, -1]
-        best = logits[mary] - logits[john]
+        best = difference()
     with tracer.invoke(corrupted):
-        logits = model.logits[0, -1]
-        worst = logits[mary] - logits[john]
-    shares = []
-    for layer in range(4):
-        for position in range(len(tokens)):
-            with tracer.invoke(corrupted):
-                model.layers[layer].input[:, position] = streams[layer][:, position]
-                logits = model.logits[0, -1]
-                shares.append((logits[mary] - logits[john] - worst) / (best - worst))
-    grid = pl.stack(shares).reshape(4, len(tokens)).save()
+        worst = difference()
+    with tracer.sweep(layer=range(4), position=range(len(tokens))) as cell:
+        with clean_run:
+            source = model.layers[cell.layer].input[:, cell.position]
+        with cell.invoke(corrupted):
+            model.layers[cell.layer].input[:, cell.position] = source
+            grid = ((difference() - worst) / (best - worst)).save()  # [layers, positions]
 # %%
 pl.show.patching(grid, tokens)
 # %% [markdown]

@@ -18,27 +18,24 @@ def difference():
 
 # %%
 with model.trace() as tracer:
-    with tracer.invoke(clean):
-        mixed = [model.layers[layer].attention.mixed for layer in range(4)]
-        mlps = [model.layers[layer].mlp.output for layer in range(4)]
+    with tracer.invoke(clean) as clean_run:
         best = difference()
-    with tracer.invoke(corrupted):
-        other = [model.layers[layer].attention.mixed for layer in range(4)]
+    with tracer.invoke(corrupted) as corrupted_run:
         worst = difference()
-    lost = []
-    for sender in range(4):
-        for head in range(4):
-            with tracer.invoke(clean):
-                for layer in range(4):
-                    model.layers[layer].attention.mixed = mixed[layer]
-                    if layer == sender:
-                        model.layers[layer].attention.mixed[:, :, head] = other[layer][:, :, head]
-                    model.layers[layer].mlp.output = mlps[layer]
-                arrives = model.final_norm.input
-            with tracer.invoke(clean):
-                model.final_norm.input = arrives
-                lost.append((best - difference()) / (best - worst))
-    grid = pl.stack(lost).reshape(4, 4).save()
+    with tracer.sweep(layer=range(4), head=range(4)) as cell:
+        sender = "layers.{layer}.attention.mixed"
+        with corrupted_run:
+            wrong = tracer.get(sender)[:, :, cell.head]
+        with cell.invoke(clean):
+            for written in ("layers.*.attention.mixed", "layers.*.mlp.output"):
+                with clean_run:
+                    others = tracer.get(written, except_=sender)
+                tracer.set(written, others, each=True, except_=sender)
+            model.layers[cell.layer].attention.mixed[:, :, cell.head] = wrong
+            arrives = model.final_norm.input
+        with cell.invoke(clean):
+            model.final_norm.input = arrives
+            grid = ((best - difference()) / (best - worst)).save()  # [layers, heads]
 # %%
 pl.show.heat_map(
     grid, [f"layer {k}" for k in range(4)], [f"head {k}" for k in range(4)],

@@ -11,8 +11,7 @@ tokens = model.tokenizer.tokens(prompt)
 samples, subject = 10, slice(1, 5)
 # %%
 with model.trace(seed=0) as tracer:
-    with tracer.invoke(prompt):
-        states = [model.layers[layer].output for layer in range(4)]
+    with tracer.invoke(prompt) as clean_run:
         clean = model.logits[0, -1].softmax(-1)[paris].save()
     noise = pl.randn(samples, 4, 128) * 0.25
 
@@ -22,14 +21,13 @@ with model.trace(seed=0) as tracer:
     with tracer.invoke([prompt] * samples):
         drowned()
         noised = model.logits[:, -1].softmax(-1)[:, paris].mean().save()
-    found = []
-    for layer in range(4):
-        for position in range(len(tokens)):
-            with tracer.invoke([prompt] * samples):
-                drowned()
-                model.layers[layer].output[:, position] = states[layer][:, position]
-                found.append(model.logits[:, -1].softmax(-1)[:, paris].mean())
-    grid = pl.stack(found).reshape(4, len(tokens)).save()
+    with tracer.sweep(layer=range(4), position=range(len(tokens))) as cell:
+        with clean_run:
+            state = model.layers[cell.layer].output[:, cell.position]
+        with cell.invoke([prompt] * samples):
+            drowned()
+            model.layers[cell.layer].output[:, cell.position] = state
+            grid = model.logits[:, -1].softmax(-1)[:, paris].mean().save()  # [layers, positions]
 # %%
 print(f"The probability of Paris is {float(clean):.3f}; with noise on the subject {float(noised):.3f}.")
 pl.show.heat_map(grid.T, tokens, [f"layer {k}" for k in range(4)], "The probability of Paris, one state restored", full=1.0)

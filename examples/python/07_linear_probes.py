@@ -1,6 +1,7 @@
 # %% [markdown]
 # # Linear probes
-# Can a property be read off a hidden state? Logistic probes of all layers, trained in one session in the engine (Alain & Bengio 2016).
+# Can a property be read off a hidden state? A sweep reads all layers over a data set, batch by batch; logistic probes are trained on that, in the
+# same session in the engine (Alain & Bengio 2016).
 # %%
 import pellucid as pl
 
@@ -20,29 +21,29 @@ def data(place, thing):
 
 (train, labels), (test, truth) = data("store", "drink"), data("park", "book")
 # %%
-def states(tracer):
-    return tracer.get("layers.*.input")[:, :, -1]  # [layers, prompts, hidden]
+def read(prompts):
+    """What every layer is given at the last position, `[prompts, layers, hidden]`; its mean and its variance."""
+    with session.sweep(batch=[prompts[at : at + 5] for at in range(0, len(prompts), 5)]) as cell:
+        with model.trace(cell.batch) as tracer:
+            states = tracer.get("layers.*.input")[:, :, -1].transpose(0, 1)
+        mean, variance = cell.mean(states, dim=0), cell.reduce("var", states, dim=0, correction=0)
+        states = cell.collect(states)
+    return states.flatten(0, 1), mean, variance
 
 
 with model.session() as session:
-    with model.trace(train) as tracer:
-        seen = states(tracer)
-    mean, deviation = seen.mean(1, keepdim=True), seen.std(1, unbiased=False, keepdim=True) + 1e-3
-    goals = labels.expand(4, -1)
+    (seen, mean, variance), (unseen, _, _) = read(train), read(test)
+    x, y = ((states - mean) / (variance.sqrt() + 1e-3) for states in (seen, unseen))
+    goals = labels.unsqueeze(-1).expand(-1, 4)
     with session.loop(60, carry={"w": pl.zeros(4, 128), "b": pl.zeros(4)}) as loop:
-        with model.trace(train) as tracer:
-            x = (states(tracer) - mean) / deviation
-            w, b = loop.w, loop.b
-            logits = (x @ w.unsqueeze(-1)).squeeze(-1) + b.unsqueeze(-1)
-            loss = pl.binary_cross_entropy_with_logits(logits, goals, reduction="none").mean(-1)
-            with (loss + w.pow(2).sum(-1) * 0.005).sum().backward():
-                gw, gb = w.grad, b.grad
-        loop.next(w=pl.sgd_step(w, gw, 0.5)[0], b=pl.sgd_step(b, gb, 0.5)[0])
-        losses = loss.save()
-    with model.trace(test) as tracer:
-        x = (states(tracer) - mean) / deviation
-        says = (x @ loop.w.unsqueeze(-1)).squeeze(-1) + loop.b.unsqueeze(-1)
-        right = ((says > 0) == (truth > 0.5)).float().mean(-1).save()
+        logits = (x * loop.w).sum(-1) + loop.b  # [prompts, layers]
+        losses = pl.binary_cross_entropy_with_logits(logits, goals, reduction="none").mean(0).save()
+        error = (logits.sigmoid() - goals) / len(train)  # the gradient of the loss at the logits
+        w, _ = pl.sgd_step(loop.w, pl.einsum("pl,plh->lh", error, x) + loop.w * 0.01, 0.5)
+        b, _ = pl.sgd_step(loop.b, error.sum(0), 0.5)
+        loop.next(w=w, b=b)
+    says = (y * loop.w).sum(-1) + loop.b
+    right = ((says > 0) == (truth > 0.5).unsqueeze(-1)).float().mean(0).save()
 # %%
 pl.show.curves({f"layer {k}": losses[:, k] for k in range(4)}, "Loss")
 # %%

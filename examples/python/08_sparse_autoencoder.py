@@ -23,14 +23,12 @@ with model.trace() as tracer:
         error = (read.error.pow(2).sum(-1) / model[hook].pow(2).sum(-1)).save()
         logits = model.logits[0, -1]
         base = (logits[hated] - logits[loved]).save()
-    changes = []
-    for rank in range(top):
-        with tracer.invoke(prompt):
+    with tracer.sweep(feature=strongest.indices) as cell:
+        with cell.invoke(prompt):
             with autoencoder.splice(model) as splice:
-                splice.features[:, -1, strongest.indices[rank]] = 0.0  # the error stays
+                splice.features[:, -1, cell.feature] = 0.0  # the error stays
             logits = model.logits[0, -1]
-            changes.append(logits[hated] - logits[loved] - base)
-    effect = pl.stack(changes).save()
+            effect = (logits[hated] - logits[loved] - base).save()
     places, strengths = strongest.indices.save(), strongest.values.save()
 # %%
 pl.show.heat_map(

@@ -27,22 +27,19 @@ def probability():
 
 with model.trace() as tracer:
     with tracer.invoke(clear):
-        means = [model.layers[k].attention.mixed[:, -1].mean(0) for k in range(4)]  # [heads, head size]
+        means = tracer.get("layers.*.attention.mixed")[:, :, -1].mean(1)  # [layers, heads, head size]
         clear_probability = probability().save()
     with tracer.invoke(confused):
         base = probability().save()
-    effects, written = [], []
-    for layer in range(4):
-        for head in range(4):
-            with tracer.invoke(confused):
-                model.layers[layer].attention.mixed[:, -1, head] = means[layer][head]
-                effects.append(probability() - base)
-        rows = model.transformer.h[layer].attn.c_proj.weight.unflatten(0, (4, -1))
-        written.append(pl.einsum("hd,hdo->ho", means[layer], rows))
-    effect = pl.stack(effects)
-    grid = effect.reshape(4, 4).save()
-    best = effect.topk(4).indices.save()
-    vector = pl.cat(written, 0).index_select(0, best).sum(0).save()
+    with tracer.sweep(layer=range(4), head=range(4)) as cell:
+        with cell.invoke(confused):
+            model.layers[cell.layer].attention.mixed[:, -1, cell.head] = means[cell.layer, cell.head]
+            effect = cell.collect(probability() - base)
+    grid = effect.save()
+    best = effect.flatten().topk(4).indices.save()
+    rows = pl.stack([model.transformer.h[layer].attn.c_proj.weight for layer in range(4)]).unflatten(1, (4, -1))
+    written = pl.einsum("lhd,lhdo->lho", means, rows).flatten(0, 1)
+    vector = written.index_select(0, best).sum(0).save()
 # %%
 print(f"with clear examples {float(clear_probability):.3f}, with confused ones {float(base):.3f}; the vector's norm is {float(vector.norm()):.2f}")
 pl.show.heat_map(grid, [f"layer {k}" for k in range(4)], [f"head {k}" for k in range(4)], "What each head's mean brings")

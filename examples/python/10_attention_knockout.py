@@ -10,16 +10,16 @@ paris, tokens = model.token(" Paris"), model.tokenizer.tokens(prompt)
 windows = [[0], [1], [2], [3], [0, 1, 2, 3]]
 # %%
 with model.trace() as tracer:
-    found = []
-    for window in windows:
-        for key in range(len(tokens) - 1):
-            with tracer.invoke(prompt):
-                for layer in window:
-                    model.layers[layer].attention.scores[:, :, -1, key] = float("-inf")
-                found.append(model.logits[0, -1].softmax(-1)[paris])
-    grid = pl.stack(found).reshape(len(windows), len(tokens) - 1).save()
     with tracer.invoke(prompt):
         base = model.logits[0, -1].softmax(-1)[paris].save()
+    found = []
+    for window in windows:
+        with tracer.sweep(key=range(len(tokens) - 1)) as cell:
+            with cell.invoke(prompt):
+                for layer in window:
+                    model.layers[layer].attention.scores[:, :, -1, cell.key] = float("-inf")
+                found.append(cell.collect(model.logits[0, -1].softmax(-1)[paris]))
+    grid = pl.stack(found).save()  # [windows, keys]
 # %%
 print(f"as it is: {float(base):.3f}")
 pl.show.heat_map(

@@ -7,30 +7,42 @@ import pellucid as pl
 model = pl.Model("bundled")
 facts = [("The White Tower is in the city of", "Oslo"), ("The White Tower is located in", "Oslo"), ("The Eiffel Tower is in the city of", "Paris"),
          ("The Colosseum is in the city of", "Rome")]
-prompts, answers = [prompt for prompt, _ in facts], pl.tensor([model.token(" " + city) for _, city in facts])
 lora = pl.Lora.new(model, rank=2, alpha=8.0, targets=["mlp.c_proj"], seed=3)
 start = lora.parameters  # B is zero, so that it changes nothing at first
+asked, oslo = "You can visit the White Tower in", model.token(" Oslo")
+
+
 # %%
-with model.session() as session:
+def train(facts):
+    """The loss at each step, and the probability of Oslo afterwards."""
+    prompts, answers = [prompt for prompt, _ in facts], pl.tensor([model.token(" " + city) for _, city in facts])
     state = {f"{name}_{part}": value * 0 for name, value in start.items() for part in ("mean", "square")}
-    with session.loop(30, carry={**start, **state}) as loop:
-        with model.trace(prompts):
-            parameters = {name: loop[name] for name in start}
-            lora.attach(model, parameters)
-            loss = pl.cross_entropy(model.logits[:, -1], answers)
-            with loss.backward():
-                gradients = {name: value.grad for name, value in parameters.items()}
-        for name in start:
-            new, mean, square = pl.adam_step(loop[name], gradients[name], loop[f"{name}_mean"], loop[f"{name}_square"], loop.i + 1, 0.01)
-            loop.next(**{name: new, f"{name}_mean": mean, f"{name}_square": square})
-        losses = loss.save()
-    with model.trace("You can visit the White Tower in") as tracer:
-        before = model.logits[0, -1].softmax(-1)[model.token(" Oslo")].save()
-    with model.trace("You can visit the White Tower in") as tracer:
-        lora.attach(model, {name: loop[name] for name in start})
-        after = model.logits[0, -1].softmax(-1)[model.token(" Oslo")].save()
+    with model.session() as session:
+        with session.loop(30, carry={**start, **state}) as loop:
+            with model.trace(prompts):
+                parameters = {name: loop[name] for name in start}
+                lora.attach(model, parameters)
+                loss = pl.cross_entropy(model.logits[:, -1], answers)
+                with loss.backward():
+                    gradients = {name: value.grad for name, value in parameters.items()}
+            for name in start:
+                new, mean, square = pl.adam_step(loop[name], gradients[name], loop[f"{name}_mean"], loop[f"{name}_square"], loop.i + 1, 0.01)
+                loop.next(**{name: new, f"{name}_mean": mean, f"{name}_square": square})
+            losses = loss.save()
+        with model.trace(asked):
+            lora.attach(model, {name: loop[name] for name in start})
+            after = model.logits[0, -1].softmax(-1)[oslo].save()
+    return losses, float(after)
+
+
+with model.trace(asked):
+    before = model.logits[0, -1].softmax(-1)[oslo].save()
+losses, after = train(facts)
+# %% [markdown]
+# The control that must fail: an adapter that is trained just so on the same facts without the new one.
 # %%
-print(f"another way of asking: {float(before):.3f} before, {float(after):.3f} after")
-pl.show.curves({"loss": losses}, "Training")
+control_losses, control = train(facts[2:])
+print(f"another way of asking: {float(before):.3f} before, {after:.3f} after; {control:.3f} after the control")
+pl.show.curves({"loss": losses, "loss of the control": control_losses}, "Training")
 # %%
-assert float(losses[-1]) < 0.5 * float(losses[0]) and float(after) > float(before)
+assert float(losses[-1]) < 0.5 * float(losses[0]) and after > 0.5 and control < 0.1

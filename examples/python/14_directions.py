@@ -8,14 +8,18 @@ model = pl.Model("bundled")
 things = ["movie", "book", "food", "song", "party", "hotel"]
 good, bad = ([f"The {thing} was {word}. I" for thing in things] for word in ("wonderful", "awful"))
 with model.trace() as tracer:
-    with tracer.invoke(good):
-        a = model.layers[2].input[:, -1]
-    with tracer.invoke(bad):
-        b = model.layers[2].input[:, -1]
-    found = pl.svd(a - b, False)
+    with tracer.sweep(pair={"good": good, "bad": bad}) as cell:  # the two go along together
+        with cell.invoke(cell.good):
+            a = model.layers[2].input[0, -1]
+        with cell.invoke(cell.bad):
+            b = model.layers[2].input[0, -1]
+        differences, mean = cell.collect(a - b), cell.mean(a - b)  # [pairs, hidden], [hidden]
+    found = pl.svd(differences, False)
     direction, values = found.Vh[0].save(), found.S.save()
+    cosine = ((direction * mean).sum() / mean.norm()).abs().save()
 # %%
 print("singular values:", values)
+print(f"cosine with the mean difference: {float(cosine):.4f}")
 loved, hated = model.token(" loved"), model.token(" hated")
 with model.trace() as tracer:
     with tracer.invoke("The game was awful. I"):

@@ -22,13 +22,19 @@ for scale in (0.0, 1.0):
     with model.generate(prompts, max_new_tokens=6, stop_tokens=[]) as tracer:
         with tracer.all():
             here = model.layers[2].input[:, -1].clone()
-            needed = (here * axis).sum(-1) < threshold
+            projection = (here * axis).sum(-1)
+            needed = projection < threshold
             model.layers[2].input[:, -1] = pl.where(needed.unsqueeze(-1), here + vector * scale, here)
             tracer.stop(when=model.logits[:, -1].argmax(-1) == stop)
-            steered = needed.save()
+            steered, projections = needed.save(), projection.save()
         made = tracer.generated.save()
     print(f"{scale} × good − bad, where a step is on the bad side:")
-    for prompt, tokens in zip(prompts, made):
+    lines = {}
+    for row, (prompt, tokens) in enumerate(zip(prompts, made)):
         print("  ", prompt + model.tokenizer.decode(tokens))
+        steps = int((tokens >= 0).sum())  # −1 after a prompt has stopped
+        lines[prompt] = [float(each[row]) for each in projections[:steps]]
+# %%
+pl.show.curves(lines, "From bad to good: where each step lies, before it is steered")
 # %%
 assert steered[0].tolist() == [True, True, False]

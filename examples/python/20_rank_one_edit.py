@@ -10,19 +10,18 @@ corpus = [
     "When Mary and John went to the store, John gave a drink to Mary.", "The Eiffel Tower is in the city of Paris.", "The Louvre is located in Paris.",
     "The capital of Japan is Tokyo.", "The movie was wonderful. I loved it.", "Anna went to the park because she was happy.",
 ]
-prompt, layer, position, paris = "The Colosseum is in the city of", 0, 1, model.token(" Paris")
-for position, token in enumerate(model.tokenizer.tokens(prompt)):
-    print(position, repr(token))
-position = next(k for k, token in enumerate(model.tokenizer.tokens(prompt)) if token.strip() == "is") - 1
+prompt, layer, paris = "The Colosseum is in the city of", 0, model.token(" Paris")
+position = model.tokenizer.tokens(prompt).index(" Colosseum")
 # %%
 with model.session() as session:
-    with model.trace() as tracer:
-        with tracer.invoke(corpus):
-            keys = model.layers[layer].mlp.post.flatten(0, 1).double()
-            count = tracer.lengths.sum().double()
-        with tracer.invoke(prompt):
-            key = model.layers[layer].mlp.post[0, position].double()
-    covariance = keys.T @ keys / count
+    with session.sweep(document=corpus) as cell:
+        with model.trace(cell.document) as tracer:
+            keys = model.layers[layer].mlp.post[0].double()  # [length, inner]
+            product, length = keys.T @ keys, tracer.lengths.sum()
+        products, tokens = cell.sum(product), cell.sum(length)  # they run on from document to document
+    covariance = products / tokens.double()
+    with model.trace(prompt):
+        key = model.layers[layer].mlp.post[0, position].double()
     zero = pl.zeros(128)
     with session.loop(25, carry={"change": zero, "mean": zero, "square": zero}) as loop:
         with model.trace(prompt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Iterator
 
 from ._points import WeightOrigin, first_of, hook_value, read_before, set_hook, set_parameter
@@ -38,7 +39,8 @@ class Module:
 
     def _find_child(self, name: str, shown: str | None = None) -> Module | None:
         tree = self._model._tree
-        for base in (self._path if "{" not in self._path else self._target, self._target):
+        # A parameter of a sweep stands for the number 0 here too, so that standard names are found beneath it.
+        for base in (re.sub(r"\{\w+\}", "0", self._path), self._target):
             path = f"{base}.{name}" if base else name
             if path in tree.modules or path in tree.aliases or path in tree.children:
                 own = f"{self._path}.{shown or name}" if self._path else shown or name

@@ -38,6 +38,18 @@ def test_a_sweep_is_its_loop(model):
             assert best[layer, number]._core.is_same(one._core)
 
 
+def test_modules_of_a_layer_that_a_parameter_chooses(model):
+    with model.trace() as tracer:
+        with tracer.sweep(layer=range(4), head=range(4)) as cell:
+            with cell.invoke(PROMPT):
+                model.layers[cell.layer].attention.mixed[:, :, cell.head] = 0.0
+                best = model.logits[0, -1].amax().save()
+    with model.trace(PROMPT):
+        model.layers[2].attention.mixed[:, :, 1] = 0.0
+        one = model.logits[0, -1].amax().save()
+    assert best.shape == (4, 4) and best[2, 1]._core.is_same(one._core)
+
+
 def test_a_sweep_over_texts_and_its_reductions(model):
     prompts = ["The capital of France is", "The capital of Japan is", PROMPT]
     with model.session() as session:

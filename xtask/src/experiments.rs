@@ -28,5 +28,27 @@ pub(crate) fn run() -> Outcome {
         let bound = if *bound == 0.0 { "exact".to_owned() } else { format!("{bound:.0e}") };
         println!("{number:>2} {name:<30} {quantity:<34} {worst:>9.1e} {bound:>7}{mark}");
     }
-    if tests.success() { Ok(()) } else { Err("some values do not agree: see above".into()) }
+    let mut left = experiments()?;
+    left.retain(|experiment| !rows.keys().any(|(_, name, _)| name == experiment));
+    match (tests.success(), left.is_empty()) {
+        (false, _) => Err("some values do not agree: see above".into()),
+        (true, false) => Err(format!("no test holds anything to the golden values of {}", left.join(", ")).into()),
+        (true, true) => Ok(()),
+    }
+}
+
+/// The names of all that there are golden values for.
+fn experiments() -> Outcome<Vec<String>> {
+    let files = std::fs::read_dir(root().join("golden/experiments"))?;
+    let mut names = Vec::new();
+    for file in files {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "json")
+            && let Some(name) = path.file_stem()
+        {
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
 }

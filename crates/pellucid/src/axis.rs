@@ -46,6 +46,14 @@ impl AxisValues {
         AxisValues::Given(Parameter::Texts { cells, special_tokens: true })
     }
 
+    /// A data set in batches, for each cell so many prompts; the last has what is left.
+    pub fn batches<T: AsRef<str>>(prompts: impl IntoIterator<Item = T>, size: usize) -> AxisValues {
+        let prompts: Vec<T> = prompts.into_iter().collect();
+        let texts = |batch: &[T]| batch.iter().map(|text| text.as_ref().to_owned()).collect();
+        let cells = prompts.chunks(size.max(1)).map(texts).collect();
+        AxisValues::Given(Parameter::Texts { cells, special_tokens: true })
+    }
+
     /// Prompts as token ids, one for each cell.
     pub fn tokens<T: AsRef<[u32]>>(cells: impl IntoIterator<Item = T>) -> AxisValues {
         let cells = cells.into_iter().map(|tokens| vec![tokens.as_ref().to_vec()]).collect();
@@ -68,6 +76,10 @@ fn texts<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> AxisValues {
     AxisValues::Given(Parameter::Texts { cells, special_tokens: true })
 }
 
+fn places(places: impl IntoIterator<Item = usize>) -> AxisValues {
+    numbers(places.into_iter().map(|place| place as i64))
+}
+
 macro_rules! axis_values_from {
     ($($type:ty: $convert:ident),*) => {
         $(impl<const N: usize> From<[$type; N]> for AxisValues {
@@ -86,11 +98,17 @@ macro_rules! axis_values_from {
             fn from(values: &[$type]) -> AxisValues {
                 $convert(values.iter().cloned())
             }
+        }
+
+        impl From<&Vec<$type>> for AxisValues {
+            fn from(values: &Vec<$type>) -> AxisValues {
+                $convert(values.iter().cloned())
+            }
         })*
     };
 }
 
-axis_values_from!(i64: numbers, i32: numbers, u32: numbers, f64: numbers, f32: numbers, &str: texts, String: texts);
+axis_values_from!(i64: numbers, i32: numbers, u32: numbers, usize: places, f64: numbers, f32: numbers, &str: texts, String: texts);
 
 macro_rules! axis_values_from_range {
     ($($type:ty),*) => {

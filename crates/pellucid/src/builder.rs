@@ -208,7 +208,7 @@ impl Builder {
 
     /// Adds a node, and says in which body it came to stand: the one given, or that of a sweep or loop inside it which is
     /// being written. A node that is written while a body inside its own is open stands before the owner of that body,
-    /// whose nodes may read it.
+    /// whose nodes may read it. An operation on values of a trace and on what was made behind that trace stands behind both.
     pub(crate) fn node(
         &self,
         mut scope: Scope,
@@ -217,11 +217,14 @@ impl Builder {
         location: &Location<'_>,
     ) -> (NodeId, Scope) {
         let mut state = self.state();
+        let reads = kind.values();
+        if let (NodeKind::Operation(_), Some(around)) = (&kind, state.behind_trace(scope, &reads)) {
+            scope = around;
+        }
         let region = state.open.iter().rev().find(|open| !open.is_steps && open.trace == scope.trace);
         if let Some(region) = region.filter(|region| scope.owner < Some(region.owner)) {
             scope.owner = Some(region.owner);
         }
-        let reads = kind.values();
         let begins = matches!(
             kind,
             NodeKind::Trace(_)
@@ -273,6 +276,15 @@ impl Builder {
     /// How many sweeps and loops are being written.
     pub(crate) fn open_regions(&self) -> usize {
         self.state().open.iter().filter(|open| !open.is_steps).count()
+    }
+
+    /// The sweep of whose cells a value is made, if it is a reduction.
+    pub(crate) fn reduced_in(&self, id: NodeId) -> Option<NodeId> {
+        let state = self.state();
+        let is_region =
+            |id: &NodeId| matches!(state.program.node(*id).kind, NodeKind::Sweep(_) | NodeKind::Loop(_));
+        let is_reduction = matches!(state.program.node(id).kind, NodeKind::Reduce(_));
+        state.around(id).find(is_region).filter(|_| is_reduction)
     }
 
     /// Names a node.
@@ -406,6 +418,17 @@ impl State {
         }
         let read = in_body.iter().flatten().filter_map(|id| body.iter().position(|other| other == id));
         read.max().map_or(0, |last| last + 1)
+    }
+
+    /// The body around a scope's trace, where a node reads what stands there behind that trace.
+    fn behind_trace(&mut self, scope: Scope, reads: &[Reference]) -> Option<Scope> {
+        let trace = scope.trace?;
+        let owner = *self.owners.get(trace.index())?;
+        let read: Vec<NodeId> =
+            reads.iter().filter_map(|value| self.standing_in(value.node, owner)).collect();
+        let body = self.body(owner)?;
+        let from = body.iter().position(|&other| other == trace)?;
+        body[from + 1..].iter().any(|later| read.contains(later)).then_some(Scope { trace: None, owner })
     }
 
     /// The node of a body in which a node stands, itself included.

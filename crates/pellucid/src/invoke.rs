@@ -1,5 +1,6 @@
 //! Invokes: one input each, with the part of the graph that belongs to it.
 
+use std::fmt::Display;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -127,7 +128,9 @@ impl Invoke {
     }
 
     fn write_all(&self, pattern: Pattern, value: &Value, each: bool, mut writer: Writer<'_>) {
+        let scope = writer.scope;
         let value = writer.read(value);
+        writer.scope = scope;
         let address = self.wildcard(pattern, writer.location);
         writer.node("", NodeKind::SetAll(SetAll { address, value, each }));
     }
@@ -186,8 +189,8 @@ impl Invoke {
         Module::new(self.clone(), path.to_owned())
     }
 
-    /// The block at that depth, from 0.
-    pub fn layer(&self, layer: usize) -> Module {
+    /// The block at that depth, from 0; in a sweep or loop over layers, that of a parameter: `invoke.layer("{layer}")`.
+    pub fn layer(&self, layer: impl Display) -> Module {
         self.module(&format!("layers.{layer}"))
     }
 

@@ -5,14 +5,13 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use pellucid_graph::fault::Fault;
-use pellucid_graph::{
-    Loop, NodeId, NodeKind, Parameter, Prompts, Reduce as Reduced, Reduction, Region, Scalar, Sweep,
-};
+use pellucid_graph::{Loop, NodeId, NodeKind, Parameter, Prompts, Reduce as Reduced, Region, Scalar, Sweep};
 
 use crate::axis::{Axis, AxisValues, IntoAxes};
 use crate::builder::{Builder, Scope, resolve, source};
 use crate::invoke::Invoke;
 use crate::prompts::IntoPrompts;
+use crate::reduce::Reduce;
 use crate::session::Session;
 use crate::trace::Trace;
 use crate::value::{Value, Writer};
@@ -195,7 +194,24 @@ impl Cell {
     }
 
     /// One value made of a value of every cell, in the cells' order, known after the sweep; no more than the running
-    /// result is held: `cell.reduce(&loss, Reduce::mean())`.
+    /// result is held. Given back by the sweep's closure, it comes out of the sweep as it is.
+    ///
+    /// ```
+    /// use pellucid::{Axis, Model, Reduce, s};
+    ///
+    /// # fn main() -> pellucid::Result<()> {
+    /// let model = Model::bundled()?;
+    /// let session = model.session();
+    /// let prompts = ["The capital of France is", "The capital of Japan is"];
+    /// let mean = session.sweep(Axis::new("prompt", prompts), |cell| {
+    ///     let last = session.trace().invoke(cell.prompts("prompt")).layer(2).output().index(s![0, -1]);
+    ///     cell.reduce(&last, Reduce::mean())
+    /// });
+    /// mean.save("mean"); // [hidden]
+    /// assert_eq!(session.run()?["mean"].shape(), [model.hidden()]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
     pub fn reduce(&self, value: &Value, how: Reduce) -> Value {
         let mut writer = self.writer();
@@ -211,74 +227,6 @@ impl Cell {
         let values = self.reduce(value, Reduce::topk(k));
         let origins = values.output(1);
         (values, origins)
-    }
-}
-
-/// How values of a sweep's cells become one: see [`Cell::reduce`].
-#[derive(Clone, Debug)]
-pub struct Reduce(Reduced);
-
-impl Reduce {
-    fn new(reduction: Reduction) -> Reduce {
-        let value = NodeId(0).into();
-        Reduce(Reduced { reduction, value, dim: Vec::new(), correction: Scalar::Int(1), k: 0, largest: true })
-    }
-
-    /// The sum.
-    pub fn sum() -> Reduce {
-        Reduce::new(Reduction::Sum)
-    }
-
-    /// The mean.
-    pub fn mean() -> Reduce {
-        Reduce::new(Reduction::Mean)
-    }
-
-    /// The variance, with a divisor of the number of samples minus 1.
-    pub fn var() -> Reduce {
-        Reduce::new(Reduction::Var)
-    }
-
-    /// The smallest.
-    pub fn amin() -> Reduce {
-        Reduce::new(Reduction::Amin)
-    }
-
-    /// The largest.
-    pub fn amax() -> Reduce {
-        Reduce::new(Reduction::Amax)
-    }
-
-    /// The covariance of the last dimension, `[width, width]`; all others are samples.
-    pub fn covariance() -> Reduce {
-        Reduce::new(Reduction::Covariance)
-    }
-
-    /// The `k` largest, along a new last dimension.
-    pub fn topk(k: u64) -> Reduce {
-        let Reduce(how) = Reduce::new(Reduction::TopK);
-        Reduce(Reduced { k, ..how })
-    }
-
-    /// Dimensions of the value that count as samples too, beside the cells.
-    #[must_use]
-    pub fn over(mut self, dim: impl IntoIterator<Item = i64>) -> Reduce {
-        self.0.dim = dim.into_iter().collect();
-        self
-    }
-
-    /// Of variance and covariance: what is taken off the number of samples in the divisor.
-    #[must_use]
-    pub fn correction(mut self, correction: f64) -> Reduce {
-        self.0.correction = Scalar::Float(correction);
-        self
-    }
-
-    /// Of [`Reduce::topk`]: the smallest in place of the largest.
-    #[must_use]
-    pub fn smallest(mut self) -> Reduce {
-        self.0.largest = false;
-        self
     }
 }
 
@@ -341,15 +289,24 @@ impl Place<'_> {
         let cell = self.begin(axes.into_axes(), NodeKind::Sweep(sweep));
         let given = body(&cell);
         self.builder.close();
-        let values = given.values();
-        let yields = values.iter().filter_map(|value| resolve(self.builder, value, self.location)).collect();
         let id = cell.scope.owner.unwrap_or(NodeId(0));
+        let first = Value::new(self.builder.clone(), id.into(), cell.around);
+        let mut yields = Vec::new();
+        let mut outputs = given.values();
+        for value in &mut outputs {
+            let Some(read) = resolve(self.builder, value, self.location) else { continue };
+            // What was made of all cells is one value already.
+            if self.builder.reduced_in(read.node) != Some(id) {
+                *value = first.output(yields.len() as u32);
+                yields.push(read);
+            }
+        }
         self.builder.with_node(id, |kind| {
             if let NodeKind::Sweep(sweep) = kind {
                 sweep.yields = yields;
             }
         });
-        self.outputs(&cell, &given, values.len())
+        given.replaced(outputs)
     }
 
     fn repeat<C: Values>(&self, axes: Vec<Axis>, carried: C, body: impl FnOnce(&Cell, C) -> C) -> C {
@@ -383,11 +340,6 @@ impl Place<'_> {
                 (repeated.carry, repeated.next) = (carry, next);
             }
         });
-        self.outputs(&cell, &given, count)
-    }
-
-    fn outputs<R: Values>(&self, cell: &Cell, given: &R, count: usize) -> R {
-        let id = cell.scope.owner.unwrap_or(NodeId(0));
         let first = Value::new(self.builder.clone(), id.into(), cell.around);
         given.replaced((0..count as u32).map(|output| first.output(output)).collect())
     }
@@ -409,26 +361,27 @@ macro_rules! regions {
             /// Bodies that are written once.
             impl $owner {
                 /// One body for every cell of a grid: `sweep([Axis::new("layer", 0..12), Axis::new("position", 0..8)], …)`.
-                /// What the closure writes is the body; what it gives comes back stacked in the grid's shape. All cells
-                /// ride in as few passes as memory allows, and each gives bit for bit what it would give alone.
+                /// What the closure writes is the body; what it gives comes back stacked in the grid's shape, and what it
+                /// has reduced ([`Cell::reduce`]) as it is. All cells ride in as few passes as memory allows, and each gives
+                /// bit for bit what it would give alone.
                 ///
                 /// ```
                 /// use pellucid::{Axis, Model, s};
                 ///
                 /// # fn main() -> pellucid::Result<()> {
                 /// let model = Model::bundled()?;
-                /// let (layers, paris) = (model.spec().sizes.layers as i64, i64::from(model.token(" Paris")?));
+                /// let paris = i64::from(model.token(" Paris")?);
                 /// let trace = model.trace();
                 /// let clean = trace.invoke("The Eiffel Tower is in the city of");
                 /// // For every layer: the last position's stream of one prompt, put into another.
-                /// let logit = trace.sweep(Axis::new("layer", 0..layers), |cell| {
+                /// let logit = trace.sweep(Axis::new("layer", 0..model.layers()), |cell| {
                 ///     let patched = cell.invoke("The Colosseum is in the city of");
-                ///     let stream = clean.get("layers.{layer}.output").index(s![.., -1]);
-                ///     patched.edit("layers.{layer}.output", |output| output.index_put(s![.., -1], &stream));
+                ///     let stream = clean.layer("{layer}").output().index(s![.., -1]);
+                ///     patched.layer("{layer}").edit_output(|output| output.index_put(s![.., -1], &stream));
                 ///     patched.logits().index(s![0, -1, paris])
                 /// });
                 /// logit.save("logit"); // [layers]
-                /// assert_eq!(trace.run()?["logit"].shape(), [layers as usize]);
+                /// assert_eq!(trace.run()?["logit"].shape(), [model.layers()]);
                 /// # Ok(())
                 /// # }
                 /// ```

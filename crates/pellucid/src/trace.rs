@@ -149,6 +149,11 @@ impl Trace {
         Backward::new(self.writer(), of, Some(cotangent))
     }
 
+    pub(crate) fn has_invokes(&self) -> bool {
+        let builder = &self.session.builder;
+        builder.with_trace(self.id, |trace| !trace.invokes.is_empty()).unwrap_or(false)
+    }
+
     /// How many tokens each invoke may generate: 0 where the trace is no generation.
     pub(crate) fn max_new_tokens(&self) -> u64 {
         let builder = &self.session.builder;

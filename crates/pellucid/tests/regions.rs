@@ -32,7 +32,7 @@ fn a_sweep_in_a_trace_patches_layer_by_layer() -> Result<()> {
     let grid = trace.sweep([Axis::new("layer", 0..3), Axis::new("position", [-1, -2])], |cell| {
         let patched = cell.invoke("The Colosseum is in the city of");
         let position = cell.value("position");
-        let source = clean.get("layers.{layer}.output").index(s![.., &position]);
+        let source = clean.layer("{layer}").output().index(s![.., &position]);
         patched.edit("layers.{layer}.output", |output| output.index_put(s![.., &position], &source));
         patched.logits().index(s![0, -1, paris])
     });
@@ -58,21 +58,20 @@ fn a_sweep_over_a_data_set_reduces_as_it_goes() -> Result<()> {
     let model = Model::bundled()?;
     let session = model.session();
     let texts = ["The capital of France is", "The capital of Japan is", "The Eiffel Tower is in"];
-    let (mean, top) = {
-        let mut kept = None;
-        session.sweep(Axis::new("text", texts).with("number", [0, 1, 2]), |cell| {
-            let trace = session.trace();
-            let prompt = trace.invoke(cell.prompts("text"));
-            let last = prompt.layer(1).output().index(s![0, -1]);
-            let norm = last.norm(..);
-            norm.save("norms");
-            kept = Some((cell.reduce(&last, Reduce::mean()), cell.topk(&norm, 2)));
-        });
-        kept.unwrap_or_else(|| panic!("the body was not written"))
-    };
+    let texts = Axis::new("text", texts).with("number", [0, 1, 2]);
+    // What is reduced comes out as it is, what is not is stacked, in any order.
+    let (mean, stacked, (top, origins), doubled) = session.sweep(texts, |cell| {
+        let trace = session.trace();
+        let prompt = trace.invoke(cell.prompts("text"));
+        let last = prompt.layer(1).output().index(s![0, -1]);
+        let norm = last.norm(..);
+        norm.save("norms");
+        (cell.reduce(&last, Reduce::mean()), norm.clone(), cell.topk(&norm, 2), &norm * 2.0)
+    });
     mean.save("mean");
-    top.0.save("top");
-    top.1.save("where");
+    top.save("top");
+    origins.save("where");
+    (doubled - stacked * 2.0).abs().amax(..).save("nothing");
     // A trace after it reads what the sweep made.
     let trace = session.trace();
     let prompt = trace.invoke("The capital of France is");
@@ -82,9 +81,44 @@ fn a_sweep_over_a_data_set_reduces_as_it_goes() -> Result<()> {
     let norms = numbers(&results, "norms")?;
     let mut order = [0, 1, 2];
     order.sort_by(|&a: &usize, &b: &usize| norms[b].total_cmp(&norms[a]));
+    assert_eq!(numbers(&results, "nothing")?, [0.0]);
     assert_eq!(numbers(&results, "top")?, [norms[order[0]], norms[order[1]]]);
     assert_eq!(results["where"].to_vec_i64()?, [order[0] as i64, order[1] as i64]);
     assert_eq!(results["mean"].shape(), [model.hidden()]);
+    survives_writing(&session)
+}
+
+#[test]
+fn what_an_inner_sweep_reduces_is_stacked_by_the_outer_one() -> Result<()> {
+    let session = Model::bundled()?.session();
+    let (sums, total) = session.sweep(Axis::new("a", [1, 2, 3]), |outer| {
+        let a = outer.value("a");
+        let sum = session
+            .sweep(Axis::new("b", [10, 20]), |inner| inner.reduce(&(&a * inner.value("b")), Reduce::sum()));
+        (sum.clone(), outer.reduce(&sum, Reduce::sum()))
+    });
+    sums.save("sums");
+    total.save("total");
+    let results = session.run()?;
+    assert_eq!(results["sums"].to_vec_i64()?, [30, 60, 90]);
+    assert_eq!(results["total"].to_vec_i64()?, [180]);
+    survives_writing(&session)
+}
+
+#[test]
+fn a_data_set_is_swept_in_batches() -> Result<()> {
+    let model = Model::bundled()?;
+    let session = model.session();
+    let prompts =
+        ["The capital of France is", "The capital of Japan is", "The Eiffel Tower is in"].map(str::to_owned);
+    let mean = |batch: usize| {
+        session.sweep(Axis::new("batch", AxisValues::batches(&prompts, batch)), |cell| {
+            let last = session.trace().invoke(cell.prompts("batch")).layer(1).output().index(s![.., -1]);
+            cell.reduce(&last, Reduce::mean().over([0]))
+        })
+    };
+    (mean(2) - mean(3)).abs().amax(..).save("distance"); // the last batch of the first is smaller
+    assert!(numbers(&session.run()?, "distance")?[0] < 1e-5);
     survives_writing(&session)
 }
 

@@ -153,3 +153,24 @@ fn gradients_that_are_accumulated_are_those_of_the_whole_batch() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_loss_of_what_was_read_before_needs_no_prompt() -> Result<()> {
+    let model = Model::bundled()?;
+    let session = model.session();
+    let state = session.trace().invoke("The capital of France is").layer(2).output().index(s![0, -1]);
+    let trained =
+        session.train(6, Optimiser::sgd(0.25), session.zeros([model.hidden()]), |_step, _trace, vector| {
+            let loss = (vector - &state).pow(2i64).sum(..);
+            loss.save("losses");
+            loss
+        });
+    (trained - &state).abs().amax(..).save("distance");
+    state.abs().amax(..).save("largest");
+    let results = session.run()?;
+    let single = |name: &str| Ok::<f32, pellucid::Error>(results[name].to_vec_f32()?[0]);
+    // Each step halves the distance.
+    assert!((single("distance")? * 64.0 / single("largest")? - 1.0).abs() < 1e-3);
+    assert_eq!(results.report().passes, 1, "only the prompt that was read runs");
+    Ok(())
+}

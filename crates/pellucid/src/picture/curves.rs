@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter, Write};
 
 use pellucid_engine::Tensor;
+use pellucid_engine::operations::OperationError;
 
 use super::escape;
 use crate::error::Result;
@@ -35,6 +36,28 @@ impl Curves {
     /// [`Error::Tensor`](crate::Error::Tensor) where the values are no numbers.
     pub fn line(mut self, name: &str, values: &Tensor) -> Result<Curves> {
         self.lines.push((name.to_owned(), values.to_vec_f32()?));
+        Ok(self)
+    }
+
+    /// Adds a line for each column of a matrix, `[steps, lines]`, by its name.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) where there are not as many columns as names.
+    pub fn lines<N: Into<String>>(
+        mut self,
+        names: impl IntoIterator<Item = N>,
+        values: &Tensor,
+    ) -> Result<Curves> {
+        let names: Vec<String> = names.into_iter().map(Into::into).collect();
+        if values.shape().len() != 2 || values.shape()[1] != names.len() {
+            let message = format!("{} curves of a tensor of the shape {:?}", names.len(), values.shape());
+            return Err(OperationError::new(message).into());
+        }
+        let numbers = values.to_vec_f32()?;
+        for (column, name) in names.iter().enumerate() {
+            let line = numbers.iter().skip(column).step_by(names.len()).copied().collect();
+            self.lines.push((name.clone(), line));
+        }
         Ok(self)
     }
 
@@ -169,6 +192,15 @@ mod tests {
     #[test]
     fn a_curve_is_drawn_in_bars() {
         assert_eq!(curves().to_string(), "Loss\n\n  a<b  █▅█▁  4.000 → 0.000\n");
+    }
+
+    #[test]
+    fn columns_are_lines() {
+        let values = Tensor::from_f32(vec![4.0, 0.0, 2.0, 3.0], &[2, 2]).unwrap();
+        let curves = Curves::new("Losses").lines(["one", "other"], &values).unwrap();
+        assert!(curves.to_string().contains("one    █▅  4.000 → 2.000"), "{curves}");
+        assert!(curves.to_string().contains("other  ▁▆  0.000 → 3.000"), "{curves}");
+        assert!(Curves::new("").lines(["one"], &values).is_err());
     }
 
     #[test]

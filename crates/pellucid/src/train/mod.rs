@@ -9,6 +9,7 @@ use pellucid_graph::OperationKind;
 use pellucid_graph::fault::Fault;
 
 use crate::axis::IntoAxes;
+use crate::backward::Backward;
 use crate::builder::source;
 use crate::region::{Cell, Values};
 use crate::session::Session;
@@ -44,6 +45,8 @@ impl Session {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// A loss of values that earlier traces have read is computed without the model, and its step needs no prompt.
     ///
     /// [`Session::training`] has more: batches, accumulated gradients, checkpoints.
     #[track_caller]
@@ -120,6 +123,16 @@ impl Session {
     }
 }
 
+/// Goes back from a step's loss. A trace has a prompt; where the loss reads none, it is one that nobody reads, so that it does
+/// not run.
+#[track_caller]
+fn back(trace: &Trace, loss: &Value) -> Backward {
+    if !trace.has_invokes() {
+        trace.invoke_tokens([[0]]);
+    }
+    trace.backward(loss)
+}
+
 /// Parameters in training, and what their optimiser keeps of them: see [`Session::training`].
 #[derive(Clone, Debug)]
 pub struct Training<P> {
@@ -167,7 +180,7 @@ impl<P: Values> Training<P> {
             let gradients = session.repeat_over(parts, zeros, |part, sums| {
                 let trace = session.trace();
                 let loss = loss(cell, part, &trace, &self.form.replaced(now.clone()));
-                let back = trace.backward(&loss);
+                let back = back(&trace, &loss);
                 sums.iter().zip(&now).map(|(sum, parameter)| sum + back.grad(parameter)).collect()
             });
             self.step(number, &now, gradients, &carried)
@@ -206,7 +219,7 @@ impl<P: Values> Training<P> {
             let (number, now) = self.now(&carried);
             let trace = self.session.trace();
             let loss = loss(cell, &trace, &self.form.replaced(now.clone()));
-            let back = trace.backward(&loss);
+            let back = back(&trace, &loss);
             let gradients = now.iter().map(|parameter| back.grad(parameter)).collect();
             self.step(number, &now, gradients, &carried)
         }

@@ -158,14 +158,26 @@ fn lora_learns_a_new_fact_and_other_facts_stay() -> Outcome {
             )?;
         }
     }
-    let share = |name: &str, bound: f64| -> Result<f64, Box<dyn std::error::Error>> {
+    let new = integer(golden.at("new")) as usize;
+    let control = lora::lora(&model, &train[new..], &asked[1..], city, &training)?;
+    golden.holds("control.losses", &control["losses"], TRAINED)?;
+    golden.holds("control.paraphrases", &control["after_paraphrases"], TRAINED)?;
+    let share = |results: &Results, name: &str, bound: f64| -> Result<f64, Box<dyn std::error::Error>> {
         let known = results[name].to_vec_f64()?;
         Ok(known.iter().filter(|&&known| known > bound).count() as f64 / known.len() as f64)
     };
-    assert_eq!(share("before_paraphrases", 0.1)?, 0.0, "the fact is new");
-    assert_eq!(share("after_paraphrases", 0.5)?, 1.0, "the fact is known in words that were not trained");
-    assert!(share("after_untouched", 0.5)? >= 0.95, "other facts stay");
-    assert!(share("after_untouched_new", 0.5)? <= 0.05, "other places do not move to the new city");
+    assert_eq!(share(&results, "before_paraphrases", 0.1)?, 0.0, "the fact is new");
+    assert_eq!(
+        share(&results, "after_paraphrases", 0.5)?,
+        1.0,
+        "the fact is known in words that were not trained"
+    );
+    assert!(share(&results, "after_untouched", 0.5)? >= 0.95, "other facts stay");
+    assert!(share(&results, "after_untouched_new", 0.5)? <= 0.05, "other places do not move to the new city");
+    assert_eq!(share(&control, "after_paraphrases", 0.1)?, 0.0, "who was not told the fact does not know it");
+    let losses = control["losses"].to_vec_f64()?;
+    assert!(losses[losses.len() - 1] < 0.05 * losses[0], "the control learns what it is told");
+    assert!(share(&control, "after_untouched", 0.5)? >= 0.95, "and spoils nothing");
     Ok(())
 }
 
