@@ -293,7 +293,7 @@ fn gradients_of_random_programs_agree_with_finite_differences() {
     for (number, (model, engine)) in engines().into_iter().enumerate() {
         let spec = engine.model().spec().clone();
         let index = SpecIndex::new(&spec);
-        for seed in seeds(number, PROGRAMS / 2) {
+        for seed in seeds(number, PROGRAMS / 4) {
             let wishes = Wishes { smooth: true, generation: false, alike: seed % 4 == 1, may_fail: false };
             let generated = Builder::generate(&index, seed, wishes).checked;
             let mut dice = Dice::new(seed ^ 0xd1ff);

@@ -92,7 +92,7 @@ fn programs_of_the_whole_surface_give_the_same_bits_however_they_run() {
                 Ok(Ok(reread)) if reread == program => {}
                 Ok(Ok(_)) => failures.push(told("is another program when reread".into())),
                 Ok(Err(faults)) => failures.push(told(format!("cannot be reread: {faults}"))),
-                Err(faults) => failures.push(told(format!("cannot be written: {faults}"))),
+                Err(faults) => failures.push(told(format!("cannot be written: {faults:?}"))),
             }
             crowd.join(&engine, &model, (seed, checked, planned), &mut failures);
         }
