@@ -278,7 +278,7 @@ fn slope(
         let same = |one: f64, other: f64, part: f64| {
             (one - other).abs() <= part * one.abs().max(other.abs()) + 2.0 * noise
         };
-        if same(whole, half, SLOPES / 3.0) && same(sides.0, sides.1, 10.0 * SLOPES) {
+        if same(whole, half, SLOPES / 3.0) && same(sides.0, sides.1, SLOPES) {
             return Some((half, 2.0 * noise));
         }
     }

@@ -712,7 +712,8 @@ impl Writer {
         let number = self.cell(place, &mut body, own.is_some());
         let mut after = Vec::new();
         if self.dice.chance(0.5) {
-            let vectors = self.known[scope.known..].iter().rev().find(|known| known.kind == Kind::Vector).cloned();
+            let vectors =
+                self.known[scope.known..].iter().rev().find(|known| known.kind == Kind::Vector).cloned();
             let (reduced, saved) = (self.name(), self.name());
             let reduction = *self.dice.of(&["sum", "mean", "var", "amin", "amax", "topk", "covariance"]);
             let mut node =
