@@ -640,7 +640,8 @@ impl Writer {
                 }
             }
             if axis == json!({}) {
-                axis["w"] = json!(vec![0.5; cells]);
+                let name = format!("p{}", self.name());
+                axis[&name] = json!(vec![0.5; cells]);
             }
             over.push(axis);
         }
