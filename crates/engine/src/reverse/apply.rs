@@ -59,5 +59,6 @@ pub(crate) fn apply_backward(
         back.stage(number, state, pool).map_err(failed)?;
     }
     let values = take(state, from).map(|values| applied.in_cells(values, own));
-    Tensor::from_f32(values.unwrap_or_else(|| vec![0.0; input.elements()]), input.shape())?.cast(input.dtype())
+    Tensor::from_f32(values.unwrap_or_else(|| vec![0.0; input.elements()]), input.shape())?
+        .cast(input.dtype())
 }

@@ -300,3 +300,27 @@ fn each_cell_of_a_sweep_has_its_own_branch() {
     assert_eq!(logits[width..2 * width], plain[..]);
     assert_ne!(logits[..width], plain[..]);
 }
+
+#[test]
+fn what_a_branch_saves_of_outside_is_absent_where_it_does_not_run() {
+    let engine = engine("gpt2");
+    for region in ["sweep", "loop"] {
+        for (values, runs) in
+            [("1.0,2.0", true), ("1.0,-1.0", false), ("-1.0,1.0", false), ("-1.0,-1.0", false)]
+        {
+            let body = format!(
+                r#"{{"op":"literal","name":"x","dtype":"f32","shape":[],"elements":[3.0]}},
+                {{"op":"{region}","name":"r","over":[{{"f":[{values}]}}],"body":[
+                    {{"op":"gt","name":"w","input":"f","other":0.0}},
+                    {{"op":"cond","name":"c","condition":"w","then":{{"body":[{{"op":"save","name":"s","value":"x"}}]}}}},
+                    {{"op":"save","name":"t","value":"f"}}]}}"#
+            );
+            let results = run(&engine, &body);
+            assert_eq!(numbers(&results, "t").len(), 2);
+            match runs {
+                true => assert_eq!(numbers(&results, "s"), [3.0, 3.0], "{region}"),
+                false => assert_eq!(results.absent, ["s"], "{region} over {values}"),
+            }
+        }
+    }
+}

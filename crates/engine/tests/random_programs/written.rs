@@ -14,10 +14,10 @@ use crate::support::engines;
 use crate::{Crowd, PROGRAMS, all_were_tried, finish, seeds};
 
 /// Constructs, and how many programs each stands in at least.
-const CONSTRUCTS: [(&str, usize); 20] = [
+const CONSTRUCTS: [(&str, usize); 22] = [
     ("sweeps in traces", 20),
     ("sweeps of traces", 10),
-    ("sweeps in steps", 2),
+    ("sweeps in steps", 5),
     ("sweeps inside another region", 10),
     ("sweeps with invokes of their own", 20),
     ("loops in traces", 20),
@@ -31,10 +31,12 @@ const CONSTRUCTS: [(&str, usize); 20] = [
     ("setters of each by a pattern", 10),
     ("addresses with a parameter", 20),
     ("prompts along an axis", 10),
-    ("rows along an axis", 2),
+    ("rows along an axis", 10),
     ("edits", 10),
-    ("covariances", 4),
+    ("covariances", 10),
     ("traces of another model", 10),
+    ("gradients", 10),
+    ("caches", 10),
 ];
 
 /// The engines, each with the next one's model beside its own.
@@ -61,7 +63,7 @@ fn programs_of_the_whole_surface_give_the_same_bits_however_they_run() {
     for (number, (model, engine)) in pairs().into_iter().enumerate() {
         let spec = engine.model().spec().clone();
         let mut crowd = Crowd::default();
-        for seed in seeds(number, PROGRAMS / 2) {
+        for seed in seeds(number, PROGRAMS / 3) {
             let Written { program: json, constructs } = Writer::write(&spec, seed);
             written += 1;
             let told = |what: String| format!("{model}, seed {seed}: {what}\n{json}");
@@ -92,7 +94,7 @@ fn programs_of_the_whole_surface_give_the_same_bits_however_they_run() {
                 Ok(Ok(reread)) if reread == program => {}
                 Ok(Ok(_)) => failures.push(told("is another program when reread".into())),
                 Ok(Err(faults)) => failures.push(told(format!("cannot be reread: {faults}"))),
-                Err(faults) => failures.push(told(format!("cannot be written: {faults}"))),
+                Err(faults) => failures.push(told(format!("cannot be written: {faults:?}"))),
             }
             crowd.join(&engine, &model, (seed, checked, planned), &mut failures);
         }

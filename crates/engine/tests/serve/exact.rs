@@ -219,7 +219,8 @@ fn programs_that_come_and_go_give_the_bits_that_they_give_alone() {
         let first = number_from("PELLUCID_SEED", 500_001) + number as u64 * 1_000_003;
         let alone: Alone = (first..first + number_from("PELLUCID_PROGRAMS", PROGRAMS))
             .map(|seed| {
-                let wishes = Wishes { may_fail: seed % 5 == 0, generation: true, alike: seed % 2 == 0, smooth: false };
+                let wishes =
+                    Wishes { may_fail: seed % 5 == 0, generation: true, alike: seed % 2 == 0, smooth: false };
                 let checked = Arc::new(Builder::generate(&index, seed, wishes).checked);
                 let outcome = engine.run(&checked, &RunOptions::default());
                 (seed, checked, outcome)

@@ -92,9 +92,9 @@ impl Checker<'_> {
                     );
                 }
                 NodeKind::SetGrad { .. } if !self.nodes[position].needed => {
-                    let message =
-                        "no gradient that is used comes after it on the way back, so setting it changes nothing";
-                    let hint = "read the gradient of something that this is computed from, or remove it".to_owned();
+                    let message = "no gradient that is used comes after it on the way back, so setting it changes nothing";
+                    let hint =
+                        "read the gradient of something that this is computed from, or remove it".to_owned();
                     self.fault(id, message, Some(hint));
                 }
                 NodeKind::Trace(_) if !leaves => {

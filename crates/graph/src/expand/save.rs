@@ -29,6 +29,7 @@ impl Expander<'_> {
             self.frames[1..].iter().map(|frame| (frame.kind, frame.lengths.clone())).collect();
         let is_loop = |frame: &(RegionKind, Vec<u64>)| frame.0 == RegionKind::Loop;
         if !frames.iter().any(is_loop) {
+            let Some(values) = self.where_it_runs(id, values, &frames) else { return };
             return self.emit_save(&Collected { id, name: name.to_owned(), values, frames });
         }
         let outside_steps = self.steps.map_or(0, |depth| depth - 1);
@@ -40,11 +41,30 @@ impl Expander<'_> {
         if !self.spend(id, 8 * values.len()) {
             return;
         }
+        let Some(values) = self.where_it_runs(id, values, &frames) else { return };
         let place = *self.save_places.entry((id, name.to_owned())).or_insert(self.saves.len());
         match self.saves.get_mut(place) {
             Some(collected) => collected.values.extend(values),
             None => self.saves.push(Collected { id, name: name.to_owned(), values, frames }),
         }
+    }
+
+    /// Values that are saved in a branch, of each cell under its own condition: the stack of all stands elsewhere, and what it is
+    /// made of may come from outside of the branch. Where one cell does not take the branch, it is absent.
+    fn where_it_runs(
+        &mut self,
+        id: NodeId,
+        values: Vec<Value>,
+        frames: &[(RegionKind, Vec<u64>)],
+    ) -> Option<Vec<Value>> {
+        let guarded = !self.guarding.is_empty() || !self.source.node(id).guards.is_empty();
+        if frames.is_empty() || !guarded {
+            return Some(values);
+        }
+        let same = |(cell, value)| {
+            self.operation(id, cell, "there", OperationKind::Detach, vec![Argument::Value(value)])
+        };
+        values.into_iter().enumerate().map(same).collect()
     }
 
     /// Writes what was gathered, where the outermost loop has ended.

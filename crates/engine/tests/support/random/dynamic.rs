@@ -11,7 +11,7 @@ impl Builder<'_> {
     pub(super) fn dynamic(&mut self) {
         match self.dice.below(10) {
             0..4 => self.conditional(),
-            4..6 if self.steps.is_some() => self.stop(),
+            4..7 if self.steps.is_some() => self.stop(),
             4..7 => self.skip(),
             7 => self.weight(),
             _ => self.set_weight(),

@@ -58,15 +58,21 @@ impl Builder<'_> {
             .filter(|definition| definition.differentiable)
             .map(|definition| definition.kind)
             .collect();
-        let kind = *self.dice.of(&flows);
-        let before = self.program.nodes.len();
-        self.an_operation(kind);
-        let made = (before..self.program.nodes.len()).rev().map(|place| NodeId(place as u32));
-        let made = made.filter(|id| match &self.program.node(*id).kind {
-            NodeKind::Operation(operation) => operation.kind == kind,
-            _ => false,
-        });
-        let Some(made) = made.last() else { return };
+        let mut made = None;
+        for _ in 0..4 {
+            let kind = *self.dice.of(&flows);
+            let before = self.program.nodes.len();
+            self.an_operation(kind);
+            let new = (before..self.program.nodes.len()).rev().map(|place| NodeId(place as u32));
+            made = new.into_iter().find(|id| match &self.program.node(*id).kind {
+                NodeKind::Operation(operation) => operation.kind == kind,
+                _ => false,
+            });
+            if made.is_some() {
+                break;
+            }
+        }
+        let Some(made) = made else { return };
         let operation = match &self.program.node(made).kind {
             NodeKind::Operation(operation) => operation.clone(),
             _ => return,
@@ -83,6 +89,12 @@ impl Builder<'_> {
         draft.add(NodeKind::Save(gradient));
         if self.put(draft) {
             self.backwards.push(backward);
+            // And one of a hook point on the way.
+            let place = self.place();
+            let of = GradientOf::Hook(HookAddress { step: None, ..self.address(place) });
+            let mut draft = self.draft();
+            draft.add(NodeKind::Grad { backward, of });
+            self.put(draft);
         }
     }
 

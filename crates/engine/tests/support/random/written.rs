@@ -18,8 +18,8 @@ enum Kind {
     Stream(usize, usize),
     /// `[hidden]`
     Vector,
-    /// Some vectors, one below the other.
-    Rows,
+    /// Of another width, read for one number alone.
+    Other,
     /// One float.
     Number,
 }
@@ -146,7 +146,7 @@ impl Writer {
             }
         }
         let place = if around { Place::Session } else { Place::Trace };
-        let (over, own, scope) = writer.enter(place, false);
+        let (over, own, scope) = writer.enter(place, false, &mut before);
         writer.cell(place, &mut body, own.is_some());
         writer.leave(scope);
         let mut region = json!({"op": "sweep", "name": "around", "over": over, "body": body});
@@ -275,7 +275,7 @@ impl Writer {
         let steps = place == Place::Steps;
         let here = |known: &Known| match known.kind {
             Kind::Stream(_, length) => (length == 0) == steps && place != Place::Session,
-            Kind::Rows => false,
+            Kind::Other => false,
             _ => true,
         };
         let Some(one) = self.some(here) else {
@@ -294,11 +294,6 @@ impl Writer {
                 };
                 let node = json!({"op": "getitem", "input": one.name, "index": [0, position]});
                 self.node(node, Kind::Vector, one.times, out);
-            }
-            (Kind::Vector, 1) if place != Place::Steps => {
-                let node = json!({"op": "stack", "tensors": [one.name, one.name], "dim": 0});
-                let rows = self.node(node, Kind::Rows, one.times, out);
-                self.known.push(rows);
             }
             (_, 2) => {
                 self.node(json!({"op": "tanh", "input": one.name}), one.kind, one.times, out);
@@ -584,7 +579,12 @@ impl Writer {
     }
 
     /// The parameters of a grid and the invokes of a cell, and what is to be restored after it.
-    fn enter(&mut self, place: Place, repeats: bool) -> (Vec<Json>, Option<Json>, Scope) {
+    fn enter(
+        &mut self,
+        place: Place,
+        repeats: bool,
+        out: &mut Vec<Json>,
+    ) -> (Vec<Json>, Option<Json>, Scope) {
         let scope = Scope {
             known: self.known.len(),
             invokes: self.invokes.clone(),
@@ -603,7 +603,7 @@ impl Writer {
             let mut axis = json!({});
             for _ in 0..*self.dice.of(&[1, 1, 2]) {
                 let name = format!("p{}", self.name());
-                let rows = self.some(|known| known.kind == Kind::Rows);
+                let vector = self.some(|known| known.kind == Kind::Vector);
                 match self.dice.below(6) {
                     0 => {
                         let values: Vec<f64> = (0..cells).map(|cell| cell as f64 / 2.0 + 0.25).collect();
@@ -623,10 +623,13 @@ impl Writer {
                             self.positions.push(name);
                         }
                     }
-                    3 if rows.is_some() && cells == 2 => {
-                        let rows = rows.map(|rows| (rows.name, rows.times)).unwrap_or_default();
-                        axis[&name] = json!({"rows_of": rows.0});
-                        self.learn(&name, Kind::Vector, rows.1);
+                    3 => {
+                        let Some(vector) = vector else { continue };
+                        let rows = self.name();
+                        let same = vec![vector.name.as_str(); cells];
+                        out.push(json!({"op": "stack", "name": rows, "tensors": same, "dim": 0}));
+                        axis[&name] = json!({"rows_of": rows});
+                        self.learn(&name, Kind::Vector, vector.times);
                         self.count("rows along an axis");
                     }
                     _ => {
@@ -635,6 +638,10 @@ impl Writer {
                         self.layer_names.push(name);
                     }
                 }
+            }
+            if axis == json!({}) {
+                let name = format!("p{}", self.name());
+                axis[&name] = json!(vec![0.5; cells]);
             }
             over.push(axis);
         }
@@ -688,11 +695,11 @@ impl Writer {
                 let node = json!({"op": "get", "invoke": invoke.name, "hook": "output"});
                 let times = Times::from([(invoke.order, ALWAYS)]);
                 // It has another width: it is used for its number alone.
-                self.node(node, Kind::Rows, times, body)
+                self.node(node, Kind::Other, times, body)
             }
             false => self.get(&invoke, place, body),
         };
-        self.known.retain(|known| known.name != read.name || known.kind != Kind::Rows);
+        self.known.retain(|known| known.name != read.name || known.kind != Kind::Other);
         let first = self.known.len();
         let number = self.number_of(&read, body);
         self.known.truncate(first);
@@ -707,14 +714,22 @@ impl Writer {
             return;
         }
         let nested = self.depth > 0;
-        let (over, own, scope) = self.enter(place, false);
+        let (over, own, scope) = self.enter(place, false, out);
         let mut body = Vec::new();
         let number = self.cell(place, &mut body, own.is_some());
         let mut after = Vec::new();
         if self.dice.chance(0.5) {
-            let vectors = self.known[scope.known..].iter().rev().find(|known| known.kind == Kind::Vector).cloned();
+            if place != Place::Session && self.dice.chance(0.3) {
+                let invoke = self.dice.of(&self.invokes).clone();
+                let read = self.get(&invoke, place, &mut body);
+                let node = json!({"op": "getitem", "input": read.name, "index": [0, -1]});
+                self.node(node, Kind::Vector, read.times, &mut body);
+            }
+            let vectors =
+                self.known[scope.known..].iter().rev().find(|known| known.kind == Kind::Vector).cloned();
             let (reduced, saved) = (self.name(), self.name());
-            let reduction = *self.dice.of(&["sum", "mean", "var", "amin", "amax", "topk", "covariance"]);
+            let reduction =
+                *self.dice.of(&["sum", "mean", "var", "amin", "amax", "topk", "covariance", "covariance"]);
             let mut node =
                 json!({"op": "reduce", "name": reduced, "reduction": reduction, "value": number.name});
             match (reduction, vectors) {
@@ -763,7 +778,7 @@ impl Writer {
         let nested = self.depth > 0;
         let wanted = |known: &Known| match known.kind {
             Kind::Stream(_, length) => length > 0 && place == Place::Trace,
-            Kind::Rows => false,
+            Kind::Other => false,
             _ => true,
         };
         let start = match self.some(wanted) {
@@ -771,7 +786,7 @@ impl Writer {
             None => self.literal(out),
         };
         let outer = self.invokes.iter().map(|invoke| (invoke.order, ALWAYS)).collect::<Times>();
-        let (over, own, scope) = self.enter(place, true);
+        let (over, own, scope) = self.enter(place, true, out);
         let carried = format!("c{}", self.name());
         self.learn(&carried, start.kind, outer);
         let mut body = Vec::new();
