@@ -44,6 +44,9 @@ pub struct Loop {
     pub carry: Vec<NodeId>,
     /// Of each carried value: the value of the body that it is in the next iteration.
     pub next: Vec<Value>,
+    /// The iteration at which it begins: those before it are left out, as if they had been run elsewhere. All that do run
+    /// keep their numbers, their parameters and their noise.
+    pub from: u64,
 }
 
 /// Two bodies, of which one runs.

@@ -335,3 +335,40 @@ fn copies_of_large_literals_are_refused_before_they_are_made() {
     );
     assert!(refused(&body).contains("takes more than"), "{}", refused(&body));
 }
+
+#[test]
+fn a_loop_that_begins_later_is_the_rest_of_the_whole_one() {
+    let body = |from: &str| {
+        sound(&format!(
+            r#"{{ "op": "zeros", "name": "start", "size": [2] }},
+               {{ "op": "loop", "name": "k", "over": [{{ "a": {{ "range": [0, 2] }} }}, {{ "b": [5, 6, 7] }}], {from}
+                 "carry": {{ "x": "start" }}, "body": [
+                   {{ "op": "randn", "name": "noise", "size": [2] }},
+                   {{ "op": "mul", "name": "scaled", "input": "noise", "other": "b" }},
+                   {{ "op": "add", "name": "y", "input": "x", "other": "scaled" }},
+                   {{ "op": "save", "name": "each", "value": "y" }}], "next": {{ "x": "y" }} }},
+               {{ "op": "save", "name": "out", "value": "k" }}"#
+        ))
+    };
+    let cells = |checked: &CheckedProgram| -> Vec<Vec<u64>> {
+        let drawn = checked.program.nodes.iter().filter(|node| node.label() == "noise");
+        drawn.map(|node| node.coordinates().to_vec()).collect()
+    };
+    let (whole, rest) = (body(""), body(r#""from": 4,"#));
+    assert_eq!((saved(&whole, "each"), saved(&rest, "each")), ("f32[2, 3, 2]".into(), "f32[2, 2]".into()));
+    assert_eq!(cells(&rest), [[1, 1], [1, 2]]);
+    assert_eq!(cells(&rest), cells(&whole)[4..]);
+    // None is left: the loop is what it began as, and nothing is saved inside.
+    let none = body(r#""from": 6,"#);
+    assert_eq!((saved(&none, "out"), cells(&none).len()), ("f32[2]".into(), 0));
+    assert!(!names(&none.program).contains(&"each"));
+    // Only what runs counts: a training of very many steps may be gone on with.
+    let long = r#"{ "op": "zeros", "name": "start", "size": [1] },
+        { "op": "loop", "name": "k", "count": 1000000000002, "from": 1000000000000, "carry": { "x": "start" }, "body": [
+            { "op": "add", "name": "y", "input": "x", "other": "i" }], "next": { "x": "y" } },
+        { "op": "save", "name": "out", "value": "k" }"#;
+    let program = sound(long).program;
+    assert_eq!(program.nodes.iter().filter(|node| node.label() == "y").count(), 2);
+    let beyond = long.replace("1000000000002", "7");
+    assert!(refused(&beyond).contains("it begins at iteration 1000000000000, but has only 7"), "{}", refused(&beyond));
+}

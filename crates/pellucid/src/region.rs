@@ -352,11 +352,17 @@ impl Place<'_> {
         self.outputs(&cell, &given, values.len())
     }
 
-    fn repeat<C: Values>(&self, axes: Vec<Axis>, carried: C, body: impl FnOnce(&Cell, C) -> C) -> C {
+    fn repeat<C: Values>(
+        &self,
+        from: u64,
+        axes: Vec<Axis>,
+        carried: C,
+        body: impl FnOnce(&Cell, C) -> C,
+    ) -> C {
         let mut writer = Writer { builder: self.builder, scope: self.scope, location: self.location };
         let initial: Vec<_> = carried.values().iter().map(|value| writer.read(value)).collect();
         let place = Place { scope: writer.scope, ..*self };
-        let cell = place.begin(axes, NodeKind::Loop(Loop::default()));
+        let cell = place.begin(axes, NodeKind::Loop(Loop { from, ..Loop::default() }));
         let id = cell.scope.owner.unwrap_or(NodeId(0));
         let carry: Vec<NodeId> = initial
             .iter()
@@ -456,7 +462,7 @@ macro_rules! regions {
                 #[track_caller]
                 pub fn repeat<C: Values>(&self, count: u64, carried: C, body: impl FnOnce(&Cell, C) -> C) -> C {
                     let place = self.region_place(Location::caller());
-                    place.repeat(place.counted(count), carried, body)
+                    place.repeat(0, place.counted(count), carried, body)
                 }
 
                 /// [`Self::repeat`], once for each cell of a grid: the last axis goes fastest.
@@ -467,7 +473,22 @@ macro_rules! regions {
                     carried: C,
                     body: impl FnOnce(&Cell, C) -> C,
                 ) -> C {
-                    self.region_place(Location::caller()).repeat(over.into_axes(), carried, body)
+                    self.region_place(Location::caller()).repeat(0, over.into_axes(), carried, body)
+                }
+
+                /// [`Self::repeat_over`] without the first `from` iterations, which were run elsewhere: `carried` is what
+                /// they came to. Those that run have the numbers and the noise that they have where all do; what is saved
+                /// inside comes back stacked along one dimension. None may be left: then all stays as it is carried, and
+                /// nothing is saved inside.
+                #[track_caller]
+                pub fn repeat_from<C: Values>(
+                    &self,
+                    from: u64,
+                    over: impl IntoAxes,
+                    carried: C,
+                    body: impl FnOnce(&Cell, C) -> C,
+                ) -> C {
+                    self.region_place(Location::caller()).repeat(from, over.into_axes(), carried, body)
                 }
             }
         )*

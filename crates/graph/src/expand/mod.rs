@@ -35,7 +35,7 @@ mod wildcard;
 
 use crate::check::SpecIndex;
 use crate::fault::{Fault, Faults, quote};
-use crate::operation::{Argument, IndexItem, OperationKind};
+use crate::operation::{Argument, IndexItem};
 use crate::program::{Guard, Invoke, InvokeOrigin, Node, NodeId, NodeKind, Program, Prompts, Trace, Value};
 use crate::surface::Parameter;
 
@@ -487,10 +487,7 @@ impl<'a> Expander<'a> {
 /// Whether a node with the same arguments gives the same value: it can stand for several cells.
 fn is_pure(kind: &NodeKind) -> bool {
     match kind {
-        NodeKind::Operation(operation) => !matches!(
-            operation.kind,
-            OperationKind::Rand | OperationKind::Randn | OperationKind::Randint | OperationKind::Randperm
-        ),
+        NodeKind::Operation(operation) => !operation.kind.is_random(),
         NodeKind::Get(_)
         | NodeKind::Apply { .. }
         | NodeKind::Literal { .. }

@@ -247,6 +247,11 @@ pub(super) const FORMS: &[Form] = &[
         fields: &[
             optional("over", FieldKind::Over, OVER),
             optional("count", FieldKind::Natural, "In place of `over`: how often, with the parameter `i`."),
+            optional(
+                "from",
+                FieldKind::Natural,
+                "The iteration at which it begins: those before it are left out; left out: 0.",
+            ),
             REGION_INVOKES,
             optional("carry", FieldKind::Carry, "What each carried value begins as."),
             required("body", FieldKind::Body, "The nodes of each iteration."),

@@ -61,9 +61,10 @@ impl<'t> Reader<'t> {
             None if carried.is_empty() => Vec::new(),
             None => return self.fault("a loop that carries values needs the field `next`"),
         };
+        let from = self.optional(fields, "from", Reader::natural);
         axes?;
         is_object?;
-        Some(NodeKind::Loop(Loop { region: region?, carry, next }))
+        Some(NodeKind::Loop(Loop { region: region?, carry, next, from: from?.unwrap_or(0) }))
     }
 
     fn region(&mut self, id: NodeId, fields: Fields<'t>, owned: Owned) -> Option<Region> {

@@ -167,6 +167,9 @@ impl Writer<'_> {
                     let next = next.map(|(node, value)| (node.name.clone(), self.value(*value)));
                     field("next", Json::Object(next.collect()));
                 }
+                if repeated.from > 0 {
+                    field("from", natural(repeated.from));
+                }
                 self.region(&repeated.region, seen, &mut field);
             }
             // They are written by what owns them.

@@ -274,7 +274,7 @@ impl Maker<'_> {
         match is_loop {
             true => {
                 let next = inner.into_iter().cycle().take(carry.len()).collect();
-                NodeKind::Loop(Loop { region, carry, next })
+                NodeKind::Loop(Loop { region, carry, next, from: self.choices.below(3) as u64 })
             }
             false => NodeKind::Sweep(Sweep { region, yields: inner }),
         }
