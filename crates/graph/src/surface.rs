@@ -249,6 +249,28 @@ pub struct SetAll {
     pub each: bool,
 }
 
+/// Reads the gradients of all hook points that match a pattern, each of the version that flowed on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GradAll {
+    /// The way back that computes them.
+    pub backward: NodeId,
+    /// Of which; it has no step.
+    pub address: WildcardAddress,
+}
+
+/// Writes the gradients of all hook points that match a pattern.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SetGradAll {
+    /// The way back that computes them.
+    pub backward: NodeId,
+    /// Of which; it has no step.
+    pub address: WildcardAddress,
+    /// What is written.
+    pub value: Value,
+    /// As in [`SetAll::each`].
+    pub each: bool,
+}
+
 /// Saves all hook points that match a pattern, each as `name/path`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cache {

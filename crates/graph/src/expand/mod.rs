@@ -266,6 +266,8 @@ impl<'a> Expander<'a> {
                 NodeKind::GetAll(address) => self.get_all(id, address),
                 NodeKind::SetAll(set) => self.set_all(id, set),
                 NodeKind::Cache(cache) => self.cache(id, cache),
+                NodeKind::GradAll(grad) => self.grad_all(id, grad),
+                NodeKind::SetGradAll(set) => self.set_grad_all(id, set),
                 NodeKind::Save(value) => self.save(id, &node.name, *value),
                 // They are bound by what owns them.
                 NodeKind::Parameter(_)

@@ -100,6 +100,8 @@ const INVOKE: Field =
     optional("invoke", FieldKind::InvokeName, "Whose; may be left out where the trace has one invoke.");
 const HOOK: Field = required("hook", TEXT, "The hook point: `<module path>.<name>`, or an alias.");
 const EXCEPT: Field = optional("except", FieldKind::Texts, "With a pattern: hook points that are left out.");
+const EACH: Field =
+    optional("each", BOOLEAN, "With a pattern: the k-th row of the value is for the k-th hook point.");
 const OVER: &str =
     "The axes: objects of one or more parameters of equal length, which go along an axis together.";
 const REGION_INVOKES: Field =
@@ -148,11 +150,7 @@ pub(super) const FORMS: &[Form] = &[
             STEP,
             EXCEPT,
             required("value", TENSOR, "The new value."),
-            optional(
-                "each",
-                BOOLEAN,
-                "With a pattern: the k-th row of the value is for the k-th hook point.",
-            ),
+            EACH,
         ],
     },
     Form {
@@ -208,7 +206,7 @@ pub(super) const FORMS: &[Form] = &[
         op: "generated",
         stands: Stands::InTrace,
         has_value: true,
-        summary: "The tokens that a generation made for the invoke: [prompts, new tokens], i64; -1 after a prompt stopped.",
+        summary: "The tokens that a generation made for the invoke: [prompts, max_new_tokens], i64; -1 after a prompt stopped.",
         fields: &[INVOKE],
     },
     Form {
@@ -378,20 +376,22 @@ pub(super) const FORMS: &[Form] = &[
         op: "grad",
         stands: Stands::InTrace,
         has_value: true,
-        summary: "Reads the gradient of a value or of a hook point.",
-        fields: &[BACKWARD, GRADIENT_OF, INVOKE, GRADIENT_HOOK],
+        summary: "Reads the gradient of a value or of a hook point, or those of all hook points that match a pattern, stacked.",
+        fields: &[BACKWARD, GRADIENT_OF, INVOKE, GRADIENT_HOOK, EXCEPT],
     },
     Form {
         op: "set_grad",
         stands: Stands::InTrace,
         has_value: false,
-        summary: "Replaces the gradient of a value or of a hook point on the way back.",
+        summary: "Replaces the gradient of a value or of a hook point on the way back, or those of all hook points that match a pattern.",
         fields: &[
             BACKWARD,
             GRADIENT_OF,
             INVOKE,
             GRADIENT_HOOK,
+            EXCEPT,
             required("value", TENSOR, "The new gradient."),
+            EACH,
         ],
     },
 ];

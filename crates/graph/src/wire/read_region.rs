@@ -393,7 +393,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn patterns(&mut self, item: Item<'t>) -> Option<Vec<String>> {
+    pub(super) fn patterns(&mut self, item: Item<'t>) -> Option<Vec<String>> {
         self.list(item, "a list of hook points", limits::LIST_ARGUMENTS, |reader, item| {
             reader.text(item, "a hook point", limits::TEXT_BYTES).map(str::to_owned)
         })
@@ -407,6 +407,6 @@ enum Address {
 }
 
 /// Whether a hook point's address stands for several.
-fn is_pattern(hook: &str) -> bool {
+pub(super) fn is_pattern(hook: &str) -> bool {
     hook.contains(['*', '['])
 }
