@@ -226,7 +226,7 @@ fn generations_that_stop_at_different_steps_are_stacked() {
     assert!(!going_on.contains(&stopping[0]), "{free:?}");
     let stop = stopping[0].to_string();
     let both = made(&format!("[{first:?}, {other:?}]"), &stop, "sweep");
-    assert_eq!(both.0, [&[stopping[0], -1.0, -1.0, -1.0], going_on].concat());
+    assert_eq!(both.0, [&[stopping[0], -1.0, -1.0, -1.0][..], going_on].concat());
     assert_eq!(both.1, [0.25, 1.0]);
     // As a loop, and one by one.
     assert_eq!(made(&format!("[{first:?}, {other:?}]"), &stop, "loop"), both);

@@ -389,7 +389,7 @@ fn a_number_of_a_list_must_be_there() {
     };
     for (hook, except, missing) in [
         ("layers[2,9].mlp.output", "", "9"),
-        ("layers[-1].mlp.output", "", "-1"),
+        ("layers[0,-1].mlp.output", "", "-1"),
         ("**.h[0,1,7].mlp.output", "", "7"),
         ("layers.*.mlp.output", r#""layers[3,4].**""#, "4"),
     ] {

@@ -505,6 +505,11 @@ impl Trace {
 }
 
 impl Session {
+    /// The axis of a loop that goes so many times.
+    pub(crate) fn iterations(&self, count: u64) -> Vec<Axis> {
+        self.region_place(Location::caller()).counted(count)
+    }
+
     fn region_place(&self, location: &'static Location<'static>) -> Place<'_> {
         Place { builder: &self.builder, scope: Scope::SESSION, location }
     }

@@ -74,7 +74,7 @@ fn noisy_steps(begun: Training<Value>, count: u64) -> Training<Value> {
     begun.steps(count, |step, trace, vector| {
         let noise = trace.randn([vector_width()]) * 0.1;
         noise.save("noise");
-        (step.index() * 1).save("numbers");
+        (step.index() * 1i64).save("numbers");
         let prompt = trace.invoke("The White Tower is in the city of");
         prompt.layer(2).edit_output(|output| output.index_add(s![.., -1], &(vector + noise)));
         let loss = prompt.logits().index(s![0, -1, 0]);

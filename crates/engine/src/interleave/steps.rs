@@ -282,8 +282,8 @@ impl Member<'_> {
             return;
         }
         let made: Vec<&[u32]> = group.prompts.iter().map(|prompt| prompt.made.as_slice()).collect();
-        for id in group.asked.generated.clone() {
-            let tensor = made_tokens(&made, group.total_steps());
+        let outputs = group.asked.generated.iter().map(|&id| (id, made_tokens(&made, group.total_steps())));
+        for (id, tensor) in outputs.collect::<Vec<_>>() {
             self.deliver((OUTSIDE, id), tensor.map(|tensor| vec![tensor]), ground, pool);
         }
     }

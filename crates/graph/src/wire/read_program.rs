@@ -13,7 +13,7 @@ use crate::fault::{Fault, Faults, quote};
 use crate::limits;
 use crate::operation::{Argument, OperationKind, ParameterKind};
 use crate::program::{
-    Constant, GradientOf, HookAddress, Node, NodeId, NodeKind, Program, SourceLocation, StepSelection, Value,
+    Constant, Node, NodeId, NodeKind, Program, SourceLocation, StepSelection, Value,
 };
 use crate::suggest::did_you_mean;
 

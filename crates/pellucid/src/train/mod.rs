@@ -151,8 +151,7 @@ impl<P: Values> Training<P> {
     pub fn steps(self, count: u64, loss: impl FnOnce(&Cell, &Trace, &P) -> Value) -> Training<P> {
         let session = self.session.clone();
         let all = self.done.saturating_add(count);
-        let axis = Axis::new("i", 0..i64::try_from(all).unwrap_or(i64::MAX));
-        let carried = session.repeat_from(self.done, axis, self.carried.clone(), self.body(loss));
+        let carried = session.repeat_from(self.done, session.iterations(all), self.carried.clone(), self.body(loss));
         Training { carried, done: all, left_out: 0, ..self }
     }
 
@@ -199,8 +198,7 @@ impl<P: Values> Training<P> {
     /// Of a grid that is gone over next: how many of its cells are left out, and after it, how many steps are done, and
     /// how many of them are still to be left out.
     fn behind(&self, axes: &[Axis]) -> (u64, u64, u64) {
-        let counts = axes.iter().map(Axis::count);
-        let cells = counts.try_fold(1_u64, |product, count| Some(product.saturating_mul(count?)));
+        let cells = axes.iter().try_fold(1_u64, |cells, axis| Some(cells.saturating_mul(axis.count()?)));
         let from = self.left_out.min(cells.unwrap_or(u64::MAX));
         let steps = cells.map_or(0, |cells| cells - from);
         (from, self.done.saturating_add(steps), self.left_out - from)
