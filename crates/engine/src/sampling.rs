@@ -108,7 +108,10 @@ mod tests {
             assert_eq!(choose(&some, &[], &sampling, &noise(step)), 2);
         }
         let drawn: Vec<u32> = (0..50).map(|step| choose(&sure, &[], &sampling, &noise(step))).collect();
-        assert!(drawn.contains(&1) && drawn.contains(&3) && !drawn.contains(&0) && !drawn.contains(&2), "{drawn:?}");
+        assert!(
+            drawn.contains(&1) && drawn.contains(&3) && !drawn.contains(&0) && !drawn.contains(&2),
+            "{drawn:?}"
+        );
     }
 
     #[test]

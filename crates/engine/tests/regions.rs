@@ -263,7 +263,8 @@ fn gradients_by_pattern_are_those_one_by_one() {
         each.join(",")
     );
     let results = run(&engine, &body);
-    let one_by_one: Vec<f64> = (0..layers).flat_map(|layer| numbers(&results, &format!("s{layer}"))).collect();
+    let one_by_one: Vec<f64> =
+        (0..layers).flat_map(|layer| numbers(&results, &format!("s{layer}"))).collect();
     assert_eq!(numbers(&results, "all"), one_by_one);
     assert!(one_by_one.iter().any(|&value| value != 0.0));
     let doubled: Vec<f64> = one_by_one.iter().map(|value| 2.0 * value).collect();

@@ -341,7 +341,8 @@ impl OperationKind {
         matches!(self, Rand | Randn | Randint | Randperm)
     }
 
-    /// The operation of that name.(name: &str) -> Option<OperationKind> {
+    /// The operation of that name.
+    pub fn from_name(name: &str) -> Option<OperationKind> {
         TABLE.iter().find(|definition| definition.name == name).map(|definition| definition.kind)
     }
 }

@@ -370,7 +370,11 @@ fn a_loop_that_begins_later_is_the_rest_of_the_whole_one() {
     let program = sound(long).program;
     assert_eq!(program.nodes.iter().filter(|node| node.label() == "y").count(), 2);
     let beyond = long.replace("1000000000002", "7");
-    assert!(refused(&beyond).contains("it begins at iteration 1000000000000, but has only 7"), "{}", refused(&beyond));
+    assert!(
+        refused(&beyond).contains("it begins at iteration 1000000000000, but has only 7"),
+        "{}",
+        refused(&beyond)
+    );
 }
 
 #[test]
@@ -394,7 +398,10 @@ fn a_number_of_a_list_must_be_there() {
         ("layers.*.mlp.output", r#""layers[3,4].**""#, "4"),
     ] {
         let message = refused(&set(hook, except));
-        assert!(message.contains(&format!("` {missing}, but no hook point that matches has it")), "{message}");
+        assert!(
+            message.contains(&format!("` {missing}, but no hook point that matches has it")),
+            "{message}"
+        );
     }
     // A slice takes what there is, and so does a list of what there is.
     let setters = |body: &str| {
@@ -435,7 +442,8 @@ fn gradients_by_pattern_are_those_of_each_hook_point() {
            { "op": "grad", "name": "g", "backward": "b", "hook": "layers.0.input" },
            { "op": "save", "name": "out", "value": "g" }"#,
     ));
-    let count = |is: fn(&NodeKind) -> bool| written.program.nodes.iter().filter(|node| is(&node.kind)).count();
+    let count =
+        |is: fn(&NodeKind) -> bool| written.program.nodes.iter().filter(|node| is(&node.kind)).count();
     assert_eq!(count(|kind| matches!(kind, NodeKind::SetGrad { .. })), 4);
     let message = refused(&trace(
         r#"{ "op": "grad", "name": "g", "backward": "b", "of": "l", "except": ["layers.0.**"] },

@@ -140,9 +140,8 @@ fn training_over_data_goes_on_with_the_cells_that_are_left() -> Result<()> {
             loss
         };
         let trained = match accumulated {
-            false => begun.over(data, |cell, trace, vector| {
-                step(&trace.invoke(cell.prompts("batch")), trace, vector)
-            }),
+            false => begun
+                .over(data, |cell, trace, vector| step(&trace.invoke(cell.prompts("batch")), trace, vector)),
             true => begun.accumulated(data, Axis::new("part", 0..2), |cell, _part, trace, vector| {
                 step(&trace.invoke(cell.prompts("batch")), trace, vector)
             }),

@@ -219,7 +219,9 @@ fn a_weight_of_which_nothing_is_read_is_refused() {
             &trace(
                 ONE,
                 "",
-                &format!(r#"{{"op":"get","name":"h","hook":"{read}"}},{{"op":"save","name":"out","value":"h"}}"#),
+                &format!(
+                    r#"{{"op":"get","name":"h","hook":"{read}"}},{{"op":"save","name":"out","value":"h"}}"#
+                ),
             ),
         );
         assert!(!tensor(&results, "out").is_same_bits(tensor(&plain, "out")), "{read}");

@@ -286,7 +286,9 @@ fn padded_vocabulary_rows_never_win() {
         let (bare, padded) = (engine(name), with_tokenizer(name, 11));
         let rows = bare.model().spec().sizes.vocabulary;
         assert!(rows > 12 && padded.model().spec().sizes.vocabulary == rows);
-        for sampling in ["", r#","temperature":1.0"#, r#","temperature":1.0,"top_k":3,"repetition_penalty":1.3"#] {
+        for sampling in
+            ["", r#","temperature":1.0"#, r#","temperature":1.0,"top_k":3,"repetition_penalty":1.3"#]
+        {
             let options = format!(r#""max_new_tokens":3,"stop_tokens":[]{sampling}"#);
             // The last row, which stands for no token, is made by far the most probable.
             let nodes = r#"{"op":"steps","body":[{"op":"get","name":"l","hook":"logits"},

@@ -172,8 +172,11 @@ impl<'a> Expander<'a> {
         };
         let names = self.names.get_or_insert_with(|| self.index.hook_names());
         let mut used = BTreeSet::new();
-        let places: BTreeSet<usize> =
-            names.iter().filter(|(name, _)| pattern.matches(name, &mut used)).map(|&(_, place)| place).collect();
+        let places: BTreeSet<usize> = names
+            .iter()
+            .filter(|(name, _)| pattern.matches(name, &mut used))
+            .map(|&(_, place)| place)
+            .collect();
         if places.is_empty() {
             let hint = self.index.hint_for_hook(text).unwrap_or_else(|| {
                 "`layers.*.attention.output` reads one of every layer; `layers.0.attention.*` all of one module".into()
@@ -185,7 +188,8 @@ impl<'a> Expander<'a> {
         }
         // A number that is written out and stands for nothing is a slip: part of what was meant would not happen.
         if let Some((name, number)) = pattern.unused(&used) {
-            let message = format!("{} names `{name}` {number}, but no hook point that matches has it", quote(text));
+            let message =
+                format!("{} names `{name}` {number}, but no hook point that matches has it", quote(text));
             let hint = "numbers count from 0, and each of a list stands for something; a slice such as `[2:]` takes what there is";
             self.fault(id, message, Some(hint.into()));
             return None;

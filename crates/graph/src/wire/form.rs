@@ -144,14 +144,7 @@ pub(super) const FORMS: &[Form] = &[
         stands: Stands::InTrace,
         has_value: false,
         summary: "Replaces a hook point's value, or those of all that match a pattern.",
-        fields: &[
-            INVOKE,
-            HOOK,
-            STEP,
-            EXCEPT,
-            required("value", TENSOR, "The new value."),
-            EACH,
-        ],
+        fields: &[INVOKE, HOOK, STEP, EXCEPT, required("value", TENSOR, "The new value."), EACH],
     },
     Form {
         op: "apply",

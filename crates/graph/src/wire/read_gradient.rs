@@ -1,9 +1,9 @@
 //! Reads gradients: of a value, of a hook point, of all hook points that match a pattern.
 
-use super::outline::Reference;
 use super::json::Item;
-use super::reader::{Fields, Reader, Segment};
+use super::outline::Reference;
 use super::read_region::is_pattern;
+use super::reader::{Fields, Reader, Segment};
 use crate::fault::quote;
 use crate::limits;
 use crate::program::{GradientOf, HookAddress, NodeId, NodeKind};

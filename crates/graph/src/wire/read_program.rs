@@ -12,9 +12,7 @@ use crate::dtype::DType;
 use crate::fault::{Fault, Faults, quote};
 use crate::limits;
 use crate::operation::{Argument, OperationKind, ParameterKind};
-use crate::program::{
-    Constant, Node, NodeId, NodeKind, Program, SourceLocation, StepSelection, Value,
-};
+use crate::program::{Constant, Node, NodeId, NodeKind, Program, SourceLocation, StepSelection, Value};
 use crate::suggest::did_you_mean;
 
 /// The fields of a program.

@@ -4,9 +4,9 @@
 use pellucid_graph::operation::{self, ParameterKind};
 use pellucid_graph::program::Constant;
 use pellucid_graph::{
-    Argument, Cache, DType, Generation, GradAll, GradientOf, HookAddress, IndexItem, Invoke, Loop, Node, NodeId,
-    NodeKind, Operation, Parameter, Program, Prompts, Reduce, Reduction, Region, Sampling, Scalar, SetAll,
-    SetGradAll, Size, SourceLocation, StepSelection, Sweep, Trace, Value, WildcardAddress,
+    Argument, Cache, DType, Generation, GradAll, GradientOf, HookAddress, IndexItem, Invoke, Loop, Node,
+    NodeId, NodeKind, Operation, Parameter, Program, Prompts, Reduce, Reduction, Region, Sampling, Scalar,
+    SetAll, SetGradAll, Size, SourceLocation, StepSelection, Sweep, Trace, Value, WildcardAddress,
 };
 /// A list of choices; when it is used up, every choice is the first.
 pub(crate) struct Choices {

@@ -151,7 +151,8 @@ impl<P: Values> Training<P> {
     pub fn steps(self, count: u64, loss: impl FnOnce(&Cell, &Trace, &P) -> Value) -> Training<P> {
         let session = self.session.clone();
         let all = self.done.saturating_add(count);
-        let carried = session.repeat_from(self.done, session.iterations(all), self.carried.clone(), self.body(loss));
+        let carried =
+            session.repeat_from(self.done, session.iterations(all), self.carried.clone(), self.body(loss));
         Training { carried, done: all, left_out: 0, ..self }
     }
 
