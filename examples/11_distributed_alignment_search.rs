@@ -62,14 +62,12 @@ pub fn distributed_alignment_search(
         });
         run.logits().index(s![.., -1]) // [pairs, vocabulary]
     };
-    let mut free = session.randn([model.hidden(), search.width]).named("rotation");
-    if search.steps > 0 {
-        free = session.train(search.steps, Optimiser::adam(search.rate), free, |_step, trace, free| {
-            let loss = exchange(&trace.invoke(bases(train)), free, &train_sources).cross_entropy(&answers);
-            loss.save("losses");
-            loss
-        });
-    }
+    let free = session.randn([model.hidden(), search.width]).named("rotation");
+    let free = session.train(search.steps, Optimiser::adam(search.rate), free, |_step, trace, free| {
+        let loss = exchange(&trace.invoke(bases(train)), free, &train_sources).cross_entropy(&answers);
+        loss.save("losses");
+        loss
+    });
 
     let judge = session.trace();
     let logits = exchange(&judge.invoke(bases(test)), &free, &test_sources);

@@ -187,9 +187,11 @@ class Sweep(Region):
 class Loop(Region):
     """One body again and again, with carried values."""
 
-    def __init__(self, recorder: Recorder, count: int | None, carry: dict[str, Any], axes: Mapping[str, Any]):
+    def __init__(
+        self, recorder: Recorder, count: int | None, carry: dict[str, Any], start: int, axes: Mapping[str, Any]
+    ):
         super().__init__(recorder, axes)
-        self._count, self._carry = count, carry
+        self._count, self._carry, self._first = count, carry, start
         self._final: dict[str, Tensor] = {}
 
     def __enter__(self) -> Loop:
@@ -206,6 +208,8 @@ class Loop(Region):
             recorder.parameters.add(wire)
         else:
             fields["over"] = self._over()
+        if self._first:
+            fields["from"] = self._first
         if start:
             fields["carry"] = start
         self._begin("loop", fields)

@@ -27,10 +27,13 @@ class Writing:
         `cell.layer` is the cell's own; a `save` returns a stack over the grid."""
         return Sweep(self._recorder, axes)
 
-    def loop(self, count: int | None = None, carry: Mapping[str, Any] | None = None, **axes: Any) -> Loop:
+    def loop(
+        self, count: int | None = None, carry: Mapping[str, Any] | None = None, start: int = 0, **axes: Any
+    ) -> Loop:
         """One body again and again: `with tracer.loop(6, carry={"x": start}) as loop:`. Inside, `loop.x` is the carried value
-        now, and `loop.next(x=better)` says what it is in the next iteration; after the block `loop.x` is the last."""
-        return Loop(self._recorder, count, dict(carry or {}), axes)
+        now, and `loop.next(x=better)` says what it is in the next iteration; after the block `loop.x` is the last. `start`
+        leaves out the iterations before it, which were run elsewhere: the others keep their numbers and their noise."""
+        return Loop(self._recorder, count, dict(carry or {}), start, axes)
 
     def cond(self, condition: Any) -> Cond:
         """A branch that runs only where a bool without dimensions holds: `with tracer.cond(x.max() > 3) as branch:`, and

@@ -81,7 +81,8 @@ def test_stopping(model):
         with tracer.iter[1:]:
             tracer.stop(when=model.logits[:, -1].amax(-1) > -1e9)
         tokens = tracer.generated.save()
-    assert tokens.shape == (2, 2)
+    assert tokens.shape == (2, 5) and (tokens[:, :2] >= 0).all() and (tokens[:, 2:] == -1).all()
+    assert model.tokenizer.decode(tokens[0]) == model.tokenizer.decode(tokens[0, :2])
     with model.generate(PROMPT, max_new_tokens=5, stop_tokens=[]) as tracer:
         for step in tracer.iter[:]:
             if step == 1:

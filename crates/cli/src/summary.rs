@@ -66,7 +66,7 @@ impl Summary {
         let titles = ["saved", "type", "shape", "min", "mean", "max", "first"].map(str::to_owned);
         text::write_table(&titles, &rows, out)?;
         for name in &self.absent {
-            writeln!(out, "{name}  absent: its generation had stopped before")?;
+            writeln!(out, "{name}  absent: its step or its branch did not run")?;
         }
         let (report, made) = (&self.report, &self.provenance);
         let how = match report.passes {

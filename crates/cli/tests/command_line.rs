@@ -132,6 +132,21 @@ fn a_program_can_come_by_standard_input() {
 }
 
 #[test]
+fn what_a_branch_that_did_not_run_would_have_saved_is_said_to_be_absent() {
+    let program = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompt": "The capital of France is" }], "body": [
+        { "op": "literal", "name": "no", "dtype": "bool", "shape": [], "elements": [false] },
+        { "op": "get", "name": "h", "hook": "layers.1.output" },
+        { "op": "cond", "name": "c", "condition": "no",
+          "then": { "body": [{ "op": "save", "name": "x", "value": "h" }] },
+          "else": { "body": [{ "op": "save", "name": "y", "value": "h" }] } }] }] }"#;
+    let output = with_input(&["run", "-"], program);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    assert!(printed.contains("x  absent: its step or its branch did not run"), "{printed}");
+    assert!(printed.contains("y") && !printed.contains("generation"), "{printed}");
+}
+
+#[test]
 fn logs_go_to_standard_error_while_the_program_runs() {
     let program = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompt": "Mary has" }], "body": [
         { "op": "lengths", "name": "n" }, { "op": "print", "name": "how_many", "value": "n" } ] }] }"#;

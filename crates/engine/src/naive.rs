@@ -529,7 +529,7 @@ impl<'a> Naive<'a> {
             return Ok(Some(missing));
         }
         let made = &self.walkers[invoke].made;
-        let width = made.iter().map(Vec::len).max().unwrap_or(0);
+        let width = total as usize;
         let cells = made
             .iter()
             .flat_map(|made| (0..width).map(|at| made.get(at).map_or(-1, |&token| i64::from(token))));
@@ -619,6 +619,7 @@ impl<'a> Naive<'a> {
             };
             let mut logits = vec![0.0; rows.width()];
             rows.copy_row(walker.state.rows[at].end - 1, &mut logits);
+            logits.truncate(self.model.drawn_tokens());
             at += 1;
             let noise = Noise {
                 seed: self.program.program.seed,

@@ -14,7 +14,8 @@ use crate::tensor::Tensor;
 pub struct Results {
     /// Saved values. Inside `steps`, `name/0`, `name/1`, …: one for each step.
     pub tensors: BTreeMap<String, Tensor>,
-    /// Saved values that were lost because generation had stopped before their step.
+    /// Saved values that were lost: generation had stopped before their step, or their branch of a condition did not
+    /// run.
     pub absent: Vec<String>,
     /// Logged values, in the order in which they arose.
     pub logs: Vec<LogEntry>,

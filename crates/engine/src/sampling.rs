@@ -4,7 +4,8 @@ use pellucid_graph::Sampling;
 
 use crate::operations::Noise;
 
-/// The next token of one prompt from its logits `[vocabulary]`, after every setter. Ties: the lowest id.
+/// The next token of one prompt from its logits `[tokens]`, after every setter. Ties: the lowest id. A logit of −∞ or NaN is
+/// never drawn; where there is no other, the token is that of a temperature of 0, the lowest id of the greatest.
 ///
 /// `noise` is keyed by the program's seed, the trace, the invoke, the prompt and the step: the token depends on nothing
 /// else in the pass.
@@ -28,15 +29,20 @@ pub(crate) fn choose(logits: &[f32], present: &[u32], sampling: &Sampling, noise
         return best(&scores);
     }
     // Most probable first; equals by id.
-    let mut order: Vec<usize> = (0..scores.len()).filter(|&token| !scores[token].is_nan()).collect();
+    let can_be_drawn = |token: &usize| scores[*token] > f64::NEG_INFINITY;
+    let mut order: Vec<usize> = (0..scores.len()).filter(can_be_drawn).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
     if let Some(top) = sampling.top_k {
         order.truncate(usize::try_from(top).unwrap_or(usize::MAX).max(1));
     }
-    let Some(&first) = order.first() else { return 0 };
+    let Some(&first) = order.first() else { return best(&scores) };
     let greatest = scores[first];
-    let mut weights: Vec<f64> =
-        order.iter().map(|&token| ((scores[token] - greatest) / sampling.temperature).exp()).collect();
+    let weight = |&token: &usize| match scores[token] == greatest {
+        // Also of +∞, which is as far from itself as it likes.
+        true => 1.0,
+        false => ((scores[token] - greatest) / sampling.temperature).exp(),
+    };
+    let mut weights: Vec<f64> = order.iter().map(weight).collect();
     if let Some(top) = sampling.top_p {
         let total: f64 = weights.iter().sum();
         let mut reached = 0.0;
@@ -54,7 +60,9 @@ pub(crate) fn choose(logits: &[f32], present: &[u32], sampling: &Sampling, noise
             return token as u32;
         }
     }
-    order[weights.len().saturating_sub(1)] as u32
+    // The sum was rounded: the last that could be drawn.
+    let last = weights.iter().rposition(|&weight| weight > 0.0).unwrap_or(0);
+    order[last] as u32
 }
 
 fn best(scores: &[f64]) -> u32 {
@@ -86,6 +94,24 @@ mod tests {
         assert_eq!(choose(&[4.0, 3.0], &[0, 0, 0], &sampling, &noise(0)), 1);
         assert_eq!(choose(&[4.0, 1.5], &[0, 0, 0], &sampling, &noise(0)), 0);
         assert_eq!(choose(&[-1.0, -1.5], &[0], &sampling, &noise(0)), 1);
+    }
+
+    #[test]
+    fn what_is_impossible_is_not_drawn() {
+        let sampling = Sampling { temperature: 1.0, ..Sampling::default() };
+        let none = [f32::NEG_INFINITY; 4];
+        let some = [f32::NEG_INFINITY, f32::NAN, -1e30, f32::NEG_INFINITY];
+        let sure = [0.0, f32::INFINITY, 3.0, f32::INFINITY];
+        for step in 0..50 {
+            assert_eq!(choose(&none, &[], &sampling, &noise(step)), 0);
+            assert_eq!(choose(&[f32::NAN; 4], &[], &sampling, &noise(step)), 0);
+            assert_eq!(choose(&some, &[], &sampling, &noise(step)), 2);
+        }
+        let drawn: Vec<u32> = (0..50).map(|step| choose(&sure, &[], &sampling, &noise(step))).collect();
+        assert!(
+            drawn.contains(&1) && drawn.contains(&3) && !drawn.contains(&0) && !drawn.contains(&2),
+            "{drawn:?}"
+        );
     }
 
     #[test]

@@ -198,6 +198,83 @@ fn sampling_in_cells_does_not_depend_on_the_other_cells() {
     assert_ne!(all[..6], all[6..12], "two cells drew the same noise");
 }
 
+#[test]
+fn generations_that_stop_at_different_steps_are_stacked() {
+    let engine = engine();
+    let first = vec![1u32, 2];
+    let made = |prompts: &str, stop: &str, around: &str| {
+        let body = format!(
+            r#"{{ "op": "trace", "invokes": [{{ "name": "z", "tokens": [[1]] }}],
+                "generate": {{ "max_new_tokens": 4, "stop_tokens": [{stop}] }}, "body": [
+                {{ "op": "{around}", "name": "s", "over": [{{ "prompt": {{ "token_lists": {prompts} }} }}],
+                   "invokes": [{{ "name": "p", "prompt": {{ "axis": "prompt" }} }}], "body": [
+                    {{ "op": "generated", "name": "g", "invoke": "p" }},
+                    {{ "op": "ge", "name": "real", "input": "g", "other": 0 }},
+                    {{ "op": "to", "name": "ones", "input": "real", "dtype": "f32" }},
+                    {{ "op": "mean", "name": "part", "input": "ones" }},
+                    {{ "op": "save", "name": "out", "value": "g" }}, {{ "op": "save", "name": "parts", "value": "part" }}] }},
+                {{ "op": "get", "name": "h", "invoke": "z", "hook": "logits" }},
+                {{ "op": "save", "name": "logits", "value": "h" }}] }}"#
+        );
+        let results = run(&engine, &body);
+        assert_eq!(results.tensors["out"].shape()[1..], [1, 4]);
+        (numbers(&results, "out"), numbers(&results, "parts"))
+    };
+    // A token that one of them makes first, and the other does not make at all.
+    let others = [vec![5u32, 6, 7], vec![9, 2], vec![3, 1, 4], vec![8, 8, 8, 8], vec![7], vec![4, 9, 2]];
+    let found = others.into_iter().find_map(|other| {
+        let (free, _) = made(&format!("[{first:?}, {other:?}]"), "", "sweep");
+        (!free[4..].contains(&free[0])).then_some((other, free))
+    });
+    let (other, free) = found.unwrap_or_else(|| panic!("no two prompts that make different tokens"));
+    let (stopping, going_on) = (&free[..4], &free[4..]);
+    let stop = stopping[0].to_string();
+    let both = made(&format!("[{first:?}, {other:?}]"), &stop, "sweep");
+    assert_eq!(both.0, [&[stopping[0], -1.0, -1.0, -1.0][..], going_on].concat());
+    assert_eq!(both.1, [0.25, 1.0]);
+    // As a loop, and one by one.
+    assert_eq!(made(&format!("[{first:?}, {other:?}]"), &stop, "loop"), both);
+    for (place, prompt) in [first, other].iter().enumerate() {
+        let alone = made(&format!("[{prompt:?}]"), &stop, "sweep");
+        assert_eq!((&alone.0[..], alone.1[0]), (&both.0[4 * place..][..4], both.1[place]));
+    }
+}
+
+#[test]
+fn gradients_by_pattern_are_those_one_by_one() {
+    let engine = engine();
+    let layers = engine.model().spec().sizes.layers as usize;
+    let each: Vec<String> = (0..layers)
+        .map(|layer| {
+            format!(
+                r#"{{ "op": "grad", "name": "g{layer}", "backward": "b", "hook": "layers.{layer}.mlp.output" }},
+                {{ "op": "save", "name": "s{layer}", "value": "g{layer}" }}"#
+            )
+        })
+        .collect();
+    let body = format!(
+        r#"{{ "op": "trace", "invokes": [{{ "tokens": [[1, 2, 3]] }}], "body": [
+            {{ "op": "get", "name": "l", "hook": "logits" }},
+            {{ "op": "getitem", "name": "loss", "input": "l", "index": [0, -1, 5] }},
+            {{ "op": "backward", "name": "b", "of": "loss" }},
+            {{ "op": "grad", "name": "g", "backward": "b", "hook": "layers.*.mlp.output" }},
+            {{ "op": "save", "name": "all", "value": "g" }}, {},
+            {{ "op": "backward", "name": "c", "of": "loss" }},
+            {{ "op": "mul", "name": "twice", "input": "g", "other": 2.0 }},
+            {{ "op": "set_grad", "backward": "c", "hook": "layers.*.mlp.output", "value": "twice", "each": true }},
+            {{ "op": "grad", "name": "w", "backward": "c", "hook": "layers.*.mlp.output" }},
+            {{ "op": "save", "name": "written", "value": "w" }}] }}"#,
+        each.join(",")
+    );
+    let results = run(&engine, &body);
+    let one_by_one: Vec<f64> =
+        (0..layers).flat_map(|layer| numbers(&results, &format!("s{layer}"))).collect();
+    assert_eq!(numbers(&results, "all"), one_by_one);
+    assert!(one_by_one.iter().any(|&value| value != 0.0));
+    let doubled: Vec<f64> = one_by_one.iter().map(|value| 2.0 * value).collect();
+    assert_eq!(numbers(&results, "written"), doubled);
+}
+
 /// What reductions over a list of cells must give, computed plainly in f64.
 #[test]
 fn reductions_are_what_they_say() {

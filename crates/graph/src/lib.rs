@@ -48,5 +48,6 @@ pub use scalar::Scalar;
 pub use shape::{Dimension, TensorType};
 pub use spec::ModelSpec;
 pub use surface::{
-    Branch, Cache, Cond, Edit, Loop, Parameter, Reduce, Reduction, Region, SetAll, Sweep, WildcardAddress,
+    Branch, Cache, Cond, Edit, GradAll, Loop, Parameter, Reduce, Reduction, Region, SetAll, SetGradAll,
+    Sweep, WildcardAddress,
 };

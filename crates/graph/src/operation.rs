@@ -335,6 +335,12 @@ impl OperationKind {
         self.definition().name
     }
 
+    /// Whether what it gives is drawn: keyed by the program's seed and the node's name and cell.
+    pub fn is_random(self) -> bool {
+        use OperationKind::{Rand, Randint, Randn, Randperm};
+        matches!(self, Rand | Randn | Randint | Randperm)
+    }
+
     /// The operation of that name.
     pub fn from_name(name: &str) -> Option<OperationKind> {
         TABLE.iter().find(|definition| definition.name == name).map(|definition| definition.kind)

@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use crate::dtype::DType;
 use crate::operation::{IndexItem, Operation};
 use crate::scalar::Scalar;
-use crate::surface::{Branch, Cache, Cond, Edit, Loop, Parameter, Reduce, SetAll, Sweep, WildcardAddress};
+use crate::surface::{
+    Branch, Cache, Cond, Edit, GradAll, Loop, Parameter, Reduce, SetAll, SetGradAll, Sweep, WildcardAddress,
+};
 
 /// A node's place in [`Program::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -217,8 +219,8 @@ pub enum NodeKind {
     Lengths(usize),
     /// Which cells of the invoke's rectangle are real: `[prompts, length]`, bool.
     Mask(usize),
-    /// The tokens that a generation made for the invoke: `[prompts, new tokens]`, i64, as many columns as the longest
-    /// prompt made; −1 in cells after a prompt had stopped.
+    /// The tokens that a generation made for the invoke: `[prompts, max_new_tokens]`, i64; −1 in cells after a prompt had
+    /// stopped. The shape does not depend on what was made: cells of a sweep can be stacked, whenever each stops.
     Generated(usize),
     /// Steps of a generation: the body runs once at each chosen step. Owns a body.
     Steps {
@@ -322,6 +324,10 @@ pub enum NodeKind {
     SetAll(SetAll),
     /// Surface: saves all hook points that match a pattern, each under its own path.
     Cache(Cache),
+    /// Surface: reads the gradients of all hook points that match a pattern, stacked in the order of the schedule.
+    GradAll(GradAll),
+    /// Surface: writes the gradients of all hook points that match a pattern.
+    SetGradAll(SetGradAll),
 }
 
 /// What a gradient is the gradient of.
@@ -357,7 +363,7 @@ impl NodeKind {
             NodeKind::Reduce(reduce) => vec![reduce.value],
             NodeKind::SetAll(set) => vec![set.value],
             NodeKind::Backward { of, cotangent } => std::iter::once(*of).chain(*cotangent).collect(),
-            NodeKind::SetGrad { value, .. } => vec![*value],
+            NodeKind::SetGrad { value, .. } | NodeKind::SetGradAll(SetGradAll { value, .. }) => vec![*value],
             _ => Vec::new(),
         }
     }
@@ -388,6 +394,11 @@ impl NodeKind {
                 for_each_of_gradient(backward, of, change);
                 change(value);
             }
+            NodeKind::GradAll(GradAll { backward, .. }) => for_way_back(backward, change),
+            NodeKind::SetGradAll(SetGradAll { backward, value, .. }) => {
+                for_way_back(backward, change);
+                change(value);
+            }
             NodeKind::Operation(operation) => operation.for_each_value_mut(change),
             NodeKind::Reduce(reduce) => change(&mut reduce.value),
             NodeKind::SetAll(set) => change(&mut set.value),
@@ -416,6 +427,8 @@ impl NodeKind {
             NodeKind::GetAll(address) => change(&mut address.invoke),
             NodeKind::SetAll(set) => change(&mut set.address.invoke),
             NodeKind::Cache(cache) => change(&mut cache.address.invoke),
+            NodeKind::GradAll(grad) => change(&mut grad.address.invoke),
+            NodeKind::SetGradAll(set) => change(&mut set.address.invoke),
             _ => {}
         }
     }
@@ -432,6 +445,8 @@ impl NodeKind {
             NodeKind::GetAll(address) => address.for_each_pattern_mut(change),
             NodeKind::SetAll(set) => set.address.for_each_pattern_mut(change),
             NodeKind::Cache(cache) => cache.address.for_each_pattern_mut(change),
+            NodeKind::GradAll(grad) => grad.address.for_each_pattern_mut(change),
+            NodeKind::SetGradAll(set) => set.address.for_each_pattern_mut(change),
             _ => {}
         }
     }
@@ -522,6 +537,7 @@ impl NodeKind {
                 | NodeKind::SetGrad { .. }
                 | NodeKind::SetAll(_)
                 | NodeKind::Cache(_)
+                | NodeKind::SetGradAll(_)
         )
     }
 
@@ -559,8 +575,8 @@ impl NodeKind {
             NodeKind::SetAll(_) => "set",
             NodeKind::Cache(_) => "cache",
             NodeKind::Backward { .. } => "backward",
-            NodeKind::Grad { .. } => "grad",
-            NodeKind::SetGrad { .. } => "set_grad",
+            NodeKind::Grad { .. } | NodeKind::GradAll(_) => "grad",
+            NodeKind::SetGrad { .. } | NodeKind::SetGradAll(_) => "set_grad",
         }
     }
 
@@ -579,18 +595,24 @@ impl NodeKind {
                 | NodeKind::GetAll(_)
                 | NodeKind::SetAll(_)
                 | NodeKind::Cache(_)
+                | NodeKind::GradAll(_)
+                | NodeKind::SetGradAll(_)
         )
     }
 }
 
 /// The values that a gradient's node names: what it is the gradient of, and the way back that computes it.
 fn for_each_of_gradient(backward: &mut NodeId, of: &mut GradientOf, change: &mut dyn FnMut(&mut Value)) {
-    let mut way_back = Value::from(*backward);
-    change(&mut way_back);
-    *backward = way_back.node;
+    for_way_back(backward, change);
     if let GradientOf::Value(value) = of {
         change(value);
     }
+}
+
+fn for_way_back(backward: &mut NodeId, change: &mut dyn FnMut(&mut Value)) {
+    let mut way_back = Value::from(*backward);
+    change(&mut way_back);
+    *backward = way_back.node;
 }
 
 /// One or more invokes and one graph.

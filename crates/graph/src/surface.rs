@@ -44,6 +44,9 @@ pub struct Loop {
     pub carry: Vec<NodeId>,
     /// Of each carried value: the value of the body that it is in the next iteration.
     pub next: Vec<Value>,
+    /// The iteration at which it begins: those before it are left out, as if they had been run elsewhere. All that do run
+    /// keep their numbers, their parameters and their noise.
+    pub from: u64,
 }
 
 /// Two bodies, of which one runs.
@@ -243,6 +246,28 @@ pub struct SetAll {
     /// What is written.
     pub value: Value,
     /// Whether the k-th row of the value is written to the k-th hook point; otherwise all of it to each.
+    pub each: bool,
+}
+
+/// Reads the gradients of all hook points that match a pattern, each of the version that flowed on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GradAll {
+    /// The way back that computes them.
+    pub backward: NodeId,
+    /// Of which; it has no step.
+    pub address: WildcardAddress,
+}
+
+/// Writes the gradients of all hook points that match a pattern.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SetGradAll {
+    /// The way back that computes them.
+    pub backward: NodeId,
+    /// Of which; it has no step.
+    pub address: WildcardAddress,
+    /// What is written.
+    pub value: Value,
+    /// As in [`SetAll::each`].
     pub each: bool,
 }
 

@@ -5,7 +5,7 @@
 mod support;
 
 use pellucid_graph::check::{CheckedProgram, SpecIndex, check};
-use pellucid_graph::{Faults, NodeKind, Program, Prompts, expand};
+use pellucid_graph::{Faults, GradientOf, NodeKind, Program, Prompts, expand};
 
 fn checked(body: &str) -> Result<CheckedProgram, Faults> {
     let text = format!(r#"{{ "pellucid": 1, "body": [{body}] }}"#);
@@ -334,4 +334,140 @@ fn copies_of_large_literals_are_refused_before_they_are_made() {
         &prompts[..35 * 10_000 - 1]
     );
     assert!(refused(&body).contains("takes more than"), "{}", refused(&body));
+}
+
+#[test]
+fn a_loop_that_begins_later_is_the_rest_of_the_whole_one() {
+    let body = |from: &str| {
+        sound(&format!(
+            r#"{{ "op": "zeros", "name": "start", "size": [2] }},
+               {{ "op": "loop", "name": "k", "over": [{{ "a": {{ "range": [0, 2] }} }}, {{ "b": [5, 6, 7] }}], {from}
+                 "carry": {{ "x": "start" }}, "body": [
+                   {{ "op": "randn", "name": "noise", "size": [2] }},
+                   {{ "op": "mul", "name": "scaled", "input": "noise", "other": "b" }},
+                   {{ "op": "add", "name": "y", "input": "x", "other": "scaled" }},
+                   {{ "op": "save", "name": "each", "value": "y" }}], "next": {{ "x": "y" }} }},
+               {{ "op": "save", "name": "out", "value": "k" }}"#
+        ))
+    };
+    let cells = |checked: &CheckedProgram| -> Vec<Vec<u64>> {
+        let drawn = checked.program.nodes.iter().filter(|node| node.label() == "noise");
+        drawn.map(|node| node.coordinates().to_vec()).collect()
+    };
+    let (whole, rest) = (body(""), body(r#""from": 4,"#));
+    assert_eq!((saved(&whole, "each"), saved(&rest, "each")), ("f32[2, 3, 2]".into(), "f32[2, 2]".into()));
+    assert_eq!(cells(&rest), [[1, 1], [1, 2]]);
+    assert_eq!(cells(&rest), cells(&whole)[4..]);
+    // None is left: the loop is what it began as, and nothing is saved inside.
+    let none = body(r#""from": 6,"#);
+    assert_eq!((saved(&none, "out"), cells(&none).len()), ("f32[2]".into(), 0));
+    assert!(!names(&none.program).contains(&"each"));
+    // Only what runs counts: a training of very many steps may be gone on with.
+    let long = r#"{ "op": "zeros", "name": "start", "size": [1] },
+        { "op": "loop", "name": "k", "count": 1000000000002, "from": 1000000000000, "carry": { "x": "start" }, "body": [
+            { "op": "add", "name": "y", "input": "x", "other": "i" }], "next": { "x": "y" } },
+        { "op": "save", "name": "out", "value": "k" }"#;
+    let program = sound(long).program;
+    assert_eq!(program.nodes.iter().filter(|node| node.label() == "y").count(), 2);
+    let beyond = long.replace("1000000000002", "7");
+    assert!(
+        refused(&beyond).contains("it begins at iteration 1000000000000, but has only 7"),
+        "{}",
+        refused(&beyond)
+    );
+}
+
+#[test]
+fn a_number_of_a_list_must_be_there() {
+    let trace = |nodes: &str| {
+        format!(
+            r#"{{ "op": "trace", "invokes": [{{ "name": "p", "tokens": [[1, 2, 3]] }}], "body": [{nodes},
+                {{ "op": "get", "name": "l", "hook": "logits" }}, {{ "op": "save", "name": "logits", "value": "l" }}] }}"#
+        )
+    };
+    let set = |hook: &str, except: &str| {
+        trace(&format!(
+            r#"{{ "op": "zeros", "name": "z", "size": [] }},
+               {{ "op": "set", "hook": "{hook}", "value": "z", "except": [{except}] }}"#
+        ))
+    };
+    for (hook, except, missing) in [
+        ("layers[2,9].mlp.output", "", "9"),
+        ("layers[0,-1].mlp.output", "", "-1"),
+        ("**.h[0,1,7].mlp.output", "", "7"),
+        ("layers.*.mlp.output", r#""layers[3,4].**""#, "4"),
+    ] {
+        let message = refused(&set(hook, except));
+        assert!(
+            message.contains(&format!("` {missing}, but no hook point that matches has it")),
+            "{message}"
+        );
+    }
+    // A slice takes what there is, and so does a list of what there is.
+    let setters = |body: &str| {
+        let program = sound(body).program;
+        program.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Set { .. })).count()
+    };
+    assert_eq!(setters(&set("layers[2:9].mlp.output", "")), 2);
+    assert_eq!(setters(&set("layers[0, 3].mlp.output", r#""layers[3].**""#)), 1);
+}
+
+#[test]
+fn gradients_by_pattern_are_those_of_each_hook_point() {
+    let trace = |nodes: &str| {
+        format!(
+            r#"{{ "op": "trace", "invokes": [{{ "name": "p", "tokens": [[1, 2, 3]] }}], "body": [
+                {{ "op": "get", "name": "l", "hook": "logits" }}, {{ "op": "mean", "name": "loss", "input": "l" }},
+                {{ "op": "backward", "name": "b", "of": "loss" }}, {nodes}] }}"#
+        )
+    };
+    let read = sound(&trace(
+        r#"{ "op": "grad", "name": "g", "backward": "b", "hook": "layers.*.output", "except": ["layers.1.**"] },
+           { "op": "save", "name": "out", "value": "g" }"#,
+    ));
+    let hooks: Vec<&str> = read
+        .program
+        .nodes
+        .iter()
+        .filter_map(|node| match &node.kind {
+            NodeKind::Grad { of: GradientOf::Hook(address), .. } => Some(address.hook.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(hooks, ["transformer.h.0.output", "transformer.h.2.output", "transformer.h.3.output"]);
+    assert!(saved(&read, "out").starts_with("f32[3, 1, 3, "), "{}", saved(&read, "out"));
+    let written = sound(&trace(
+        r#"{ "op": "zeros", "name": "z", "size": [4, 1, 1, 1] },
+           { "op": "set_grad", "backward": "b", "hook": "layers.*.mlp.output", "value": "z", "each": true },
+           { "op": "grad", "name": "g", "backward": "b", "hook": "layers.0.input" },
+           { "op": "save", "name": "out", "value": "g" }"#,
+    ));
+    let count =
+        |is: fn(&NodeKind) -> bool| written.program.nodes.iter().filter(|node| is(&node.kind)).count();
+    assert_eq!(count(|kind| matches!(kind, NodeKind::SetGrad { .. })), 4);
+    let message = refused(&trace(
+        r#"{ "op": "grad", "name": "g", "backward": "b", "of": "l", "except": ["layers.0.**"] },
+           { "op": "save", "name": "out", "value": "g" }"#,
+    ));
+    assert!(message.contains("`except` goes with `hook`"), "{message}");
+    let message = refused(&trace(
+        r#"{ "op": "zeros", "name": "z", "size": [] },
+           { "op": "set_grad", "backward": "b", "hook": "layers.0.output", "value": "z", "each": true },
+           { "op": "grad", "name": "g", "backward": "b", "hook": "layers.0.input" },
+           { "op": "save", "name": "out", "value": "g" }"#,
+    ));
+    assert!(message.contains("`each` is said with a pattern"), "{message}");
+}
+
+#[test]
+fn a_way_back_does_not_stand_in_an_edit() {
+    let message = refused(
+        r#"{ "op": "edit", "name": "e", "body": [
+                { "op": "get", "name": "h", "hook": "layers.1.output" }, { "op": "mean", "name": "m", "input": "h" },
+                { "op": "backward", "name": "b", "of": "m" }, { "op": "grad", "name": "g", "backward": "b", "of": "h" },
+                { "op": "set", "hook": "layers.2.output", "value": "g" }] },
+            { "op": "trace", "edits": ["e"], "invokes": [{ "tokens": [[1, 2]] }], "body": [
+                { "op": "get", "name": "l", "hook": "logits" }, { "op": "save", "name": "out", "value": "l" }] }"#,
+    );
+    assert!(message.contains("a `backward` stands in the edit `e`"), "{message}");
 }

@@ -377,6 +377,15 @@ impl Model {
         self.tokenizer.as_ref()
     }
 
+    /// How many token ids a generation chooses among, from 0 on: those that the tokenizer has. A vocabulary that is padded
+    /// has more rows, which stand for nothing. Without a tokenizer, all rows.
+    #[must_use]
+    pub fn drawn_tokens(&self) -> usize {
+        let rows = self.decoder_config().vocabulary;
+        let known = self.tokenizer.as_ref().map(Tokenizer::id_limit).filter(|&known| known > 0);
+        known.map_or(rows, |known| known.min(rows))
+    }
+
     /// The chat template, if the model came with one.
     #[must_use]
     pub fn chat_template(&self) -> Option<&ChatTemplate> {

@@ -21,6 +21,14 @@ impl Axis {
         Axis { parameters: vec![(name.to_owned(), values.into())] }
     }
 
+    /// How many cells it has, where that is known before the run.
+    pub(crate) fn count(&self) -> Option<u64> {
+        match &self.parameters.first()?.1 {
+            AxisValues::Given(parameter) => parameter.count(),
+            AxisValues::Rows(_) => None,
+        }
+    }
+
     /// The same axis with another parameter, which has as many values: the two go along it together.
     #[must_use]
     pub fn with(mut self, name: &str, values: impl Into<AxisValues>) -> Axis {

@@ -4,10 +4,11 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use pellucid_graph::fault::Fault;
-use pellucid_graph::{GradientOf, NodeId, NodeKind};
+use pellucid_graph::{GradAll, GradientOf, NodeId, NodeKind, SetGradAll, WildcardAddress};
 
 use crate::builder::{Builder, Scope, source};
 use crate::invoke::Invoke;
+use crate::pattern::Pattern;
 use crate::value::{Value, Writer};
 
 /// The way back from one value: its gradients with respect to whatever it was computed from, read and written.
@@ -72,13 +73,29 @@ impl Backward {
     }
 
     fn hook(&self, invoke: &Invoke, hook: &str, location: &'static Location<'static>) -> GradientOf {
+        self.of_own_trace(invoke, hook, location);
+        GradientOf::Hook(invoke.address(hook, location))
+    }
+
+    fn hooks(
+        &self,
+        invoke: &Invoke,
+        pattern: Pattern,
+        location: &'static Location<'static>,
+    ) -> WildcardAddress {
+        let address = invoke.wildcard(pattern, location);
+        self.of_own_trace(invoke, &address.pattern, location);
+        // There is no way back across steps.
+        WildcardAddress { step: None, ..address }
+    }
+
+    fn of_own_trace(&self, invoke: &Invoke, hook: &str, location: &'static Location<'static>) {
         if !invoke.stands_in(&self.builder, self.scope) {
             let fault =
                 Fault::new(format!("the gradient of `{hook}` is asked of an invoke of another trace"))
                     .with_hint("gradients flow through the model within one trace");
             self.builder.fault(Fault { source: Some(source(location)), ..fault });
         }
-        GradientOf::Hook(invoke.address(hook, location))
     }
 
     /// The gradient with respect to a value: of its shape and number type. Of a hook point that was read, it is that of
@@ -97,6 +114,42 @@ impl Backward {
         let writer = self.writer();
         let of = self.hook(invoke, hook, writer.location);
         writer.node("", NodeKind::Grad { backward: self.id, of })
+    }
+
+    /// The gradients with respect to every hook point that matches a pattern, stacked along a new first dimension in the
+    /// order in which a forward pass reaches them: `back.hook_grads(&prompt, "layers.*.attention.mixed")`.
+    #[track_caller]
+    pub fn hook_grads(&self, invoke: &Invoke, pattern: impl Into<Pattern>) -> Value {
+        let writer = self.writer();
+        let address = self.hooks(invoke, pattern.into(), writer.location);
+        writer.node("", NodeKind::GradAll(GradAll { backward: self.id, address }))
+    }
+
+    /// Replaces the gradient with respect to every hook point that matches a pattern by the same one.
+    #[track_caller]
+    pub fn set_hook_grads(&self, invoke: &Invoke, pattern: impl Into<Pattern>, gradient: &Value) {
+        self.write_all(invoke, pattern.into(), gradient, false, self.writer());
+    }
+
+    /// Replaces the gradient with respect to every hook point that matches a pattern, each by its own row: what
+    /// [`Backward::hook_grads`] reads is written back by it.
+    #[track_caller]
+    pub fn set_each_hook_grad(&self, invoke: &Invoke, pattern: impl Into<Pattern>, gradients: &Value) {
+        self.write_all(invoke, pattern.into(), gradients, true, self.writer());
+    }
+
+    fn write_all(
+        &self,
+        invoke: &Invoke,
+        pattern: Pattern,
+        gradient: &Value,
+        each: bool,
+        mut writer: Writer<'_>,
+    ) {
+        let address = self.hooks(invoke, pattern, writer.location);
+        let value = writer.read(gradient);
+        writer.scope = self.scope;
+        writer.node("", NodeKind::SetGradAll(SetGradAll { backward: self.id, address, value, each }));
     }
 
     /// Replaces the gradient with respect to a value by one of its shape, or one that expands to it; it flows on.

@@ -318,12 +318,16 @@ impl Builder {
         for node in program.nodes.iter().filter(is_named) {
             *taken.entry(node.name.as_str()).or_default() += 1;
         }
+        let noise = state.noise_in_regions(&order);
         let mut names = Vec::with_capacity(order.len());
         for (place, id) in order.iter().enumerate() {
             let node = program.node(*id);
             let mut name = node.name.clone();
             if name.is_empty() {
-                name = format!("{}_{place}", node.kind.op());
+                name = match noise.get(id) {
+                    Some((region, number)) => format!("{}_{region}_{number}", node.kind.op()),
+                    None => format!("{}_{place}", node.kind.op()),
+                };
                 while taken.contains_key(name.as_str()) {
                     name.push('_');
                 }
@@ -440,6 +444,33 @@ impl State {
             }
             id = around?;
         }
+    }
+
+    /// Of nodes in sweeps and loops whose name keys noise: the number of the outermost sweep or loop, and theirs in it. What
+    /// stands before it does not count, so that a loop which goes on elsewhere has the same noise.
+    fn noise_in_regions(&self, order: &[NodeId]) -> HashMap<NodeId, (usize, usize)> {
+        let kind = |id: NodeId| &self.program.node(id).kind;
+        let is_region = |id: &NodeId| matches!(kind(*id), NodeKind::Sweep(_) | NodeKind::Loop(_));
+        let mut regions: HashMap<NodeId, (usize, usize)> = HashMap::new();
+        let mut numbers = HashMap::new();
+        for &id in order {
+            let outermost = self.around(id).filter(is_region).last();
+            let Some(region) = outermost else {
+                if is_region(&id) {
+                    regions.insert(id, (regions.len(), 0));
+                }
+                continue;
+            };
+            let keys_noise = match kind(id) {
+                NodeKind::Operation(operation) => operation.kind.is_random(),
+                kind => matches!(kind, NodeKind::Trace(_)),
+            };
+            if let Some((region, count)) = regions.get_mut(&region).filter(|_| keys_noise) {
+                numbers.insert(id, (*region, *count));
+                *count += 1;
+            }
+        }
+        numbers
     }
 
     /// Whether other nodes may have its name: parameters and carried values are seen inside their owner only, so two

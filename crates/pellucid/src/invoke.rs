@@ -144,7 +144,7 @@ impl Invoke {
         writer.node(name, NodeKind::Cache(Cache { address }));
     }
 
-    fn wildcard(&self, pattern: Pattern, location: &'static Location<'static>) -> WildcardAddress {
+    pub(crate) fn wildcard(&self, pattern: Pattern, location: &'static Location<'static>) -> WildcardAddress {
         let HookAddress { invoke, hook, step } = self.address(&pattern.pattern, location);
         WildcardAddress { invoke, pattern: hook, except: pattern.except, step }
     }
@@ -233,7 +233,7 @@ impl Invoke {
         self.writer().node("", NodeKind::Mask(self.index))
     }
 
-    /// The tokens that the generation made, `[prompts, new tokens]`, i64; −1 after a prompt had stopped.
+    /// The tokens that the generation made, `[prompts, max_new_tokens]`, i64; −1 after a prompt had stopped.
     #[track_caller]
     pub fn generated(&self) -> Value {
         self.writer().node("", NodeKind::Generated(self.index))

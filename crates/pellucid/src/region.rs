@@ -309,11 +309,17 @@ impl Place<'_> {
         given.replaced(outputs)
     }
 
-    fn repeat<C: Values>(&self, axes: Vec<Axis>, carried: C, body: impl FnOnce(&Cell, C) -> C) -> C {
+    fn repeat<C: Values>(
+        &self,
+        from: u64,
+        axes: Vec<Axis>,
+        carried: C,
+        body: impl FnOnce(&Cell, C) -> C,
+    ) -> C {
         let mut writer = Writer { builder: self.builder, scope: self.scope, location: self.location };
         let initial: Vec<_> = carried.values().iter().map(|value| writer.read(value)).collect();
         let place = Place { scope: writer.scope, ..*self };
-        let cell = place.begin(axes, NodeKind::Loop(Loop::default()));
+        let cell = place.begin(axes, NodeKind::Loop(Loop { from, ..Loop::default() }));
         let id = cell.scope.owner.unwrap_or(NodeId(0));
         let carry: Vec<NodeId> = initial
             .iter()
@@ -409,7 +415,7 @@ macro_rules! regions {
                 #[track_caller]
                 pub fn repeat<C: Values>(&self, count: u64, carried: C, body: impl FnOnce(&Cell, C) -> C) -> C {
                     let place = self.region_place(Location::caller());
-                    place.repeat(place.counted(count), carried, body)
+                    place.repeat(0, place.counted(count), carried, body)
                 }
 
                 /// [`Self::repeat`], once for each cell of a grid: the last axis goes fastest.
@@ -420,7 +426,22 @@ macro_rules! regions {
                     carried: C,
                     body: impl FnOnce(&Cell, C) -> C,
                 ) -> C {
-                    self.region_place(Location::caller()).repeat(over.into_axes(), carried, body)
+                    self.region_place(Location::caller()).repeat(0, over.into_axes(), carried, body)
+                }
+
+                /// [`Self::repeat_over`] without the first `from` iterations, which were run elsewhere: `carried` is what
+                /// they came to. Those that run have the numbers and the noise that they have where all do; what is saved
+                /// inside comes back stacked along one dimension. None may be left: then all stays as it is carried, and
+                /// nothing is saved inside.
+                #[track_caller]
+                pub fn repeat_from<C: Values>(
+                    &self,
+                    from: u64,
+                    over: impl IntoAxes,
+                    carried: C,
+                    body: impl FnOnce(&Cell, C) -> C,
+                ) -> C {
+                    self.region_place(Location::caller()).repeat(from, over.into_axes(), carried, body)
                 }
             }
         )*
@@ -437,6 +458,11 @@ impl Trace {
 }
 
 impl Session {
+    /// The axis of a loop that goes so many times.
+    pub(crate) fn iterations(&self, count: u64) -> Vec<Axis> {
+        self.region_place(Location::caller()).counted(count)
+    }
+
     fn region_place(&self, location: &'static Location<'static>) -> Place<'_> {
         Place { builder: &self.builder, scope: Scope::SESSION, location }
     }

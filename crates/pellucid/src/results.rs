@@ -52,7 +52,8 @@ impl Results {
         self.0.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// Saved values that are absent, because their generation had stopped before their step.
+    /// Saved values that are absent, because their generation had stopped before their step, or
+    /// their branch of a condition did not run.
     pub fn absent(&self) -> &[String] {
         &self.0.absent
     }

@@ -69,6 +69,105 @@ fn an_adapter_that_stopped_and_went_on_has_the_numbers_of_one_that_did_not() -> 
     Ok(())
 }
 
+/// A vector's training, whose every step draws noise and a token; all but the nodes' names are left to the façade.
+fn noisy_steps(begun: Training<Value>, count: u64) -> Training<Value> {
+    begun.steps(count, |step, trace, vector| {
+        let noise = trace.randn([vector_width()]) * 0.1;
+        noise.save("noise");
+        (step.index() * 1i64).save("numbers");
+        let prompt = trace.invoke("The White Tower is in the city of");
+        prompt.layer(2).edit_output(|output| output.index_add(s![.., -1], &(vector + noise)));
+        let loss = prompt.logits().index(s![0, -1, 0]);
+        loss.save("losses");
+        loss
+    })
+}
+
+fn vector_width() -> i64 {
+    128
+}
+
+#[test]
+fn noise_goes_on_where_a_training_stopped() -> Result<()> {
+    let model = Model::bundled()?;
+    let run = |begun: &dyn Fn(&Session) -> Training<Value>, count| -> Result<Results> {
+        let session = model.session();
+        noisy_steps(begun(&session), count).save("run");
+        session.run()
+    };
+    let fresh = |session: &Session| session.training(optimiser(), session.zeros([vector_width()]));
+    let whole = run(&fresh, 5)?;
+    let first = run(&fresh, 2)?;
+    let checkpoint = Checkpoint::of(&first, "run")?;
+    // More nodes stand before the loop than did in the first run: the noise does not depend on them.
+    let resumed = |session: &Session| {
+        let like = session.zeros([vector_width()]) * 2.0 + 1.0;
+        session.resume(optimiser(), like, &checkpoint)
+    };
+    let rest = run(&resumed, 3)?;
+    assert_eq!(rest["numbers"].to_vec_i64()?, [2, 3, 4]);
+    for name in ["noise", "losses"] {
+        let mut both = first[name].to_vec_f32()?;
+        both.extend(rest[name].to_vec_f32()?);
+        assert_eq!(both, whole[name].to_vec_f32()?, "{name}");
+    }
+    for name in whole.names().filter(|name| name.starts_with("run")) {
+        assert!(rest[name].is_same_bits(&whole[name]), "{name}");
+    }
+    let noise = whole["noise"].to_vec_f32()?;
+    assert_ne!(noise[..4], noise[128..132]);
+    Ok(())
+}
+
+#[test]
+fn training_over_data_goes_on_with_the_cells_that_are_left() -> Result<()> {
+    let model = Model::bundled()?;
+    let prompts = ["The Eiffel Tower is in", "The Louvre is in", "The White Tower is in"];
+    // Three epochs in one grid, stopped after so many epochs and gone on with, and in the end once more.
+    let run = |epochs: i64, checkpoint: Option<&Checkpoint>, accumulated: bool| -> Result<Results> {
+        let session = model.session();
+        let begun = match checkpoint {
+            Some(checkpoint) => session.resume(optimiser(), session.zeros([128]), checkpoint),
+            None => session.training(optimiser(), session.zeros([128])),
+        };
+        let batches = AxisValues::prompts(prompts.map(|prompt| vec![prompt]));
+        let data = [Axis::new("epoch", 0..epochs), Axis::new("batch", batches)];
+        let step = |prompt: &pellucid::Invoke, trace: &pellucid::Trace, vector: &Value| {
+            let noise = trace.randn([128]) * 0.1;
+            prompt.layer(2).edit_output(|output| output.index_add(s![.., -1], &(vector + noise)));
+            let loss = prompt.logits().index(s![0, -1, 0]);
+            loss.save("losses");
+            loss
+        };
+        let trained = match accumulated {
+            false => begun
+                .over(data, |cell, trace, vector| step(&trace.invoke(cell.prompts("batch")), trace, vector)),
+            true => begun.accumulated(data, Axis::new("part", 0..2), |cell, _part, trace, vector| {
+                step(&trace.invoke(cell.prompts("batch")), trace, vector)
+            }),
+        };
+        trained.save("run");
+        session.run()
+    };
+    for accumulated in [false, true] {
+        let whole = run(3, None, accumulated)?;
+        let first = run(1, None, accumulated)?;
+        let rest = run(3, Some(&Checkpoint::of(&first, "run")?), accumulated)?;
+        let parts = if accumulated { vec![6, 2] } else { vec![6] };
+        assert_eq!(rest["losses"].shape(), parts);
+        let mut both = first["losses"].to_vec_f32()?;
+        both.extend(rest["losses"].to_vec_f32()?);
+        assert_eq!(both, whole["losses"].to_vec_f32()?);
+        let ended = run(3, Some(&Checkpoint::of(&rest, "run")?), accumulated)?;
+        assert!(ended.get("losses").is_err());
+        for name in whole.names().filter(|name| name.starts_with("run")) {
+            assert!(rest[name].is_same_bits(&whole[name]), "{name}");
+            assert!(ended[name].is_same_bits(&whole[name]), "{name}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_checkpoint_of_another_optimiser_is_refused() -> Result<()> {
     let model = Model::bundled()?;

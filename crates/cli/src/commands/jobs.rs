@@ -108,7 +108,7 @@ fn draw(job: &Job, out: &mut dyn Write) -> Result<(), Failure> {
         writeln!(out, "  {}  {} {:?}, {}", saved.name, saved.dtype, saved.shape, text::bytes(saved.bytes))?;
     }
     for name in &job.absent {
-        writeln!(out, "  {name}  absent: its generation had stopped before")?;
+        writeln!(out, "  {name}  absent: its step or its branch did not run")?;
     }
     if let Some(result) = &job.result {
         let until = time(&result.expires_at);

@@ -95,7 +95,8 @@ pub struct Job {
     /// When it has ended: what it saved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub saved: Vec<Saved>,
-    /// Saved values that are absent, because their generation had stopped before their step.
+    /// Saved values that are absent, because their generation had stopped before their step, or
+    /// their branch of a condition did not run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<String>,
     /// When it has ended: its result, as long as it is kept.

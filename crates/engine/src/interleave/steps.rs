@@ -11,7 +11,7 @@ use super::member::{Ground, Member};
 use crate::error::Interruption;
 use crate::job::{GeneratedToken, Instance, OUTSIDE};
 use crate::loaded::Loaded;
-use crate::operations::Noise;
+use crate::operations::{Noise, OperationError};
 use crate::pass::PassState;
 use crate::plan::{Asker, Outlook, Rewrites, Trunk};
 use crate::sampling;
@@ -244,6 +244,7 @@ impl Member<'_> {
                 };
                 let mut logits = vec![0.0; rows.width()];
                 rows.copy_row(row, &mut logits);
+                logits.truncate(model.drawn_tokens());
                 let (label, own) = &group.noise;
                 let noise = Noise {
                     seed: job.program.program.seed,
@@ -280,19 +281,20 @@ impl Member<'_> {
         if group.asked.generated.is_empty() || self.job.failed.is_some() {
             return;
         }
-        let made = group.prompts.iter().map(|prompt| prompt.made.len()).max().unwrap_or(0);
-        let prompts = group.prompts.len();
-        let mut cells = vec![-1i64; made * prompts];
-        for (prompt, cells) in group.prompts.iter().zip(cells.chunks_exact_mut(made.max(1))) {
-            for (cell, &token) in cells.iter_mut().zip(&prompt.made) {
-                *cell = i64::from(token);
-            }
-        }
-        for id in group.asked.generated.clone() {
-            let outputs = Tensor::from_i64(cells.clone(), &[prompts, made]);
-            self.deliver((OUTSIDE, id), outputs.map(|tensor| vec![tensor]), ground, pool);
+        let made: Vec<&[u32]> = group.prompts.iter().map(|prompt| prompt.made.as_slice()).collect();
+        let outputs = group.asked.generated.iter().map(|&id| (id, made_tokens(&made, group.total_steps())));
+        for (id, tensor) in outputs.collect::<Vec<_>>() {
+            self.deliver((OUTSIDE, id), tensor.map(|tensor| vec![tensor]), ground, pool);
         }
     }
+}
+
+/// The tokens that prompts made, `[prompts, steps]`, −1 behind them.
+fn made_tokens(made: &[&[u32]], steps: u64) -> Result<Tensor, OperationError> {
+    let width = usize::try_from(steps).unwrap_or(usize::MAX);
+    let token = |made: &[u32], at: usize| made.get(at).map_or(-1, |&token| i64::from(token));
+    let cells = made.iter().flat_map(|made| (0..width).map(move |at| token(made, at)));
+    Tensor::from_i64(cells.collect(), &[made.len(), width])
 }
 
 /// Whether what a prompt has made ends with one of the texts that stop it.

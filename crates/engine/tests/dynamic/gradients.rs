@@ -1,7 +1,7 @@
 //! Gradients of what comes from a generation that may have stopped before: what was never computed has none, and is in no
 //! other's way.
 
-use super::{engine, numbers, run, tensor, trace};
+use super::{engine, numbers, refusal, run, tensor, trace};
 
 /// `lost` is a number of a step that the generation does not reach.
 fn stopped() -> String {
@@ -86,4 +86,41 @@ fn what_never_came_has_no_gradient_and_whoever_waits_for_it_goes_on() {
     let plain = run(&engine, &after(&plain));
     assert!(tensor(&results, "early").is_same_bits(tensor(&plain, "early")));
     assert!(tensor(&results, "logits").is_same_bits(tensor(&plain, "logits")));
+}
+
+#[test]
+fn conditions_skips_and_weights_of_other_invokes_are_in_no_gradient_s_way() {
+    let engine = engine("gpt2");
+    let invokes = r#"{"name":"q","tokens":[[2,7,1,8]]},{"name":"p","tokens":[[3,1,4,1]]}"#;
+    let way_back = |invoke: &str| {
+        format!(
+            r#"{{"op":"get","name":"h","invoke":"{invoke}","hook":"layers.1.output"}},
+            {{"op":"get","name":"l","invoke":"{invoke}","hook":"logits"}},
+            {{"op":"getitem","name":"loss","input":"l","index":[0,-1,5]}},{{"op":"backward","name":"b","of":"loss"}},
+            {{"op":"grad","name":"g","backward":"b","of":"h"}},{{"op":"save","name":"gradient","value":"g"}},
+            {{"op":"grad","name":"e","backward":"b","invoke":"{invoke}","hook":"embed.output"}},{{"op":"save","name":"early","value":"e"}},
+            {{"op":"get","name":"o","invoke":"p","hook":"logits"}},{{"op":"save","name":"other","value":"o"}}"#
+        )
+    };
+    let plain = run(&engine, &trace(invokes, "", &way_back("q")));
+    assert!(numbers(&plain, "early").iter().any(|&value| value != 0.0));
+    for detour in [
+        r#"{"op":"weight","name":"w","parameter":"layers.2.mlp.c_proj.weight"},{"op":"mul","name":"half","input":"w","other":0.5},
+        {"op":"set_weight","invoke":"p","parameter":"layers.2.mlp.c_proj.weight","value":"half"}"#,
+        r#"{"op":"literal","name":"nothing","dtype":"f32","shape":[],"elements":[0.0]},
+        {"op":"skip","invoke":"p","module":"layers.2.mlp","value":"nothing"}"#,
+        r#"{"op":"get","name":"x","invoke":"p","hook":"layers.0.output"},{"op":"gt","name":"more","input":"x","other":0.0},
+        {"op":"any","name":"some","input":"more"},{"op":"mul","name":"twice","input":"x","other":2.0},
+        {"op":"cond","name":"c","condition":"some","then":{"body":[
+            {"op":"set","invoke":"p","hook":"layers.0.output","value":"twice"}]}}"#,
+    ] {
+        let beside = run(&engine, &trace(invokes, "", &format!("{detour},{}", way_back("q"))));
+        for name in ["gradient", "early"] {
+            assert!(tensor(&beside, name).is_same_bits(tensor(&plain, name)), "{name}\n{detour}");
+        }
+        assert!(!tensor(&beside, "other").is_same_bits(tensor(&plain, "other")), "{detour}");
+        // On the way itself it is refused.
+        let message = refusal(&engine, &trace(invokes, "", &format!("{detour},{}", way_back("p"))));
+        assert!(message.contains("gradients do not flow through"), "{message}");
+    }
 }

@@ -37,7 +37,8 @@ fn a_stop_ends_just_the_prompts_for_which_it_holds_after_their_token() {
     let all = r#"{"op":"literal","name":"now","dtype":"bool","shape":[],"elements":[true]},
         {"op":"stop","name":"s","when":"now"}"#;
     let results = run(&engine, &with_stop(all));
-    assert_eq!(integers(&results, "made"), [free[0], free[6]]);
+    let made = [free[0], -1, -1, -1, -1, -1, free[6], -1, -1, -1, -1, -1];
+    assert_eq!(integers(&results, "made"), made);
     assert_eq!(results.absent, ["logits/1", "logits/2", "logits/3", "logits/4", "logits/5"]);
 }
 
@@ -73,8 +74,8 @@ fn a_stop_can_wait_for_another_invoke() {
         {"op":"generated","name":"g","invoke":"b"},{"op":"save","name":"made","value":"g"},
         {"op":"generated","name":"ga","invoke":"a"},{"op":"save","name":"made_a","value":"ga"}"#;
     let results = run(&engine, &trace(invokes, SIX, nodes));
-    assert_eq!(integers(&results, "made").len(), 1);
-    assert_eq!(integers(&results, "made_a").len(), 6);
+    assert_eq!(integers(&results, "made")[1..], [-1; 5]);
+    assert!(!integers(&results, "made_a").contains(&-1));
 }
 
 #[test]

@@ -189,3 +189,43 @@ fn weights_that_are_set_are_held_as_the_models_own() {
     );
     assert!(tensor(&run(&engine, &trace(ONE, "", &nodes)), "logits").is_same_bits(tensor(&plain, "logits")));
 }
+
+#[test]
+fn a_weight_of_which_nothing_is_read_is_refused() {
+    let set = |parameter: &str, read: &str| {
+        let nodes = format!(
+            r#"{{"op":"weight","name":"w","parameter":"{parameter}"}},{{"op":"mul","name":"half","input":"w","other":0.5}},
+            {{"op":"get","name":"before","hook":"{read}"}},{{"op":"save","name":"early","value":"before"}},
+            {{"op":"set_weight","parameter":"{parameter}","value":"half"}},
+            {{"op":"get","name":"h","hook":"{read}"}},{{"op":"save","name":"out","value":"h"}}"#
+        );
+        trace(ONE, "", &nodes)
+    };
+    let gpt2 = engine("gpt2");
+    let parameter = "layers.1.mlp.c_proj.weight";
+    for read in ["layers.0.output", "layers.1.mlp.c_proj.input", "embed.output"] {
+        let message = refusal(&gpt2, &set(parameter, read));
+        assert!(
+            message.contains("nothing that is saved comes after `layers.1.mlp.c_proj.weight`"),
+            "{read}: {message}"
+        );
+    }
+    // From its module's output on it shows, wherever in the program the getter stands.
+    for read in ["layers.1.mlp.c_proj.output", "layers.1.output", "logits"] {
+        let results = run(&gpt2, &set(parameter, read));
+        assert!(tensor(&results, "early").is_same_bits(tensor(&results, "out")), "{read}");
+        let plain = run(
+            &gpt2,
+            &trace(
+                ONE,
+                "",
+                &format!(
+                    r#"{{"op":"get","name":"h","hook":"{read}"}},{{"op":"save","name":"out","value":"h"}}"#
+                ),
+            ),
+        );
+        assert!(!tensor(&results, "out").is_same_bits(tensor(&plain, "out")), "{read}");
+    }
+    // A tied unembedding is the embedding, which comes first.
+    run(&gpt2, &set("unembed.weight", "layers.0.output"));
+}

@@ -35,7 +35,7 @@ fn draws(program: &Program) -> bool {
 #[test]
 fn sweeps_and_loops_of_random_programs_give_the_same_bits_however_they_run() {
     let mut failures = Vec::new();
-    let (mut sweeps, mut loops, mut cells_compared, mut unstackable) = (0, 0, 0, 0);
+    let (mut sweeps, mut loops, mut cells_compared, mut failed) = (0, 0, 0, 0);
     for (number, (model, engine)) in engines().into_iter().enumerate() {
         let spec = engine.model().spec().clone();
         let index = SpecIndex::new(&spec);
@@ -56,8 +56,7 @@ fn sweeps_and_loops_of_random_programs_give_the_same_bits_however_they_run() {
                 };
                 let checked = match engine.check(program.clone()) {
                     Ok(checked) => checked,
-                    // Generations that stop at different steps cannot be stacked, and say so when they run; what is
-                    // refused beforehand is a mistake of the generator.
+                    // What is refused beforehand is a mistake of the generator.
                     Err(faults) => {
                         failures.push(format!("{model}, seed {seed}: {faults}\n{}", program.to_json()));
                         continue;
@@ -69,8 +68,8 @@ fn sweeps_and_loops_of_random_programs_give_the_same_bits_however_they_run() {
                 }
                 let planned = engine.run(&checked, &RunOptions::default());
                 let naive = engine.run_naive(&checked);
-                // Cells whose generations stop at different steps cannot be stacked.
-                unstackable += usize::from(planned.is_err());
+                // What may fail on its values is not proposed, and cells have the same shapes whenever each stops.
+                failed += usize::from(planned.is_err());
                 if let Some(difference) = difference_from_naive(&engine, &checked, &planned, &naive) {
                     failures.push(format!(
                         "{model}, seed {seed}, {around:?}: planned against naive: {difference}\n{}",
@@ -112,9 +111,9 @@ fn sweeps_and_loops_of_random_programs_give_the_same_bits_however_they_run() {
         crowd.run(&engine, &model, &mut failures);
     }
     println!(
-        "{sweeps} sweeps, {loops} loops, {cells_compared} cells compared, {unstackable} fail in both interpreters"
+        "{sweeps} sweeps, {loops} loops, {cells_compared} cells compared, {failed} fail in both interpreters"
     );
-    assert!(unstackable * 10 <= sweeps + loops, "{unstackable} programs fail");
+    assert_eq!(failed, 0, "programs fail");
     finish(failures);
     if std::env::var("PELLUCID_MODEL").is_err() {
         assert!(sweeps >= 50 && loops >= 50 && cells_compared >= 50);

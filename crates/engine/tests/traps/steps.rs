@@ -182,7 +182,7 @@ fn a_step_lost_to_stopping_is_absent_and_so_is_what_is_made_of_it() {
     let mut absent = results.absent.clone();
     absent.sort();
     assert_eq!(absent, ["each/1", "each/2", "lost"]);
-    assert_eq!(results.tensors["made"].to_vec_i64().unwrap(), [i64::from(stop)]);
+    assert_eq!(results.tensors["made"].to_vec_i64().unwrap(), [i64::from(stop), -1, -1]);
     // A setter of what never comes sets nothing, and its invoke goes on.
     let plain = generate(
         &engine,
@@ -258,4 +258,55 @@ fn sampled_tokens_do_not_depend_on_who_else_is_there() {
     let other = together[0].as_ref().unwrap();
     assert!(!alone.tensors["made"].is_same_bits(&other.tensors["made"]), "the seed decides");
     assert!(!alone.tensors["n/2"].is_same_bits(&alone.tensors["n/3"]), "noise differs from step to step");
+}
+
+/// A copy of a golden model with a tokenizer of so many tokens, fewer than its embedding has rows.
+fn with_tokenizer(name: &str, tokens: usize) -> Engine {
+    let folder = std::env::temp_dir().join(format!("pellucid-padded-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(support::folder().join(name).join(file), folder.join(file)).unwrap();
+    }
+    let vocabulary: serde_json::Map<String, serde_json::Value> =
+        (0..tokens).map(|token| (format!("t{token}"), token.into())).collect();
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": { "type": "Whitespace" }, "post_processor": null, "decoder": null,
+        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "t0" }
+    });
+    std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let model = pellucid_models::Model::open(folder.to_str().unwrap(), &Default::default()).unwrap();
+    std::fs::remove_dir_all(&folder).ok();
+    Engine::new(Arc::new(model))
+}
+
+#[test]
+fn padded_vocabulary_rows_never_win() {
+    for name in ["gpt2", "qwen2"] {
+        let (bare, padded) = (engine(name), with_tokenizer(name, 11));
+        let rows = bare.model().spec().sizes.vocabulary;
+        assert!(rows > 12 && padded.model().spec().sizes.vocabulary == rows);
+        for sampling in
+            ["", r#","temperature":1.0"#, r#","temperature":1.0,"top_k":3,"repetition_penalty":1.3"#]
+        {
+            let options = format!(r#""max_new_tokens":3,"stop_tokens":[]{sampling}"#);
+            // The last row, which stands for no token, is made by far the most probable.
+            let nodes = r#"{"op":"steps","body":[{"op":"get","name":"l","hook":"logits"},
+                {"op":"index_put","name":"high","input":"l","index":["...",-1],"values":1000.0},
+                {"op":"set","hook":"logits","value":"high"}]},
+                {"op":"generated","name":"t"},{"op":"save","name":"made","value":"t"}"#;
+            let prompts: &[(&str, &[Vec<u32>])] = &[("p", &[vec![1, 2, 3], vec![4, 5]])];
+            let program = generation(prompts, &options, nodes);
+            let made = |engine: &Engine| {
+                let checked = check(engine, program.clone());
+                let planned = engine.run(&checked, &RunOptions::default()).unwrap();
+                let naive = engine.run_naive(&checked).unwrap();
+                assert!(planned.tensors["made"].is_same_bits(&naive.tensors["made"]), "{name} {sampling}");
+                planned.tensors["made"].to_vec_i64().unwrap()
+            };
+            assert_eq!(made(&bare), [rows as i64 - 1; 6], "without a tokenizer every row counts");
+            let drawn = made(&padded);
+            assert!(drawn.iter().all(|token| (0..11).contains(token)), "{name} {sampling}: {drawn:?}");
+        }
+    }
 }

@@ -142,18 +142,18 @@ impl Checker<'_> {
         if targets.is_empty() || !self.faults.is_empty() {
             return;
         }
-        self.refuse_detours(targets.keys().copied().collect());
+        let touches = self.model_touches();
+        let mut work = 0;
+        self.refuse_detours(&targets, &touches, &mut work);
         if !self.faults.is_empty() {
             return;
         }
-        let touches = self.model_touches();
         let mut users: Vec<Vec<NodeId>> = vec![Vec::new(); self.program.nodes.len()];
         for (position, node) in self.program.nodes.iter().enumerate() {
             for value in node.kind.values() {
                 users[value.node.index()].push(NodeId(position as u32));
             }
         }
-        let mut work = 0;
         for (backward, targets) in targets {
             if work > limits::WAY_BACK_NODES {
                 let hint = "go back in fewer traces, or from one sum of the values".to_owned();
@@ -172,25 +172,53 @@ impl Checker<'_> {
         }
     }
 
-    /// Gradients do not flow through what depends on a condition, nor through passes with skipped modules or other weights:
-    /// a `backward` in a trace with such is refused, since it would leave a part of the gradient out.
-    fn refuse_detours(&mut self, backwards: Vec<NodeId>) {
-        let mut detours: HashMap<Option<NodeId>, NodeId> = HashMap::new();
+    /// Gradients do not flow through what depends on a condition, nor through invokes with skipped modules or other weights:
+    /// a `backward` whose value has such on its way is refused, since it would leave a part of the gradient out.
+    fn refuse_detours(
+        &mut self,
+        targets: &BTreeMap<NodeId, Vec<NodeId>>,
+        touches: &Touches,
+        work: &mut usize,
+    ) {
+        let mut detours: HashMap<Option<NodeId>, Vec<NodeId>> = HashMap::new();
         for (position, node) in self.program.nodes.iter().enumerate() {
             let is_detour = matches!(
                 node.kind,
                 NodeKind::Skip { .. } | NodeKind::SetWeight { .. } | NodeKind::Merge { .. }
             );
             if is_detour || !node.guards.is_empty() {
-                detours.entry(self.nodes[position].trace).or_insert(NodeId(position as u32));
+                detours.entry(self.nodes[position].trace).or_default().push(NodeId(position as u32));
             }
         }
-        for backward in backwards {
+        for (&backward, targets) in targets {
             let trace = self.nodes[backward.index()].trace;
-            if let Some(&detour) = detours.get(&trace) {
+            let Some(detours) = detours.get(&trace).filter(|_| *work <= limits::WAY_BACK_NODES) else {
+                continue;
+            };
+            // Everything that the value, and what is asked and written of its gradients, comes from in its trace.
+            let mut from = vec![backward];
+            let mut chains: BTreeSet<usize> = BTreeSet::new();
+            for &target in targets {
+                from.push(target);
+                match self.program.node(target).kind.gradient() {
+                    Some((_, GradientOf::Value(value))) => from.push(value.node),
+                    Some((_, GradientOf::Hook(address))) => drop(chains.insert(address.invoke)),
+                    None => {}
+                }
+            }
+            let found =
+                self.ancestors(&from, trace.unwrap_or(NodeId(0)), trace, Through::Everything, touches);
+            let own = found.getters.keys().filter(|(of, _)| *of == trace);
+            chains.extend(own.map(|(_, invoke)| *invoke));
+            *work += found.nodes.len() + detours.len();
+            let met = |id: &&NodeId| match &self.program.node(**id).kind {
+                NodeKind::Skip { invoke, .. } | NodeKind::SetWeight { invoke, .. } => chains.contains(invoke),
+                _ => found.nodes.contains(*id),
+            };
+            if let Some(&detour) = detours.iter().find(met) {
                 let name = self.program.node(detour).label();
                 let message = format!(
-                    "gradients do not flow in a trace with conditions, skips or weights that are set, and `{name}` is one"
+                    "gradients do not flow through conditions, skips or weights that are set, and `{name}` is one on their way"
                 );
                 let hint =
                     "go back in a trace of its own: values that it reads of others are constants to it";

@@ -197,7 +197,8 @@ impl Checker<'_> {
                 vec![TensorType { dtype: DType::I64, shape: vec![self.prompts(id, *invoke)] }]
             }
             NodeKind::Generated(invoke) => {
-                let made = Dimension::symbol(self.fresh());
+                let generation = self.trace_of(id).and_then(|trace| trace.generation.as_ref());
+                let made = Dimension::known(generation.map_or(0, |generation| generation.max_new_tokens));
                 vec![TensorType { dtype: DType::I64, shape: vec![self.prompts(id, *invoke), made] }]
             }
             NodeKind::Backward { of, cotangent } => {
@@ -225,7 +226,9 @@ impl Checker<'_> {
             | NodeKind::Reduce(_)
             | NodeKind::GetAll(_)
             | NodeKind::SetAll(_)
-            | NodeKind::Cache(_) => Vec::new(),
+            | NodeKind::Cache(_)
+            | NodeKind::GradAll(_)
+            | NodeKind::SetGradAll(_) => Vec::new(),
         };
         self.nodes[id.index()].outputs = outputs;
     }

@@ -9,11 +9,24 @@ use crate::program::{GradientOf, NodeId, NodeKind};
 /// The setters of one invoke of one trace, latest last, and how many of them are known to be seen.
 #[derive(Default)]
 struct Setters {
-    events: Vec<Event>,
+    events: Vec<(Event, NodeId)>,
     seen: usize,
 }
 
 impl Checker<'_> {
+    /// After which event a weight that is set shows: its module's input is still the same. Where embedding and unembedding
+    /// are tied the parameter is the embedding's, the earlier of the two.
+    fn shows_from(&self, id: NodeId) -> Option<Event> {
+        if !matches!(self.program.node(id).kind, NodeKind::SetWeight { .. }) {
+            return None;
+        }
+        let spec = self.spec(id);
+        let (module, _) = spec.parameters.get(self.nodes[id.index()].parameter?)?.name.rsplit_once('.')?;
+        let input = spec.hook_points.iter().position(|hook| hook.module == module && hook.name == "input")?;
+        // The moment of that hook point, after all that stands there.
+        Some((0, input.saturating_add(1), NodeId(u32::MAX)))
+    }
+
     /// Marks what saves, logs and seen setters need; faults where a setter is not seen, or nothing leaves a trace.
     pub(super) fn use_of(&mut self) {
         let mut setters: HashMap<(Option<NodeId>, usize), Setters> = HashMap::new();
@@ -25,7 +38,9 @@ impl Checker<'_> {
                 NodeKind::Save(_) | NodeKind::Log(_) | NodeKind::Stop { .. } => open.push(id),
                 NodeKind::Set { .. } | NodeKind::Skip { .. } | NodeKind::SetWeight { .. } => {
                     if let Some((invoke, event)) = self.event(id) {
-                        setters.entry((self.nodes[position].trace, invoke)).or_default().events.push(event);
+                        let event = self.shows_from(id).unwrap_or(event);
+                        let list = setters.entry((self.nodes[position].trace, invoke)).or_default();
+                        list.events.push((event, id));
                     }
                 }
                 _ => {}
@@ -61,8 +76,8 @@ impl Checker<'_> {
             if let Some((invoke, until)) = seen_from
                 && let Some(list) = setters.get_mut(&(trace, invoke))
             {
-                while list.events.get(list.seen).is_some_and(|event| *event < until) {
-                    open.push(list.events[list.seen].2);
+                while list.events.get(list.seen).is_some_and(|(event, _)| *event < until) {
+                    open.push(list.events[list.seen].1);
                     list.seen += 1;
                 }
             }

@@ -115,6 +115,9 @@ fn not_in_an_edit(kind: &NodeKind) -> Option<&'static str> {
         NodeKind::Steps { .. } => "a `steps`",
         NodeKind::Stop { .. } => "a `stop`",
         NodeKind::Generated(_) => "a `generated`",
+        NodeKind::Backward { .. } => "a `backward`",
+        NodeKind::Grad { .. } | NodeKind::GradAll(_) => "a `grad`",
+        NodeKind::SetGrad { .. } | NodeKind::SetGradAll(_) => "a `set_grad`",
         NodeKind::Sweep(_) | NodeKind::Loop(_) | NodeKind::Reduce(_) => "a sweep or loop",
         _ => return None,
     })

@@ -35,7 +35,7 @@ mod wildcard;
 
 use crate::check::SpecIndex;
 use crate::fault::{Fault, Faults, quote};
-use crate::operation::{Argument, IndexItem, OperationKind};
+use crate::operation::{Argument, IndexItem};
 use crate::program::{Guard, Invoke, InvokeOrigin, Node, NodeId, NodeKind, Program, Prompts, Trace, Value};
 use crate::surface::Parameter;
 
@@ -266,6 +266,8 @@ impl<'a> Expander<'a> {
                 NodeKind::GetAll(address) => self.get_all(id, address),
                 NodeKind::SetAll(set) => self.set_all(id, set),
                 NodeKind::Cache(cache) => self.cache(id, cache),
+                NodeKind::GradAll(grad) => self.grad_all(id, grad),
+                NodeKind::SetGradAll(set) => self.set_grad_all(id, set),
                 NodeKind::Save(value) => self.save(id, &node.name, *value),
                 // They are bound by what owns them.
                 NodeKind::Parameter(_)
@@ -487,10 +489,7 @@ impl<'a> Expander<'a> {
 /// Whether a node with the same arguments gives the same value: it can stand for several cells.
 fn is_pure(kind: &NodeKind) -> bool {
     match kind {
-        NodeKind::Operation(operation) => !matches!(
-            operation.kind,
-            OperationKind::Rand | OperationKind::Randn | OperationKind::Randint | OperationKind::Randperm
-        ),
+        NodeKind::Operation(operation) => !operation.kind.is_random(),
         NodeKind::Get(_)
         | NodeKind::Apply { .. }
         | NodeKind::Literal { .. }

@@ -30,6 +30,8 @@ pub(super) struct Frame {
     region: Option<NodeId>,
     /// The lengths of its axes.
     pub(super) lengths: Vec<u64>,
+    /// Of a loop: how many of its first iterations are left out.
+    left_out: u64,
     /// How many coordinates come from the frames around it.
     offset: usize,
     cells: Vec<Cell>,
@@ -48,8 +50,18 @@ impl Frame {
             kind: RegionKind::Program,
             region: None,
             lengths: Vec::new(),
+            left_out: 0,
             offset: 0,
             cells: vec![Cell { around: 0, coordinates: Vec::new() }],
+        }
+    }
+
+    /// The dimensions that a stack of what its cells give has: its axes. Of a loop that begins later, whose iterations are
+    /// no whole grid, one: the iterations that run.
+    pub(super) fn stacked(&self) -> Vec<u64> {
+        match self.left_out {
+            0 => self.lengths.clone(),
+            left_out => vec![cells_in(&self.lengths).saturating_sub(left_out)],
         }
     }
 }
@@ -80,8 +92,8 @@ impl<'a> Expander<'a> {
         Some(cell)
     }
 
-    /// The lengths of a region's axes; none where a fault was noted.
-    pub(super) fn axes(&mut self, id: NodeId, region: &Region) -> Option<Vec<u64>> {
+    /// The lengths of a region's axes, which only a loop's may be 0; none where a fault was noted.
+    pub(super) fn axes(&mut self, id: NodeId, region: &Region, may_be_none: bool) -> Option<Vec<u64>> {
         if region.over.is_empty() || region.over.len() > limits::AXES {
             let message = format!("it has {} axes; 1 to {} are taken", region.over.len(), limits::AXES);
             self.fault(id, message, None);
@@ -102,7 +114,7 @@ impl<'a> Expander<'a> {
                     values => values.count().unwrap_or(0),
                 };
                 let name = quote(&self.source.node(parameter).name);
-                if count == 0 {
+                if count == 0 && !may_be_none {
                     self.fault(id, format!("its parameter {name} has no values, so nothing would run"), None);
                     return None;
                 }
@@ -128,10 +140,10 @@ impl<'a> Expander<'a> {
         Some(lengths)
     }
 
-    /// Whether so many more cells may be made.
-    pub(super) fn count_cells(&mut self, id: NodeId, lengths: &[u64]) -> Option<usize> {
-        let each = lengths.iter().try_fold(1_u64, |product, &length| product.checked_mul(length));
-        let all = each.and_then(|each| each.checked_mul(self.cells_here() as u64));
+    /// How many cells are made, all but the first `left_out` of each grid, if there may be so many more.
+    pub(super) fn count_cells(&mut self, id: NodeId, lengths: &[u64], left_out: u64) -> Option<usize> {
+        let each = cells_in(lengths).saturating_sub(left_out);
+        let all = each.checked_mul(self.cells_here() as u64);
         let all = all.and_then(|all| usize::try_from(all).ok());
         match all.filter(|&all| self.cells.saturating_add(all) <= limits::CELLS) {
             Some(all) => {
@@ -155,7 +167,7 @@ impl<'a> Expander<'a> {
 
     /// Enters a sweep: all its cells, those of each cell around it together, the last axis fastest.
     pub(super) fn enter_all(&mut self, id: NodeId, region: &Region, lengths: &[u64]) -> bool {
-        let Some(count) = self.count_cells(id, lengths) else { return false };
+        let Some(count) = self.count_cells(id, lengths, 0) else { return false };
         let mut cells = Vec::with_capacity(count);
         let here = self.cells_here();
         for around in 0..here {
@@ -167,13 +179,14 @@ impl<'a> Expander<'a> {
         }
         let parameters = self.parameter_values(region, |_, length| 0..length, lengths);
         let Some(parameters) = parameters else { return false };
-        self.enter(id, RegionKind::Sweep, lengths, cells);
+        self.enter(id, (RegionKind::Sweep, 0), lengths, cells);
         self.bind_parameters(region, parameters, |place| place);
         true
     }
 
     /// Enters one iteration of a loop.
-    pub(super) fn enter_one(&mut self, id: NodeId, region: &Region, lengths: &[u64], number: u64) -> bool {
+    pub(super) fn enter_one(&mut self, id: NodeId, repeated: &Loop, lengths: &[u64], number: u64) -> bool {
+        let region = &repeated.region;
         let own: Vec<u64> = places(number, lengths).collect();
         if !self.spend(id, self.cells_here().saturating_mul(64)) {
             return false;
@@ -186,15 +199,16 @@ impl<'a> Expander<'a> {
         let at = own.clone();
         let only = move |axis: usize, _| at.get(axis).map_or(0..0, |&place| place..place + 1);
         let Some(parameters) = self.parameter_values(region, only, lengths) else { return false };
-        self.enter(id, RegionKind::Loop, lengths, cells);
+        self.enter(id, (RegionKind::Loop, repeated.from), lengths, cells);
         self.bind_parameters(region, parameters, |_| 0);
         true
     }
 
-    fn enter(&mut self, id: NodeId, kind: RegionKind, lengths: &[u64], cells: Vec<Cell>) {
+    fn enter(&mut self, id: NodeId, (kind, left_out): (RegionKind, u64), lengths: &[u64], cells: Vec<Cell>) {
         let around = self.frames.last();
         let offset = around.map_or(0, |frame| frame.offset + frame.lengths.len());
-        self.frames.push(Frame { kind, region: Some(id), lengths: lengths.to_vec(), offset, cells });
+        let lengths = lengths.to_vec();
+        self.frames.push(Frame { kind, region: Some(id), lengths, left_out, offset, cells });
     }
 
     pub(super) fn leave(&mut self) {
@@ -410,6 +424,11 @@ impl<'a> Expander<'a> {
             vec![Argument::Value(value), Argument::Scalar(Scalar::Int(0)), Argument::Sizes(sizes.collect())];
         self.operation(id, cell, "grid", OperationKind::Unflatten, given)
     }
+}
+
+/// How many cells a grid of those lengths has.
+pub(super) fn cells_in(lengths: &[u64]) -> u64 {
+    lengths.iter().fold(1, |product, &length| product.saturating_mul(length))
 }
 
 /// The places along axes of those lengths of the cell of that number, the last axis fastest.

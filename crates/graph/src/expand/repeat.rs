@@ -1,17 +1,25 @@
 //! Loops: the body again for each iteration, with what is carried from one to the next.
 
+use super::region::cells_in;
 use super::{Bound, Expander};
 use crate::program::{NodeId, NodeKind, SameType, Value};
 use crate::surface::Loop;
 
 impl<'a> Expander<'a> {
     pub(super) fn repeat(&mut self, id: NodeId, repeated: &'a Loop) {
-        let Some(lengths) = self.axes(id, &repeated.region) else { return };
-        let Some(count) = self.count_cells(id, &lengths) else { return };
+        let Some(lengths) = self.axes(id, &repeated.region, true) else { return };
+        let all = cells_in(&lengths);
+        if repeated.from > all {
+            let message = format!("it begins at iteration {}, but has only {all}", repeated.from);
+            let hint = "`count` and `over` say all iterations; `from` leaves out those before it, and numbers begin at 0";
+            return self.fault(id, message, Some(hint.into()));
+        }
+        if self.count_cells(id, &lengths, repeated.from).is_none() {
+            return;
+        }
         if repeated.next.len() != repeated.carry.len() {
             return self.fault(id, "it does not say for each carried value what it is next", None);
         }
-        let around = self.cells_here();
         let mut carried: Vec<Vec<Value>> = Vec::with_capacity(repeated.carry.len());
         for &carry in &repeated.carry {
             let NodeKind::Carried(initial) = self.source.node(carry).kind else {
@@ -21,8 +29,8 @@ impl<'a> Expander<'a> {
             carried.push(values);
         }
         let first = carried.clone();
-        for number in 0..(count / around.max(1)) as u64 {
-            if !self.enter_one(id, &repeated.region, &lengths, number) {
+        for number in repeated.from..all {
+            if !self.enter_one(id, repeated, &lengths, number) {
                 return;
             }
             for (&carry, values) in repeated.carry.iter().zip(carried) {

@@ -26,7 +26,7 @@ impl Expander<'_> {
     /// Saves the values of all cells of the innermost frame under one name.
     pub(super) fn save_values(&mut self, id: NodeId, name: &str, values: Vec<Value>) {
         let frames: Vec<(RegionKind, Vec<u64>)> =
-            self.frames[1..].iter().map(|frame| (frame.kind, frame.lengths.clone())).collect();
+            self.frames[1..].iter().map(|frame| (frame.kind, frame.stacked())).collect();
         let is_loop = |frame: &(RegionKind, Vec<u64>)| frame.0 == RegionKind::Loop;
         if !frames.iter().any(is_loop) {
             let Some(values) = self.where_it_runs(id, values, &frames) else { return };

@@ -44,7 +44,8 @@ fn nodes(program: &Program, id: NodeId) -> u64 {
                 (&sweep.region.body, cells.saturating_mul(cells_of(program, &sweep.region)))
             }
             NodeKind::Loop(repeated) => {
-                (&repeated.region.body, cells.saturating_mul(cells_of(program, &repeated.region)))
+                let run = cells_of(program, &repeated.region).saturating_sub(repeated.from);
+                (&repeated.region.body, cells.saturating_mul(run))
             }
             NodeKind::Cond(cond) => {
                 open.extend(std::iter::once(cond.then).chain(cond.otherwise).map(|branch| (branch, cells)));

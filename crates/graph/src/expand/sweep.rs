@@ -6,7 +6,7 @@ use crate::surface::Sweep;
 
 impl<'a> Expander<'a> {
     pub(super) fn sweep(&mut self, id: NodeId, sweep: &'a Sweep) {
-        let Some(lengths) = self.axes(id, &sweep.region) else { return };
+        let Some(lengths) = self.axes(id, &sweep.region, false) else { return };
         let around = self.cells_here();
         if !self.enter_all(id, &sweep.region, &lengths) {
             return;

@@ -1,12 +1,12 @@
-//! Hook points by pattern: read and stacked, written, saved.
+//! Hook points by pattern: read and stacked, written, saved; and their gradients.
 
 use std::collections::BTreeSet;
 
 use super::{Bound, Expander};
 use crate::fault::quote;
 use crate::operation::{Argument, IndexItem, OperationKind};
-use crate::program::{HookAddress, NodeId, NodeKind, Value};
-use crate::surface::{Cache, SetAll, WildcardAddress};
+use crate::program::{GradientOf, HookAddress, NodeId, NodeKind, Value};
+use crate::surface::{Cache, GradAll, SetAll, SetGradAll, WildcardAddress};
 
 impl<'a> Expander<'a> {
     pub(super) fn get_all(&mut self, id: NodeId, address: &'a WildcardAddress) {
@@ -31,24 +31,78 @@ impl<'a> Expander<'a> {
         for cell in 0..self.cells_here() {
             let kind = NodeKind::SetAll(set.clone());
             let Some(NodeKind::SetAll(set)) = self.instance(id, &kind, cell) else { return };
-            let Some(places) = self.matching(id, &set.address) else { return };
-            for (row, place) in places.into_iter().enumerate() {
-                let mut value = set.value;
-                if set.each {
-                    let index = vec![IndexItem::Integer(row as i64)];
-                    let given = vec![Argument::Value(value), Argument::Index(index)];
-                    let Some(row) = self.operation(id, cell, "row", OperationKind::GetItem, given) else {
-                        return;
-                    };
-                    value = row;
-                }
-                let hook = self.index.spec().hook_points[place].path();
-                let address = HookAddress { invoke: set.address.invoke, hook, step: set.address.step };
-                if self.emit(id, cell, "set", NodeKind::Set { address, value }).is_none() {
-                    return;
-                }
+            let written = |address, value| NodeKind::Set { address, value };
+            if self.write_all(id, cell, &set.address, set.value, set.each, &written).is_none() {
+                return;
             }
         }
+    }
+
+    pub(super) fn set_grad_all(&mut self, id: NodeId, set: &'a SetGradAll) {
+        for cell in 0..self.cells_here() {
+            let kind = NodeKind::SetGradAll(set.clone());
+            let Some(NodeKind::SetGradAll(set)) = self.instance(id, &kind, cell) else { return };
+            let backward = set.backward;
+            let written =
+                |address, value| NodeKind::SetGrad { backward, of: GradientOf::Hook(address), value };
+            if self.write_all(id, cell, &set.address, set.value, set.each, &written).is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Writes what stands for each hook point that matches: all of a value to each, or its k-th row to the k-th.
+    fn write_all(
+        &mut self,
+        id: NodeId,
+        cell: usize,
+        address: &WildcardAddress,
+        value: Value,
+        each: bool,
+        written: &dyn Fn(HookAddress, Value) -> NodeKind,
+    ) -> Option<()> {
+        for (row, place) in self.matching(id, address)?.into_iter().enumerate() {
+            let mut value = value;
+            if each {
+                let index = vec![IndexItem::Integer(row as i64)];
+                let given = vec![Argument::Value(value), Argument::Index(index)];
+                value = self.operation(id, cell, "row", OperationKind::GetItem, given)?;
+            }
+            let hook = self.index.spec().hook_points[place].path();
+            let address = HookAddress { invoke: address.invoke, hook, step: address.step };
+            self.emit(id, cell, "set", written(address, value))?;
+        }
+        Some(())
+    }
+
+    pub(super) fn grad_all(&mut self, id: NodeId, grad: &'a GradAll) {
+        let mut stacked: Vec<Value> = Vec::with_capacity(self.cells_here());
+        let mut last: Option<GradAll> = None;
+        for cell in 0..self.cells_here() {
+            let kind = NodeKind::GradAll(grad.clone());
+            let Some(NodeKind::GradAll(grad)) = self.instance(id, &kind, cell) else { return };
+            if last.as_ref() == Some(&grad)
+                && let Some(&same) = stacked.last()
+            {
+                stacked.push(same);
+                continue;
+            }
+            let Some(places) = self.matching(id, &grad.address) else { return };
+            let mut values = Vec::with_capacity(places.len());
+            for place in places {
+                let hook = self.index.spec().hook_points[place].path();
+                let address = HookAddress { invoke: grad.address.invoke, hook, step: None };
+                let kind = NodeKind::Grad { backward: grad.backward, of: GradientOf::Hook(address) };
+                match self.emit(id, cell, "grad", kind) {
+                    Some(read) => values.push(read.into()),
+                    None => return,
+                }
+            }
+            let Some(value) = self.stacked(id, cell, values) else { return };
+            stacked.push(value);
+            last = Some(grad);
+        }
+        self.bound[id.index()] = Bound::Outputs(vec![stacked]);
     }
 
     pub(super) fn cache(&mut self, id: NodeId, cache: &'a Cache) {
@@ -117,8 +171,12 @@ impl<'a> Expander<'a> {
             return None;
         };
         let names = self.names.get_or_insert_with(|| self.index.hook_names());
-        let places: BTreeSet<usize> =
-            names.iter().filter(|(name, _)| pattern.matches(name)).map(|&(_, place)| place).collect();
+        let mut used = BTreeSet::new();
+        let places: BTreeSet<usize> = names
+            .iter()
+            .filter(|(name, _)| pattern.matches(name, &mut used))
+            .map(|&(_, place)| place)
+            .collect();
         if places.is_empty() {
             let hint = self.index.hint_for_hook(text).unwrap_or_else(|| {
                 "`layers.*.attention.output` reads one of every layer; `layers.0.attention.*` all of one module".into()
@@ -126,6 +184,14 @@ impl<'a> Expander<'a> {
             let message =
                 format!("`{}` has no hook point that matches {}", self.index.spec().name, quote(text));
             self.fault(id, message, Some(hint));
+            return None;
+        }
+        // A number that is written out and stands for nothing is a slip: part of what was meant would not happen.
+        if let Some((name, number)) = pattern.unused(&used) {
+            let message =
+                format!("{} names `{name}` {number}, but no hook point that matches has it", quote(text));
+            let hint = "numbers count from 0, and each of a list stands for something; a slice such as `[2:]` takes what there is";
+            self.fault(id, message, Some(hint.into()));
             return None;
         }
         self.patterns.insert(text.to_owned(), places.clone());
@@ -168,26 +234,45 @@ impl<'p> Pattern<'p> {
         (parts.iter().filter(|part| matches!(part, Part::AnyNumber)).count() <= 4).then_some(Pattern(parts))
     }
 
-    fn matches(&self, name: &str) -> bool {
+    fn matches(&self, name: &str, used: &mut Used) -> bool {
         let name: Vec<&str> = name.split('.').collect();
-        matches(&self.0, &name)
+        matches(&self.0, &name, used)
+    }
+
+    /// A number of a list that no match used, with what it numbers.
+    fn unused(&self, used: &Used) -> Option<(&'p str, i64)> {
+        self.0.iter().enumerate().find_map(|(at, part)| match part {
+            Part::Numbered(name, Numbers::List(numbers)) => {
+                let after = self.0.len() - at;
+                let unused = numbers.iter().find(|&&number| !used.contains(&(after, number)));
+                unused.map(|&number| (*name, number))
+            }
+            _ => None,
+        })
     }
 }
 
-fn matches(pattern: &[Part<'_>], name: &[&str]) -> bool {
+/// The numbers of lists that matches used: how many parts of the pattern stand from the list on, and the number.
+type Used = BTreeSet<(usize, i64)>;
+
+fn matches(pattern: &[Part<'_>], name: &[&str], used: &mut Used) -> bool {
     let Some((part, rest)) = pattern.split_first() else { return name.is_empty() };
     match part {
-        Part::AnyNumber => (0..=name.len()).any(|taken| matches(rest, &name[taken..])),
-        Part::Any => name.split_first().is_some_and(|(_, name)| matches(rest, name)),
+        Part::AnyNumber => (0..=name.len()).any(|taken| matches(rest, &name[taken..], used)),
+        Part::Any => name.split_first().is_some_and(|(_, name)| matches(rest, name, used)),
         Part::Exactly(exactly) => {
-            name.split_first().is_some_and(|(first, name)| first == exactly && matches(rest, name))
+            name.split_first().is_some_and(|(first, name)| first == exactly && matches(rest, name, used))
         }
         Part::Numbered(exactly, numbers) => match name {
-            [first, number, name @ ..] => {
-                first == exactly
-                    && number.parse().is_ok_and(|number| numbers.contain(number))
-                    && matches(rest, name)
-            }
+            [first, number, name @ ..] => match number.parse() {
+                Ok(number) if first == exactly && numbers.contain(number) && matches(rest, name, used) => {
+                    if let Numbers::List(_) = numbers {
+                        used.insert((pattern.len(), number));
+                    }
+                    true
+                }
+                _ => false,
+            },
             _ => false,
         },
     }

@@ -100,6 +100,8 @@ const INVOKE: Field =
     optional("invoke", FieldKind::InvokeName, "Whose; may be left out where the trace has one invoke.");
 const HOOK: Field = required("hook", TEXT, "The hook point: `<module path>.<name>`, or an alias.");
 const EXCEPT: Field = optional("except", FieldKind::Texts, "With a pattern: hook points that are left out.");
+const EACH: Field =
+    optional("each", BOOLEAN, "With a pattern: the k-th row of the value is for the k-th hook point.");
 const OVER: &str =
     "The axes: objects of one or more parameters of equal length, which go along an axis together.";
 const REGION_INVOKES: Field =
@@ -142,18 +144,7 @@ pub(super) const FORMS: &[Form] = &[
         stands: Stands::InTrace,
         has_value: false,
         summary: "Replaces a hook point's value, or those of all that match a pattern.",
-        fields: &[
-            INVOKE,
-            HOOK,
-            STEP,
-            EXCEPT,
-            required("value", TENSOR, "The new value."),
-            optional(
-                "each",
-                BOOLEAN,
-                "With a pattern: the k-th row of the value is for the k-th hook point.",
-            ),
-        ],
+        fields: &[INVOKE, HOOK, STEP, EXCEPT, required("value", TENSOR, "The new value."), EACH],
     },
     Form {
         op: "apply",
@@ -208,7 +199,7 @@ pub(super) const FORMS: &[Form] = &[
         op: "generated",
         stands: Stands::InTrace,
         has_value: true,
-        summary: "The tokens that a generation made for the invoke: [prompts, new tokens], i64; -1 after a prompt stopped.",
+        summary: "The tokens that a generation made for the invoke: [prompts, max_new_tokens], i64; -1 after a prompt stopped.",
         fields: &[INVOKE],
     },
     Form {
@@ -247,6 +238,11 @@ pub(super) const FORMS: &[Form] = &[
         fields: &[
             optional("over", FieldKind::Over, OVER),
             optional("count", FieldKind::Natural, "In place of `over`: how often, with the parameter `i`."),
+            optional(
+                "from",
+                FieldKind::Natural,
+                "The iteration at which it begins: those before it are left out; left out: 0.",
+            ),
             REGION_INVOKES,
             optional("carry", FieldKind::Carry, "What each carried value begins as."),
             required("body", FieldKind::Body, "The nodes of each iteration."),
@@ -373,20 +369,22 @@ pub(super) const FORMS: &[Form] = &[
         op: "grad",
         stands: Stands::InTrace,
         has_value: true,
-        summary: "Reads the gradient of a value or of a hook point.",
-        fields: &[BACKWARD, GRADIENT_OF, INVOKE, GRADIENT_HOOK],
+        summary: "Reads the gradient of a value or of a hook point, or those of all hook points that match a pattern, stacked.",
+        fields: &[BACKWARD, GRADIENT_OF, INVOKE, GRADIENT_HOOK, EXCEPT],
     },
     Form {
         op: "set_grad",
         stands: Stands::InTrace,
         has_value: false,
-        summary: "Replaces the gradient of a value or of a hook point on the way back.",
+        summary: "Replaces the gradient of a value or of a hook point on the way back, or those of all hook points that match a pattern.",
         fields: &[
             BACKWARD,
             GRADIENT_OF,
             INVOKE,
             GRADIENT_HOOK,
+            EXCEPT,
             required("value", TENSOR, "The new gradient."),
+            EACH,
         ],
     },
 ];

@@ -30,6 +30,7 @@ mod json;
 mod layout;
 mod outline;
 mod read_argument;
+mod read_gradient;
 mod read_program;
 mod read_region;
 mod read_trace;

@@ -12,9 +12,7 @@ use crate::dtype::DType;
 use crate::fault::{Fault, Faults, quote};
 use crate::limits;
 use crate::operation::{Argument, OperationKind, ParameterKind};
-use crate::program::{
-    Constant, GradientOf, HookAddress, Node, NodeId, NodeKind, Program, SourceLocation, StepSelection, Value,
-};
+use crate::program::{Constant, Node, NodeId, NodeKind, Program, SourceLocation, StepSelection, Value};
 use crate::suggest::did_you_mean;
 
 /// The fields of a program.
@@ -257,17 +255,8 @@ impl<'t> Reader<'t> {
                 let cotangent = self.optional(fields, "cotangent", Reader::value);
                 Some(NodeKind::Backward { of: of?, cotangent: cotangent? })
             }
-            "grad" => {
-                let backward = self.required(fields, "backward", Reader::backward);
-                let of = self.gradient_of(fields);
-                Some(NodeKind::Grad { backward: backward?, of: of? })
-            }
-            "set_grad" => {
-                let backward = self.required(fields, "backward", Reader::backward);
-                let of = self.gradient_of(fields);
-                let value = self.required(fields, "value", Reader::value);
-                Some(NodeKind::SetGrad { backward: backward?, of: of?, value: value? })
-            }
+            "grad" => self.grad(fields),
+            "set_grad" => self.set_grad(fields),
             other => self.fault(format!("`{other}` cannot be read yet")),
         }
     }
@@ -290,43 +279,6 @@ impl<'t> Reader<'t> {
         self.required(fields, "parameter", |reader, item| {
             reader.text(item, "a parameter's name", limits::TEXT_BYTES).map(str::to_owned)
         })
-    }
-
-    /// What a gradient is the gradient of: a value, or a hook point of an invoke.
-    fn gradient_of(&mut self, fields: Fields<'t>) -> Option<GradientOf> {
-        let hint = "a gradient is that of a value, `of`, or of a hook point, `hook`: write one of them";
-        match (fields.optional("of"), fields.optional("hook"), fields.optional("invoke")) {
-            (Some(_), None, None) => self.required(fields, "of", Reader::value).map(GradientOf::Value),
-            (Some(_), None, Some(_)) => {
-                self.fault_with_hint("a value belongs to no invoke: `invoke` goes with `hook`", hint)
-            }
-            (None, Some(_), _) => {
-                let invoke = self.invoke_of(fields);
-                let hook = self.required(fields, "hook", |reader, item| {
-                    reader.text(item, "a hook point", limits::TEXT_BYTES).map(str::to_owned)
-                });
-                Some(GradientOf::Hook(HookAddress { invoke: invoke?, hook: hook?, step: None }))
-            }
-            (None, None, _) => self.fault_with_hint("needs the field `of` or the field `hook`", hint),
-            (Some(_), Some(_), _) => self.fault_with_hint("has both `of` and `hook`", hint),
-        }
-    }
-
-    /// The name of an earlier `backward`.
-    fn backward(&mut self, item: Item<'t>) -> Option<NodeId> {
-        let name = self.text(item, "the name of a `backward`", limits::TEXT_BYTES)?;
-        match self.outline.reference(name, self.node.unwrap_or(NodeId(0))) {
-            Reference::NoValue(node, "backward") => Some(node),
-            Reference::Value(_)
-            | Reference::NoValue(..)
-            | Reference::OutOfScope(_)
-            | Reference::NotYetReduced => self.fault(format!("{} is not a `backward`", quote(name))),
-            Reference::Itself | Reference::Later(_) => self.fault_with_hint(
-                format!("{} does not stand before it", quote(name)),
-                "write the `backward` before the gradients that it computes",
-            ),
-            Reference::Nothing => self.fault(format!("there is no `backward` {}", quote(name))),
-        }
     }
 
     /// The place of the invoke that a node names, or of the trace's only one.

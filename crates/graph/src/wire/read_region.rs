@@ -61,9 +61,10 @@ impl<'t> Reader<'t> {
             None if carried.is_empty() => Vec::new(),
             None => return self.fault("a loop that carries values needs the field `next`"),
         };
+        let from = self.optional(fields, "from", Reader::natural);
         axes?;
         is_object?;
-        Some(NodeKind::Loop(Loop { region: region?, carry, next }))
+        Some(NodeKind::Loop(Loop { region: region?, carry, next, from: from?.unwrap_or(0) }))
     }
 
     fn region(&mut self, id: NodeId, fields: Fields<'t>, owned: Owned) -> Option<Region> {
@@ -392,7 +393,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn patterns(&mut self, item: Item<'t>) -> Option<Vec<String>> {
+    pub(super) fn patterns(&mut self, item: Item<'t>) -> Option<Vec<String>> {
         self.list(item, "a list of hook points", limits::LIST_ARGUMENTS, |reader, item| {
             reader.text(item, "a hook point", limits::TEXT_BYTES).map(str::to_owned)
         })
@@ -406,6 +407,6 @@ enum Address {
 }
 
 /// Whether a hook point's address stands for several.
-fn is_pattern(hook: &str) -> bool {
+pub(super) fn is_pattern(hook: &str) -> bool {
     hook.contains(['*', '['])
 }

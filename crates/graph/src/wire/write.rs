@@ -167,6 +167,9 @@ impl Writer<'_> {
                     let next = next.map(|(node, value)| (node.name.clone(), self.value(*value)));
                     field("next", Json::Object(next.collect()));
                 }
+                if repeated.from > 0 {
+                    field("from", natural(repeated.from));
+                }
                 self.region(&repeated.region, seen, &mut field);
             }
             // They are written by what owns them.
@@ -198,6 +201,16 @@ impl Writer<'_> {
             }
             NodeKind::Cache(cache) => {
                 self.wildcard("pattern", &cache.address, invoke_name(cache.address.invoke), &mut field);
+            }
+            NodeKind::GradAll(grad) => {
+                field("backward", self.value(Value::from(grad.backward)));
+                self.wildcard("hook", &grad.address, invoke_name(grad.address.invoke), &mut field);
+            }
+            NodeKind::SetGradAll(set) => {
+                field("backward", self.value(Value::from(set.backward)));
+                self.wildcard("hook", &set.address, invoke_name(set.address.invoke), &mut field);
+                field("value", self.value(set.value));
+                field("each", set.each.into());
             }
             NodeKind::Backward { of, cotangent } => {
                 field("of", self.value(*of));

@@ -4,9 +4,9 @@
 use pellucid_graph::operation::{self, ParameterKind};
 use pellucid_graph::program::Constant;
 use pellucid_graph::{
-    Argument, Cache, DType, Generation, GradientOf, HookAddress, IndexItem, Invoke, Loop, Node, NodeId,
-    NodeKind, Operation, Parameter, Program, Prompts, Reduce, Reduction, Region, Sampling, Scalar, SetAll,
-    Size, SourceLocation, StepSelection, Sweep, Trace, Value, WildcardAddress,
+    Argument, Cache, DType, Generation, GradAll, GradientOf, HookAddress, IndexItem, Invoke, Loop, Node,
+    NodeId, NodeKind, Operation, Parameter, Program, Prompts, Reduce, Reduction, Region, Sampling, Scalar,
+    SetAll, SetGradAll, Size, SourceLocation, StepSelection, Sweep, Trace, Value, WildcardAddress,
 };
 /// A list of choices; when it is used up, every choice is the first.
 pub(crate) struct Choices {
@@ -274,7 +274,7 @@ impl Maker<'_> {
         match is_loop {
             true => {
                 let next = inner.into_iter().cycle().take(carry.len()).collect();
-                NodeKind::Loop(Loop { region, carry, next })
+                NodeKind::Loop(Loop { region, carry, next, from: self.choices.below(3) as u64 })
             }
             false => NodeKind::Sweep(Sweep { region, yields: inner }),
         }
@@ -311,12 +311,24 @@ impl Maker<'_> {
                 None => NodeKind::Literal { dtype: DType::I64, shape: vec![0], elements: vec![] },
             },
             16 if depth > 0 => self.region(id, depth),
-            17 if traced => match self.choices.below(3) {
+            17 if traced => match self.choices.below(5) {
                 0 => NodeKind::GetAll(self.wildcard()),
                 1 if !self.visible.is_empty() => {
                     has_value = false;
                     let (value, each) = (self.value(), self.choices.one_in(2));
                     NodeKind::SetAll(SetAll { address: self.wildcard(), value, each })
+                }
+                2 if !self.backwards.is_empty() => {
+                    let backward = self.choices.pick(&self.backwards);
+                    let address = WildcardAddress { step: None, ..self.wildcard() };
+                    NodeKind::GradAll(GradAll { backward, address })
+                }
+                3 if !self.visible.is_empty() && !self.backwards.is_empty() => {
+                    has_value = false;
+                    let backward = self.choices.pick(&self.backwards);
+                    let (value, each) = (self.value(), self.choices.one_in(2));
+                    let address = WildcardAddress { step: None, ..self.wildcard() };
+                    NodeKind::SetGradAll(SetGradAll { backward, address, value, each })
                 }
                 _ => {
                     has_value = false;

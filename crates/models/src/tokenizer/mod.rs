@@ -61,6 +61,8 @@ pub struct Tokenizer {
     origin: String,
     special: SpecialTokens,
     bytes_of_a_token: OnceLock<usize>,
+    /// Looked up once: a vocabulary is large.
+    id_limit: OnceLock<usize>,
 }
 
 impl fmt::Debug for Tokenizer {
@@ -101,7 +103,7 @@ impl Tokenizer {
             // Taking truncation away cannot fail.
             let _ = inner.with_truncation(None);
         }
-        Self { inner, origin, special, bytes_of_a_token: OnceLock::new() }
+        Self { inner, origin, special, bytes_of_a_token: OnceLock::new(), id_limit: OnceLock::new() }
     }
 
     /// The token ids of a text. With `special_tokens`, those that the tokenizer adds by default are added (such as a
@@ -152,6 +154,14 @@ impl Tokenizer {
     pub fn is_beyond(&self, bytes: usize, tokens: u64) -> bool {
         let each = *self.bytes_of_a_token.get_or_init(|| reach::bytes_of_a_token(&self.inner));
         bytes as u64 > tokens.saturating_mul(each as u64)
+    }
+
+    /// One more than the highest id of its tokens. Rows of a model beyond it stand for nothing.
+    #[must_use]
+    pub fn id_limit(&self) -> usize {
+        *self.id_limit.get_or_init(|| {
+            self.inner.get_vocab(true).into_values().max().map_or(0, |highest| highest as usize + 1)
+        })
     }
 
     /// The special tokens that have a role.

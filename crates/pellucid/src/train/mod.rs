@@ -8,7 +8,7 @@ use std::panic::Location;
 use pellucid_graph::OperationKind;
 use pellucid_graph::fault::Fault;
 
-use crate::axis::IntoAxes;
+use crate::axis::{Axis, IntoAxes};
 use crate::backward::Backward;
 use crate::builder::source;
 use crate::region::{Cell, Values};
@@ -99,11 +99,16 @@ impl Session {
             carried.extend(std::iter::repeat_n(zeros, optimiser.states()));
         }
         let form = parameters.replaced(parameters.values());
-        Training { session: self.clone(), optimiser, form, carried }
+        Training { session: self.clone(), optimiser, form, carried, done: 0, left_out: 0 }
     }
 
-    /// Goes on with a training where a checkpoint was made, to the same numbers as if it had not stopped. `like`: what was
-    /// trained, of which only the form counts here.
+    /// Goes on with a training where a checkpoint was made, to the same numbers as if it had not stopped, its noise
+    /// included. `like`: what was trained, of which only the form counts here.
+    ///
+    /// Then [`Training::steps`] takes so many steps more, numbered from those that were taken; [`Training::over`] and
+    /// [`Training::accumulated`], given the same data as before, leave out the cells that the checkpoint has behind it.
+    /// More epochs are a longer axis of epochs. Noise is keyed by the names of nodes: those that have none are called
+    /// after their place in the loop, and so have the same name in both runs.
     #[track_caller]
     pub fn resume<P: Values>(&self, optimiser: Optimiser, like: P, checkpoint: &Checkpoint) -> Training<P> {
         let mut carried = vec![self.constant(&checkpoint.steps)];
@@ -119,7 +124,12 @@ impl Session {
             self.builder.fault(Fault { source: Some(source(Location::caller())), ..fault });
             carried = self.training(optimiser, like.replaced(like.values())).carried;
         }
-        Training { session: self.clone(), optimiser, form: like, carried }
+        let done = checkpoint.steps().unwrap_or_else(|error| {
+            let fault = Fault::new(format!("the checkpoint does not say how many steps were taken: {error}"));
+            self.builder.fault(Fault { source: Some(source(Location::caller())), ..fault });
+            0
+        });
+        Training { session: self.clone(), optimiser, form: like, carried, done, left_out: done }
     }
 }
 
@@ -141,6 +151,10 @@ pub struct Training<P> {
     form: P,
     /// The number of steps taken; then each parameter, followed by its states.
     carried: Vec<Value>,
+    /// How many steps are behind it, as far as that is known before the run.
+    done: u64,
+    /// Of these, how many were taken before a checkpoint and are left out of the data that is gone over next.
+    left_out: u64,
 }
 
 impl<P: Values> Training<P> {
@@ -149,17 +163,22 @@ impl<P: Values> Training<P> {
     #[must_use]
     pub fn steps(self, count: u64, loss: impl FnOnce(&Cell, &Trace, &P) -> Value) -> Training<P> {
         let session = self.session.clone();
-        let carried = session.repeat(count, self.carried.clone(), self.body(loss));
-        Training { carried, ..self }
+        let all = self.done.saturating_add(count);
+        let carried =
+            session.repeat_from(self.done, session.iterations(all), self.carried.clone(), self.body(loss));
+        Training { carried, done: all, left_out: 0, ..self }
     }
 
-    /// A step for each cell of a grid, such as `[epochs, batches]`: the last axis goes fastest.
+    /// A step for each cell of a grid, such as `[epochs, batches]`: the last axis goes fastest. After
+    /// [`Session::resume`] only for those cells that the checkpoint does not have behind it; there may be none.
     #[track_caller]
     #[must_use]
     pub fn over(self, axes: impl IntoAxes, loss: impl FnOnce(&Cell, &Trace, &P) -> Value) -> Training<P> {
         let session = self.session.clone();
-        let carried = session.repeat_over(axes, self.carried.clone(), self.body(loss));
-        Training { carried, ..self }
+        let axes = axes.into_axes();
+        let (from, done, left_out) = self.behind(&axes);
+        let carried = session.repeat_from(from, axes, self.carried.clone(), self.body(loss));
+        Training { carried, done, left_out, ..self }
     }
 
     /// A step for each cell of `axes`, along the sum of the gradients of all cells of `parts`: what does not fit into one
@@ -174,7 +193,9 @@ impl<P: Values> Training<P> {
         loss: impl FnOnce(&Cell, &Cell, &Trace, &P) -> Value,
     ) -> Training<P> {
         let session = self.session.clone();
-        let carried = session.repeat_over(axes, self.carried.clone(), |cell, carried| {
+        let axes = axes.into_axes();
+        let (from, done, left_out) = self.behind(&axes);
+        let carried = session.repeat_from(from, axes, self.carried.clone(), |cell, carried| {
             let (number, now) = self.now(&carried);
             let zeros: Vec<Value> = now.iter().map(|parameter| parameter * 0.0).collect();
             let gradients = session.repeat_over(parts, zeros, |part, sums| {
@@ -185,7 +206,16 @@ impl<P: Values> Training<P> {
             });
             self.step(number, &now, gradients, &carried)
         });
-        Training { carried, ..self }
+        Training { carried, done, left_out, ..self }
+    }
+
+    /// Of a grid that is gone over next: how many of its cells are left out, and after it, how many steps are done, and
+    /// how many of them are still to be left out.
+    fn behind(&self, axes: &[Axis]) -> (u64, u64, u64) {
+        let cells = axes.iter().try_fold(1_u64, |cells, axis| Some(cells.saturating_mul(axis.count()?)));
+        let from = self.left_out.min(cells.unwrap_or(u64::MAX));
+        let steps = cells.map_or(0, |cells| cells - from);
+        (from, self.done.saturating_add(steps), self.left_out - from)
     }
 
     /// What the parameters are.

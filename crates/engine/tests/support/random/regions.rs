@@ -136,7 +136,7 @@ pub fn surrounded(
         }
         Around::Loop => {
             let region = Region { over, invokes: Vec::new(), body };
-            NodeKind::Loop(Loop { region, carry: vec![carried], next: vec![next] })
+            NodeKind::Loop(Loop { region, carry: vec![carried], next: vec![next], from: 0 })
         }
     };
     nodes[region.index()].kind = kind;
