@@ -32,7 +32,9 @@ pub(crate) fn run() -> Outcome {
     left.retain(|experiment| !rows.keys().any(|(_, name, _)| name == experiment));
     match (tests.success(), left.is_empty()) {
         (false, _) => Err("some values do not agree: see above".into()),
-        (true, false) => Err(format!("no test holds anything to the golden values of {}", left.join(", ")).into()),
+        (true, false) => {
+            Err(format!("no test holds anything to the golden values of {}", left.join(", ")).into())
+        }
         (true, true) => Ok(()),
     }
 }

@@ -569,7 +569,7 @@ impl Writer {
                 {"op": "get", "name": read, "hook": hook},
                 {"op": "mul", "name": less, "input": read, "other": 0.9},
                 {"op": "set", "hook": hook, "value": less}]});
-            if let Some(last) = names.last().filter(|_| self.names % 2 == 0) {
+            if let Some(last) = names.last().filter(|_| self.names.is_multiple_of(2)) {
                 edit["edits"] = json!([last]);
             }
             out.push(edit);
