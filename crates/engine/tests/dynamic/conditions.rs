@@ -129,8 +129,12 @@ fn a_stop_stands_under_a_condition() {
             {{"op":"generated","name":"g"}},{{"op":"save","name":"made","value":"g"}}"#
         )
     };
-    assert_eq!(integers(&run(&engine, &trace(ONE, generate, &nodes("0.0"))), "made").len(), 2);
-    assert_eq!(integers(&run(&engine, &trace(ONE, generate, &nodes("1e30"))), "made").len(), 5);
+    let made = |above: &str| {
+        let made = integers(&run(&engine, &trace(ONE, generate, &nodes(above))), "made");
+        made.iter().filter(|&&token| token != -1).count()
+    };
+    assert_eq!(made("0.0"), 2);
+    assert_eq!(made("1e30"), 5);
 }
 
 #[test]
