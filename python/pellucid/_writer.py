@@ -47,7 +47,7 @@ def number(value: Any) -> Any:
 
 def integer(value: Any) -> int:
     """A literal whole number."""
-    return value if type(value) is int else operator.index(value)
+    return value if type(value) is int else _index(value)
 
 
 def integers(value: Any) -> Any:
@@ -55,7 +55,13 @@ def integers(value: Any) -> Any:
     if type(value) is int:
         return value
     if isinstance(value, (list, tuple)):
-        return [operator.index(item) for item in value]
+        return [_index(item) for item in value]
+    return _index(value)
+
+
+def _index(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"a whole number was expected, not {value}\n  hint: name the argument that is meant, as `keepdim=True` or `correction=0`")
     return operator.index(value)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import hypothesis.strategies as st
 import numpy as np
 import pellucid as pl
 import torch
+from hypothesis import HealthCheck, settings
 
 FLOATS = ["float32", "float64", "bfloat16", "float16"]
 WHOLE = ["int64", "int32", "uint8"]
@@ -101,3 +104,11 @@ def hold(function, reference, *arguments):
     if any(isinstance(x, pl.Tensor) or isinstance(x, (list, tuple)) and any(isinstance(e, pl.Tensor) for e in x) for x in given_):
         for found, again in zip(at_once, in_trace(function, given_)):
             assert found._core.is_same(again._core), (function, found, again)
+
+
+def tried(examples):
+    """How often a case is tried: always with the same examples; or with others, PELLUCID_EXAMPLES of them."""
+    asked = os.environ.get("PELLUCID_EXAMPLES")
+    return settings(
+        max_examples=int(asked or examples), derandomize=asked is None, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    )

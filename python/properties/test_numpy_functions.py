@@ -12,8 +12,8 @@ import numpy as np
 import hypothesis.strategies as st
 import pellucid as pl
 import pytest
-from holding import MODEL, lift
-from hypothesis import HealthCheck, given, settings
+from holding import MODEL, lift, tried
+from hypothesis import given
 from pellucid import _interop, _numpy_functions, _numpy_ufuncs
 
 inf, nan = np.inf, np.nan
@@ -202,7 +202,7 @@ def agree(function, arrays, rest, strict, tolerance=2e-5, case=None):
         assert np.allclose(a, b, rtol=tolerance, atol=tolerance * scale, equal_nan=True), (a, b)
 
 
-few = settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+few = tried(10)
 SEEDS = st.integers(0, 1 << 20)
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 SPECIAL = np.array([nan, inf, -inf, 0.0, -0.0, 1.0, 1.0, 2.0, -3.0, 0.5, 2.5, -1.5], np.float32)

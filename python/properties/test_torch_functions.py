@@ -15,8 +15,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torch_cases
-from holding import MODEL, arrays, close, lift, mine, outputs
-from hypothesis import HealthCheck, given, settings
+from holding import MODEL, arrays, close, lift, mine, outputs, tried
+from hypothesis import given
 from pellucid import _interop, _torch_functions
 from pellucid._tensor import Tensor
 from torch_cases import FINITE, IN_PLACE, MATRICES, ONE, SQUARE, TWO, Choices, numbered
@@ -95,7 +95,7 @@ def agree(function, tensors, rest, strict, case=None):
 
 
 SEEDS = st.integers(0, 1 << 20)
-few = settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+few = tried(10)
 SPECIAL = torch.tensor([nan, inf, -inf, 0.0, -0.0, 1.0, 1.0, 2.0, -3.0, 0.5, 2.5, -1.5])
 
 

@@ -6,13 +6,13 @@ import hypothesis.strategies as st
 import pellucid as pl
 import pytest
 import torch
-from holding import MODEL, arrays, close, lift, mine, outputs
-from hypothesis import HealthCheck, given, settings
+from holding import MODEL, arrays, close, lift, mine, outputs, tried
+from hypothesis import given
 from torch_cases import MATRICES, ONE, SQUARE, TWO, Choices, numbered
 
 #: Families of which nothing, or nothing but signs, flows back.
 WITHOUT = {"kinds", "comparisons", "to whole numbers"}
-few = settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+few = tried(4)
 
 
 def floats(results):

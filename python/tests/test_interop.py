@@ -286,3 +286,11 @@ def test_the_core_s_stubs_say_what_is_there():
         if members is not None:
             there = {member for member in vars(getattr(_core, name)) if not member.startswith("_")}
             assert members == there, name
+
+
+def test_a_truth_value_is_no_dimension():
+    x = pl.tensor([[1.0, 2.0], [3.0, 5.0]])
+    for function in (lambda: pl.std(x, True), lambda: x.sum(True), lambda: pl.amax(x, [0, False]), lambda: x.unsqueeze(False)):
+        with pytest.raises(TypeError, match="hint"):
+            function()
+    assert x.std(False).item() == pytest.approx(np.std(x.numpy()))  # torch's: without a correction
