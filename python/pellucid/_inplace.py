@@ -139,12 +139,12 @@ class InPlace(Numbers):
         if self._base is None:
             if self._scope is not scope:
                 self._refuse_outside(recorder)
-            self._ref = ref
-            self._version += 1
             if self._write_to is not None:
                 self._write_to(recorder, ref)
-                if self._of_hook.again:
-                    self._ref, self._scope = "", scope
+            self._ref = ref
+            self._version += 1
+            if self._write_to is not None and self._of_hook.again:
+                self._ref, self._scope = "", scope
             return
         base, root = self._base, self._root()
         if self._view[0] == "detach":

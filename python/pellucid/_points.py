@@ -25,9 +25,25 @@ class HookOrigin:
 
     def write(self, recorder: Recorder, ref: str) -> None:
         recorder.plain("set", {**self.fields, "value": ref})
+        scope = recorder.scope
+        for outer in recorder.scopes():
+            other = outer.hooks.get(self.key)
+            if other is not None and other._of_hook is not self:
+                # Read outside of this body already: it is this, too.
+                scope.touched.append((other, other._scope))
+                if scope.kind != "steps":
+                    other._ref, other._scope = "", scope
+                    other._version += 1
+            if outer.kind == "trace":
+                break
 
     def again(self, recorder: Recorder) -> str:
         return recorder.node("get", self.fields)
+
+    def leave(self, tensor: Tensor) -> None:
+        """What becomes of it at the end of a body that changed it: where it was replaced there as well, it is not known what it is."""
+        if tensor._write_to != self.write:
+            tensor._of_hook = Replaced
 
     def of_tuple(self, tensor: Tensor, index: Any) -> Any:
         """What `.output[0]` and `.output[1:]` mean where older versions of transformers gave a tuple; none: what they say."""
@@ -124,11 +140,37 @@ def set_hook(model: Model, module: str, name: str, value: Any) -> None:
         if old is not None:
             # It is no longer what flows on: a tensor of its own from now on, with the value that it has.
             old._reference(recorder)
-            old._write_to = None
+            old._write_to = None if scope is recorder.scope else _refuse_replaced
+            for inner in recorder.scopes():
+                if inner is scope:
+                    break
+                inner.replaced[key] = old
         if scope.kind == "trace":
             break
         scope = scope.parent
     recorder.plain("set", {**fields, "value": ref})
+
+
+def _refuse_replaced(recorder: Recorder, ref: str = "") -> str:
+    raise NotComputedError(
+        "its hook point was given another value inside of a branch, so what this is depends on the branch\n  hint: read the hook point anew after "
+        "the branch, or take a `.clone()` before it"
+    )
+
+
+class Replaced:
+    """Where a tensor was read whose hook point was given another value inside of a branch that had changed it before: it is neither."""
+
+    again = staticmethod(_refuse_replaced)
+    path = ""
+
+    @staticmethod
+    def leave(tensor: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def of_tuple(tensor: Tensor, index: Any) -> None:
+        return None
 
 
 def first_of(value: Any) -> Any:

@@ -48,7 +48,7 @@ class EarlyStop(Exception):
 class Scope:
     """A body that is being written."""
 
-    __slots__ = ("kind", "node", "body", "parent", "trace", "hooks", "saves", "touched", "parameters")
+    __slots__ = ("kind", "node", "body", "parent", "trace", "hooks", "saves", "touched", "parameters", "replaced")
 
     def __init__(self, kind: str, node: dict[str, Any] | None, body: list[Any], parent: Scope | None):
         #: `session`, `trace`, `steps`, `sweep`, `loop`, `branch` or `edit`.
@@ -66,6 +66,8 @@ class Scope:
         self.touched: list[tuple[Any, Any]] = []
         #: Names of what the body is given: parameters of a sweep or loop, carried values.
         self.parameters: set[str] = set()
+        #: What was read outside of this body of hook points that were given another value in it.
+        self.replaced: dict[Any, Any] = {}
 
 
 class Recorder(Writer):
@@ -292,6 +294,7 @@ class Recorder(Writer):
             elif tensor._of_hook is not None and tensor._of_hook.again is not None:
                 tensor._ref, tensor._scope = "", scope.parent
                 tensor._version += 1
+                tensor._of_hook.leave(tensor)
                 if scope.parent is not None and scope.parent is not before:
                     scope.parent.touched.append((tensor, before))
 
