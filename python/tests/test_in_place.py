@@ -275,7 +275,7 @@ def test_what_depends_on_a_branch_is_refused(model):
         return old
 
     for change in (True, False):
-        with pytest.raises(pl.NotComputedError, match="inside of a branch"):
+        with pytest.raises(pl.NotComputedError, match="inside of a block"):
             replaced(change)
     with model.trace(PROMPT) as tracer:
         h = model.layers[1].output
