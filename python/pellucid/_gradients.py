@@ -86,5 +86,8 @@ class GradientOrigin:
     def again(self, recorder: Recorder) -> str:
         return recorder.node("grad", self.fields)
 
+    def leave(self, tensor: Tensor) -> None:
+        pass
+
     def of_tuple(self, tensor: Tensor, index: Any) -> None:
         return None

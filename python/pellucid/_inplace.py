@@ -39,6 +39,7 @@ class InPlace(Numbers):
         _views: Any
         _write_to: Any
         _scope: Any
+        _written: Any
         _of_hook: Any
 
         def _open(self) -> Recorder: ...
@@ -135,16 +136,16 @@ class InPlace(Numbers):
         scope = recorder.scope
         if self._scope is not scope:
             # Of a value from outside; what it is after this body is found out when the body ends.
-            scope.touched.append((self, self._scope))
+            scope.touched.append(self)
         if self._base is None:
             if self._scope is not scope:
                 self._refuse_outside(recorder)
-            self._ref = ref
-            self._version += 1
             if self._write_to is not None:
                 self._write_to(recorder, ref)
-                if self._of_hook.again:
-                    self._ref, self._scope = "", scope
+            self._ref = ref
+            self._version += 1
+            if self._write_to is not None and self._of_hook.again:
+                self._ref, self._written = "", scope
             return
         base, root = self._base, self._root()
         if self._view[0] == "detach":

@@ -24,10 +24,42 @@ class HookOrigin:
         self.model, self.path, self.fields, self.key = model, path, fields, key
 
     def write(self, recorder: Recorder, ref: str) -> None:
+        scope = recorder.scope
+        others: list[Tensor] = []
+        read: set[int] = set()
+        in_turn = False
+        for outer in recorder.scopes():
+            other = outer.hooks.get(self.key)
+            if other is not None and other._of_hook is not self:
+                if in_turn and id(other) in read:
+                    raise NotComputedError(
+                        f"`{self.path}` is changed in a body that runs more than once, and used in it under a name from outside, which would be "
+                        "something else in the next turn\n  hint: read it inside; or take a `.clone()` before, of the value as it is there"
+                    )
+                others.append(other)
+            for old in outer.perhaps.pop(self.key, ()):
+                # If that branch did not run, it is what is changed here.
+                old._of_hook, old._ref = Replaced, ""
+                old._version += 1
+            in_turn = in_turn or outer.kind in ("steps", "sweep", "loop")
+            read |= outer.read
+            if outer.kind == "trace":
+                break
         recorder.plain("set", {**self.fields, "value": ref})
+        for other in others:
+            # It was read outside of this body already: it is this, too.
+            scope.touched.append(other)
+            if scope.kind != "steps":
+                other._ref, other._written = "", scope
+                other._version += 1
 
     def again(self, recorder: Recorder) -> str:
         return recorder.node("get", self.fields)
+
+    def leave(self, tensor: Tensor) -> None:
+        """What becomes of it at the end of a body that changed it: where it was replaced there as well, it is not known what it is."""
+        if tensor._write_to != self.write:
+            tensor._of_hook = Replaced
 
     def of_tuple(self, tensor: Tensor, index: Any) -> Any:
         """What `.output[0]` and `.output[1:]` mean where older versions of transformers gave a tuple; none: what they say."""
@@ -118,17 +150,45 @@ def set_hook(model: Model, module: str, name: str, value: Any) -> None:
     if known is value and known is not None:
         return  # `module.output *= 2`: it has been written already
     ref = recorder.literal(value) if isinstance(value, (int, float)) else recorder.tensor(value)
-    scope: Scope | None = recorder.scope
-    while scope is not None:
+    olds = []
+    for scope in recorder.scopes():
         old = scope.hooks.pop(key, None)
         if old is not None:
-            # It is no longer what flows on: a tensor of its own from now on, with the value that it has.
-            old._reference(recorder)
-            old._write_to = None
+            olds.append((scope, old))
         if scope.kind == "trace":
             break
-        scope = scope.parent
+    alone = all(scope is recorder.scope for scope, _ in olds)
+    for scope, old in olds:
+        # It is no longer what flows on: a tensor of its own from now on, with the value that it has.
+        old._reference(recorder)
+        old._write_to = None if alone else _refuse_replaced
+        for inner in recorder.scopes():
+            if inner is scope:
+                break
+            inner.replaced[key] = old
     recorder.plain("set", {**fields, "value": ref})
+
+
+def _refuse_replaced(recorder: Recorder, ref: str = "") -> str:
+    raise NotComputedError(
+        "its hook point was given another value inside of a block, so whether it is still that hook point depends on the block\n  hint: read the "
+        "hook point anew after the block, or take a `.clone()` before it"
+    )
+
+
+class Replaced:
+    """Where a tensor was read whose hook point was given another value inside of a branch that had changed it before: it is neither."""
+
+    again = staticmethod(_refuse_replaced)
+    path = ""
+
+    @staticmethod
+    def leave(tensor: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def of_tuple(tensor: Tensor, index: Any) -> None:
+        return None
 
 
 def first_of(value: Any) -> Any:

@@ -48,7 +48,7 @@ class EarlyStop(Exception):
 class Scope:
     """A body that is being written."""
 
-    __slots__ = ("kind", "node", "body", "parent", "trace", "hooks", "saves", "touched", "parameters")
+    __slots__ = ("kind", "node", "body", "parent", "trace", "hooks", "saves", "touched", "parameters", "read", "replaced", "perhaps")
 
     def __init__(self, kind: str, node: dict[str, Any] | None, body: list[Any], parent: Scope | None):
         #: `session`, `trace`, `steps`, `sweep`, `loop`, `branch` or `edit`.
@@ -62,10 +62,16 @@ class Scope:
         self.hooks: dict[Any, Any] = {}
         #: Saved tensors, with name and line: the nodes are written at the end, when in-place changes are done.
         self.saves: list[tuple[Any, str | None, dict[str, Any]]] = []
-        #: Values from outside of this body that were read anew or changed in it, and where they were before: to be read anew after it.
-        self.touched: list[tuple[Any, Any]] = []
+        #: Values from outside of this body that were read anew or changed in it: to be read anew after it.
+        self.touched: list[Any] = []
+        #: Identities of all values from outside that it uses; of views those of what they are views of.
+        self.read: set[int] = set()
         #: Names of what the body is given: parameters of a sweep or loop, carried values.
         self.parameters: set[str] = set()
+        #: What was read outside of this body of hook points that were given another value in it.
+        self.replaced: dict[Any, Any] = {}
+        #: The same of branches in it: these are the hook point's own still, if the branch did not run.
+        self.perhaps: dict[Any, list[Any]] = {}
 
 
 class Recorder(Writer):
@@ -286,14 +292,24 @@ class Recorder(Writer):
     @staticmethod
     def _forget(scope: Scope) -> None:
         """Values from outside of a body that were read anew or changed in it are read anew after it."""
-        for tensor, before in scope.touched:
+        parent = scope.parent
+        for tensor in scope.touched:
             if tensor._base is not None:
                 tensor._seen = -1
             elif tensor._of_hook is not None and tensor._of_hook.again is not None:
-                tensor._ref, tensor._scope = "", scope.parent
+                tensor._ref, tensor._written = "", parent
                 tensor._version += 1
-                if scope.parent is not None and scope.parent is not before:
-                    scope.parent.touched.append((tensor, before))
+                tensor._of_hook.leave(tensor)
+                if parent is not None and parent is not tensor._scope:
+                    parent.touched.append(tensor)
+        if parent is None or scope.kind == "trace":
+            return
+        parent.read |= scope.read
+        if scope.kind == "branch":
+            for key, tensor in scope.replaced.items():
+                parent.perhaps.setdefault(key, []).append(tensor)
+        for key, tensors in scope.perhaps.items():
+            parent.perhaps.setdefault(key, []).extend(tensors)
 
     def at(self, scope: Scope, write: Callable[[Recorder], str]) -> str:
         """Writes a node at the end of an outer body: before the one that is being written in it."""

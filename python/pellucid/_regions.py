@@ -324,6 +324,10 @@ class Otherwise:
                                    "branch.otherwise():`; a branch that an exception left is no part of the program")
         node["else"] = {"body": []}
         self._scope = recorder.open("branch", node, node["else"]["body"])
+        if self._cond._scope is not None:
+            # What the first branch changed is after the second what either of them makes it.
+            self._scope.touched += self._cond._scope.touched
+            self._scope.hooks.update(self._cond._scope.replaced)
         self._scope.trace = self._scope.parent.trace if self._scope.parent else None
         return self._cond
 

@@ -22,8 +22,8 @@ class Tensor(InPlace):
     """
 
     __slots__ = (
-        "_core", "_recorder", "_ref", "_base", "_view", "_version", "_seen", "_views", "_write_to", "_scope", "_note",
-        "_steps", "_of_hook", "_buffer", "__weakref__",
+        "_core", "_recorder", "_ref", "_base", "_view", "_version", "_seen", "_views", "_write_to", "_scope", "_written",
+        "_note", "_steps", "_of_hook", "_buffer", "__weakref__",
     )
     __array_priority__ = 1000
 
@@ -46,7 +46,9 @@ class Tensor(InPlace):
         self._views: Any = None
         #: Called with the name of a new value where changing it writes to the model.
         self._write_to: Any = None
+        #: The body that it was made in; and of a hook point's the one that it was changed in, while that is being written.
         self._scope: Any = None
+        self._written: Any = None
         self._note: str | None = None
         self._steps: list[Tensor] | None = None
         self._of_hook: Any = None
@@ -75,7 +77,7 @@ class Tensor(InPlace):
         self._ref = ref
         self._base = self._view = self._write_to = self._note = self._steps = self._of_hook = None
         self._version = self._seen = 0
-        self._views = self._buffer = None
+        self._views = self._buffer = self._written = None
         self._scope = recorder.scope
         return self
 
@@ -144,10 +146,12 @@ class Tensor(InPlace):
                 self._ref = recorder.node(op, {"input": base, **fields})
                 self._seen = root._version
                 if self._scope is not recorder.scope:
-                    recorder.scope.touched.append((self, self._scope))
+                    recorder.scope.touched.append(self)
         elif self._ref == "":
             # It was written: what is read from now on is read from where it was written.
-            self._ref = recorder.at(self._scope, self._of_hook.again)
+            self._ref = recorder.at(self._written or self._scope, self._of_hook.again)
+        if self._scope is not recorder.scope:
+            recorder.scope.read.add(id(self._root()))
         if recorder.dropped and self._ref.partition(".")[0] in recorder.dropped:
             raise NotComputedError(_LEFT)
         return self._ref
@@ -157,7 +161,7 @@ class Tensor(InPlace):
         self._core = core
         self._note = note
         self._recorder = None if core is not None else self._recorder
-        self._base = self._view = self._write_to = self._scope = None
+        self._base = self._view = self._write_to = self._scope = self._written = None
 
     # Results
 

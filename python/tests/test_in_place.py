@@ -223,3 +223,64 @@ def test_parts_of_sizes_that_are_not_known_are_not_silently_alone(model):
             with tracer.all():
                 left, *_ = model.layers[1].output.split(1, dim=1)
                 left *= 2
+
+
+def test_one_hook_point_under_names_from_inside_and_outside_of_a_body(model):
+    def hook():
+        return model.layers[1].output
+
+    with model.trace(PROMPT):
+        plain = hook().save()
+        model.logits[0, 0, 0].save()
+    for holds in (True, False):
+        with model.trace(PROMPT) as tracer:
+            h = hook()
+            part = h[:, 0]
+            with tracer.cond(h.norm() > (0 if holds else 1e9)) as branch:
+                hook()[:, 0] = 1
+            with branch.otherwise():
+                before = part.mean().save()  # what the other branch does is not seen here
+                hook()[:, 0] = 2
+            h, part = h.save(), part.save()
+            model.logits[0, 0, 0].save()
+        expected = 1 if holds else 2
+        assert np.all(part.numpy() == expected) and np.all(h.numpy()[:, 0] == expected)
+        if not holds:
+            assert float(before) == pytest.approx(float(plain[:, 0].mean()))
+    with model.trace(PROMPT) as tracer:
+        h = hook()
+        with tracer.loop(3):
+            inner = hook()
+            inner *= 2
+            again = (h * 1).amax()
+        h = h.save()
+        model.logits[0, 0, 0].save()
+    assert np.allclose(h, plain.numpy() * 8)
+
+
+def test_what_depends_on_a_branch_is_refused(model):
+    def replaced(change):
+        with model.trace(PROMPT) as tracer:
+            h = model.layers[1].output
+            with tracer.cond(h.norm() > 0) as branch:
+                if change:
+                    h *= 2
+                model.layers[1].output = pl.zeros(1, 10, 128)
+            if change:
+                h.save()  # twice what it was, or not
+            else:
+                old = h.clone().save()
+                h *= 3  # the model's, or not
+            model.logits[0, 0, 0].save()
+        return old
+
+    for change in (True, False):
+        with pytest.raises(pl.NotComputedError, match="inside of a block"):
+            replaced(change)
+    with model.trace(PROMPT) as tracer:
+        h = model.layers[1].output
+        with tracer.cond(h.norm() > 0):
+            model.layers[1].output = pl.zeros(1, 10, 128)
+        old, now = h.save(), model.layers[1].output.save()
+        model.logits[0, 0, 0].save()
+    assert np.any(old.numpy() != 0) and np.all(now.numpy() == 0)
