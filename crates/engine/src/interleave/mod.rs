@@ -82,7 +82,9 @@ pub(crate) struct Interleaver<'e> {
     pub pool: BufferPool,
     clock: Clock,
     helpers: Option<Helpers<'e>>,
-    /// The passes that were made, in a dry run.
+    /// Whether passes are noted.
+    recording: bool,
+    /// Those that were made.
     pub records: Vec<PassRecord>,
     /// Where the current pass ends.
     pass_end: usize,
@@ -114,6 +116,7 @@ impl<'e> Interleaver<'e> {
             pool,
             clock: Clock::default(),
             helpers: None,
+            recording: false,
             records: Vec::new(),
             pass_end: 0,
             serials: 0,
@@ -124,6 +127,16 @@ impl<'e> Interleaver<'e> {
     /// The same, with threads that take what is too long to make others wait for it.
     pub fn with_helpers(self, helpers: Helpers<'e>) -> Self {
         Interleaver { helpers: Some(helpers), ..self }
+    }
+
+    /// The same, noting its passes.
+    pub fn recording(self) -> Self {
+        Interleaver { recording: true, ..self }
+    }
+
+    /// What work in passes takes here, in milliseconds, by what has been learnt.
+    pub fn estimate(&self, work: Work) -> f64 {
+        self.clock.pass(work)
     }
 
     /// A program joins.

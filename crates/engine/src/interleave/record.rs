@@ -8,7 +8,7 @@ use super::packing::{How, Plan, Seat};
 use super::party::{Party, spans};
 use crate::explain::{PassRecord, Passenger, PassengerShares};
 use crate::pass::PassState;
-use crate::plan::{Aboard, Trunk};
+use crate::plan::{Aboard, Trunk, Work};
 
 impl Interleaver<'_> {
     /// Notes a pass before it walks.
@@ -21,15 +21,18 @@ impl Interleaver<'_> {
                 aboard.insert(Seat { member: trunk.member, invoke: one.invoke }, (trunk, one));
             }
         }
-        let mut naive_flops = 0_u64;
+        let mut naive = Work::default();
         let mut passengers = Vec::with_capacity(plan.riders.len());
         for seat in &plan.riders {
             let groups = &self.members[seat.member].groups;
             let group = &groups[seat.invoke];
             if plan.stand.how == How::Start {
-                naive_flops = naive_flops.saturating_add(loaded.costs.naive(group.rows()).flops);
+                naive = naive.and_then(loaded.costs.naive(group.rows()));
             }
             let span = spans.get(seat).cloned().unwrap_or_default();
+            let width = if group.step == 0 { group.width } else { 1 };
+            let starts = state.sequences[span.clone()].iter().zip(&group.prompts);
+            let starts = starts.map(|(sequence, prompt)| group.width - prompt.tokens.len() + sequence.start);
             let first = |trunk: &Trunk| -> Arc<str> {
                 trunk.aboard.first().map_or_else(Arc::default, |first| groups[first.invoke].label.clone())
             };
@@ -49,6 +52,8 @@ impl Interleaver<'_> {
                 invoke: group.label.clone(),
                 step: group.step,
                 prompts: span.len(),
+                width,
+                rows_from: if group.step == 0 { starts.min().unwrap_or(0) } else { 0 },
                 tokens: if plan.stand.how == How::Start {
                     group.tokens()
                 } else {
@@ -65,8 +70,9 @@ impl Interleaver<'_> {
             from: plan.stand.stage,
             to: plan.end,
             tokens: plan.rows.values().map(|rows| rows.1).sum(),
-            flops: plan.work.flops,
-            naive_flops,
+            work: plan.work,
+            naive,
+            measured_ms: None,
             passengers,
             parked: Vec::new(),
         });

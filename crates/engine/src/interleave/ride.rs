@@ -54,7 +54,7 @@ impl Interleaver<'_> {
         for &member in plan.shares.keys() {
             self.members[member].job.results.report.passes += 1;
         }
-        if self.ground.dry {
+        if self.recording {
             self.record(plan, &parties, &state);
         }
         self.pass_end = plan.end;

@@ -152,7 +152,7 @@ impl<'v, 'e> Rider<'v, 'e> {
         let leaving: Vec<Seat> = seats.iter().filter(leaves).copied().collect();
         for &seat in &leaving {
             let span = self.span(seat);
-            let Interleaver { members, ground, records, .. } = &mut *self.run;
+            let Interleaver { members, ground, records, recording, .. } = &mut *self.run;
             let member = &mut members[seat.member];
             if member.job.failed.is_some() {
                 member.groups[seat.invoke].place = Place::Done;
@@ -160,7 +160,7 @@ impl<'v, 'e> Rider<'v, 'e> {
                 let sequences: Vec<usize> = span.collect();
                 let group = &mut member.groups[seat.invoke];
                 group.place = Place::Parked(state.park(&sequences, stage));
-                if let (true, Some(record)) = (ground.dry, records.last_mut()) {
+                if let (true, Some(record)) = (*recording, records.last_mut()) {
                     record.parked.push((stage, group.label.clone()));
                 }
             } else {

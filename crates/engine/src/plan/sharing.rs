@@ -243,7 +243,7 @@ impl Sharing {
             .map(|(old, new)| old.map_or(0, |old| old.positions) - new.map_or(0, |new| new.positions))
             .sum();
         if given_back > 0 {
-            let more = Rows { tokens: given_back as u64, read: 0, pairs: rows.pairs };
+            let more = Rows { tokens: given_back as u64, read: 0, pairs: rows.pairs, keys: rows.keys };
             work = work.with(costs.of(more, 0, reach));
             tokens += given_back;
         }
