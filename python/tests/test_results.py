@@ -103,6 +103,13 @@ def test_explain_and_scan(model):
     with model.trace(PROMPT, run=False) as tracer:
         model.layers[0].output.save()
     assert "layers" in pl.explain(tracer) or "transformer.h" in pl.explain(tracer)
+    assert "nothing was run" in pl.show.plan(tracer).html() and "measured:" not in pl.explain(tracer)
+    told = pl.explain(tracer, analyze=True)
+    assert "measured: " in told and " GFLOP/s" in told
+    picture = pl.show.plan(tracer, analyze=True)
+    assert "<svg" in picture.html() and " GFLOP/s" in picture.html() and "measured: " in str(picture)
+    with pytest.raises(ValueError, match="plan.html"):
+        picture.matplotlib()
     rows = pl.scan(tracer)
     assert rows[0]["shape"] == [1, 10, 128] and rows[0]["file"] == __file__
     assert tracer.program.price()["flops"] > 0

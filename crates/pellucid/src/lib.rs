@@ -120,6 +120,7 @@ pub use value::{
 };
 
 pub use pellucid_client as client;
+pub use pellucid_engine::job::OnLog;
 pub use pellucid_engine::operations::OperationError;
 pub use pellucid_engine::{
     EngineError, Explanation, GeneratedToken, LogEntry, Progress, Provenance, Report, RunOptions, SavedValue,

@@ -307,6 +307,32 @@ impl Model {
         }
     }
 
+    /// Checks a program, runs it, and says what each of its passes took beside what was estimated: the same plan as
+    /// [`Model::explain_program`] shows, with times.
+    ///
+    /// ```
+    /// use pellucid::{Model, Program, RunOptions};
+    ///
+    /// # fn main() -> pellucid::Result<()> {
+    /// let text = br#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "tokens": [[1, 2, 3]] }], "body": [
+    ///     { "op": "get", "name": "h", "hook": "layers.0.output" }, { "op": "save", "name": "s", "value": "h" }] }] }"#;
+    /// let (plan, results) = Model::bundled()?.analyze_program(Program::from_json(text)?, &RunOptions::default())?;
+    /// assert_eq!(plan.passes.len(), results.report().passes);
+    /// assert!(plan.passes[0].measured_ms.is_some_and(|ms| ms > 0.0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Model::run_program`]; [`Error::NotHere`] of a model at a service, where others ride in the same passes.
+    pub fn analyze_program(&self, program: Program, options: &RunOptions) -> Result<(Explanation, Results)> {
+        let hint = "its results' report tells its own share of each pass";
+        let engine =
+            self.engine("a run is analysed where nobody else rides in its passes, and the model is", hint)?;
+        let (explanation, results) = engine.analyze(&self.check(program)?, options)?;
+        Ok((explanation, Results::new(results)))
+    }
+
     /// The types of the values of a node, by its name, of a program that may be written only in part: shapes and number
     /// types before anything runs. Of a node that stands for many, as in a sweep, those of the first.
     ///

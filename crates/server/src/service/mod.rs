@@ -157,11 +157,13 @@ impl Service {
         let plan = plan.await.map_err(|_| failed())?.map_err(|_| failed())?;
         let text = plan.to_string();
         let passes = plan.passes.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
+        let models = plan.models.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
         Ok(Explanation {
             model: admitted.entry.id().to_owned(),
             price: admitted.price,
             passes: passes.map_err(|_| failed())?,
             nodes: (plan.nodes.0 as u64, plan.nodes.1 as u64),
+            models: models.map_err(|_| failed())?,
             text,
         })
     }
