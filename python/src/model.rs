@@ -58,6 +58,11 @@ impl Model {
         Model(self.0.with_model(name, &model.0))
     }
 
+    /// The model with a cache of prefixes, of so many bytes at most.
+    fn with_prefix_cache(&self, bytes: u64) -> Model {
+        Model(self.0.with_prefix_cache(bytes))
+    }
+
     /// What it publishes of itself, as JSON.
     fn spec(&self, py: Python<'_>) -> PyResult<String> {
         written(py, self.0.spec())

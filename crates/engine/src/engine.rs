@@ -239,8 +239,21 @@ impl Engine {
     /// # Errors
     /// Only where the engine itself is at fault.
     pub fn explain(&self, program: &CheckedProgram) -> Result<Explanation, EngineError> {
+        self.explain_with(program, &RunOptions::default())
+    }
+
+    /// [`Engine::explain`], as the program would run with the cache of those options.
+    ///
+    /// # Errors
+    /// Only where the engine itself is at fault.
+    pub fn explain_with(
+        &self,
+        program: &CheckedProgram,
+        options: &RunOptions,
+    ) -> Result<Explanation, EngineError> {
         let mut interleaver = self.interleaver(BufferPool::default(), true).recording();
-        interleaver.add(Ticket::default(), Held::Lent(program), RunOptions::default(), false);
+        let options = RunOptions { prefixes: options.prefixes.clone(), ..RunOptions::default() };
+        interleaver.add(Ticket::default(), Held::Lent(program), options, false);
         if let Some(Err(failure)) = interleaver.run().pop().map(|left| left.outcome) {
             return Err(failure.error);
         }

@@ -77,6 +77,9 @@ pub struct Report {
     pub passes: usize,
     /// Tokens that passed, summed over passes.
     pub tokens: u64,
+    /// Tokens that were not computed, because their keys and values were in the program's cache.
+    #[serde(default)]
+    pub cached_tokens: u64,
     /// Most bytes that the program's own values held at once.
     pub peak_value_bytes: u64,
     /// Wall time, in seconds.
@@ -272,6 +275,7 @@ mod tests {
             report: Report {
                 passes: 2,
                 tokens: 9,
+                cached_tokens: 3,
                 peak_value_bytes: 1,
                 seconds: 0.1,
                 pass_ms: vec![12.125, 0.5],

@@ -13,6 +13,7 @@ use crate::files::Files;
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::models::Registry;
+use crate::prefixes::Prefixes;
 use crate::schedule::board::Board;
 use crate::schedule::queue::{Bounds, Waiting};
 use crate::store::{Account, Store, StoredJob};
@@ -33,6 +34,8 @@ pub struct Core {
     pub meters: Meters,
     /// Models.
     pub registry: Registry,
+    /// Accounts' caches of prefixes.
+    pub prefixes: Prefixes,
     /// What is measured.
     pub metrics: Metrics,
     /// What was done lately.
@@ -53,6 +56,7 @@ impl Core {
     /// With nothing waiting and nothing running.
     pub fn new(config: Config, store: Arc<dyn Store>, files: Files, registry: Registry) -> Core {
         Core {
+            prefixes: Prefixes::new(config.engine.prefix_bytes),
             config,
             store,
             files,

@@ -25,6 +25,8 @@ pub struct Metrics {
     flops: CounterVec,
     store_failures: Counter,
     weight_bytes: GaugeVec,
+    prefix_bytes: Gauge,
+    prefix_tokens: Counter,
     connections: Gauge,
 }
 
@@ -88,6 +90,14 @@ impl Default for Metrics {
                 Opts::new("pellucid_model_weight_bytes", "Bytes of weights in memory."),
                 &["model"]
             )),
+            prefix_bytes: metric!(Gauge::new(
+                "pellucid_prefix_cache_bytes",
+                "Bytes of accounts' caches of prefixes."
+            )),
+            prefix_tokens: metric!(Counter::new(
+                "pellucid_prefix_cache_tokens_total",
+                "Tokens that were not computed, because their keys and values were in their account's cache."
+            )),
             connections: metric!(Gauge::new("pellucid_connections", "Connections that are open.")),
             registry,
         }
@@ -139,6 +149,16 @@ impl Metrics {
     /// A model's weights in memory.
     pub fn weights(&self, model: &str, bytes: u64) {
         self.weight_bytes.with_label_values(&[model]).set(bytes as f64);
+    }
+
+    /// Accounts' caches of prefixes, all together.
+    pub fn prefixes(&self, bytes: u64) {
+        self.prefix_bytes.set(bytes as f64);
+    }
+
+    /// A job took so many tokens from its account's cache.
+    pub fn cached(&self, tokens: u64) {
+        self.prefix_tokens.inc_by(tokens as f64);
     }
 
     /// A connection was opened or closed.

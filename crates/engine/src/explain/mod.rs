@@ -147,6 +147,21 @@ pub struct ExplainedPassenger {
     /// Each invoke whose rows come before its own, because their prompts begin alike, and how many positions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<(String, usize)>,
+    /// What others attend to of the rows that it begins with: the stage up to which these are computed for them, and their first
+    /// columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lends: Option<(usize, usize)>,
+    /// Positions whose keys and values are in the program's cache.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cached: usize,
+    /// Whether the residual stream with which it begins in this pass is in the program's cache.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Rows that an invoke has in common with others of the same tokens.
@@ -195,6 +210,9 @@ pub(crate) struct Passenger {
     pub until: usize,
     pub shares: Option<PassengerShares>,
     pub after: Vec<(Arc<str>, usize)>,
+    pub lends: Option<(usize, usize)>,
+    pub cached: usize,
+    pub resumed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -92,6 +92,9 @@ fn rides(loaded: &Loaded, passenger: &Passenger) -> ExplainedPassenger {
         until: name(loaded, passenger.until, false),
         end: passenger.until,
         shares,
+        lends: passenger.lends,
+        cached: passenger.cached,
+        resumed: passenger.resumed,
         after: after.map(|(invoke, positions)| (invoke.to_string(), *positions)).collect(),
     }
 }

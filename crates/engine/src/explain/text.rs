@@ -88,9 +88,12 @@ fn folded(passengers: &[ExplainedPassenger]) -> Vec<Vec<&ExplainedPassenger>> {
     let mut all: Vec<Vec<&ExplainedPassenger>> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
     for passenger in passengers {
-        let ExplainedPassenger { invoke, step, prompts, tokens, columns, until, after, .. } = passenger;
+        let ExplainedPassenger {
+            invoke, step, prompts, tokens, columns, until, after, cached, resumed, ..
+        } = passenger;
         let with = passenger.shares.as_ref().map(|shares| (&shares.with, shares.until.is_some()));
-        let alike = format!("{:?}", (invoke, step, prompts, tokens, columns, until, after, with));
+        let alike =
+            format!("{:?}", (invoke, step, prompts, tokens, columns, until, after, cached, resumed, with));
         let place = *known.entry(alike).or_insert(all.len());
         if place == all.len() {
             all.push(Vec::new());
@@ -109,6 +112,12 @@ fn write_passengers(alike: &[&ExplainedPassenger], formatter: &mut fmt::Formatte
     write!(formatter, "{many}{}{step}: {} tokens{prompts}{each}", passenger.invoke, passenger.tokens)?;
     for (invoke, positions) in &passenger.after {
         write!(formatter, ", the first {positions} from {invoke}")?;
+    }
+    if passenger.cached > 0 {
+        write!(formatter, ", the first {} from the cache", passenger.cached)?;
+    }
+    if passenger.resumed {
+        formatter.write_str(", all before this from the cache")?;
     }
     let shares: Vec<&ExplainedSharing> =
         alike.iter().filter_map(|passenger| passenger.shares.as_ref()).collect();

@@ -20,6 +20,7 @@
 //! | `packing` | who rides in the next pass, from where to where |
 //! | `party` | rows of a pass, and the invokes whose they are |
 //! | `ride` | one pass |
+//! | `cached` | what programs take from their caches of prefixes, and put there |
 //! | `record` | what is noted of a pass for whoever asked for the plan |
 //! | `fork` | where invokes leave the rows that they share |
 //! | `rider` | what happens at each touched hook point of a pass |
@@ -30,6 +31,7 @@
 
 mod back;
 mod between;
+mod cached;
 mod fork;
 mod group;
 mod guard;
@@ -88,6 +90,8 @@ pub(crate) struct Interleaver<'e> {
     pub records: Vec<PassRecord>,
     /// Where the current pass ends.
     pass_end: usize,
+    /// Whether the residual stream of some of its rows goes into a cache.
+    streams: bool,
     serials: u64,
     /// Floating-point operations that each program would have been given that was always here, if all always got the same.
     fair_share: u64,
@@ -119,6 +123,7 @@ impl<'e> Interleaver<'e> {
             recording: false,
             records: Vec::new(),
             pass_end: 0,
+            streams: false,
             serials: 0,
             fair_share: 0,
         }

@@ -26,8 +26,9 @@ impl Interleaver<'_> {
         for seat in &plan.riders {
             let groups = &self.members[seat.member].groups;
             let group = &groups[seat.invoke];
-            if plan.stand.how == How::Start {
-                naive = naive.and_then(loaded.costs.naive(group.rows()));
+            // One that goes on from the cache begins there.
+            if plan.stand.how == How::Start || group.resumed == Some(plan.stand.stage) {
+                naive = naive.and_then(loaded.costs.naive(group.whole_rows()));
             }
             let span = spans.get(seat).cloned().unwrap_or_default();
             let width = if group.step == 0 { group.width } else { 1 };
@@ -39,8 +40,17 @@ impl Interleaver<'_> {
             let found = aboard.get(seat);
             let links = found.into_iter().flat_map(|(trunk, _)| trunk.links.iter().flatten());
             let after = links
-                .filter_map(|link| Some((first(plan.trunks.get(link.trunk)?), link.positions)))
+                .clone()
+                .filter_map(|link| Some((first(plan.trunks.get(link.trunk()?)?), link.positions)))
                 .collect();
+            let cached = links.filter(|link| link.trunk().is_none()).map(|link| link.positions).max();
+            let lends =
+                found.filter(|(trunk, _)| trunk.aboard.first().is_some_and(|one| one.invoke == seat.invoke));
+            let lends = lends.map(|(trunk, _)| trunk.lends(&loaded.costs)).map(|(until, needed)| {
+                let padding = group.prompts.iter().map(|prompt| group.width - prompt.tokens.len());
+                let columns = needed.iter().zip(padding).filter(|(needed, _)| **needed > 0);
+                (until, columns.map(|(needed, padding)| needed + padding).max().unwrap_or(0))
+            });
             let shares =
                 found.filter(|(trunk, _)| trunk.aboard.len() > 1).map(|(trunk, one)| PassengerShares {
                     with: first(trunk),
@@ -63,6 +73,9 @@ impl Interleaver<'_> {
                 until: group.end,
                 shares,
                 after,
+                lends: lends.filter(|&(until, columns)| until > 0 && columns > 0),
+                cached: group.resumed_positions().max(cached.unwrap_or(0)),
+                resumed: group.resumed.is_some(),
             });
         }
         self.records.push(PassRecord {

@@ -332,11 +332,13 @@ impl Visitor for Rider<'_, '_> {
     }
 
     fn tracks(&self, stage: usize) -> bool {
-        self.tracked.get(stage).copied().unwrap_or(false)
+        let tracked = self.tracked.get(stage).copied().unwrap_or(false);
+        tracked || (self.run.streams && self.loaded.costs.boundary(stage + 1).is_some())
     }
 
     fn record(&mut self, stage: usize, state: &PassState) {
         let list = self.loaded.model.stages();
+        self.keep_streams(stage + 1, state);
         for (&seat, span) in &self.spans {
             let member = &mut self.run.members[seat.member];
             let group = &mut member.groups[seat.invoke];

@@ -1,9 +1,10 @@
 //! What passes cost: floating-point operations by stages, and how long they take here.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use pellucid_models::Model;
-use pellucid_models::stage::{Kernel, POSITIONS, SlotShape, TOKENS};
+use pellucid_models::stage::{Kernel, POSITIONS, Slot, SlotShape, TOKENS};
 
 /// What follows for costs from a model's list of stages: computed once for each model.
 #[derive(Debug)]
@@ -20,6 +21,9 @@ pub(crate) struct Costs {
     weight_bytes: u64,
     /// Stages before which a pass can be cut at little cost: only one value of each token is alive there.
     cuts: Vec<usize>,
+    /// Of these, the first of each that nothing is computed between, by the slot that is alive before it.
+    boundaries: BTreeMap<usize, Slot>,
+    stream_bytes: u64,
     /// The layer that each stage is in.
     layers: Vec<u64>,
     /// The stages that put keys and values into their places.
@@ -72,7 +76,7 @@ impl Costs {
         let count = list.stages.len();
         let (mut linear, mut attention) = (vec![0_u64; count + 1], vec![0_u64; count + 1]);
         let (mut values, mut keys) = (vec![0_u64; count + 1], vec![0_u64; count + 1]);
-        let width = |slot: &pellucid_models::stage::Slot| match list.shapes.get(slot.0 as usize) {
+        let width = |slot: &Slot| match list.shapes.get(slot.0 as usize) {
             Some(SlotShape::Inner(inner)) => inner.iter().product::<usize>() as u64,
             _ => 0,
         };
@@ -101,13 +105,22 @@ impl Costs {
             stage.inputs.iter().for_each(|slot| last_use[slot.0 as usize] = number);
             stage.outputs.iter().for_each(|slot| written[slot.0 as usize] = number);
         }
+        let (written, last_use) = (&written, &last_use);
         let alive = |stage: usize| {
             (0..list.slots as usize)
                 .filter(|&slot| slot != TOKENS.0 as usize && slot != POSITIONS.0 as usize)
-                .filter(|&slot| written[slot] < stage && last_use[slot] >= stage)
-                .count()
+                .filter(move |&slot| written[slot] < stage && last_use[slot] >= stage)
         };
-        let cuts = (1..list.token_wise_from.min(count)).filter(|&stage| alive(stage) == 1).collect();
+        let cuts: Vec<usize> =
+            (1..list.token_wise_from.min(count)).filter(|&stage| alive(stage).count() == 1).collect();
+        let is_hook = |stage: usize| matches!(list.stages[stage].kernel, Kernel::Hook { .. });
+        let boundaries = cuts.iter().filter(|&&stage| !is_hook(stage - 1)).filter_map(|&stage| {
+            let slot = Slot(alive(stage).next()? as u32);
+            // The stage before it has just made it.
+            list.stages[stage - 1].outputs.contains(&slot).then_some((stage, slot))
+        });
+        let boundaries: BTreeMap<usize, Slot> = boundaries.collect();
+        let stream_bytes = 4 * boundaries.values().map(width).sum::<u64>();
         let mut layers = vec![0; count];
         for alias in &model.spec().aliases {
             let layer = alias.alias.strip_prefix("layers.").and_then(|rest| rest.parse::<u64>().ok());
@@ -125,6 +138,8 @@ impl Costs {
             keys,
             weight_bytes: if model.precision() == "f32" { 4 } else { 2 },
             cuts,
+            boundaries,
+            stream_bytes,
             layers,
             attends: attends.map(|(number, _)| number).collect(),
             token_wise_from: list.token_wise_from,
@@ -158,6 +173,21 @@ impl Costs {
             .saturating_add(values(narrow, to).saturating_mul(rows.read.min(rows.tokens)))
             .saturating_add((self.keys[to] - self.keys[from]).saturating_mul(rows.keys));
         Work { flops, weights: linear(from, to), values: moved }
+    }
+
+    /// Bytes of one position's keys and values, in all layers.
+    pub fn key_bytes(&self) -> u64 {
+        4 * self.keys.last().copied().unwrap_or(0)
+    }
+
+    /// The slot of the residual stream before a stage, where it is the only value that is alive and has just been computed.
+    pub fn boundary(&self, stage: usize) -> Option<Slot> {
+        self.boundaries.get(&stage).copied()
+    }
+
+    /// Bytes of one position's residual stream before all such stages.
+    pub fn stream_bytes(&self) -> u64 {
+        self.stream_bytes
     }
 
     /// Bytes that are moved for some work: weights once, and what its rows bring into stages and out of them.

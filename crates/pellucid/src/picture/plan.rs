@@ -61,7 +61,11 @@ fn sums(plan: &Explanation, html: &mut String) -> fmt::Result {
         let about = format!("instead of about {}", time(measured.naive_ms));
         sum("time in passes", &time(measured.passes_ms), &about)?;
         let speed = rate(plan.flops(), measured.passes_ms).unwrap_or_default();
-        sum("speed", &speed, &escape(&format!("{}, {} weights", measured.instruction_set, measured.weights)))?;
+        sum(
+            "speed",
+            &speed,
+            &escape(&format!("{}, {} weights", measured.instruction_set, measured.weights)),
+        )?;
         sum("whole run", &time(measured.ms), "")?;
     }
     sum("at most held", &amount(plan.price.peak_bytes, "B"), "")?;
@@ -103,11 +107,11 @@ fn write_pass(
         facts.push(format!("<b>{}</b>", time(ms)));
         facts.extend(rate(pass.flops, ms));
     }
-    writeln!(
-        html,
-        "<div class=\"meter\" style=\"width:{part:.1}%\"></div>\n<p class=\"facts\">{}</p>",
-        facts.join(" · ")
-    )?;
+    // Passes are compared by their lines' lengths.
+    if plan.passes.len() > 1 {
+        writeln!(html, "<div class=\"meter\" style=\"width:{part:.1}%\"></div>")?;
+    }
+    writeln!(html, "<p class=\"facts\">{}</p>", facts.join(" · "))?;
     let Some(model) = plan.model_of(pass).filter(|model| model.stages > 0) else {
         html.push_str("</section>\n");
         return Ok(());
@@ -166,13 +170,22 @@ fn areas(model: &ExplainedModel, pass: &ExplainedPass, passenger: &ExplainedPass
     };
     add((0, model.stages), (0, width), "never", "not computed: nothing of it matters here");
     if passenger.rows_from > 0 {
-        let whose: Vec<String> = passenger
-            .after
-            .iter()
-            .map(|(invoke, first)| format!("the first {first} from {invoke}"))
-            .collect();
+        let told = |from: &str, first: usize| format!("the first {first} from {from}");
+        let mut whose: Vec<String> =
+            passenger.after.iter().map(|(invoke, first)| told(invoke, *first)).collect();
+        if passenger.cached > 0 {
+            whose.push(told("the cache", passenger.cached));
+        }
         let whose = if whose.is_empty() { "computed before".to_owned() } else { whose.join(", ") };
         add((from, end.min(narrows)), (0, passenger.rows_from), "attended", &whose);
+    }
+    if let Some((lent, columns)) = passenger.lends {
+        let title = format!("its first {columns} columns are computed on: others attend to them");
+        add((until, lent.min(narrows)), (passenger.rows_from, columns), "shared", &title);
+    }
+    if passenger.resumed {
+        add((0, from), (passenger.rows_from, width), "attended", "the residual stream is from the cache");
+        add((0, from), (0, passenger.rows_from), "attended", "from the cache");
     }
     let (class, title) = match shares {
         Some(shares) => ("shared", format!("computed once, with {}", shares.with)),
@@ -183,7 +196,8 @@ fn areas(model: &ExplainedModel, pass: &ExplainedPass, passenger: &ExplainedPass
     if let Some((leaves, column, shares)) = fork {
         own = format!("{} rows of its own from column {column} on", shares.tokens);
         add((leaves, end.min(narrows)), (column, width), "own", &own);
-        let before = (passenger.rows_from, column);
+        let lent = passenger.lends.map_or(0, |(_, columns)| columns);
+        let before = (passenger.rows_from.max(lent), column);
         let title = format!("columns before {column} stay shared");
         add((leaves, end.min(narrows)), before, "attended", &title);
     }

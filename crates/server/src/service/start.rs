@@ -262,6 +262,7 @@ async fn gauges(core: Arc<Core>) {
             let board = core.board();
             core.metrics.now(board.queued(), board.status().milliseconds / 1000.0, board.running_count());
         }
+        core.metrics.prefixes(core.prefixes.bytes());
         for entry in core.registry.entries() {
             let bytes = entry.house().and(entry.summary().parameters_bytes).unwrap_or(0);
             core.metrics.weights(entry.id(), bytes);

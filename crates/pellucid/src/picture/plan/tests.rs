@@ -25,6 +25,9 @@ fn passenger() -> ExplainedPassenger {
         end: 100,
         shares: None,
         after: Vec::new(),
+        lends: None,
+        cached: 0,
+        resumed: false,
     }
 }
 
@@ -90,6 +93,19 @@ fn what_is_computed_for_whom_is_seen_by_layers_and_positions() {
     let after = vec![("q".to_owned(), 3)];
     let begun = ExplainedPassenger { rows_from: 3, after, columns: None, end: 50, ..passenger() };
     assert_eq!(grid(&begun), [["aaaaannnnn"; 3].as_slice(), &["ooooonnnnn"; 5]].concat());
+    // The first of those that share, whose rows are computed on for the others; one that lends its first columns.
+    let first = ExplainedPassenger { lends: Some((80, 7)), ..forked() };
+    assert_eq!(grid(&first), [["ssssssssnn"; 7].as_slice(), &["ssssoooooo"]].concat());
+    let lending = ExplainedPassenger { lends: Some((80, 3)), end: 50, columns: None, ..passenger() };
+    assert_eq!(grid(&lending), [["ooooosssnn"; 3].as_slice(), &["ooooonnnnn"; 5]].concat());
+    // One that goes on from the cache.
+    let from_cache = ExplainedPassenger { rows_from: 7, cached: 7, resumed: true, ..passenger() };
+    let mut resumed = pass(Vec::new());
+    resumed.stages.0 = 30;
+    let all = areas(&model(), &resumed, &from_cache);
+    let own = all.iter().filter(|area| area.class == "own").map(|area| (area.depth, area.columns));
+    assert_eq!(own.collect::<Vec<_>>(), [((30, 90), (7, 8)), ((90, 100), (7, 8))]);
+    assert!(all.iter().any(|area| area.title == "the first 7 from the cache"));
     // One that forks only after the rows have been narrowed.
     let mut late = forked();
     late.shares.as_mut().unwrap().leaves = Some(95);
