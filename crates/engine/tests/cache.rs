@@ -89,7 +89,10 @@ fn the_plan_tells_what_comes_from_the_cache() {
     let warm = engine.explain_with(&program, &with(&cache)).unwrap();
     let line = "1 tokens, the first 7 from the cache, all before this from the cache, until lm_head.output";
     assert!(warm.to_string().contains(line), "{warm}");
-    assert!(warm.to_string().contains("pass 1: transformer.h.1.output → lm_head.output (1 tokens)"), "{warm}");
+    assert!(
+        warm.to_string().contains("pass 1: transformer.h.1.output → lm_head.output (1 tokens)"),
+        "{warm}"
+    );
     assert_eq!((warm.passes[0].tokens, warm.passes[0].passengers[0].cached), (1, 7));
     assert!(warm.flops() < cold.flops() && warm.naive_flops() == cold.naive_flops());
     assert_eq!(cache.usage(), usage, "to plan is not to take");
@@ -130,7 +133,8 @@ fn a_lone_invoke_begins_where_it_is_edited_first() {
     assert_eq!(begins(&steered(&engine, "[[7,3,9,1]]", 1, 1.0)), after(1));
     assert_eq!(begins(&steered(&engine, "[[7,3,9,1,5]]", 1, 1.0)), start);
     // What is read before the edit is computed.
-    let read = r#"{"op":"get","name":"w","hook":"layers.0.mlp.output"},{"op":"save","name":"whole","value":"w"}"#;
+    let read =
+        r#"{"op":"get","name":"w","hook":"layers.0.mlp.output"},{"op":"save","name":"whole","value":"w"}"#;
     assert_ne!(begins(&checked(&engine, PROMPT, read)), after(0));
     // Keys and values were of no use to these; one edited column leaves them, and then takes both.
     assert_eq!(begins(&edited(&engine, PROMPT, -1, 0.5)), start);
@@ -239,7 +243,7 @@ fn random_programs_give_the_same_bits_with_a_warm_cache() {
         let first = number_from("PELLUCID_SEED", 1) + number as u64 * 1_000_003;
         let mut crowd = Vec::new();
         for seed in first..first + number_from("PELLUCID_PROGRAMS", PROGRAMS) {
-            let wishes = Wishes { may_fail: seed % 7 == 0, generation: true, alike: true };
+            let wishes = Wishes { may_fail: seed % 7 == 0, generation: true, alike: true, smooth: false };
             let checked = Builder::generate(&index, seed, wishes).checked;
             let naive = engine.run_naive(&checked);
             let mut hold = |how: &str, outcome: &Result<Results, _>| {

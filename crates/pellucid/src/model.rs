@@ -365,7 +365,8 @@ impl Model {
     pub fn analyze_program(&self, program: Program, options: &RunOptions) -> Result<(Explanation, Results)> {
         let hint = "its results' report tells its own share of each pass";
         self.engine("a run is analysed where nobody else rides in its passes, and the model is", hint)?;
-        let (explanation, results) = self.loaded()?.analyze(&self.check(program)?, &self.with_own_cache(options))?;
+        let (explanation, results) =
+            self.loaded()?.analyze(&self.check(program)?, &self.with_own_cache(options))?;
         Ok((explanation, Results::new(results)))
     }
 

@@ -65,5 +65,10 @@ fn without_room_for_them_there_are_none() {
     assert_eq!([0; 2].map(|_| tokens(&client.result(&program))), [(14, 0); 2]);
     assert!(!plan(&client).contains("cache"));
     let explained = client.post("/v1/explain", &program, &[]).json();
-    assert_eq!(explained["models"][0]["layers"].as_array().unwrap().len(), 4, "{}", json!(explained["models"]));
+    assert_eq!(
+        explained["models"][0]["layers"].as_array().unwrap().len(),
+        4,
+        "{}",
+        json!(explained["models"])
+    );
 }
