@@ -63,9 +63,13 @@ for name, (picture, under_the_pointer) in pictures.items():
 with model.trace(PROMPT, run=False) as planned:
     model.layers[1].output *= 2
     model.logits.save()
+plan = pl.show.plan(sweep)
+plan.save(folder / "plan.html")
+expected["plan"] = {"title": plan.title, "tip": "1 rows of its own from column 13 on"}
 displays = {
     "the model": model, "a module": model.transformer.h[1].attn, "a tensor": final[:12].reshape(3, 4), "a large tensor": logits,
     "a trace": planned, "a program": planned.program, **{name: picture for name, (picture, _) in pictures.items()},
+    "plan": plan,
 }
 cells = "".join(f"<section><h2>{name}</h2>{shown._repr_html_()}</section>" for name, shown in displays.items())
 (folder / "notebook.html").write_text(

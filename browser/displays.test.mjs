@@ -112,6 +112,12 @@ async function pointed(page, tip) {
     assert.notEqual(await point.evaluate(point => getComputedStyle(point).fill), "rgba(0, 0, 0, 0)", "one does not see which point is meant");
     return;
   }
+  for (const area of await page.$$("rect")) {
+    if (!(await area.$eval("title", title => title.textContent)).includes(tip)) continue;
+    await area.hover();
+    assert.notEqual(await area.evaluate(area => getComputedStyle(area).filter), "none", "one does not see which part is meant");
+    return;
+  }
   assert.fail(`nothing has “${tip}” under the pointer`);
 }
 

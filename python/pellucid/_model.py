@@ -41,10 +41,12 @@ class Model(LensForms, Module):
         revision: str | None = None,
         dtype: Any = "float32",
         remote: str | bool | None = None,
+        prefix_cache: int = 0,
         **accepted: Any,
     ):
         """Opens a model. `dtype` is how weights are held: `float32`, or `bfloat16`, half the size. With `remote`, a service's address,
-        nothing is loaded here."""
+        nothing is loaded here. With `prefix_cache`, bytes, what prompts that ran have in common with later ones is kept and not
+        computed again: the same results in less time. A service does so by itself."""
         known("Model", accepted, ("device_map", "dispatch", "torch_dtype", "attn_implementation", "low_cpu_mem_usage"))
         set_ = object.__setattr__
         set_(self, "source", str(source))
@@ -63,7 +65,8 @@ class Model(LensForms, Module):
             from ._dtype import dtype as number_type
 
             precision = "bf16" if number_type(dtype).short in ("bf16", "f16") else "f32"
-            set_(self, "_core", _core.Model.open(str(source), revision, precision, Loading()))
+            core = _core.Model.open(str(source), revision, precision, Loading())
+            set_(self, "_core", core.with_prefix_cache(prefix_cache) if prefix_cache else core)
             unused = self._core.unused_tensors()
             if unused:
                 shown = ", ".join(unused[:3]) + (", …" if len(unused) > 3 else "")

@@ -53,9 +53,10 @@ class Program:
         """Checks it against a model: everything that is wrong with it is one error."""
         return self._on(model)._core_with({}).check(self._program)
 
-    def explain(self, model: Model | None = None) -> str:
-        """What would be computed where, and at what price."""
-        return self._on(model)._core_with({}).explain(self._program)
+    def explain(self, model: Model | None = None, analyze: bool = False) -> str:
+        """What would be computed where, and at what price. With `analyze` it runs, and the plan says what each pass took."""
+        core = self._on(model)._core_with({})
+        return core.analyze(self._program, show_log)[0] if analyze else core.explain(self._program)
 
     def price(self, model: Model | None = None) -> dict[str, Any]:
         """What it costs at most."""
@@ -87,11 +88,11 @@ class Program:
         return _html.program(self)
 
 
-def explain(what: Any, model: Model | None = None) -> str:
+def explain(what: Any, model: Model | None = None, analyze: bool = False) -> str:
     """What a trace, session or program would compute where, and at what price. Nothing runs: write the trace with `run=False` to
-    look at it before it does."""
+    look at it before it does. With `analyze` it runs, and the plan says what each pass took. `pl.show.plan` draws it."""
     program = what if isinstance(what, Program) else what.program
-    return program.explain(model)
+    return program.explain(model, analyze)
 
 
 def scan(what: Any, model: Model | None = None) -> list[dict[str, Any]]:

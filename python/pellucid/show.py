@@ -303,3 +303,22 @@ def steering(scales: Sequence[float], values: dict[str, Any] | Any, title: str =
 
     shown = "" if texts is None else "\n" + "\n".join(f"{scale:g}: {text}" for scale, text in zip(scales, texts))
     return Picture(title, body, str(picture) + shown, draw)
+
+
+def plan(what: Any, model: Any = None, analyze: bool = False, title: str = "A plan") -> Picture:
+    """The plan of a trace, session or program: passes, who rides in each, which layers and positions are computed for whom. With
+    `analyze` it runs, and the picture says what each pass took."""
+    from ._program import Program
+    from ._run import show_log
+
+    program = what if isinstance(what, Program) else what.program
+    core = program._on(model)._core_with({})
+    if analyze:
+        text, body = core.analyze(program._program, show_log)
+    else:
+        text, body = core.explain(program._program), core.drawn_plan(program._program)
+
+    def draw(ax: Any) -> None:
+        raise ValueError("a plan is drawn as a page: `.save(\"plan.html\")`")
+
+    return Picture(title, body, text, draw)

@@ -1,7 +1,8 @@
 //! Models as Python holds them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use pellucid::picture::plan_to_html;
 use pellucid::{ModelOptions, OnUpdate, Precision, RunOptions};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -62,6 +63,11 @@ impl Model {
         self.0.unused_tensors().into_iter().map(str::to_owned).collect()
     }
 
+    /// The model with a cache of prefixes, of so many bytes at most.
+    fn with_prefix_cache(&self, bytes: u64) -> Model {
+        Model(self.0.with_prefix_cache(bytes))
+    }
+
     /// What it publishes of itself, as JSON.
     fn spec(&self, py: Python<'_>) -> PyResult<String> {
         written(py, self.0.spec())
@@ -108,6 +114,33 @@ impl Model {
     fn explain(&self, py: Python<'_>, program: &Program) -> PyResult<String> {
         let explained = self.asked(py, program.0.clone(), |model, program| model.explain_program(program))?;
         Ok(explained.to_string())
+    }
+
+    /// Checks a program, runs it, and says what each of its passes took: as text, and drawn as HTML. Ctrl-C cancels.
+    fn analyze(
+        &self,
+        py: Python<'_>,
+        program: &Program,
+        on_log: Option<Py<PyAny>>,
+    ) -> PyResult<(String, String)> {
+        let (program, model) = (program.0.clone(), self.0.clone());
+        let told: Arc<Mutex<Option<(String, String)>>> = Arc::default();
+        let tell = Arc::clone(&told);
+        let work = move |options: &RunOptions, _: Option<OnUpdate>| {
+            let (plan, results) = model.analyze_program(program, options)?;
+            *tell.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some((plan.to_string(), plan_to_html(&plan)));
+            Ok(results)
+        };
+        let listeners = run::Listeners { log: on_log, ..run::Listeners::default() };
+        run::run(py, work, None, None, &listeners, None)?;
+        Ok(told.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default())
+    }
+
+    /// The plan, drawn as HTML to stand in a page.
+    fn drawn_plan(&self, py: Python<'_>, program: &Program) -> PyResult<String> {
+        let explained = self.asked(py, program.0.clone(), |model, program| model.explain_program(program))?;
+        Ok(plan_to_html(&explained))
     }
 
     /// The plan as JSON.

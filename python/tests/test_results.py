@@ -103,9 +103,37 @@ def test_explain_and_scan(model):
     with model.trace(PROMPT, run=False) as tracer:
         model.layers[0].output.save()
     assert "layers" in pl.explain(tracer) or "transformer.h" in pl.explain(tracer)
+    assert "nothing was run" in pl.show.plan(tracer).html() and "measured:" not in pl.explain(tracer)
+    told = pl.explain(tracer, analyze=True)
+    assert "measured: " in told and " GFLOP/s" in told
+    picture = pl.show.plan(tracer, analyze=True)
+    assert "<svg" in picture.html() and " GFLOP/s" in picture.html() and "measured: " in str(picture)
+    with pytest.raises(ValueError, match="plan.html"):
+        picture.matplotlib()
     rows = pl.scan(tracer)
     assert rows[0]["shape"] == [1, 10, 128] and rows[0]["file"] == __file__
     assert tracer.program.price()["flops"] > 0
+
+
+def test_a_prompt_is_paid_for_once_with_a_cache(model):
+    cached = pl.Model("bundled", prefix_cache=64 << 20)
+    reports = []
+    for scale in (0.5, 0.5, 2.0):
+        outcomes = []
+        for which in (cached, model):
+            with which.trace(PROMPT) as tracer:
+                which.layers[2].output[:, -1] *= scale
+                logits = which.logits[:, -1].save()
+            outcomes.append(logits.numpy())
+        assert np.array_equal(*outcomes)
+        reports.append(tracer.results.report["cached_tokens"])
+        with cached.trace(PROMPT, run=False) as planned:
+            cached.logits[:, -1].save()
+        assert "the first 9 from the cache" in pl.explain(planned)
+    assert reports == [0, 0, 0], "a model without a cache keeps nothing"
+    with cached.trace(PROMPT) as tracer:
+        cached.logits[:, -1].save()
+    assert tracer.results.report["cached_tokens"] == 9 and tracer.results.report["tokens"] == 1
 
 
 def test_steering_vectors_in_files(model, tmp_path):

@@ -64,8 +64,13 @@ pub(crate) enum Command {
     )]
     Run(Run),
 
-    /// Show what a program would compute, where, and at what price; nothing runs
-    #[command(after_help = "Example:\n  pellucid explain examples/patching.json")]
+    /// Show what a program would compute, where, and at what price
+    ///
+    /// Passes, who rides in each, which rows invokes have in common and where each leaves them, beside what every invoke by
+    /// itself would cost. Nothing runs, unless --analyze asks for it.
+    #[command(
+        after_help = "Examples:\n  pellucid explain examples/patching.json\n  pellucid explain examples/patching.json --analyze\n  pellucid explain examples/patching.json --html plan.html"
+    )]
     Explain(Explain),
 
     /// Look at models
@@ -256,6 +261,14 @@ pub(crate) enum Plan {
 pub(crate) struct Explain {
     #[command(flatten)]
     pub(crate) program: ProgramChoice,
+
+    /// Run the program, and show what each pass took beside what was estimated
+    #[arg(long)]
+    pub(crate) analyze: bool,
+
+    /// Draw the plan too, as a web page that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 
     /// The plan as JSON
     #[arg(long)]

@@ -161,6 +161,47 @@ fn a_plan_is_explained() {
 }
 
 #[test]
+fn a_plan_is_drawn_as_a_page_that_stands_alone() {
+    let (_folder, path) = scratch("plan.html");
+    let told = printed(&["explain", PROGRAM, "--html", path.to_str().unwrap()]);
+    let (text, rest) = told.split_once("\nThe same, drawn: ").unwrap();
+    assert_eq!((text, rest.trim()), (printed(&["explain", PROGRAM]).as_str(), path.to_str().unwrap()));
+    let page = std::fs::read_to_string(&path).unwrap();
+    for elsewhere in ["http:", "https:", "//", "<script", "url(", "@import"] {
+        assert!(!page.contains(elsewhere), "{elsewhere}");
+    }
+    insta::assert_snapshot!("explain_html", page.split_once("<main>").unwrap().1);
+}
+
+#[test]
+fn a_plan_is_analysed_by_running_it() {
+    let told = printed(&["explain", PROGRAM, "--analyze"]);
+    let line = |beginning: &str| told.lines().find(|line| line.starts_with(beginning)).unwrap();
+    assert!(line("measured: ").contains(" GFLOP/s); every invoke by itself, whole, about "), "{told}");
+    assert!(told.contains("\n  22.1 M operations, ") && told.contains(" moved, in "), "{told}");
+    // But for what was measured it is the plan.
+    let is_measured = |line: &&str| !line.starts_with("measured: ") && !line.contains(" moved, in ");
+    let untimed: Vec<&str> = told.lines().filter(is_measured).collect();
+    assert_eq!(untimed.join("\n") + "\n", printed(&["explain", PROGRAM]));
+
+    let (_folder, path) = scratch("plan.html");
+    let plan = json(&["explain", PROGRAM, "--analyze", "--json", "--html", path.to_str().unwrap()]);
+    let pass = &plan["passes"][0];
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    let (ms, flops) = (number(&pass["measured_ms"]), number(&pass["flops"]));
+    assert!((number(&pass["gigaflops"]) - flops / ms / 1e6).abs() < 1e-9 && ms > 0.0);
+    assert!(number(&plan["measured"]["ms"]) >= ms && number(&plan["measured"]["naive_ms"]) > 0.0);
+    assert!(std::fs::read_to_string(&path).unwrap().contains(" GFLOP/s"));
+
+    let (message, code) =
+        refused(pellucid(&["explain", PROGRAM, "--analyze", "--remote", "http://127.0.0.1:9"]));
+    assert_eq!(code, 1);
+    assert!(message.contains("--analyze is for a run here") && message.contains("hint: "), "{message}");
+    let (message, _) = refused(pellucid(&["explain", PROGRAM, "--html", "/nowhere/at/all.html"]));
+    assert!(message.contains("there is no folder ") && message.contains("nothing was run"), "{message}");
+}
+
+#[test]
 fn what_is_wrong_with_a_program_is_said_with_hints_and_exit_code_3() {
     let program = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompt": "Mary has" }], "body": [
         { "op": "get", "name": "late", "hook": "layers.3.output" },

@@ -1,23 +1,19 @@
 //! The engine: a model, or several, and programs that run on them.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pellucid_graph::check::{self, CheckedProgram, SpecIndex};
 use pellucid_graph::fault::{Fault, Faults};
 use pellucid_graph::{Program, TensorType, expand};
 use pellucid_models::Model;
-use pellucid_models::stage::Kernel;
 
 use crate::error::{EngineError, Failure};
-use crate::explain::{
-    ExplainedPass, ExplainedPassenger, ExplainedSharing, Explanation, PassRecord, Passenger,
-};
+use crate::explain::{self, Explanation, Measured, PassRecord};
 use crate::interleave::{Budget, Interleaver, PASS_TOKENS};
 use crate::job::{Held, RunOptions};
 use crate::loaded::Loaded;
 use crate::naive::Naive;
-use crate::plan::Rewrites;
+use crate::plan::{Rewrites, Work};
 use crate::results::{OtherModel, Provenance, Results};
 use crate::serve::Ticket;
 use crate::slots::BufferPool;
@@ -141,10 +137,7 @@ impl Engine {
         options: &RunOptions,
     ) -> Result<Results, Box<Failure>> {
         let mut outcomes = self.run_together_keeping(&[(program, options)]);
-        outcomes.pop().unwrap_or_else(|| {
-            let error = EngineError::Internal("no outcome".into());
-            Err(Failure::new(error, program, None, Results::default(), &[]))
-        })
+        outcomes.pop().unwrap_or_else(|| Err(no_outcome(program)))
     }
 
     /// Runs programs in the same passes. Each result is bit for bit what it would be alone, and each failure its own.
@@ -246,86 +239,64 @@ impl Engine {
     /// # Errors
     /// Only where the engine itself is at fault.
     pub fn explain(&self, program: &CheckedProgram) -> Result<Explanation, EngineError> {
-        let mut interleaver = self.interleaver(BufferPool::default(), true);
-        interleaver.add(Ticket::default(), Held::Lent(program), RunOptions::default(), false);
+        self.explain_with(program, &RunOptions::default())
+    }
+
+    /// [`Engine::explain`], as the program would run with the cache of those options.
+    ///
+    /// # Errors
+    /// Only where the engine itself is at fault.
+    pub fn explain_with(
+        &self,
+        program: &CheckedProgram,
+        options: &RunOptions,
+    ) -> Result<Explanation, EngineError> {
+        let mut interleaver = self.interleaver(BufferPool::default(), true).recording();
+        let options = RunOptions { prefixes: options.prefixes.clone(), ..RunOptions::default() };
+        interleaver.add(Ticket::default(), Held::Lent(program), options, false);
         if let Some(Err(failure)) = interleaver.run().pop().map(|left| left.outcome) {
             return Err(failure.error);
         }
-        let records = interleaver.records;
+        Ok(self.explanation(program, &interleaver.records))
+    }
+
+    /// Runs a program and says what each of its passes took, beside what it gives back.
+    ///
+    /// # Errors
+    /// As [`Engine::run_keeping`].
+    pub fn analyze(
+        &self,
+        program: &CheckedProgram,
+        options: &RunOptions,
+    ) -> Result<(Explanation, Results), Box<Failure>> {
+        let mut shared = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut interleaver = self.interleaver(std::mem::take(&mut *shared), false).recording();
+        interleaver.add(Ticket::default(), Held::Lent(program), options.clone(), false);
+        let mut left = interleaver.run();
+        *shared = std::mem::take(&mut interleaver.pool);
+        let outcome = left.pop().map_or_else(|| Err(no_outcome(program)), |left| left.outcome);
+        let results = self.stamped(outcome)?;
+        let records = &interleaver.records;
+        let naive = records.iter().fold(Work::default(), |sum, record| sum.and_then(record.naive));
+        let measured = Measured {
+            ms: results.report.seconds * 1000.0,
+            passes_ms: records.iter().filter_map(|record| record.measured_ms).sum(),
+            naive_ms: interleaver.estimate(naive),
+            instruction_set: results.provenance.instruction_set.clone(),
+            weights: results.provenance.weights.clone(),
+        };
+        Ok((Explanation { measured: Some(measured), ..self.explanation(program, records) }, results))
+    }
+
+    fn explanation(&self, program: &CheckedProgram, records: &[PassRecord]) -> Explanation {
         let computed = program.nodes.iter().filter(|node| node.needed).count();
-        Ok(Explanation {
+        Explanation {
             model: self.model().spec().name.clone(),
             price: program.price,
-            passes: records.iter().map(|record| self.explained(record)).collect(),
+            passes: records.iter().filter_map(|record| explain::explained(&self.models, record)).collect(),
             nodes: (computed, program.nodes.len()),
-        })
-    }
-
-    fn explained(&self, record: &PassRecord) -> ExplainedPass {
-        // Equals are told once, with how many they are: a sweep's cells.
-        let mut passengers: Vec<ExplainedPassenger> = Vec::new();
-        let mut known: HashMap<&Passenger, usize> = HashMap::new();
-        for passenger in &record.passengers {
-            if let Some(&place) = known.get(passenger) {
-                passengers[place].cells += 1;
-                continue;
-            }
-            known.insert(passenger, passengers.len());
-            let Passenger { invoke, step, prompts, tokens, columns, until, shares, after } = passenger;
-            let shares = shares.as_ref().map(|shares| ExplainedSharing {
-                with: shares.with.to_string(),
-                until: shares.until.map(|stage| self.stage_name(record.model, stage, true)),
-                column: shares.column,
-                tokens: shares.tokens,
-            });
-            passengers.push(ExplainedPassenger {
-                invoke: invoke.to_string(),
-                cells: 1,
-                step: *step,
-                prompts: *prompts,
-                tokens: *tokens,
-                columns: columns.clone(),
-                until: self.stage_name(record.model, *until, false),
-                shares,
-                after: after.iter().map(|(invoke, positions)| (invoke.to_string(), *positions)).collect(),
-            });
-        }
-        let mut parked: Vec<(String, String, usize)> = Vec::new();
-        let mut waiting: HashMap<_, usize> = HashMap::new();
-        for (stage, invoke) in &record.parked {
-            if let Some(&place) = waiting.get(&(stage, invoke)) {
-                parked[place].2 += 1;
-                continue;
-            }
-            waiting.insert((stage, invoke), parked.len());
-            parked.push((self.stage_name(record.model, *stage, true), invoke.to_string(), 1));
-        }
-        ExplainedPass {
-            model: self.models.get(record.model).map(|loaded| loaded.name.clone()).unwrap_or_default(),
-            from: self.stage_name(record.model, record.from, true),
-            to: self.stage_name(record.model, record.to, false),
-            tokens: record.tokens,
-            flops: record.flops,
-            naive_flops: record.naive_flops,
-            passengers,
-            parked,
-        }
-    }
-
-    /// The hook point at a stage, or the last before its end.
-    fn stage_name(&self, model: usize, stage: usize, from: bool) -> String {
-        let model = &self.models.get(model).unwrap_or(&self.models[0]).model;
-        let stages = &model.stages().stages;
-        if from && stage == 0 {
-            return "the beginning".into();
-        }
-        if !from && stage >= stages.len() {
-            return "the end".into();
-        }
-        let at = if from { stage } else { stage.saturating_sub(1) };
-        match stages.get(at).map(|stage| &stage.kernel) {
-            Some(Kernel::Hook { point, .. }) => model.spec().hook_points[*point].path(),
-            _ => format!("stage {at}"),
+            models: self.models.iter().map(explain::described).collect(),
+            measured: None,
         }
     }
 
@@ -347,4 +318,9 @@ impl Engine {
             others: others.collect(),
         }
     }
+}
+
+fn no_outcome(program: &CheckedProgram) -> Box<Failure> {
+    let error = EngineError::Internal("no outcome".into());
+    Failure::new(error, program, None, Results::default(), &[])
 }

@@ -20,7 +20,7 @@
 //! | `tokenise` | texts to token ids, where a program is admitted |
 //! | `sampling` | choosing the next token |
 //! | `naive` | the judge: a second, simple interpreter |
-//! | [`explain`] | the plan, to be read |
+//! | [`explain`] | the plan, to be read, and what it took |
 //! | [`results`], [`tensor`], [`error`] | what comes back |
 //!
 //! **Invariant:** this crate knows nothing of HTTP or users; a program's result is the same bit for bit alone, beside
@@ -51,11 +51,14 @@ mod weights;
 
 pub use engine::Engine;
 pub use error::{EngineError, Failure};
-pub use explain::Explanation;
+pub use explain::{
+    ExplainedModel, ExplainedParked, ExplainedPass, ExplainedPassenger, ExplainedSharing, Explanation,
+    Measured,
+};
 pub use job::{GeneratedToken, Progress, RunOptions, SavedValue};
 pub use pellucid_kernels::pool::forked;
 pub use pellucid_kernels::{Isa, keep_freed_memory};
-pub use plan::Rewrites;
+pub use plan::{PREFIX_CACHE_BYTES, PrefixCache, PrefixCacheUse, Rewrites};
 pub use results::{LogEntry, OtherModel, Provenance, Report, Results};
 pub use serve::{Admission, Admitted, Host, Load, PassReport, ServeOptions, Ticket, Usage, Waiting};
 pub use tensor::Tensor;

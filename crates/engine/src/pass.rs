@@ -174,6 +174,30 @@ enum ParkedSlot {
     Ragged(Option<Arc<Vec<f32>>>),
 }
 
+impl Parked {
+    /// A sequence before a stage at which a slot of its rows, `values`, is the only one that is alive.
+    pub fn before(
+        stage: usize,
+        sequence: Sequence,
+        (slot, values): (Slot, Vec<f32>),
+        list: &StageList,
+        schedule: &Schedule,
+    ) -> Parked {
+        let inner = match list.shapes.get(slot.0 as usize) {
+            Some(SlotShape::Inner(inner)) => inner.clone(),
+            _ => Vec::new(),
+        };
+        let mut slots = vec![(slot.0 as usize, ParkedSlot::Rows(values, inner))];
+        let positions = (0..sequence.tokens.len()).map(|place| (sequence.start + place) as i64);
+        for (slot, ids) in [(TOKENS, sequence.tokens.clone()), (POSITIONS, positions.collect())] {
+            if schedule.last_use[slot.0 as usize] >= stage {
+                slots.push((slot.0 as usize, ParkedSlot::Ids(ids)));
+            }
+        }
+        Parked { stage, sequence, slots, narrowed: false }
+    }
+}
+
 impl PassState {
     /// Sequences at the beginning of the model.
     pub fn begin(list: &StageList, sequences: Vec<Sequence>) -> PassState {

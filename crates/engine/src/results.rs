@@ -78,10 +78,29 @@ pub struct Report {
     pub passes: usize,
     /// Tokens that passed, summed over passes.
     pub tokens: u64,
+    /// Tokens that were not computed, because their keys and values were in the program's cache.
+    #[serde(default)]
+    pub cached_tokens: u64,
     /// Most bytes that the program's own values held at once.
     pub peak_value_bytes: u64,
     /// Wall time, in seconds.
     pub seconds: f64,
+    /// Milliseconds of each of its passes, of the first [`PASSES_TIMED`]; of one that others rode in too, its share by
+    /// operations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pass_ms: Vec<f64>,
+}
+
+/// Passes whose time a report tells.
+pub const PASSES_TIMED: usize = 256;
+
+impl Report {
+    /// A pass took so many milliseconds; told to the microsecond.
+    pub(crate) fn note_pass(&mut self, ms: f64) {
+        if self.pass_ms.len() < PASSES_TIMED {
+            self.pass_ms.push((ms * 1000.0).round() / 1000.0);
+        }
+    }
 }
 
 /// The metadata key under which a result's own data stands in its safetensors file.
@@ -254,7 +273,14 @@ mod tests {
             absent: vec!["late/3".into()],
             logs: (0..12).map(entry).collect(),
             provenance: Provenance { model: "m".into(), seed: 7, ..Provenance::default() },
-            report: Report { passes: 2, tokens: 9, peak_value_bytes: 1, seconds: 0.1 },
+            report: Report {
+                passes: 2,
+                tokens: 9,
+                cached_tokens: 3,
+                peak_value_bytes: 1,
+                seconds: 0.1,
+                pass_ms: vec![12.125, 0.5],
+            },
         }
     }
 

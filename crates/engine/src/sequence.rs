@@ -1,6 +1,7 @@
 //! One prompt on its way through the model, and keys and values that several have in common.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pellucid_kernels::{HeadsView, KeyValueStore};
 
@@ -23,6 +24,8 @@ pub(crate) struct Sequence {
     pub publishes: Option<Arc<Prefix>>,
     /// Keys and values of its rows in the current layer, after a prefix.
     pub tail: Option<Tail>,
+    /// Where the residual stream of its rows goes, for a cache.
+    pub streams: Option<Arc<Streams>>,
 }
 
 impl Sequence {
@@ -54,6 +57,7 @@ impl Sequence {
                 prefix: self.prefix.clone(),
                 publishes: None,
                 tail: self.tail.clone(),
+                streams: None,
             };
         }
         Sequence {
@@ -122,6 +126,31 @@ impl Prefix {
         layers.get(layer).cloned().flatten()
     }
 
+    /// The first positions that all of so many layers have, not more than `most`; none: there are none.
+    pub fn complete(&self, layers: usize, most: usize) -> Option<(Prefix, usize)> {
+        let stores: Vec<Arc<KeyValueStore>> = (0..layers).map_while(|layer| self.layer(layer)).collect();
+        let positions = stores.iter().map(|store| store.len()).min()?.min(most);
+        if stores.len() < layers || positions == 0 {
+            return None;
+        }
+        let cut = |store: Arc<KeyValueStore>| {
+            if store.len() == positions {
+                return Some(store);
+            }
+            // What is copied takes only as much as it holds.
+            let mut store = KeyValueStore::clone(&store);
+            store.truncate(positions);
+            Some(Arc::new(KeyValueStore::clone(&store)))
+        };
+        Some((Prefix { layers: Mutex::new(stores.into_iter().map(cut).collect()) }, positions))
+    }
+
+    /// Bytes that its keys and values take.
+    pub fn bytes(&self) -> u64 {
+        let layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        layers.iter().flatten().map(|store| store.size_in_bytes() as u64).sum()
+    }
+
     /// A store of a layer's first `positions`, to go on from.
     pub fn first(&self, layer: usize, positions: usize) -> Option<KeyValueStore> {
         let shared = self.layer(layer)?;
@@ -139,5 +168,59 @@ impl Prefix {
             layers.resize_with(layer + 1, || None);
         }
         layers[layer] = store;
+    }
+}
+
+/// The residual stream of a prompt's rows before some stages, `[tokens, hidden]`: as far as nothing has edited it.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    /// How many rows each has.
+    tokens: usize,
+    before: Mutex<BTreeMap<usize, Arc<Vec<f32>>>>,
+}
+
+impl Streams {
+    /// Those of a prompt of so many tokens: none yet, or those that others have of it.
+    pub fn of(tokens: usize, known: Option<&Streams>) -> Streams {
+        let cut = |values: &Arc<Vec<f32>>, all: usize| {
+            if all == tokens {
+                values.clone()
+            } else {
+                Arc::new(values[..values.len() / all * tokens].to_vec())
+            }
+        };
+        let before = known.map(|known| {
+            known.before().iter().map(|(&stage, values)| (stage, cut(values, known.tokens))).collect()
+        });
+        Streams { tokens, before: Mutex::new(before.unwrap_or_default()) }
+    }
+
+    fn before(&self) -> MutexGuard<'_, BTreeMap<usize, Arc<Vec<f32>>>> {
+        self.before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many rows each has.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// The last stage before which it is there, not after `most`.
+    pub fn last(&self, most: usize) -> Option<usize> {
+        self.before().range(..=most).next_back().map(|(&stage, _)| stage)
+    }
+
+    /// Those before a stage.
+    pub fn at(&self, stage: usize) -> Option<Arc<Vec<f32>>> {
+        self.before().get(&stage).cloned()
+    }
+
+    /// They are there.
+    pub fn put(&self, stage: usize, values: Vec<f32>) {
+        self.before().insert(stage, Arc::new(values));
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> u64 {
+        self.before().values().map(|values| 4 * values.len() as u64).sum()
     }
 }

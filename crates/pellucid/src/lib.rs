@@ -122,7 +122,9 @@ pub use value::{
 };
 
 pub use pellucid_client as client;
+pub use pellucid_engine::job::OnLog;
 pub use pellucid_engine::operations::OperationError;
+pub use pellucid_engine::plan::{PREFIX_CACHE_BYTES, PrefixCache, PrefixCacheUse};
 pub use pellucid_engine::{
     EngineError, Explanation, GeneratedToken, LogEntry, Progress, Provenance, Report, RunOptions, SavedValue,
     Tensor, keep_freed_memory,

@@ -1,9 +1,10 @@
 //! Models: opened, asked about themselves, traced.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use pellucid_engine::{Engine, Explanation, RunOptions};
+use pellucid_engine::{Engine, Explanation, PrefixCache, RunOptions};
 use pellucid_graph::check::CheckedProgram;
 use pellucid_graph::{ModelSpec, Program, TensorType};
 use pellucid_models::ModelOptions;
@@ -20,6 +21,8 @@ use crate::trace::Trace;
 #[derive(Clone)]
 pub struct Model {
     place: Place,
+    /// The cache of runs that are given none.
+    prefixes: Option<Arc<PrefixCache>>,
 }
 
 /// Where a model is.
@@ -74,7 +77,7 @@ impl Model {
     }
 
     pub(crate) fn at(place: Place) -> Model {
-        Model { place }
+        Model { place, prefixes: None }
     }
 
     /// The model with another beside it, on which traces of a session can run: values flow between the two. Both must be in
@@ -99,10 +102,44 @@ impl Model {
         match (&self.place, &model.place) {
             (Place::Here(own), Place::Here(other)) => {
                 let engine = own.share().with_model(name, other.model().clone());
-                Model::at(Place::Here(Arc::new(engine)))
+                Model { place: Place::Here(Arc::new(engine)), prefixes: self.prefixes.clone() }
             }
             // A trace on the other is refused when it is checked.
             _ => self.clone(),
+        }
+    }
+
+    /// The model with a cache of prefixes, of so many bytes at most ([`PREFIX_CACHE_BYTES`](crate::PREFIX_CACHE_BYTES) is a good
+    /// number): keys and values, and the residual stream, of prompts that ran, for later runs of the same. Who tries one thing after
+    /// another on one prompt pays for the prompt once, and results are the same bit for bit. A model at a service has its account's.
+    ///
+    /// ```
+    /// use pellucid::{Model, PREFIX_CACHE_BYTES, s};
+    ///
+    /// # fn main() -> pellucid::Result<()> {
+    /// let model = Model::bundled()?.with_prefix_cache(PREFIX_CACHE_BYTES);
+    /// let run = |scale: f64| {
+    ///     let trace = model.trace();
+    ///     let prompt = trace.invoke("The Eiffel Tower is in the city of");
+    ///     prompt.layer(1).edit_output(|h| h.index_put(s![.., -1], h.index(s![.., -1]) * scale));
+    ///     prompt.logits().index(s![.., -1]).save("logits");
+    ///     trace.run()
+    /// };
+    /// assert_eq!(run(0.5)?.report().cached_tokens, 0);
+    /// assert_eq!((run(2.0)?.report().cached_tokens, run(2.0)?.report().tokens), (9, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_prefix_cache(&self, bytes: u64) -> Model {
+        Model { place: self.place.clone(), prefixes: Some(Arc::new(PrefixCache::new(bytes))) }
+    }
+
+    /// Those options, with the model's own cache where they have none.
+    fn with_own_cache<'o>(&self, options: &'o RunOptions) -> Cow<'o, RunOptions> {
+        match (&self.prefixes, &options.prefixes) {
+            (Some(own), None) => Cow::Owned(RunOptions { prefixes: Some(own.clone()), ..options.clone() }),
+            _ => Cow::Borrowed(options),
         }
     }
 
@@ -307,6 +344,32 @@ impl Model {
         }
     }
 
+    /// Checks a program, runs it, and says what each of its passes took beside what was estimated: the same plan as
+    /// [`Model::explain_program`] shows, with times.
+    ///
+    /// ```
+    /// use pellucid::{Model, Program, RunOptions};
+    ///
+    /// # fn main() -> pellucid::Result<()> {
+    /// let text = br#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "tokens": [[1, 2, 3]] }], "body": [
+    ///     { "op": "get", "name": "h", "hook": "layers.0.output" }, { "op": "save", "name": "s", "value": "h" }] }] }"#;
+    /// let (plan, results) = Model::bundled()?.analyze_program(Program::from_json(text)?, &RunOptions::default())?;
+    /// assert_eq!(plan.passes.len(), results.report().passes);
+    /// assert!(plan.passes[0].measured_ms.is_some_and(|ms| ms > 0.0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Model::run_program`]; [`Error::NotHere`] of a model at a service, where others ride in the same passes.
+    pub fn analyze_program(&self, program: Program, options: &RunOptions) -> Result<(Explanation, Results)> {
+        let hint = "its results' report tells its own share of each pass";
+        self.engine("a run is analysed where nobody else rides in its passes, and the model is", hint)?;
+        let (explanation, results) =
+            self.loaded()?.analyze(&self.check(program)?, &self.with_own_cache(options))?;
+        Ok((explanation, Results::new(results)))
+    }
+
     /// The types of the values of a node, by its name, of a program that may be written only in part: shapes and number
     /// types before anything runs. Of a node that stands for many, as in a sweep, those of the first.
     ///
@@ -337,7 +400,8 @@ impl Model {
     /// # Errors
     /// [`Error::NotHere`] of a model at a service: see [`Model::explain_program`].
     pub fn explain(&self, program: &CheckedProgram) -> Result<Explanation> {
-        Ok(self.engine(CHECKED, "give the program itself to `explain_program`")?.explain(program)?)
+        let engine = self.engine(CHECKED, "give the program itself to `explain_program`")?;
+        Ok(engine.explain_with(program, &self.with_own_cache(&RunOptions::default()))?)
     }
 
     /// Runs a checked program.
@@ -346,7 +410,8 @@ impl Model {
     /// [`Error::Run`] where an operation fails on its values, or a bound is reached; [`Error::NotHere`] of a model at a
     /// service: see [`Model::run_program`].
     pub fn run(&self, program: &CheckedProgram, options: &RunOptions) -> Result<Results> {
-        Ok(Results::new(self.loaded()?.run_keeping(program, options)?))
+        let options = self.with_own_cache(options);
+        Ok(Results::new(self.loaded()?.run_keeping(program, &options)?))
     }
 
     /// Runs a checked program by the simple interpreter, one invoke at a time and nothing planned: the judge of
@@ -385,7 +450,10 @@ impl Model {
     pub fn run_together(&self, programs: &[(&CheckedProgram, &RunOptions)]) -> Vec<Result<Results>> {
         match self.loaded() {
             Ok(engine) => {
-                let outcomes = engine.run_together_keeping(programs);
+                let own = programs.iter().map(|(program, options)| (*program, self.with_own_cache(options)));
+                let own: Vec<_> = own.collect();
+                let own: Vec<_> = own.iter().map(|(program, options)| (*program, options.as_ref())).collect();
+                let outcomes = engine.run_together_keeping(&own);
                 outcomes.into_iter().map(|outcome| Ok(Results::new(outcome?))).collect()
             }
             // A service packs what is sent to it by itself; an outline runs nothing.

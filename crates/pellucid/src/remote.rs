@@ -162,6 +162,9 @@ impl Service {
         let passes: serde_json::Result<Vec<_>> =
             answer.passes.into_iter().map(serde_json::from_value).collect();
         let passes = passes.map_err(|error| self.protocol(error.to_string()))?;
+        let models: serde_json::Result<Vec<_>> =
+            answer.models.into_iter().map(serde_json::from_value).collect();
+        let models = models.map_err(|error| self.protocol(error.to_string()))?;
         let price = answer.price;
         Ok(Explanation {
             model: answer.model,
@@ -173,6 +176,8 @@ impl Service {
             },
             passes,
             nodes: (answer.nodes.0 as usize, answer.nodes.1 as usize),
+            models,
+            measured: None,
         })
     }
 

@@ -100,6 +100,14 @@ impl Session {
         self.model.explain_program(self.program()?)
     }
 
+    /// Runs the session, and says what each of its passes took beside what was estimated: see [`Model::analyze_program`].
+    ///
+    /// # Errors
+    /// Those of [`Session::run_with`]; [`Error::NotHere`](crate::Error::NotHere) of a model at a service.
+    pub fn analyze(&self, options: &RunOptions) -> Result<(Explanation, Results)> {
+        self.model.analyze_program(self.program()?, options)
+    }
+
     /// Runs the session's traces and gives back what they save.
     ///
     /// # Errors

@@ -187,6 +187,14 @@ impl Trace {
         self.session.explain()
     }
 
+    /// Runs the trace, and says what each of its passes took: see [`Session::analyze`].
+    ///
+    /// # Errors
+    /// Those of [`Session::analyze`].
+    pub fn analyze(&self, options: &RunOptions) -> Result<(Explanation, Results)> {
+        self.session.analyze(options)
+    }
+
     /// Runs the trace and gives back what it saves. A trace of a session runs with the whole session.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use crate::files::Files;
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::models::Registry;
+use crate::prefixes::Prefixes;
 use crate::schedule::board::Board;
 use crate::schedule::queue::{Bounds, Waiting};
 use crate::store::{Account, Store, StoredJob};
@@ -34,6 +35,8 @@ pub struct Core {
     pub meters: Meters,
     /// Models.
     pub registry: Registry,
+    /// Accounts' caches of prefixes.
+    pub prefixes: Prefixes,
     /// What is measured.
     pub metrics: Metrics,
     /// What was done lately.
@@ -54,6 +57,7 @@ impl Core {
     /// With nothing waiting and nothing running.
     pub fn new(config: Config, store: Arc<dyn Store>, files: Files, registry: Registry) -> Core {
         Core {
+            prefixes: Prefixes::new(config.engine.prefix_bytes),
             config,
             store,
             files,

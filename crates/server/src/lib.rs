@@ -10,6 +10,7 @@
 //! | `models` | the registry: which models there are, which are in memory |
 //! | `schedule` | from the queue to the engine and back |
 //! | `events` | what happens to jobs, for those who watch |
+//! | `prefixes` | accounts’ caches of what their prompts have in common |
 //! | `service` | what the service does, whoever asks and however |
 //! | [`http`] | routes, bodies and headers over that |
 //! | [`admin`] | what whoever runs it does beside it |
@@ -29,6 +30,7 @@ pub mod keys;
 mod logs;
 mod metrics;
 mod models;
+mod prefixes;
 mod schedule;
 mod service;
 pub mod store;

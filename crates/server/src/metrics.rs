@@ -28,6 +28,8 @@ pub struct Metrics {
     weight_bytes: GaugeVec,
     held_bytes: GaugeVec,
     reserved_bytes: GaugeVec,
+    prefix_bytes: Gauge,
+    prefix_tokens: Counter,
     connections: Gauge,
 }
 
@@ -106,6 +108,14 @@ impl Default for Metrics {
                 ),
                 &["model"]
             )),
+            prefix_bytes: metric!(Gauge::new(
+                "pellucid_prefix_cache_bytes",
+                "Bytes of accounts' caches of prefixes."
+            )),
+            prefix_tokens: metric!(Counter::new(
+                "pellucid_prefix_cache_tokens_total",
+                "Tokens that were not computed, because their keys and values were in their account's cache."
+            )),
             connections: metric!(Gauge::new("pellucid_connections", "Connections that are open.")),
             registry,
         }
@@ -164,6 +174,16 @@ impl Metrics {
         self.weight_bytes.with_label_values(&[model]).set(weights as f64);
         self.held_bytes.with_label_values(&[model]).set(held as f64);
         self.reserved_bytes.with_label_values(&[model]).set(reserved as f64);
+    }
+
+    /// Accounts' caches of prefixes, all together.
+    pub fn prefixes(&self, bytes: u64) {
+        self.prefix_bytes.set(bytes as f64);
+    }
+
+    /// A job took so many tokens from its account's cache.
+    pub fn cached(&self, tokens: u64) {
+        self.prefix_tokens.inc_by(tokens as f64);
     }
 
     /// A connection was opened or closed.

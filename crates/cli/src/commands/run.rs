@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use pellucid::client::Submission;
-use pellucid::{Model, Program, Results, RunOptions, Service};
+use pellucid::{Model, OnLog, Program, Results, RunOptions, Service};
 
 use crate::arguments::{ModelChoices, Plan, ProgramChoice, Run};
 use crate::failure::Failure;
@@ -45,7 +45,7 @@ pub(crate) fn run(run: &Run, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 /// That results will find their place is asked before anything is computed.
-fn can_be_written(path: &Path, program: &str) -> Result<(), Failure> {
+pub(super) fn can_be_written(path: &Path, program: &str) -> Result<(), Failure> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let why = if path.is_dir() {
         "is a folder; results are written to a file".to_owned()
@@ -131,23 +131,27 @@ fn detach(address: &str, run: &Run, out: &mut dyn Write) -> Result<(), Failure> 
 
 /// How it runs: bounded, cancelled by Ctrl-C, with its logs on standard error, beside the bar if there is one.
 fn options(run: &Run, interrupt: &Interrupt, bar: Option<Bar>) -> RunOptions {
-    let quiet = run.json;
     RunOptions {
         cancel: Some(interrupt.run()),
         seconds: run.seconds,
-        on_log: Some(std::sync::Arc::new(move |entry| {
-            if quiet {
-                return;
-            }
-            let step = entry.step.map_or(String::new(), |step| format!(" (step {step})"));
-            let print = || eprintln!("{}{step}: {}", entry.name, first_elements(&entry.value));
-            match &bar {
-                Some(bar) => bar.beside(print),
-                None => print(),
-            }
-        })),
+        on_log: Some(log_to_stderr(run.json, bar)),
         ..RunOptions::default()
     }
+}
+
+/// Writes logged values to standard error, beside the bar if there is one, unless all is to be quiet.
+pub(super) fn log_to_stderr(quiet: bool, bar: Option<Bar>) -> OnLog {
+    std::sync::Arc::new(move |entry| {
+        if quiet {
+            return;
+        }
+        let step = entry.step.map_or(String::new(), |step| format!(" (step {step})"));
+        let print = || eprintln!("{}{step}: {}", entry.name, first_elements(&entry.value));
+        match &bar {
+            Some(bar) => bar.beside(print),
+            None => print(),
+        }
+    })
 }
 
 /// A program's file.

@@ -15,5 +15,6 @@ mod life;
 mod limits;
 mod operators;
 mod packing;
+mod prefixes;
 mod raw;
 mod traces;

@@ -8,7 +8,7 @@ use pellucid_graph::{Generation, NodeId, Prompts, Trace};
 use super::touches::{Asked, Touch};
 use super::waiting::SetWeight;
 use crate::pass::{Parked, Sequence};
-use crate::plan::{Candidate, Outlook, Rows};
+use crate::plan::{Cached, Candidate, Outlook, Rows};
 use crate::reverse::{Tape, Trail};
 use crate::view::{Member, Rectangle};
 use crate::weights::WeightSet;
@@ -47,6 +47,10 @@ pub(crate) struct Group {
     pub columns: Option<Vec<usize>>,
     /// What is known of this step's rows before it walks.
     pub outlook: Outlook,
+    /// Of each prompt: the beginning that is in its program's cache; empty: of none.
+    pub cached: Vec<Option<Cached>>,
+    /// The stage before which it began with what was in the cache; none: it begins with its tokens.
+    pub resumed: Option<usize>,
     /// The column with which its rows begin since they left those of others; 0: they are whole.
     pub forked: usize,
     pub place: Place,
@@ -145,6 +149,12 @@ impl Group {
         Rows { read: read.unwrap_or(rows.tokens).min(rows.tokens), ..rows }
     }
 
+    /// The rows that it would bring by itself, from its first token on.
+    pub fn whole_rows(&self) -> Rows {
+        let whole = self.prompts.iter().map(|prompt| (prompt.tokens.len(), 0));
+        if self.step == 0 { Rows::after(whole) } else { self.rows() }
+    }
+
     /// The position with which the rows begin of a prompt of so many tokens.
     fn position(&self, length: usize) -> usize {
         self.forked.saturating_sub(self.width - length)
@@ -166,6 +176,7 @@ impl Group {
             outlook: &self.outlook,
             end: self.end,
             columns: self.columns.as_deref(),
+            cached: &self.cached,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::error::EngineError;
 use crate::job::{Held, Instance, Job, OUTSIDE, RunOptions};
 use crate::loaded::Loaded;
 use crate::operations::OperationError;
-use crate::plan::Rewrites;
+use crate::plan::{Collected, Rewrites};
 use crate::reverse::{WayBack, Ways};
 use crate::serve::{Ticket, Usage};
 use crate::slots::BufferPool;
@@ -62,6 +62,9 @@ pub(crate) struct Member<'a> {
     pub(super) ways: Ways,
     /// Ways back that have begun and not ended.
     pub(super) backs: Vec<WayBack>,
+    /// Prompts of the running trace whose keys and values go into its cache, and the bytes that these take.
+    pub(super) collecting: Vec<Collected>,
+    pub(super) collecting_bytes: u64,
     /// Weights that it has set, while an invoke runs with them, with the bytes that they take.
     pub(super) replaced: HashMap<(Value, WeightId), (Weak<ModelWeight>, u64)>,
 }
@@ -122,6 +125,8 @@ impl<'a> Member<'a> {
             groups: Vec::new(),
             ways: Ways::default(),
             backs: Vec::new(),
+            collecting: Vec::new(),
+            collecting_bytes: 0,
             replaced: HashMap::new(),
         }
     }
@@ -186,6 +191,7 @@ impl<'a> Member<'a> {
                     self.stage = Stage::AfterTrace(place);
                 }
                 Stage::AfterTrace(place) => {
+                    self.keep_prefixes(ground);
                     self.end_trace();
                     self.begin_trace(place + 1, ground, pool);
                 }

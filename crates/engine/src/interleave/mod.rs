@@ -20,6 +20,7 @@
 //! | `packing` | who rides in the next pass, from where to where |
 //! | `party` | rows of a pass, and the invokes whose they are |
 //! | `ride` | one pass |
+//! | `cached` | what programs take from their caches of prefixes, and put there |
 //! | `record` | what is noted of a pass for whoever asked for the plan |
 //! | `fork` | where invokes leave the rows that they share |
 //! | `rider` | what happens at each touched hook point of a pass |
@@ -30,6 +31,7 @@
 
 mod back;
 mod between;
+mod cached;
 mod fork;
 mod group;
 mod guard;
@@ -82,10 +84,14 @@ pub(crate) struct Interleaver<'e> {
     pub pool: BufferPool,
     clock: Clock,
     helpers: Option<Helpers<'e>>,
-    /// The passes that were made, in a dry run.
+    /// Whether passes are noted.
+    recording: bool,
+    /// Those that were made.
     pub records: Vec<PassRecord>,
     /// Where the current pass ends.
     pass_end: usize,
+    /// Whether the residual stream of some of its rows goes into a cache.
+    streams: bool,
     serials: u64,
     /// Floating-point operations that each program would have been given that was always here, if all always got the same.
     fair_share: u64,
@@ -114,8 +120,10 @@ impl<'e> Interleaver<'e> {
             pool,
             clock: Clock::default(),
             helpers: None,
+            recording: false,
             records: Vec::new(),
             pass_end: 0,
+            streams: false,
             serials: 0,
             fair_share: 0,
         }
@@ -124,6 +132,16 @@ impl<'e> Interleaver<'e> {
     /// The same, with threads that take what is too long to make others wait for it.
     pub fn with_helpers(self, helpers: Helpers<'e>) -> Self {
         Interleaver { helpers: Some(helpers), ..self }
+    }
+
+    /// The same, noting its passes.
+    pub fn recording(self) -> Self {
+        Interleaver { recording: true, ..self }
+    }
+
+    /// What work in passes takes here, in milliseconds, by what has been learnt.
+    pub fn estimate(&self, work: Work) -> f64 {
+        self.clock.pass(work)
     }
 
     /// A program joins.

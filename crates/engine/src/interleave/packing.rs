@@ -269,6 +269,9 @@ impl Interleaver<'_> {
             to: plan.to,
             tickets: Vec::with_capacity(programs),
         };
+        if let (true, Some(record)) = (self.recording && !self.ground.dry, self.records.last_mut()) {
+            record.measured_ms = Some(measured_ms);
+        }
         for (&place, &flops) in &plan.shares {
             let (rows, tokens) = plan.rows.get(&place).copied().unwrap_or_default();
             let member = &mut self.members[place];
@@ -283,6 +286,7 @@ impl Interleaver<'_> {
             member.usage.flops = member.usage.flops.saturating_add(flops);
             member.usage.estimated_ms += plan.estimated_ms * share;
             member.usage.measured_ms += measured_ms * share;
+            member.job.results.report.note_pass(measured_ms * share);
             report.rows += rows;
             report.tokens += tokens;
             report.tickets.push(member.ticket);

@@ -8,7 +8,7 @@ use super::packing::{How, Plan, Seat};
 use super::party::{Party, spans};
 use crate::explain::{PassRecord, Passenger, PassengerShares};
 use crate::pass::PassState;
-use crate::plan::{Aboard, Trunk};
+use crate::plan::{Aboard, Trunk, Work};
 
 impl Interleaver<'_> {
     /// Notes a pass before it walks.
@@ -21,23 +21,36 @@ impl Interleaver<'_> {
                 aboard.insert(Seat { member: trunk.member, invoke: one.invoke }, (trunk, one));
             }
         }
-        let mut naive_flops = 0_u64;
+        let mut naive = Work::default();
         let mut passengers = Vec::with_capacity(plan.riders.len());
         for seat in &plan.riders {
             let groups = &self.members[seat.member].groups;
             let group = &groups[seat.invoke];
-            if plan.stand.how == How::Start {
-                naive_flops = naive_flops.saturating_add(loaded.costs.naive(group.rows()).flops);
+            // One that goes on from the cache begins there.
+            if plan.stand.how == How::Start || group.resumed == Some(plan.stand.stage) {
+                naive = naive.and_then(loaded.costs.naive(group.whole_rows()));
             }
             let span = spans.get(seat).cloned().unwrap_or_default();
+            let width = if group.step == 0 { group.width } else { 1 };
+            let starts = state.sequences[span.clone()].iter().zip(&group.prompts);
+            let starts = starts.map(|(sequence, prompt)| group.width - prompt.tokens.len() + sequence.start);
             let first = |trunk: &Trunk| -> Arc<str> {
                 trunk.aboard.first().map_or_else(Arc::default, |first| groups[first.invoke].label.clone())
             };
             let found = aboard.get(seat);
             let links = found.into_iter().flat_map(|(trunk, _)| trunk.links.iter().flatten());
             let after = links
-                .filter_map(|link| Some((first(plan.trunks.get(link.trunk)?), link.positions)))
+                .clone()
+                .filter_map(|link| Some((first(plan.trunks.get(link.trunk()?)?), link.positions)))
                 .collect();
+            let cached = links.filter(|link| link.trunk().is_none()).map(|link| link.positions).max();
+            let lends =
+                found.filter(|(trunk, _)| trunk.aboard.first().is_some_and(|one| one.invoke == seat.invoke));
+            let lends = lends.map(|(trunk, _)| trunk.lends(&loaded.costs)).map(|(until, needed)| {
+                let padding = group.prompts.iter().map(|prompt| group.width - prompt.tokens.len());
+                let columns = needed.iter().zip(padding).filter(|(needed, _)| **needed > 0);
+                (until, columns.map(|(needed, padding)| needed + padding).max().unwrap_or(0))
+            });
             let shares =
                 found.filter(|(trunk, _)| trunk.aboard.len() > 1).map(|(trunk, one)| PassengerShares {
                     with: first(trunk),
@@ -49,6 +62,8 @@ impl Interleaver<'_> {
                 invoke: group.label.clone(),
                 step: group.step,
                 prompts: span.len(),
+                width,
+                rows_from: if group.step == 0 { starts.min().unwrap_or(0) } else { 0 },
                 tokens: if plan.stand.how == How::Start {
                     group.tokens()
                 } else {
@@ -58,6 +73,9 @@ impl Interleaver<'_> {
                 until: group.end,
                 shares,
                 after,
+                lends: lends.filter(|&(until, columns)| until > 0 && columns > 0),
+                cached: group.resumed_positions().max(cached.unwrap_or(0)),
+                resumed: group.resumed.is_some(),
             });
         }
         self.records.push(PassRecord {
@@ -65,8 +83,9 @@ impl Interleaver<'_> {
             from: plan.stand.stage,
             to: plan.end,
             tokens: plan.rows.values().map(|rows| rows.1).sum(),
-            flops: plan.work.flops,
-            naive_flops,
+            work: plan.work,
+            naive,
+            measured_ms: None,
             passengers,
             parked: Vec::new(),
         });

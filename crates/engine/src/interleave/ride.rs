@@ -11,7 +11,9 @@ use super::packing::{How, Plan, Seat};
 use super::party::{Party, placed};
 use super::rider::Rider;
 use crate::error::Interruption;
+use crate::loaded::Loaded;
 use crate::pass::{PassState, Sequence, walk};
+use crate::plan::Source;
 
 impl Interleaver<'_> {
     /// Runs a pass; gives back what went wrong with the pass itself, with which none of its programs can go on.
@@ -30,7 +32,7 @@ impl Interleaver<'_> {
         let list = loaded.model.stages();
         let mut parties = Vec::new();
         let mut state = match plan.stand.how {
-            How::Start => PassState::begin(list, self.board_trunks(plan, list.token_wise_from, &mut parties)),
+            How::Start => PassState::begin(list, self.board_trunks(plan, loaded, &mut parties)),
             How::Cut | How::Touch => {
                 let mut resuming = Vec::new();
                 for &seat in &plan.riders {
@@ -54,16 +56,18 @@ impl Interleaver<'_> {
         for &member in plan.shares.keys() {
             self.members[member].job.results.report.passes += 1;
         }
-        if self.ground.dry {
+        if self.recording {
             self.record(plan, &parties, &state);
         }
         self.pass_end = plan.end;
+        self.streams = state.sequences.iter().any(|sequence| sequence.streams.is_some());
         let parties = self.walk(plan, &mut state, parties)?;
         self.finish_pass(plan, &mut state, &parties)
     }
 
     /// The sequences with which a pass begins: of each trunk those of one aboard.
-    fn board_trunks(&mut self, plan: &Plan, narrowing: usize, parties: &mut Vec<Party>) -> Vec<Sequence> {
+    fn board_trunks(&mut self, plan: &Plan, loaded: &Loaded, parties: &mut Vec<Party>) -> Vec<Sequence> {
+        let (ground, narrowing) = (self.ground, loaded.model.stages().token_wise_from);
         let mut starting: Vec<Sequence> = Vec::new();
         // Of each trunk: the place of its first sequence.
         let mut firsts = Vec::new();
@@ -82,6 +86,7 @@ impl Interleaver<'_> {
                 }
             }
             let count = taken.len();
+            let collected = member.collect_prefixes(trunk, loaded, ground);
             if let Some(group) = there.map(|invoke| &member.groups[invoke]) {
                 for (sequence, prompt) in taken.iter_mut().zip(&group.prompts) {
                     sequence.narrow = group.narrow(prompt.tokens.len(), 0);
@@ -89,12 +94,24 @@ impl Interleaver<'_> {
             }
             for (prompt, mut sequence) in taken.into_iter().enumerate() {
                 if let Some(Some(link)) = trunk.links.get(prompt) {
-                    let donor: &mut Sequence = &mut starting[firsts[link.trunk] + link.prompt];
-                    let prefix = donor.publishes.get_or_insert_default().clone();
+                    let prefix = match &link.source {
+                        Source::Trunk { trunk, prompt } => {
+                            let donor: &mut Sequence = &mut starting[firsts[*trunk] + prompt];
+                            donor.publishes.get_or_insert_default().clone()
+                        }
+                        Source::Cache(prefix) => {
+                            member.takes_from_cache(link.positions, ground.dry);
+                            prefix.clone()
+                        }
+                    };
                     sequence.begin_after(link.positions, prefix);
                 }
                 if !own {
                     sequence.publishes = Some(Arc::default());
+                }
+                if let Some((_, publishes, streams)) = collected.iter().find(|one| one.0 == prompt) {
+                    sequence.publishes = publishes.clone().or(sequence.publishes);
+                    sequence.streams = Some(streams.clone());
                 }
                 starting.push(sequence);
             }

@@ -152,7 +152,7 @@ impl<'v, 'e> Rider<'v, 'e> {
         let leaving: Vec<Seat> = seats.iter().filter(leaves).copied().collect();
         for &seat in &leaving {
             let span = self.span(seat);
-            let Interleaver { members, ground, records, .. } = &mut *self.run;
+            let Interleaver { members, ground, records, recording, .. } = &mut *self.run;
             let member = &mut members[seat.member];
             if member.job.failed.is_some() {
                 member.groups[seat.invoke].place = Place::Done;
@@ -160,7 +160,7 @@ impl<'v, 'e> Rider<'v, 'e> {
                 let sequences: Vec<usize> = span.collect();
                 let group = &mut member.groups[seat.invoke];
                 group.place = Place::Parked(state.park(&sequences, stage));
-                if let (true, Some(record)) = (ground.dry, records.last_mut()) {
+                if let (true, Some(record)) = (*recording, records.last_mut()) {
                     record.parked.push((stage, group.label.clone()));
                 }
             } else {
@@ -332,11 +332,13 @@ impl Visitor for Rider<'_, '_> {
     }
 
     fn tracks(&self, stage: usize) -> bool {
-        self.tracked.get(stage).copied().unwrap_or(false)
+        let tracked = self.tracked.get(stage).copied().unwrap_or(false);
+        tracked || (self.run.streams && self.loaded.costs.boundary(stage + 1).is_some())
     }
 
     fn record(&mut self, stage: usize, state: &PassState) {
         let list = self.loaded.model.stages();
+        self.keep_streams(stage + 1, state);
         for (&seat, span) in &self.spans {
             let member = &mut self.run.members[seat.member];
             let group = &mut member.groups[seat.invoke];

@@ -53,6 +53,8 @@ impl Member<'_> {
         group.forked = 0;
         self.set_columns(invoke, columns, list.token_wise_from);
         self.groups[invoke].outlook = self.outlook(&self.groups[invoke], loaded, ground.rewrites);
+        self.groups[invoke].cached = self.look_up(&self.groups[invoke], loaded, ground.rewrites);
+        self.resume_from_cache(invoke, loaded, ground);
     }
 
     /// The columns of an invoke's rectangle that are computed from the narrowing stage on; none: all.

@@ -1,9 +1,10 @@
 //! What passes cost: floating-point operations by stages, and how long they take here.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use pellucid_models::Model;
-use pellucid_models::stage::{Kernel, POSITIONS, TOKENS};
+use pellucid_models::stage::{Kernel, POSITIONS, Slot, SlotShape, TOKENS};
 
 /// What follows for costs from a model's list of stages: computed once for each model.
 #[derive(Debug)]
@@ -12,8 +13,17 @@ pub(crate) struct Costs {
     linear: Vec<u64>,
     /// Operations of attention for one query and one key, of all stages before each.
     attention: Vec<u64>,
+    /// Numbers that stages read and write for one token, and of its keys and values for what attends to it, of all stages
+    /// before each. Stages that are fused in a pass are counted as if they were not.
+    values: Vec<u64>,
+    keys: Vec<u64>,
+    /// Bytes of a number of a linear layer's weight.
+    weight_bytes: u64,
     /// Stages before which a pass can be cut at little cost: only one value of each token is alive there.
     cuts: Vec<usize>,
+    /// Of these, the first of each that nothing is computed between, by the slot that is alive before it.
+    boundaries: BTreeMap<usize, Slot>,
+    stream_bytes: u64,
     /// The layer that each stage is in.
     layers: Vec<u64>,
     /// The stages that put keys and values into their places.
@@ -30,6 +40,8 @@ pub(crate) struct Rows {
     pub read: u64,
     /// Pairs of a query and a key.
     pub pairs: u64,
+    /// Keys that are attended to, each counted once.
+    pub keys: u64,
 }
 
 impl Rows {
@@ -41,6 +53,7 @@ impl Rows {
             let (length, from) = (length as u64, from.min(length) as u64);
             rows.tokens += length - from;
             rows.pairs += up_to(length) - up_to(from);
+            rows.keys += if from < length { length } else { 0 };
         }
         Rows { read: rows.tokens, ..rows }
     }
@@ -53,6 +66,8 @@ pub(crate) struct Work {
     pub flops: u64,
     /// Operations that one token alone would take: the weights that are read, twice.
     pub weights: u64,
+    /// Numbers, f32, that the rows bring into stages and out of them.
+    pub values: u64,
 }
 
 impl Costs {
@@ -60,11 +75,21 @@ impl Costs {
         let list = model.stages();
         let count = list.stages.len();
         let (mut linear, mut attention) = (vec![0_u64; count + 1], vec![0_u64; count + 1]);
+        let (mut values, mut keys) = (vec![0_u64; count + 1], vec![0_u64; count + 1]);
+        let width = |slot: &Slot| match list.shapes.get(slot.0 as usize) {
+            Some(SlotShape::Inner(inner)) => inner.iter().product::<usize>() as u64,
+            _ => 0,
+        };
         let mut last_use = vec![0; list.slots as usize];
         let mut written = vec![usize::MAX; list.slots as usize];
         for (number, stage) in list.stages.iter().enumerate() {
             linear[number + 1] = linear[number];
             attention[number + 1] = attention[number];
+            values[number + 1] = values[number];
+            keys[number + 1] = keys[number];
+            if !matches!(stage.kernel, Kernel::Hook { .. }) {
+                values[number + 1] += stage.inputs.iter().chain(&stage.outputs).map(width).sum::<u64>();
+            }
             match &stage.kernel {
                 Kernel::Linear { weight, .. } => {
                     let size: u64 =
@@ -73,19 +98,29 @@ impl Costs {
                 }
                 Kernel::AttentionMixed(own) => {
                     attention[number + 1] += 4 * (own.heads * own.head_size) as u64;
+                    keys[number + 1] += 2 * (own.key_value_heads * own.head_size) as u64;
                 }
                 _ => {}
             }
             stage.inputs.iter().for_each(|slot| last_use[slot.0 as usize] = number);
             stage.outputs.iter().for_each(|slot| written[slot.0 as usize] = number);
         }
+        let (written, last_use) = (&written, &last_use);
         let alive = |stage: usize| {
             (0..list.slots as usize)
                 .filter(|&slot| slot != TOKENS.0 as usize && slot != POSITIONS.0 as usize)
-                .filter(|&slot| written[slot] < stage && last_use[slot] >= stage)
-                .count()
+                .filter(move |&slot| written[slot] < stage && last_use[slot] >= stage)
         };
-        let cuts = (1..list.token_wise_from.min(count)).filter(|&stage| alive(stage) == 1).collect();
+        let cuts: Vec<usize> =
+            (1..list.token_wise_from.min(count)).filter(|&stage| alive(stage).count() == 1).collect();
+        let is_hook = |stage: usize| matches!(list.stages[stage].kernel, Kernel::Hook { .. });
+        let boundaries = cuts.iter().filter(|&&stage| !is_hook(stage - 1)).filter_map(|&stage| {
+            let slot = Slot(alive(stage).next()? as u32);
+            // The stage before it has just made it.
+            list.stages[stage - 1].outputs.contains(&slot).then_some((stage, slot))
+        });
+        let boundaries: BTreeMap<usize, Slot> = boundaries.collect();
+        let stream_bytes = 4 * boundaries.values().map(width).sum::<u64>();
         let mut layers = vec![0; count];
         for alias in &model.spec().aliases {
             let layer = alias.alias.strip_prefix("layers.").and_then(|rest| rest.parse::<u64>().ok());
@@ -99,7 +134,12 @@ impl Costs {
         Costs {
             linear,
             attention,
+            values,
+            keys,
+            weight_bytes: if model.precision() == "f32" { 4 } else { 2 },
             cuts,
+            boundaries,
+            stream_bytes,
             layers,
             attends: attends.map(|(number, _)| number).collect(),
             token_wise_from: list.token_wise_from,
@@ -127,7 +167,32 @@ impl Costs {
             .saturating_mul(rows.tokens)
             .saturating_add(linear(narrow, to).saturating_mul(rows.read.min(rows.tokens)))
             .saturating_add((self.attention[to] - self.attention[from]).saturating_mul(rows.pairs));
-        Work { flops, weights: linear(from, to) }
+        let values = |from: usize, to: usize| self.values[to] - self.values[from];
+        let moved = values(from, narrow)
+            .saturating_mul(rows.tokens)
+            .saturating_add(values(narrow, to).saturating_mul(rows.read.min(rows.tokens)))
+            .saturating_add((self.keys[to] - self.keys[from]).saturating_mul(rows.keys));
+        Work { flops, weights: linear(from, to), values: moved }
+    }
+
+    /// Bytes of one position's keys and values, in all layers.
+    pub fn key_bytes(&self) -> u64 {
+        4 * self.keys.last().copied().unwrap_or(0)
+    }
+
+    /// The slot of the residual stream before a stage, where it is the only value that is alive and has just been computed.
+    pub fn boundary(&self, stage: usize) -> Option<Slot> {
+        self.boundaries.get(&stage).copied()
+    }
+
+    /// Bytes of one position's residual stream before all such stages.
+    pub fn stream_bytes(&self) -> u64 {
+        self.stream_bytes
+    }
+
+    /// Bytes that are moved for some work: weights once, and what its rows bring into stages and out of them.
+    pub fn bytes(&self, work: Work) -> u64 {
+        (work.weights / 2).saturating_mul(self.weight_bytes).saturating_add(work.values.saturating_mul(4))
     }
 
     /// What all stages cost for some rows, every logit included.
@@ -150,7 +215,16 @@ impl Costs {
 impl Work {
     /// With what else rides in the pass: rows add up, weights are read once.
     pub fn with(self, other: Work) -> Work {
-        Work { flops: self.flops.saturating_add(other.flops), weights: self.weights.max(other.weights) }
+        Work { weights: self.weights.max(other.weights), ..self.and_then(other) }
+    }
+
+    /// With what runs after it in a pass of its own.
+    pub fn and_then(self, other: Work) -> Work {
+        Work {
+            flops: self.flops.saturating_add(other.flops),
+            weights: self.weights.saturating_add(other.weights),
+            values: self.values.saturating_add(other.values),
+        }
     }
 }
 
@@ -236,7 +310,7 @@ mod tests {
         let mut clock = Clock::default();
         for _ in 0..200 {
             for &(own, rows) in passes {
-                let work = Work { weights: own, flops: rows };
+                let work = Work { weights: own, flops: rows, values: 0 };
                 clock.learn(work, weights * own as f64 + flops * rows as f64);
             }
         }
@@ -251,7 +325,7 @@ mod tests {
             for (own, rows) in [(200_000_000, 5_000_000_000), (50_000_000, 50_000_000)] {
                 let (expected, told) = (
                     weights * own as f64 + flops * rows as f64,
-                    clock.pass(Work { weights: own, flops: rows }),
+                    clock.pass(Work { weights: own, flops: rows, values: 0 }),
                 );
                 assert!((told / expected - 1.0).abs() < 0.05, "{told} ms told of {expected}");
             }
@@ -261,17 +335,17 @@ mod tests {
     #[test]
     fn passes_that_are_all_alike_are_told_right_and_no_estimate_is_negative() {
         let clock = learnt(&[(100, 1000)], 1e-3, 1e-3);
-        assert!((clock.pass(Work { weights: 100, flops: 1000 }) - 1.1).abs() < 0.05);
+        assert!((clock.pass(Work { weights: 100, flops: 1000, values: 0 }) - 1.1).abs() < 0.05);
         // More rows that took less time.
         let mut clock = Clock::default();
         for _ in 0..100 {
-            clock.learn(Work { weights: 100, flops: 1000 }, 5.0);
-            clock.learn(Work { weights: 100, flops: 9000 }, 1.0);
-            clock.learn(Work { weights: 0, flops: 0 }, 1.0);
-            clock.learn(Work { weights: 1, flops: 1 }, 0.0);
+            clock.learn(Work { weights: 100, flops: 1000, values: 0 }, 5.0);
+            clock.learn(Work { weights: 100, flops: 9000, values: 0 }, 1.0);
+            clock.learn(Work::default(), 1.0);
+            clock.learn(Work { weights: 1, flops: 1, values: 0 }, 0.0);
         }
         for work in [(0, 0), (100, 0), (0, 1000), (u64::MAX, u64::MAX)] {
-            let told = clock.pass(Work { weights: work.0, flops: work.1 });
+            let told = clock.pass(Work { weights: work.0, flops: work.1, values: 0 });
             assert!(told >= 0.0 && told.is_finite(), "{told}");
         }
     }

@@ -9,11 +9,13 @@
 //! | depth sharing | `depth` | invokes with equal tokens are one row until the first stage at which each is edited |
 //! | length sharing | `length` | from there on only the positions are computed that differ, or that are read |
 //! | common prefixes | `prefix` | positions before the first difference between two prompts are computed once |
+//! | cached prefixes | `cache` | the same with prompts that ran before, for their owner; and where they were edited first, they go on from there |
 //!
 //! A sweep over layers needs no rewrite of its own: each of its invokes leaves the trunk at its layer.
 //!
-//! All of it holds within one program: rows of one program are never another's. What forks in a pass is `interleave`'s.
+//! All of it holds within one program: rows of one program are never another's, unless their owner gave both the same cache. What forks in a pass is `interleave`'s.
 
+mod cache;
 pub(crate) mod cost;
 mod depth;
 mod length;
@@ -21,10 +23,12 @@ mod outlook;
 mod prefix;
 mod sharing;
 
+pub(crate) use cache::{Cached, Collected};
+pub use cache::{PREFIX_CACHE_BYTES, PrefixCache, PrefixCacheUse};
 pub(crate) use cost::{Clock, Costs, Rows, Work};
 pub(crate) use depth::edits;
 pub(crate) use outlook::{Asker, Outlook};
-pub(crate) use sharing::{Aboard, Candidate, Sharing, Trunk};
+pub(crate) use sharing::{Aboard, Candidate, Sharing, Source, Trunk};
 
 /// Which rewrites the engine makes. They change what a program costs, never a bit of what it gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +39,15 @@ pub struct Rewrites {
     pub length: bool,
     /// Positions before the first difference between prompts are shared.
     pub prefixes: bool,
+    /// So are those of prompts that ran before, where a program was given a cache of them.
+    pub cache: bool,
 }
 
 impl Rewrites {
     /// All of them.
-    pub const ALL: Rewrites = Rewrites { depth: true, length: true, prefixes: true };
+    pub const ALL: Rewrites = Rewrites { depth: true, length: true, prefixes: true, cache: true };
     /// None: every invoke computes its own rows.
-    pub const NONE: Rewrites = Rewrites { depth: false, length: false, prefixes: false };
+    pub const NONE: Rewrites = Rewrites { depth: false, length: false, prefixes: false, cache: false };
 }
 
 impl Default for Rewrites {

@@ -40,7 +40,7 @@ impl Outlook {
             length::first_column(asker, later.copied())
         };
         let column = differs.filter(|_| rewrites.length && rewrites.depth).map_or(0, from);
-        let first_column = if rewrites.prefixes { from(0) } else { 0 };
+        let first_column = if rewrites.prefixes || rewrites.cache { from(0) } else { 0 };
         Outlook { shares: true, differs, column, first_column }
     }
 }

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 const LOOKED_AT: usize = 64;
 
 /// How many tokens two prompts have in common at their beginning.
-fn common(one: &[u32], other: &[u32]) -> usize {
+pub(super) fn common(one: &[u32], other: &[u32]) -> usize {
     one.iter().zip(other).take_while(|(one, other)| one == other).count()
 }
 

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use super::Rewrites;
+use super::cache::Cached;
 use super::cost::{Costs, Rows, Work};
 use super::outlook::Outlook;
 use super::prefix::Beginnings;
+use crate::sequence::Prefix;
 
 /// An invoke that could begin in a pass.
 pub(crate) struct Candidate<'a> {
@@ -19,6 +22,8 @@ pub(crate) struct Candidate<'a> {
     pub end: usize,
     /// Columns that are read from the narrowing stage on, if not all.
     pub columns: Option<&'a [usize]>,
+    /// Of each prompt: the beginning that is in its program's cache; empty: of none.
+    pub cached: &'a [Option<Cached>],
 }
 
 impl Candidate<'_> {
@@ -76,12 +81,35 @@ pub(crate) struct Aboard {
     positions: Vec<usize>,
 }
 
-/// Positions that are taken from another trunk's prompt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Positions that are not computed, because they are there.
+#[derive(Clone, Debug)]
 pub(crate) struct Link {
-    pub trunk: usize,
-    pub prompt: usize,
+    pub source: Source,
     pub positions: usize,
+}
+
+/// Whose keys and values stand before a prompt's own.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// Another trunk's.
+    Trunk { trunk: usize, prompt: usize },
+    /// Those of one that ran before.
+    Cache(Arc<Prefix>),
+}
+
+impl Link {
+    /// The trunk that is linked to.
+    pub fn trunk(&self) -> Option<usize> {
+        match self.source {
+            Source::Trunk { trunk, .. } => Some(trunk),
+            Source::Cache(_) => None,
+        }
+    }
+}
+
+/// How many positions of a prompt come from elsewhere.
+fn positions_of(link: &Option<Link>) -> usize {
+    link.as_ref().map_or(0, |link| link.positions)
 }
 
 /// What an invoke would add to a pass.
@@ -120,7 +148,7 @@ fn key(candidate: &Candidate<'_>) -> u64 {
 
 /// The trunks that are linked to.
 fn linked(links: &[Option<Link>]) -> BTreeSet<usize> {
-    links.iter().flatten().map(|link| link.trunk).collect()
+    links.iter().flatten().filter_map(Link::trunk).collect()
 }
 
 impl Aboard {
@@ -163,15 +191,49 @@ impl Aboard {
 impl Trunk {
     /// Its own rows.
     fn rows(&self) -> Rows {
-        let own = |(tokens, link): (&Vec<u32>, &Option<Link>)| {
-            (tokens.len(), link.map_or(0, |link: Link| link.positions))
-        };
+        let own = |(tokens, link): (&Vec<u32>, &Option<Link>)| (tokens.len(), positions_of(link));
         let rows = Rows::after(self.prompts.iter().zip(&self.links).map(own));
         Rows { read: self.read.min(rows.tokens), ..rows }
     }
 
     fn reach_with(&self, one: &Aboard, costs: &Costs) -> usize {
         self.reach.max(one.aboard_until()).max(one.attends_until(costs))
+    }
+
+    /// The stage up to which its rows are planned to go.
+    pub fn life(&self) -> usize {
+        match self.aboard.first() {
+            Some(one) if self.is_own() => one.end,
+            _ => self.reach.max(self.until),
+        }
+    }
+
+    /// What others attend to of its rows: up to which stage, and how many of each prompt's first positions.
+    pub fn lends(&self, costs: &Costs) -> (usize, Vec<usize>) {
+        let (mut until, mut needed) = (self.until, self.needed.clone());
+        for one in self.aboard.iter().filter(|one| one.differs.is_some() && !self.is_own()) {
+            until = until.max(one.attends_until(costs));
+            needed.iter_mut().zip(&one.positions).for_each(|(needed, own)| *needed = (*needed).max(*own));
+        }
+        (until, needed)
+    }
+
+    /// Of each prompt: how many of its first positions nothing edits, as long as they are this trunk's; and how many of these
+    /// come from elsewhere.
+    pub fn unedited(&self) -> Vec<(usize, usize)> {
+        let edited = self.aboard.first().filter(|one| self.is_own() && one.differs.is_some());
+        let prompts = self.prompts.iter().zip(&self.links).enumerate();
+        let prompts = prompts.map(|(number, (tokens, link))| {
+            let all = tokens.len();
+            let first = edited.and_then(|one| one.positions.get(number)).map_or(all, |&first| first.min(all));
+            (first, positions_of(link))
+        });
+        prompts.collect()
+    }
+
+    /// Whether its rows are as those of its tokens alone until somebody edits them.
+    pub fn is_shareable(&self) -> bool {
+        self.shares
     }
 
     /// Whether it is one invoke's alone.
@@ -188,17 +250,31 @@ impl Sharing {
         if let Some(place) = joins {
             return self.joining(place, candidate, costs);
         }
-        let most = if outlook.shares && rewrites.prefixes { outlook.first_column } else { 0 };
+        let most = if outlook.shares { outlook.first_column } else { 0 };
         let links: Vec<Option<Link>> = candidate
             .prompts
             .iter()
             .zip(candidate.positions(most))
-            .map(|(tokens, most)| {
-                let (trunk, prompt, positions) = self.beginnings.longest(candidate.member, tokens, most)?;
-                (positions > 0).then_some(Link { trunk, prompt, positions })
+            .enumerate()
+            .map(|(number, (tokens, most))| {
+                let cached = candidate.cached.get(number).and_then(Option::as_ref);
+                let cached = cached.map(|cached| (cached, cached.positions.min(most)));
+                let shared = if rewrites.prefixes { most } else { 0 };
+                let shared = self.beginnings.longest(candidate.member, tokens, shared);
+                match (shared, cached) {
+                    (shared, Some((cached, positions)))
+                        if positions > 0 && shared.is_none_or(|shared| shared.2 <= positions) =>
+                    {
+                        Some(Link { source: Source::Cache(cached.prefix.clone()), positions })
+                    }
+                    (Some((trunk, prompt, positions)), _) if positions > 0 => {
+                        Some(Link { source: Source::Trunk { trunk, prompt }, positions })
+                    }
+                    _ => None,
+                }
             })
             .collect();
-        let from: Vec<usize> = links.iter().map(|link| link.map_or(0, |link| link.positions)).collect();
+        let from: Vec<usize> = links.iter().map(positions_of).collect();
         let rows = candidate.rows(&from);
         let (mut tokens, mut work) = (rows.tokens, costs.of(rows, 0, candidate.end));
         for place in linked(&links) {
@@ -236,14 +312,10 @@ impl Sharing {
             }
         }
         let links = self.limited(trunk, candidate);
-        let given_back: usize = trunk
-            .links
-            .iter()
-            .zip(&links)
-            .map(|(old, new)| old.map_or(0, |old| old.positions) - new.map_or(0, |new| new.positions))
-            .sum();
+        let given_back: usize =
+            trunk.links.iter().zip(&links).map(|(old, new)| positions_of(old) - positions_of(new)).sum();
         if given_back > 0 {
-            let more = Rows { tokens: given_back as u64, read: 0, pairs: rows.pairs };
+            let more = Rows { tokens: given_back as u64, read: 0, pairs: rows.pairs, keys: rows.keys };
             work = work.with(costs.of(more, 0, reach));
             tokens += given_back;
         }
@@ -254,9 +326,9 @@ impl Sharing {
     fn limited(&self, trunk: &Trunk, candidate: &Candidate<'_>) -> Vec<Option<Link>> {
         let most = candidate.positions(trunk.column.min(candidate.outlook.first_column));
         let links = trunk.links.iter().zip(most).map(|(link, most)| {
-            let link = (*link)?;
+            let link = link.as_ref()?;
             let positions = link.positions.min(most);
-            (positions > 0).then_some(Link { positions, ..link })
+            (positions > 0).then(|| Link { positions, source: link.source.clone() })
         });
         links.collect()
     }
@@ -311,12 +383,12 @@ impl Sharing {
         for place in (0..self.trunks.len()).rev() {
             // Those that attend to it stand after it, and are known by now.
             let trunk = &self.trunks[place];
-            let life = if trunk.is_own() { trunk.aboard[0].end } else { trunk.reach.max(trunk.until) };
-            let until = costs.last_attention(life);
+            let until = costs.last_attention(trunk.life());
             for link in trunk.links.clone().into_iter().flatten() {
-                let other = &mut self.trunks[link.trunk];
+                let Source::Trunk { trunk, prompt } = link.source else { continue };
+                let other = &mut self.trunks[trunk];
                 other.until = other.until.max(until);
-                other.needed[link.prompt] = other.needed[link.prompt].max(link.positions);
+                other.needed[prompt] = other.needed[prompt].max(link.positions);
             }
         }
         let mut total = Total::default();
@@ -341,17 +413,14 @@ impl Trunk {
             return (costs.of(rows, 0, end), rows.tokens as usize);
         }
         let full = self.aboard.iter().map(Aboard::aboard_until).max().unwrap_or(0);
-        let mut needed = self.needed.clone();
-        let mut until = self.until;
+        let (until, needed) = self.lends(costs);
         let mut tokens = rows.tokens;
         let mut work = costs.of(rows, 0, full);
         for one in self.aboard.iter().filter(|one| one.differs.is_some()) {
             tokens += one.rows.tokens;
             work = work.with(one.fork(costs));
-            until = until.max(one.attends_until(costs));
-            needed.iter_mut().zip(&one.positions).for_each(|(needed, own)| *needed = (*needed).max(*own));
         }
-        let starts = self.links.iter().map(|link| link.map_or(0, |link| link.positions));
+        let starts = self.links.iter().map(positions_of);
         let left = Rows::after(needed.into_iter().zip(starts));
         work = work.with(costs.of(Rows { read: 0, ..left }, full, until.max(full)));
         (work, tokens as usize)
@@ -381,8 +450,15 @@ mod tests {
         let costs = costs();
         let mut sharing = Sharing::default();
         for (invoke, (member, prompt, outlook)) in invokes.iter().enumerate() {
-            let candidate =
-                Candidate { member: *member, invoke, prompts: vec![prompt], outlook, end: 60, columns: None };
+            let candidate = Candidate {
+                member: *member,
+                invoke,
+                prompts: vec![prompt],
+                outlook,
+                end: 60,
+                columns: None,
+                cached: &[],
+            };
             let offer = sharing.offer(&candidate, &costs, rewrites);
             sharing.accept(offer, &candidate, &costs);
         }
@@ -438,7 +514,7 @@ mod tests {
     fn a_trunk_that_others_begin_with_is_needed_as_far_as_they_attend() {
         let invokes = [(0, PROMPT, outlook(None, 0)), (0, &[1, 2, 3, 9][..], outlook(None, 3))];
         let (sharing, _, tokens) = aboard(&invokes, Rewrites::ALL);
-        assert_eq!(sharing.trunks[1].links[0].map(|link| link.positions), Some(3));
+        assert_eq!(sharing.trunks[1].links[0].as_ref().map(|link| link.positions), Some(3));
         assert_eq!((sharing.trunks[0].needed[0], tokens), (3, 5));
         assert!(sharing.trunks[0].until > 0 && !sharing.trunks[0].is_own() && sharing.trunks[1].is_own());
     }

@@ -1,4 +1,4 @@
-//! Pictures of results, for a terminal and as a web page that stands alone: heat maps and curves.
+//! Pictures of results, for a terminal and as a web page that stands alone: heat maps, curves, and plans.
 //!
 //! ```no_run
 //! use pellucid::picture::{HeatMap, Page};
@@ -15,12 +15,14 @@
 mod curves;
 mod heat_map;
 mod page;
+mod plan;
 
 use std::io::{self, IsTerminal};
 
 pub use curves::Curves;
 pub use heat_map::HeatMap;
 pub use page::{Page, escape};
+pub use plan::plan_to_html;
 
 /// How cells are drawn on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

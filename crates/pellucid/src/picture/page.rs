@@ -4,7 +4,9 @@
 use std::fmt;
 use std::path::Path;
 
-use super::{Curves, HeatMap};
+use pellucid_engine::Explanation;
+
+use super::{Curves, HeatMap, plan};
 use crate::error::{Error, Result};
 
 const STYLE: &str = include_str!("page.css");
@@ -56,6 +58,13 @@ impl Page {
     #[must_use]
     pub fn curves(self, curves: &Curves) -> Page {
         self.written(|html| curves.write_html(html))
+    }
+
+    /// The plan of a program: its passes, who rides in each, which layers and positions are computed for whom, and what it
+    /// costs, or took.
+    #[must_use]
+    pub fn plan(self, plan: &Explanation) -> Page {
+        self.written(|html| plan::write_html(plan, html))
     }
 
     /// HTML as it is: text in it must have gone through [`escape`].

@@ -79,6 +79,7 @@ settings! {
     "engine.jobs" Whole,
     "engine.packing" Switch,
     "engine.value_bytes" Whole,
+    "engine.prefix_bytes" Whole,
     "engine.weight_bytes" Whole,
     "engine.idle_seconds" Number,
     "admission.request_bytes" Whole,

@@ -168,6 +168,7 @@ fn admit(
         cancel: cancel.clone(),
         overflows: overflows.clone(),
         log_bytes: waiting.bounds.result_bytes.unwrap_or(u64::MAX),
+        prefixes: core.prefixes.of(&waiting.account),
     };
     let options = listening.options(memory_bytes, seconds);
     tracing::debug!(job, model = entry.id(), attempt, alone, "begins");

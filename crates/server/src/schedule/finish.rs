@@ -155,6 +155,7 @@ async fn ending_of(
     let Some(results) = results else {
         return (failed(problem, None), did);
     };
+    core.metrics.cached(results.report.cached_tokens);
     did.saved = saved(&results);
     did.absent = results.absent.iter().take(LISTED).cloned().collect();
     let written = match tokio::task::spawn_blocking(move || results.to_safetensors()).await {

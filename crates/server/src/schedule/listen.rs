@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pellucid_client::api::{Event, Log, Number, RunProgress, Saved, Token};
-use pellucid_engine::{GeneratedToken, LogEntry, RunOptions, SavedValue, Tensor};
+use pellucid_engine::{GeneratedToken, LogEntry, PrefixCache, RunOptions, SavedValue, Tensor};
 use pellucid_graph::DType;
 
 use crate::events::Channel;
@@ -26,12 +26,14 @@ pub struct Listening {
     pub overflows: Arc<AtomicBool>,
     /// Bytes that it may log.
     pub log_bytes: u64,
+    /// Its account's cache of prefixes.
+    pub prefixes: Option<Arc<PrefixCache>>,
 }
 
 impl Listening {
     /// The options of its run.
     pub fn options(self, memory_bytes: u64, seconds: Option<f64>) -> RunOptions {
-        let Listening { channel, outline, cancel, overflows, log_bytes } = self;
+        let Listening { channel, outline, cancel, overflows, log_bytes, prefixes } = self;
         let (logs, tokens, values, progress) = (channel.clone(), channel.clone(), channel.clone(), channel);
         let logged = AtomicU64::new(0);
         let end = cancel.clone();
@@ -40,6 +42,7 @@ impl Listening {
             memory_bytes: Some(memory_bytes),
             seconds,
             cancel: Some(cancel),
+            prefixes,
             on_log: Some(Arc::new(move |entry| {
                 let bytes = entry.value.bytes_len() + entry.name.len() as u64 + 64;
                 // What is logged stays in memory until the end.

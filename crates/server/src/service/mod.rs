@@ -12,6 +12,7 @@ use pellucid_client::api::{
     AccountUse, DecodeRequest, DecodeResponse, EncodeRequest, EncodeResponse, Explanation, Job, JobList,
     JobQuery, JobState, ModelList, Problem, ProblemKind, ServiceState, ServiceStatus, UsageReport,
 };
+use pellucid_engine::RunOptions;
 use pellucid_models::chat_template::Message;
 
 use crate::account::policy;
@@ -137,6 +138,8 @@ impl Service {
         }
         let files = self.core.store.erase(&caller.account.name, id).await?.ok_or_else(|| not_found("job"))?;
         self.core.hub.drop(id);
+        // What its prompts left there is of it too.
+        self.core.prefixes.forget(&caller.account.name);
         for file in files {
             if let Err(error) = self.core.files.delete(&file).await {
                 // What belongs to no job is deleted at the next start.
@@ -162,16 +165,20 @@ impl Service {
     ) -> Result<Explanation> {
         let admitted = self.check(caller, model, body).await?;
         let (outline, program) = (admitted.outline, admitted.program);
-        let plan = tokio::task::spawn_blocking(move || outline.engine.explain(&program));
+        let options =
+            RunOptions { prefixes: self.core.prefixes.peek(&caller.account.name), ..RunOptions::default() };
+        let plan = tokio::task::spawn_blocking(move || outline.engine.explain_with(&program, &options));
         let failed = || Box::new(Problem::new(ProblemKind::Internal, "The program could not be planned."));
         let plan = plan.await.map_err(|_| failed())?.map_err(|_| failed())?;
         let text = plan.to_string();
         let passes = plan.passes.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
+        let models = plan.models.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
         Ok(Explanation {
             model: admitted.entry.id().to_owned(),
             price: admitted.price,
             passes: passes.map_err(|_| failed())?,
             nodes: (plan.nodes.0 as u64, plan.nodes.1 as u64),
+            models: models.map_err(|_| failed())?,
             text,
         })
     }

@@ -1,0 +1,256 @@
+//! The plan of a run: which passes, who rides in each, from where to where; and what they took, where they were made.
+
+mod telling;
+mod text;
+
+use std::sync::Arc;
+
+use pellucid_graph::check::Price;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use telling::{described, explained};
+
+use crate::plan::Work;
+
+pub use text::{amount, rate, time};
+
+/// The plan of a program, as the engine would run it by itself, or as it ran it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The model.
+    pub model: String,
+    /// What it will cost, at most.
+    pub price: Price,
+    /// Its passes, in order.
+    pub passes: Vec<ExplainedPass>,
+    /// Nodes that are computed, and nodes of the program.
+    pub nodes: (usize, usize),
+    /// The engine's models, as the stages that passes walk.
+    #[serde(default)]
+    pub models: Vec<ExplainedModel>,
+    /// What the run took; none: nothing was run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
+}
+
+/// A model as the stages that passes walk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedModel {
+    /// The name by which traces call it; of a program's own it is empty.
+    pub name: String,
+    /// Its stages.
+    pub stages: usize,
+    /// The first stage of each layer, and the stage after its last.
+    pub layers: Vec<(usize, usize)>,
+    /// The stage from which on only the columns are computed that are read.
+    pub narrows_at: usize,
+}
+
+/// What a run took.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Milliseconds of the whole run.
+    pub ms: f64,
+    /// Of these, those of its passes, with what the program does at the hook points that they touch. The rest is what it does
+    /// between them: ways back, and operations that depend on no pass.
+    pub passes_ms: f64,
+    /// What a naive run's passes would take, every invoke by itself and whole: estimated from how fast these were.
+    pub naive_ms: f64,
+    /// The instruction-set path of the kernels.
+    pub instruction_set: String,
+    /// The number type in which weights are held.
+    pub weights: String,
+}
+
+/// One pass.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExplainedPass {
+    /// The name by which its traces call its model; of the program's own it is empty.
+    pub model: String,
+    /// What comes first: a hook point, or the beginning.
+    pub from: String,
+    /// What comes last: a hook point, or the end.
+    pub to: String,
+    /// Its first stage, and the stage after its last.
+    #[serde(default)]
+    pub stages: (usize, usize),
+    /// Tokens whose rows are computed in it, wherever these begin.
+    #[serde(default)]
+    pub tokens: usize,
+    /// Floating-point operations, as the engine estimates them.
+    #[serde(default)]
+    pub flops: u64,
+    /// Bytes that are moved for them, estimated: weights once, and each row's values into every stage and out of it.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Operations of a naive run of the invokes that begin a step in it: each by itself, with all its positions through all
+    /// stages.
+    #[serde(default)]
+    pub naive_flops: u64,
+    /// Bytes of the same.
+    #[serde(default)]
+    pub naive_bytes: u64,
+    /// Milliseconds that it took, with what the program does at the hook points that it touches; none: nothing was run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured_ms: Option<f64>,
+    /// Operations a second that were achieved, in thousand millions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gigaflops: Option<f64>,
+    /// Who rides.
+    pub passengers: Vec<ExplainedPassenger>,
+    /// Invokes that wait for a value.
+    pub parked: Vec<ExplainedParked>,
+}
+
+/// Invokes by one name that wait in a pass at one place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExplainedParked {
+    /// The hook point.
+    pub place: String,
+    /// Its stage.
+    pub stage: usize,
+    /// The invoke's name.
+    pub invoke: String,
+    /// How many by that name.
+    pub cells: usize,
+}
+
+/// An invoke in a pass, or several that are alike: those of a sweep's cells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExplainedPassenger {
+    /// The invoke's name.
+    pub invoke: String,
+    /// How many by that name ride alike.
+    pub cells: usize,
+    /// The step of a generation.
+    pub step: u64,
+    /// The prompts of one of them in this pass.
+    pub prompts: usize,
+    /// Their tokens.
+    pub tokens: usize,
+    /// The columns of its rectangle: the longest prompt's tokens.
+    #[serde(default)]
+    pub width: usize,
+    /// The column with which the rows begin that this pass computes for it: those before come from elsewhere.
+    #[serde(default)]
+    pub rows_from: usize,
+    /// The columns that are computed from the final norm on; none: all.
+    pub columns: Option<Vec<usize>>,
+    /// The last hook point that matters to it.
+    pub until: String,
+    /// The stage after it.
+    #[serde(default)]
+    pub end: usize,
+    /// The rows that it has in common with others; none: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<ExplainedSharing>,
+    /// Each invoke whose rows come before its own, because their prompts begin alike, and how many positions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<(String, usize)>,
+    /// What others attend to of the rows that it begins with: the stage up to which these are computed for them, and their first
+    /// columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lends: Option<(usize, usize)>,
+    /// Positions whose keys and values are in the program's cache.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cached: usize,
+    /// Whether the residual stream with which it begins in this pass is in the program's cache.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// Rows that an invoke has in common with others of the same tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExplainedSharing {
+    /// The first of those whose rows they are.
+    pub with: String,
+    /// The hook point at which it leaves them; none: nowhere before its end.
+    pub until: Option<String>,
+    /// Its stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaves: Option<usize>,
+    /// The column of its rectangle from which on it has rows of its own then.
+    pub column: usize,
+    /// How many tokens these are.
+    pub tokens: usize,
+}
+
+/// One pass, by stages.
+#[derive(Clone, Debug)]
+pub(crate) struct PassRecord {
+    /// The place of its model among the engine's.
+    pub model: usize,
+    pub from: usize,
+    pub to: usize,
+    pub tokens: usize,
+    pub work: Work,
+    /// Of the invokes that begin their step in it: what they would cost by themselves, to the end of the model.
+    pub naive: Work,
+    pub measured_ms: Option<f64>,
+    pub passengers: Vec<Passenger>,
+    /// The stage and the invoke's label.
+    pub parked: Vec<(usize, Arc<str>)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Passenger {
+    /// The invoke's label.
+    pub invoke: Arc<str>,
+    pub step: u64,
+    pub prompts: usize,
+    pub tokens: usize,
+    pub width: usize,
+    pub rows_from: usize,
+    pub columns: Option<Vec<usize>>,
+    pub until: usize,
+    pub shares: Option<PassengerShares>,
+    pub after: Vec<(Arc<str>, usize)>,
+    pub lends: Option<(usize, usize)>,
+    pub cached: usize,
+    pub resumed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PassengerShares {
+    pub with: Arc<str>,
+    /// The stage.
+    pub until: Option<usize>,
+    pub column: usize,
+    pub tokens: usize,
+}
+
+fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
+}
+
+impl Explanation {
+    /// Floating-point operations of its passes, as the engine estimates them.
+    pub fn flops(&self) -> u64 {
+        sum(self.passes.iter().map(|pass| pass.flops))
+    }
+
+    /// Bytes that its passes move, as the engine estimates them.
+    pub fn bytes(&self) -> u64 {
+        sum(self.passes.iter().map(|pass| pass.bytes))
+    }
+
+    /// Operations of a naive run: every invoke by itself, with all its positions through all stages.
+    pub fn naive_flops(&self) -> u64 {
+        sum(self.passes.iter().map(|pass| pass.naive_flops))
+    }
+
+    /// Bytes of a naive run.
+    pub fn naive_bytes(&self) -> u64 {
+        sum(self.passes.iter().map(|pass| pass.naive_bytes))
+    }
+
+    /// The model that a pass walks.
+    pub fn model_of(&self, pass: &ExplainedPass) -> Option<&ExplainedModel> {
+        self.models.iter().find(|model| model.name == pass.model)
+    }
+}

@@ -1,0 +1,116 @@
+//! What was noted of passes, by names.
+
+use std::collections::HashMap;
+
+use pellucid_models::stage::Kernel;
+
+use super::{
+    ExplainedModel, ExplainedParked, ExplainedPass, ExplainedPassenger, ExplainedSharing, PassRecord,
+    Passenger,
+};
+use crate::loaded::Loaded;
+
+/// A model as the stages that passes walk.
+pub(crate) fn described(loaded: &Loaded) -> ExplainedModel {
+    let (spec, list) = (loaded.model.spec(), loaded.model.stages());
+    let layers = (0..spec.sizes.layers).map_while(|layer| {
+        let name = format!("layers.{layer}");
+        let alias = spec.aliases.iter().find(|alias| alias.alias == name)?;
+        let module = spec.modules.iter().position(|module| module.path == alias.target)?;
+        let range = &list.modules.get(module)?.range;
+        Some((range.start, range.end))
+    });
+    ExplainedModel {
+        name: loaded.name.clone(),
+        stages: list.stages.len(),
+        layers: layers.collect(),
+        narrows_at: list.token_wise_from,
+    }
+}
+
+/// A pass that was noted.
+pub(crate) fn explained(models: &[Loaded], record: &PassRecord) -> Option<ExplainedPass> {
+    let loaded = models.get(record.model)?;
+    // Equals are told once, with how many they are: a sweep's cells.
+    let mut passengers: Vec<ExplainedPassenger> = Vec::new();
+    let mut known: HashMap<&Passenger, usize> = HashMap::new();
+    for passenger in &record.passengers {
+        if let Some(&place) = known.get(passenger) {
+            passengers[place].cells += 1;
+            continue;
+        }
+        known.insert(passenger, passengers.len());
+        passengers.push(rides(loaded, passenger));
+    }
+    let mut parked: Vec<ExplainedParked> = Vec::new();
+    let mut waiting: HashMap<_, usize> = HashMap::new();
+    for (stage, invoke) in &record.parked {
+        if let Some(&place) = waiting.get(&(stage, invoke)) {
+            parked[place].cells += 1;
+            continue;
+        }
+        waiting.insert((stage, invoke), parked.len());
+        let place = name(loaded, *stage, true);
+        parked.push(ExplainedParked { place, stage: *stage, invoke: invoke.to_string(), cells: 1 });
+    }
+    let flops = record.work.flops;
+    Some(ExplainedPass {
+        model: loaded.name.clone(),
+        from: name(loaded, record.from, true),
+        to: name(loaded, record.to, false),
+        stages: (record.from, record.to),
+        tokens: record.tokens,
+        flops,
+        bytes: loaded.costs.bytes(record.work),
+        naive_flops: record.naive.flops,
+        naive_bytes: loaded.costs.bytes(record.naive),
+        measured_ms: record.measured_ms,
+        gigaflops: record.measured_ms.filter(|&ms| ms > 0.0).map(|ms| flops as f64 / ms / 1e6),
+        passengers,
+        parked,
+    })
+}
+
+fn rides(loaded: &Loaded, passenger: &Passenger) -> ExplainedPassenger {
+    let shares = passenger.shares.as_ref().map(|shares| ExplainedSharing {
+        with: shares.with.to_string(),
+        until: shares.until.map(|stage| name(loaded, stage, true)),
+        leaves: shares.until,
+        column: shares.column,
+        tokens: shares.tokens,
+    });
+    let after = passenger.after.iter();
+    ExplainedPassenger {
+        invoke: passenger.invoke.to_string(),
+        cells: 1,
+        step: passenger.step,
+        prompts: passenger.prompts,
+        tokens: passenger.tokens,
+        width: passenger.width,
+        rows_from: passenger.rows_from,
+        columns: passenger.columns.clone(),
+        until: name(loaded, passenger.until, false),
+        end: passenger.until,
+        shares,
+        lends: passenger.lends,
+        cached: passenger.cached,
+        resumed: passenger.resumed,
+        after: after.map(|(invoke, positions)| (invoke.to_string(), *positions)).collect(),
+    }
+}
+
+/// The hook point at a stage, or the last before its end.
+fn name(loaded: &Loaded, stage: usize, from: bool) -> String {
+    let stages = &loaded.model.stages().stages;
+    if from && stage == 0 {
+        return "the beginning".into();
+    }
+    if !from && stage >= stages.len() {
+        return "the end".into();
+    }
+    let at = if from { stage } else { stage.saturating_sub(1) };
+    match stages.get(at).map(|stage| &stage.kernel) {
+        Some(Kernel::Hook { point, .. }) => loaded.model.spec().hook_points[*point].path(),
+        _ => format!("stage {at}"),
+    }
+}

@@ -1,0 +1,229 @@
+//! A cache of prefixes: what a program's prompts have in common with prompts that ran before it is not computed again.
+//!
+//! **Needs:** whoever runs the program has given it a cache ([`RunOptions::prefixes`](crate::RunOptions::prefixes)): there is none
+//! otherwise, and nothing ever goes from one cache to another. The same model, as it stands in memory, on the same
+//! instruction-set path; no weights set. Of the invoke that takes: what `prefix` needs of one that begins with another's rows.
+//! Of those that are kept: rows that nothing has edited (those of an invoke that is edited, up to the first column that differs),
+//! with keys and values in every layer.
+//!
+//! The residual stream is kept before the stages at which nothing else is alive, up to the first edit. A trace of one invoke of which
+//! nothing is read or written before such a stage begins there.
+//!
+//! **Keeps:** keys and values of a position, and its residual stream, depend on the tokens up to it and on the weights, and kernels give a row the same bits
+//! whatever other rows there are: they are bit for bit those that the prompt would make.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use pellucid_kernels::Isa;
+use pellucid_models::Model;
+
+use super::prefix::common;
+use crate::sequence::{Prefix, Streams};
+
+/// Bytes that a cache holds, where nobody says otherwise.
+pub const PREFIX_CACHE_BYTES: u64 = 64 << 20;
+
+/// Keys and values of prompts that ran, for those that begin alike and run later. It belongs to one owner: what ran with it
+/// shows in how long later runs with it take, so it is never to be shared between people who do not trust one another.
+pub struct PrefixCache {
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    /// Bytes that it may hold.
+    most_bytes: u64,
+    prompts: Vec<Kept>,
+    bytes: u64,
+    /// Counts uses: of two prompts that which was used last has the higher number.
+    uses: u64,
+    taken: (u64, u64),
+}
+
+/// A prompt whose keys and values are there.
+struct Kept {
+    /// Kept so that no other model is ever at the same address.
+    model: Weak<Model>,
+    isa: &'static str,
+    tokens: Vec<u32>,
+    /// Keys and values of its first positions, in all layers.
+    prefix: Arc<Prefix>,
+    positions: usize,
+    /// The residual stream of all its rows, up to where something edited them.
+    streams: Arc<Streams>,
+    bytes: u64,
+    used: u64,
+}
+
+/// What a cache holds, and what was taken from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrefixCacheUse {
+    /// Prompts, or beginnings of prompts, that it holds.
+    pub prompts: usize,
+    /// Bytes that these take.
+    pub bytes: u64,
+    /// Bytes that they may take.
+    pub most_bytes: u64,
+    /// Prompts that began with one of them.
+    pub hits: u64,
+    /// Tokens that were not computed for it.
+    pub tokens: u64,
+}
+
+/// A beginning of a prompt that is in a cache.
+#[derive(Clone, Debug)]
+pub(crate) struct Cached {
+    pub prefix: Arc<Prefix>,
+    pub positions: usize,
+}
+
+/// A prompt whose keys and values go into a cache when they are all there, and its residual stream.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    pub tokens: Vec<u32>,
+    pub prefix: Arc<Prefix>,
+    /// Positions that nothing edits.
+    pub positions: usize,
+    pub streams: Arc<Streams>,
+}
+
+impl Default for PrefixCache {
+    /// Of [`PREFIX_CACHE_BYTES`].
+    fn default() -> PrefixCache {
+        PrefixCache::new(PREFIX_CACHE_BYTES)
+    }
+}
+
+impl std::fmt::Debug for PrefixCache {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("PrefixCache").field(&self.usage()).finish()
+    }
+}
+
+impl PrefixCache {
+    /// An empty cache that holds so many bytes at most: what was used longest ago makes room.
+    pub fn new(most_bytes: u64) -> PrefixCache {
+        PrefixCache { held: Mutex::new(Held { most_bytes, ..Held::default() }) }
+    }
+
+    /// What it holds, and what was taken from it.
+    pub fn usage(&self) -> PrefixCacheUse {
+        let held = self.held();
+        PrefixCacheUse {
+            prompts: held.prompts.len(),
+            bytes: held.bytes,
+            most_bytes: held.most_bytes,
+            hits: held.taken.0,
+            tokens: held.taken.1,
+        }
+    }
+
+    /// Forgets all that it holds, and holds nothing from now on.
+    pub fn close(&self) {
+        let mut held = self.held();
+        held.prompts.clear();
+        (held.bytes, held.most_bytes) = (0, 0);
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that it may hold.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        self.held().most_bytes
+    }
+
+    /// The longest beginning that a prompt has in common with one that is there; not more than `most` positions.
+    pub(crate) fn find(&self, model: &Arc<Model>, tokens: &[u32], most: usize) -> Option<Cached> {
+        let tokens = tokens.get(..most)?;
+        let mut held = self.held();
+        held.uses += 1;
+        let now = held.uses;
+        let fitting = held.prompts.iter_mut().filter(|kept| kept.is_of(model));
+        let (positions, kept) = fitting
+            .map(|kept| (common(tokens, &kept.tokens[..kept.positions]), kept))
+            .max_by_key(|(positions, kept)| (*positions, kept.used))?;
+        if positions == 0 {
+            return None;
+        }
+        kept.used = now;
+        Some(Cached { prefix: kept.prefix.clone(), positions })
+    }
+
+    /// The residual stream of a prompt's rows before the last stage that is there, not after `most`.
+    pub(crate) fn find_streams(
+        &self,
+        model: &Arc<Model>,
+        tokens: &[u32],
+        most: usize,
+    ) -> Option<(usize, Arc<Streams>)> {
+        let mut held = self.held();
+        held.uses += 1;
+        let now = held.uses;
+        let fitting =
+            held.prompts.iter_mut().filter(|kept| kept.is_of(model) && kept.tokens.starts_with(tokens));
+        let (stage, kept) = fitting
+            .filter_map(|kept| Some((kept.streams.last(most)?, kept)))
+            .max_by_key(|(stage, kept)| (*stage, kept.used))?;
+        kept.used = now;
+        Some((stage, kept.streams.clone()))
+    }
+
+    /// A prompt began with so many positions of one that is there.
+    pub(crate) fn took(&self, positions: usize) {
+        let mut held = self.held();
+        held.taken.0 += 1;
+        held.taken.1 += positions as u64;
+    }
+
+    /// Keeps a prompt's keys and values, as far as all of so many layers have them, and its residual stream.
+    pub(crate) fn keep(&self, model: &Arc<Model>, layers: usize, collected: Collected) {
+        let Collected { mut tokens, prefix, positions, streams } = collected;
+        let (prefix, positions) = prefix.complete(layers, positions.min(tokens.len())).unwrap_or_default();
+        let depth = streams.last(usize::MAX).unwrap_or(0);
+        if depth == 0 {
+            tokens.truncate(positions);
+        }
+        if tokens.is_empty() {
+            return;
+        }
+        let bytes = prefix.bytes() + streams.bytes() + 4 * tokens.len() as u64;
+        let mut held = self.held();
+        let Held { prompts, bytes: all, uses, most_bytes, .. } = &mut *held;
+        *uses += 1;
+        let known = |kept: &Kept| (kept.positions, kept.streams.last(usize::MAX).unwrap_or(0));
+        let covers = |kept: &Kept| {
+            let (there, deep) = known(kept);
+            kept.is_of(model) && kept.tokens.starts_with(&tokens) && there >= positions && deep >= depth
+        };
+        let covered = |kept: &Kept| {
+            let (there, deep) = known(kept);
+            kept.is_of(model) && tokens.starts_with(&kept.tokens) && positions >= there && depth >= deep
+        };
+        if let Some(kept) = prompts.iter_mut().find(|kept| covers(kept)) {
+            kept.used = *uses;
+            return;
+        }
+        if bytes > *most_bytes {
+            return;
+        }
+        // Models that are gone do not come back; what this prompt begins with is held by it.
+        prompts.retain(|kept| kept.model.strong_count() > 0 && !covered(kept));
+        *all = prompts.iter().map(|kept| kept.bytes).sum();
+        prompts.sort_by_key(|kept| kept.used);
+        while *all + bytes > *most_bytes && !prompts.is_empty() {
+            *all -= prompts.remove(0).bytes;
+        }
+        *all += bytes;
+        let (model, isa) = (Arc::downgrade(model), Isa::current().name());
+        let prefix = Arc::new(prefix);
+        prompts.push(Kept { model, isa, tokens, prefix, positions, streams, bytes, used: *uses });
+    }
+}
+
+impl Kept {
+    fn is_of(&self, model: &Arc<Model>) -> bool {
+        std::ptr::eq(self.model.as_ptr(), Arc::as_ptr(model)) && self.isa == Isa::current().name()
+    }
+}

@@ -1,0 +1,288 @@
+//! The cache of prefixes: what ran before is not computed again, for its owner alone, and never a bit differs.
+//!
+//! `PELLUCID_PROGRAMS=N` tries N programs for each model, `PELLUCID_SEED` begins elsewhere, `PELLUCID_MODEL` names one model.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+#[path = "support/random/mod.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod random;
+mod support;
+
+use std::sync::Arc;
+
+use pellucid_engine::{Engine, PrefixCache, Results, Rewrites, RunOptions};
+use pellucid_graph::Program;
+use pellucid_graph::check::{CheckedProgram, SpecIndex};
+
+use random::outcomes::difference_from_naive;
+use random::{Builder, Wishes};
+use support::{Golden, engines};
+
+fn with(cache: &Arc<PrefixCache>) -> RunOptions {
+    RunOptions { prefixes: Some(cache.clone()), ..RunOptions::default() }
+}
+
+fn checked(engine: &Engine, tokens: &str, nodes: &str) -> CheckedProgram {
+    let text = format!(
+        r#"{{"pellucid":1,"body":[{{"op":"trace","invokes":[{{"tokens":{tokens}}}],"body":[{nodes},
+        {{"op":"get","name":"l","hook":"logits"}},{{"op":"getitem","name":"a","input":"l","index":[":",-1]}},{{"op":"save","name":"out","value":"a"}}]}}]}}"#
+    );
+    let program = Program::from_bytes(text.as_bytes()).unwrap_or_else(|faults| panic!("{faults}\n{text}"));
+    engine.check(program).unwrap_or_else(|faults| panic!("{faults}\n{text}"))
+}
+
+/// An edit of one column after the first layer.
+fn edited(engine: &Engine, tokens: &str, column: i64, value: f64) -> CheckedProgram {
+    let nodes = format!(
+        r#"{{"op":"get","name":"h","hook":"layers.1.output"}},{{"op":"index_put","name":"e","input":"h","index":[":",{column}],"values":{value}}},
+        {{"op":"set","hook":"layers.1.output","value":"e"}}"#
+    );
+    checked(engine, tokens, &nodes)
+}
+
+/// Runs a program with a cache, and holds it to the naive interpreter. Tokens that were computed, and those that were not.
+fn run(engine: &Engine, program: &CheckedProgram, cache: &Arc<PrefixCache>) -> (u64, u64) {
+    let results: Results = engine.run(program, &with(cache)).unwrap();
+    let naive = engine.run_naive(program).unwrap();
+    assert_eq!(results.tensors.len(), naive.tensors.len());
+    for (name, tensor) in &results.tensors {
+        assert!(tensor.is_same_bits(&naive.tensors[name]), "`{name}` differs");
+    }
+    (results.report.tokens, results.report.cached_tokens)
+}
+
+const PROMPT: &str = "[[7,3,9,1,4,4,2,8]]";
+
+#[test]
+fn who_edits_one_prompt_again_and_again_pays_for_it_once() {
+    let engine = Golden::open("gpt2").engine();
+    let cache = Arc::new(PrefixCache::default());
+    assert_eq!(run(&engine, &edited(&engine, PROMPT, -1, 0.5), &cache), (8, 0));
+    for value in [0.25, -1.0, 3.0] {
+        assert_eq!(run(&engine, &edited(&engine, PROMPT, -1, value), &cache), (1, 7));
+    }
+    // An earlier column; a later one than is known without an edit; the prompt with another end, and longer.
+    assert_eq!(run(&engine, &edited(&engine, PROMPT, 3, 0.5), &cache), (5, 3));
+    assert_eq!(run(&engine, &edited(&engine, "[[7,3,9,1,5,5]]", -1, 0.5), &cache), (2, 4));
+    assert_eq!(run(&engine, &edited(&engine, "[[7,3,9,1,4,4,2,8,6,6]]", -1, 0.5), &cache), (3, 7));
+    assert_eq!(run(&engine, &edited(&engine, "[[7,3,9,1,4,4,2,8,6,6]]", -1, 0.5), &cache), (1, 9));
+    // Another prompt; one that begins otherwise; one that is read as a whole.
+    assert_eq!(run(&engine, &edited(&engine, "[[1,2,3]]", -1, 0.5), &cache), (3, 0));
+    let whole =
+        r#"{"op":"get","name":"w","hook":"layers.0.output"},{"op":"save","name":"whole","value":"w"}"#;
+    assert_eq!(run(&engine, &checked(&engine, PROMPT, whole), &cache), (8, 0));
+    let usage = cache.usage();
+    assert_eq!((usage.hits, usage.tokens), (7, 3 * 7 + 3 + 4 + 7 + 9));
+    assert!(usage.bytes > 0 && usage.bytes <= usage.most_bytes, "{usage:?}");
+}
+
+#[test]
+fn the_plan_tells_what_comes_from_the_cache() {
+    let engine = Golden::open("gpt2").engine();
+    let cache = Arc::new(PrefixCache::default());
+    let program = edited(&engine, PROMPT, -1, 0.5);
+    let cold = engine.explain_with(&program, &with(&cache)).unwrap();
+    assert_eq!(cold, engine.explain(&program).unwrap());
+    run(&engine, &program, &cache);
+    let usage = cache.usage();
+    let warm = engine.explain_with(&program, &with(&cache)).unwrap();
+    let line = "1 tokens, the first 7 from the cache, all before this from the cache, until lm_head.output";
+    assert!(warm.to_string().contains(line), "{warm}");
+    assert!(
+        warm.to_string().contains("pass 1: transformer.h.1.output → lm_head.output (1 tokens)"),
+        "{warm}"
+    );
+    assert_eq!((warm.passes[0].tokens, warm.passes[0].passengers[0].cached), (1, 7));
+    assert!(warm.flops() < cold.flops() && warm.naive_flops() == cold.naive_flops());
+    assert_eq!(cache.usage(), usage, "to plan is not to take");
+    let off = engine.share().with_rewrites(Rewrites { cache: false, ..Rewrites::ALL });
+    assert_eq!(off.explain_with(&program, &with(&cache)).unwrap().passes, cold.passes);
+    assert_eq!(run(&off, &program, &cache), (8, 0));
+}
+
+/// An edit of all columns after a layer.
+fn steered(engine: &Engine, tokens: &str, layer: u64, value: f64) -> CheckedProgram {
+    let hook = format!("layers.{layer}.output");
+    let nodes = format!(
+        r#"{{"op":"get","name":"h","hook":"{hook}"}},{{"op":"add","name":"e","input":"h","other":{value}}},{{"op":"set","hook":"{hook}","value":"e"}}"#
+    );
+    checked(engine, tokens, &nodes)
+}
+
+#[test]
+fn a_lone_invoke_begins_where_it_is_edited_first() {
+    let engine = Golden::open("gpt2").engine();
+    let cache = Arc::new(PrefixCache::default());
+    let begins = |program: &CheckedProgram| {
+        let plan = engine.explain_with(program, &with(&cache)).unwrap();
+        run(&engine, program, &cache);
+        (plan.passes[0].from.clone(), plan.passes[0].passengers[0].resumed)
+    };
+    let after = |layer: u64| (format!("transformer.h.{layer}.output"), true);
+    let start = ("the beginning".to_owned(), false);
+    assert_eq!(begins(&steered(&engine, PROMPT, 0, 0.5)), start);
+    for value in [1.0, -3.0] {
+        assert_eq!(begins(&steered(&engine, PROMPT, 0, value)), after(0));
+    }
+    // Another layer: as far as it is known; from then on from there, and what is below is not forgotten.
+    assert_eq!(begins(&steered(&engine, PROMPT, 1, 1.0)), after(0));
+    assert_eq!(begins(&steered(&engine, PROMPT, 1, 1.0)), after(1));
+    assert_eq!(begins(&steered(&engine, PROMPT, 0, 1.0)), after(0));
+    // The rows of a shorter prompt are the first of the longer one's.
+    assert_eq!(begins(&steered(&engine, "[[7,3,9,1]]", 1, 1.0)), after(1));
+    assert_eq!(begins(&steered(&engine, "[[7,3,9,1,5]]", 1, 1.0)), start);
+    // What is read before the edit is computed.
+    let read =
+        r#"{"op":"get","name":"w","hook":"layers.0.mlp.output"},{"op":"save","name":"whole","value":"w"}"#;
+    assert_ne!(begins(&checked(&engine, PROMPT, read)), after(0));
+    // Keys and values were of no use to these; one edited column leaves them, and then takes both.
+    assert_eq!(begins(&edited(&engine, PROMPT, -1, 0.5)), start);
+    assert_eq!(begins(&edited(&engine, PROMPT, -1, 0.5)), after(1));
+    assert_eq!(run(&engine, &edited(&engine, PROMPT, -1, 0.25), &cache), (1, 7));
+    // Several prompts of one invoke, of unequal lengths.
+    let prompts = "[[6,3,9,1,4,4,2,8],[2,2,2]]";
+    assert_eq!(begins(&steered(&engine, prompts, 1, 0.5)), start);
+    assert_eq!(begins(&steered(&engine, prompts, 1, 0.25)), after(1));
+    assert_eq!(begins(&edited(&engine, prompts, -1, 0.25)), start);
+    assert_eq!(run(&engine, &edited(&engine, prompts, -1, 0.5), &cache), (2, 7 + 2));
+}
+
+#[test]
+fn nothing_of_one_cache_is_ever_anothers_also_in_the_same_pass() {
+    let engine = Golden::open("gpt2").engine();
+    let (ann, ben) = (Arc::new(PrefixCache::default()), Arc::new(PrefixCache::default()));
+    let program = edited(&engine, PROMPT, -1, 0.5);
+    run(&engine, &program, &ann);
+    let before = ann.usage();
+    assert_eq!(
+        run(&engine, &program, &ben),
+        (8, 0),
+        "the first run of another owner is as if nobody had run"
+    );
+    assert_eq!(ann.usage(), before);
+    // Side by side: one knows the prompt, one does not, one has no cache.
+    let chris = Arc::new(PrefixCache::default());
+    let options = [with(&ann), with(&chris), RunOptions::default()];
+    let programs: Vec<_> = options.iter().map(|options| (&program, options)).collect();
+    let naive = engine.run_naive(&program).unwrap();
+    let reports = engine.run_together(&programs).into_iter().map(|results| {
+        let results = results.unwrap();
+        assert!(results.tensors["out"].is_same_bits(&naive.tensors["out"]));
+        (results.report.passes, results.report.tokens, results.report.cached_tokens)
+    });
+    assert_eq!(reports.collect::<Vec<_>>(), [(1, 1, 7), (1, 8, 0), (1, 8, 0)]);
+    assert_eq!(ann.usage().hits, 1);
+}
+
+#[test]
+fn other_models_and_other_weights_find_nothing() {
+    let (engine, again) = (Golden::open("gpt2").engine(), Golden::open("gpt2").engine());
+    let cache = Arc::new(PrefixCache::default());
+    let program = edited(&engine, PROMPT, -1, 0.5);
+    run(&engine, &program, &cache);
+    // The same files, loaded once more, are another model: who knows what they hold now.
+    assert_eq!(run(&again, &edited(&again, PROMPT, -1, 0.5), &cache), (8, 0));
+    let weights = r#"{"op":"weight","name":"w","parameter":"transformer.h.0.ln_1.weight"},{"op":"mul","name":"v","input":"w","other":0.5},
+        {"op":"set_weight","parameter":"transformer.h.0.ln_1.weight","value":"v"}"#;
+    let changed = checked(&engine, PROMPT, weights);
+    assert_eq!(run(&engine, &changed, &cache), (8, 0));
+    // Nor does it leave anything there.
+    assert_eq!(run(&engine, &program, &cache), (1, 7));
+    // A model that is gone holds no room.
+    drop((engine, program, changed));
+    let prompts = cache.usage().prompts;
+    run(&again, &edited(&again, "[[5,5,5,5]]", -1, 0.5), &cache);
+    assert_eq!(cache.usage().prompts, prompts);
+}
+
+#[test]
+fn a_cache_never_holds_more_than_it_may_and_gives_up_what_was_used_longest_ago() {
+    let engine = Golden::open("gpt2").engine();
+    let probe = Arc::new(PrefixCache::default());
+    let prompt = |first: u64| format!("[[{first},3,9,1,4,4,2,8]]");
+    let program = |first: u64| edited(&engine, &prompt(first), -1, 0.5);
+    run(&engine, &program(10), &probe);
+    let one = probe.usage().bytes;
+    let cache = Arc::new(PrefixCache::new(2 * one + one / 2));
+    let takes = |first: u64| {
+        let taken = run(&engine, &program(first), &cache).1;
+        assert!(cache.usage().bytes <= cache.usage().most_bytes);
+        taken
+    };
+    assert_eq!([takes(10), takes(11), takes(10), takes(12)], [0, 0, 7, 0]);
+    // 11 made room.
+    assert_eq!([takes(10), takes(12), takes(11)], [7, 7, 0]);
+    assert_eq!(cache.usage().prompts, 2);
+    cache.close();
+    assert_eq!([takes(10), takes(10)], [0, 0]);
+    assert_eq!((cache.usage().bytes, cache.usage().prompts), (0, 0));
+    // One that holds less than a prompt.
+    let small = Arc::new(PrefixCache::new(one / 2));
+    assert_eq!(run(&engine, &program(10), &small), run(&engine, &program(10), &small));
+    assert_eq!(small.usage().bytes, 0);
+}
+
+fn number_from(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
+}
+
+/// Programs for each model in the normal test run.
+const PROGRAMS: u64 = 40;
+
+#[test]
+fn random_programs_give_the_same_bits_with_a_warm_cache() {
+    let mut failures: Vec<String> = Vec::new();
+    let (mut programs, mut hits) = (0, 0);
+    for (number, (model, engine)) in engines().into_iter().enumerate() {
+        let spec = engine.model().spec().clone();
+        let index = SpecIndex::new(&spec);
+        let roomy = Arc::new(PrefixCache::default());
+        // One in which something is always given up.
+        let narrow = Arc::new(PrefixCache::new(20_000));
+        let first = number_from("PELLUCID_SEED", 1) + number as u64 * 1_000_003;
+        let mut crowd = Vec::new();
+        for seed in first..first + number_from("PELLUCID_PROGRAMS", PROGRAMS) {
+            let wishes = Wishes { may_fail: seed % 7 == 0, generation: true, alike: true, smooth: false };
+            let checked = Builder::generate(&index, seed, wishes).checked;
+            let naive = engine.run_naive(&checked);
+            let mut hold = |how: &str, outcome: &Result<Results, _>| {
+                if let Some(difference) = difference_from_naive(&engine, &checked, outcome, &naive) {
+                    failures.push(format!(
+                        "{model}, seed {seed}, {how}: {difference}\n{}",
+                        checked.program.to_json()
+                    ));
+                }
+            };
+            let cold = engine.run(&checked, &with(&roomy));
+            let warm = engine.run(&checked, &with(&roomy));
+            programs += 1;
+            hits += u64::from(warm.as_ref().is_ok_and(|results| results.report.cached_tokens > 0));
+            hold("as it comes", &cold);
+            hold("again", &warm);
+            hold("in little room", &engine.run(&checked, &with(&narrow)));
+            assert!(narrow.usage().bytes <= 20_000);
+            crowd.push((checked, naive));
+            if crowd.len() == 4 {
+                let (own, none) = (with(&roomy), RunOptions::default());
+                let options = [&own, &none, &own, &none];
+                let together: Vec<_> = crowd.iter().map(|(checked, _)| checked).zip(options).collect();
+                for ((checked, naive), outcome) in crowd.iter().zip(engine.run_together(&together)) {
+                    if let Some(difference) = difference_from_naive(&engine, checked, &outcome, naive) {
+                        failures.push(format!(
+                            "{model}, near {seed}, beside others: {difference}\n{}",
+                            checked.program.to_json()
+                        ));
+                    }
+                }
+                crowd.clear();
+            }
+        }
+    }
+    println!("{hits} of {programs} programs took something from the cache");
+    let shown: Vec<&str> = failures.iter().take(3).map(String::as_str).collect();
+    assert!(failures.is_empty(), "{} runs differ. The first:\n{}", failures.len(), shown.join("\n\n"));
+    if std::env::var("PELLUCID_MODEL").is_err() && programs > 200 {
+        assert!(hits * 20 >= programs, "too little came from the cache: {hits} of {programs}");
+    }
+}
