@@ -62,8 +62,9 @@ impl Prefixes {
         Some(cache)
     }
 
-    /// An account's cache, if it has one: to look at.
-    pub fn peek(&self, account: &str) -> Option<Arc<PrefixCache>> {
+    /// An account's cache, if it has one.
+    #[cfg(test)]
+    fn peek(&self, account: &str) -> Option<Arc<PrefixCache>> {
         self.caches().of.get(account).map(|(cache, _)| cache.clone())
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Server, next_token, values};
+use crate::harness::{Server, next_token, values};
 
 const PROMPT: &str = "When Mary and John went to the store, John gave a drink to";
 
@@ -19,10 +19,6 @@ fn tokens(result: &[u8]) -> (u64, u64) {
     (report["tokens"].as_u64().unwrap(), report["cached_tokens"].as_u64().unwrap())
 }
 
-fn plan(client: &Client) -> String {
-    client.post("/v1/explain", &next_token(PROMPT), &[]).json()["text"].as_str().unwrap().to_owned()
-}
-
 #[test]
 fn an_account_pays_for_a_prompt_once_and_is_not_seen_by_others() {
     let server = Server::keyed(&[]);
@@ -33,10 +29,6 @@ fn an_account_pays_for_a_prompt_once_and_is_not_seen_by_others() {
         assert_eq!(values(result), values(&results[0]));
     }
     assert_eq!(results.map(|result| tokens(&result)), [(14, 0), (1, 13), (14, 0), (1, 13)]);
-    let chris = server.account("chris", &[]);
-    assert!(plan(&ann).contains("the first 13 from the cache"), "{}", plan(&ann));
-    assert!(!plan(&chris).contains("cache"), "{}", plan(&chris));
-
     let metrics = server.account("prometheus", &["--scope", "admin"]);
     let told = |name: &str| {
         let text = metrics.get("/metrics").text();
@@ -63,7 +55,6 @@ fn without_room_for_them_there_are_none() {
     let client = server.anyone();
     let program = next_token(PROMPT);
     assert_eq!([0; 2].map(|_| tokens(&client.result(&program))), [(14, 0); 2]);
-    assert!(!plan(&client).contains("cache"));
     let explained = client.post("/v1/explain", &program, &[]).json();
     assert_eq!(
         explained["models"][0]["layers"].as_array().unwrap().len(),

@@ -12,7 +12,6 @@ use pellucid_client::api::{
     AccountUse, DecodeRequest, DecodeResponse, EncodeRequest, EncodeResponse, Explanation, Job, JobList,
     JobQuery, JobState, ModelList, Problem, ProblemKind, ServiceState, ServiceStatus, UsageReport,
 };
-use pellucid_engine::RunOptions;
 use pellucid_models::chat_template::Message;
 
 use crate::account::policy;
@@ -165,9 +164,7 @@ impl Service {
     ) -> Result<Explanation> {
         let admitted = self.check(caller, model, body).await?;
         let (outline, program) = (admitted.outline, admitted.program);
-        let options =
-            RunOptions { prefixes: self.core.prefixes.peek(&caller.account.name), ..RunOptions::default() };
-        let plan = tokio::task::spawn_blocking(move || outline.engine.explain_with(&program, &options));
+        let plan = tokio::task::spawn_blocking(move || outline.engine.explain(&program));
         let failed = || Box::new(Problem::new(ProblemKind::Internal, "The program could not be planned."));
         let plan = plan.await.map_err(|_| failed())?.map_err(|_| failed())?;
         let text = plan.to_string();
