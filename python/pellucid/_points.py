@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._errors import NotComputedError
-from ._recorder import Recorder, Scope
+from ._recorder import Recorder
 from ._tensor import Tensor
 
 if TYPE_CHECKING:
@@ -129,13 +129,7 @@ def hook_value(model: Model, module: str, name: str) -> Tensor:
 
 def read_before(recorder: Recorder, key: Any) -> Tensor | None:
     """What was read from a place already, in this body or before the condition that it is in."""
-    scope: Scope | None = recorder.scope
-    while scope is not None:
-        known = scope.hooks.get(key)
-        if known is not None or scope.kind != "branch":
-            return known
-        scope = scope.parent
-    return None
+    return next((known for scope in recorder.scope.branches() if (known := scope.hooks.get(key)) is not None), None)
 
 
 def set_hook(model: Model, module: str, name: str, value: Any) -> None:
@@ -154,16 +148,16 @@ def set_hook(model: Model, module: str, name: str, value: Any) -> None:
     for scope in recorder.scopes():
         old = scope.hooks.pop(key, None)
         if old is not None:
-            olds.append((scope, old))
+            olds.append(old)
         if scope.kind == "trace":
             break
-    alone = all(scope is recorder.scope for scope, _ in olds)
-    for scope, old in olds:
+    alone = all(old._scope is recorder.scope for old in olds) and not any(key in scope.perhaps for scope in recorder.scopes())
+    for old in olds:
         # It is no longer what flows on: a tensor of its own from now on, with the value that it has.
         old._reference(recorder)
         old._write_to = None if alone else _refuse_replaced
         for inner in recorder.scopes():
-            if inner is scope:
+            if inner is old._scope:
                 break
             inner.replaced[key] = old
     recorder.plain("set", {**fields, "value": ref})

@@ -327,7 +327,12 @@ class Otherwise:
         if self._cond._scope is not None:
             # What the first branch changed is after the second what either of them makes it.
             self._scope.touched += self._cond._scope.touched
-            self._scope.hooks.update(self._cond._scope.replaced)
+            near = list(self._scope.branches())
+            for key, tensor in self._cond._scope.replaced.items():
+                if any(tensor._scope is scope for scope in near):
+                    self._scope.hooks[key] = tensor
+                else:
+                    self._scope.perhaps.setdefault(key, []).append(tensor)
         self._scope.trace = self._scope.parent.trace if self._scope.parent else None
         return self._cond
 
