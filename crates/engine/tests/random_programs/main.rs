@@ -30,7 +30,7 @@ use random::{Builder, Wishes};
 use support::engines;
 
 /// Programs for each model in the normal test run.
-const PROGRAMS: u64 = 64;
+const PROGRAMS: u64 = 96;
 
 fn number_from(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
