@@ -97,9 +97,10 @@ pub fn difference(
                 }
             }
             let logged = |results: &Results| {
-                let mut logs: BTreeMap<(String, Option<u64>), Tensor> = BTreeMap::new();
+                let mut logs: BTreeMap<(String, Vec<u64>, Option<u64>), Tensor> = BTreeMap::new();
                 for entry in &results.logs {
-                    logs.insert((entry.name.clone(), entry.step), entry.value.clone());
+                    let key = (entry.name.clone(), entry.coordinates.clone(), entry.step);
+                    logs.insert(key, entry.value.clone());
                 }
                 logs
             };
