@@ -12,8 +12,8 @@ mod support;
 use std::sync::Arc;
 
 use pellucid_engine::{Engine, PrefixCache, Results, Rewrites, RunOptions};
-use pellucid_graph::Program;
 use pellucid_graph::check::{CheckedProgram, SpecIndex};
+use pellucid_graph::{Program, Prompts};
 
 use random::outcomes::difference_from_naive;
 use random::{Builder, Wishes};
@@ -230,6 +230,13 @@ fn number_from(variable: &str, otherwise: u64) -> u64 {
 /// Programs for each model in the normal test run.
 const PROGRAMS: u64 = 40;
 
+/// The prompts of a program's first invoke, and nothing done to them.
+fn unedited(engine: &Engine, program: &CheckedProgram) -> Option<CheckedProgram> {
+    let (_, trace) = program.program.traces().next()?;
+    let Prompts::Tokens(tokens) = &trace.invokes.first()?.prompts else { return None };
+    Some(checked(engine, &format!("{tokens:?}"), r#"{"op":"lengths","name":"n"}"#))
+}
+
 #[test]
 fn random_programs_give_the_same_bits_with_a_warm_cache() {
     let mut failures: Vec<String> = Vec::new();
@@ -261,6 +268,16 @@ fn random_programs_give_the_same_bits_with_a_warm_cache() {
             hold("as it comes", &cold);
             hold("again", &warm);
             hold("in little room", &engine.run(&checked, &with(&narrow)));
+            // What it left there of its prompts is what they are without its edits.
+            if let Some(plain) = unedited(&engine, &checked) {
+                let (found, naive) = (engine.run(&plain, &with(&roomy)), engine.run_naive(&plain));
+                if let Some(difference) = difference_from_naive(&engine, &plain, &found, &naive) {
+                    failures.push(format!(
+                        "{model}, after seed {seed}: {difference}\n{}",
+                        plain.program.to_json()
+                    ));
+                }
+            }
             assert!(narrow.usage().bytes <= 20_000);
             crowd.push((checked, naive));
             if crowd.len() == 4 {
