@@ -28,8 +28,7 @@ const SUM: &str = " crashes; by attempts: ";
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let record = Record::begin("Crashes", "cargo xtask crash")?;
     let started = Instant::now();
-    let mut test =
-        cargo(&["test", "--package", "pellucid-cli", "--test", "service", "--", "--nocapture", TEST]);
+    let mut test = cargo(&["test", "--workspace", "--test", "service", "--", "--nocapture", TEST]);
     test.env("PELLUCID_CRASHES", arguments.kills.to_string());
     test.env("PELLUCID_SEED", arguments.seed.to_string());
     let mut child = test.stdout(Stdio::piped()).spawn()?;

@@ -78,7 +78,7 @@ fn quantile(sorted: &[f64], part: f64) -> f64 {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
-    command(&mut cargo(&["build", "--release", "--package", "pellucid-cli"]))?;
+    command(&mut cargo(&["build", "--release", "--workspace", "--bins"]))?;
     let (source, layers) = if arguments.quick { ("bundled".to_owned(), 4) } else { (model::folder()?, 12) };
     let before = machine()?;
     if arguments.fairness {

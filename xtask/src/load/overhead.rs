@@ -1,17 +1,20 @@
 //! What a run at a service costs beyond one here, on loopback: one program, here and there in turn, by the library.
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use super::patching;
 use super::service::Service;
-use crate::shell::{Outcome, cargo, target};
+use crate::shell::{Outcome, cargo, run as command, target};
 
 pub(super) fn measure(source: &str, layers: usize) -> Outcome<String> {
     let service = Service::start(source, true, 1)?;
     let program = target().join("overhead-program.json");
     std::fs::write(&program, patching(0, 0, layers).to_string())?;
-    let mut measure =
-        cargo(&["run", "--release", "--quiet", "--package", "pellucid", "--example", "overhead", "--"]);
+    // The whole workspace is named, so that its dependencies have the features with which they were built already.
+    command(&mut cargo(&["build", "--release", "--workspace", "--example", "overhead"]))?;
+    let mut measure = Command::new(target().join("release/examples/overhead"));
     measure.arg(source).arg(service.address()).arg(&program).env("PELLUCID_API_KEY", service.key(0));
     let output = measure.output()?;
     if !output.status.success() {

@@ -46,7 +46,7 @@ const FILLING: f64 = 0.25;
 const GROWTH: (f64, u64) = (0.05, 8 << 20);
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
-    command(&mut cargo(&["build", "--release", "--package", "pellucid-cli"]))?;
+    command(&mut cargo(&["build", "--release", "--workspace", "--bins"]))?;
     let record = Record::begin("Soak", "cargo xtask soak")?;
     // What is over is forgotten while it runs, so that this is under load too.
     let settings = [
