@@ -157,6 +157,7 @@ def test_blocks(seed):
             MODEL.logits[0, 0, 0].save()
     except pl.NotComputedError as error:
         assert any(reason in str(error) for reason in REFUSED), lines
-        pytest.skip("refused")
+        # To refuse is right: what it would be depends on what ran. Nothing is left to compare.
+        pytest.skip(f"refused: {str(error).splitlines()[0]}")
     for a, b in zip([*at_once.names, at_once.value], [*mine, flows_on]):
         assert np.allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-3), lines
