@@ -43,7 +43,8 @@ enum Moved {
 }
 
 /// What is computed from the value but must not: what has no gradient, though it is a float computed from floats; what is
-/// held in few bits; and decompositions, which have no derivative where singular or eigenvalues are equal.
+/// held in few bits; decompositions, which have no derivative where singular or eigenvalues are equal; and what reads half of
+/// a matrix that it takes to be symmetric, which one that is moved is not.
 fn is_smooth(checked: &CheckedProgram, id: NodeId) -> bool {
     let outputs = &checked.nodes[id.index()].outputs;
     if outputs.iter().any(|output| matches!(output.dtype, DType::Bf16 | DType::F16)) {
@@ -59,7 +60,8 @@ fn is_smooth(checked: &CheckedProgram, id: NodeId) -> bool {
                 && operation.values().iter().any(float);
             let decomposes =
                 matches!(operation.kind, OperationKind::Svd | OperationKind::Eigh | OperationKind::Pinv);
-            !cut && !decomposes
+            let symmetric = operation.kind == OperationKind::Cholesky;
+            !cut && !decomposes && !symmetric
         }
         NodeKind::Grad { .. } => false,
         _ => true,

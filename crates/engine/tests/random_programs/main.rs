@@ -1,6 +1,7 @@
 //! Random programs on every family: the promises that hold for all programs, held to a few hundred that nobody chose.
 //!
-//! `PELLUCID_PROGRAMS=N` tries N programs for each model, `PELLUCID_SEED` begins elsewhere, `PELLUCID_MODEL` names one model.
+//! `PELLUCID_PROGRAMS=N` tries N programs for each model (a quarter of many where each is run many times), `PELLUCID_SEED`
+//! begins elsewhere, `PELLUCID_MODEL` names one model.
 //! A program that breaks a promise is printed as JSON with its seed. What the programs were made of is printed, and written
 //! to the file that `PELLUCID_COVERAGE` names.
 
@@ -36,11 +37,12 @@ fn number_from(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
 }
 
-/// Seeds of one model's programs.
+/// Seeds of one model's programs: so many in the normal test run, and as large a part of a long one.
 fn seeds(model: usize, programs: u64) -> impl Iterator<Item = u64> {
     let first = number_from("PELLUCID_SEED", 1);
-    (0..number_from("PELLUCID_PROGRAMS", programs))
-        .map(move |number| first + model as u64 * 1_000_003 + number)
+    let wanted = number_from("PELLUCID_PROGRAMS", PROGRAMS);
+    let count = wanted.min(programs.max(wanted * programs / PROGRAMS));
+    (0..count).map(move |number| first + model as u64 * 1_000_003 + number)
 }
 
 /// Whether so many programs were tried, of every model, that what they were made of can be held to what is wanted.

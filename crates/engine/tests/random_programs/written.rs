@@ -63,7 +63,7 @@ fn programs_of_the_whole_surface_give_the_same_bits_however_they_run() {
     for (number, (model, engine)) in pairs().into_iter().enumerate() {
         let spec = engine.model().spec().clone();
         let mut crowd = Crowd::default();
-        for seed in seeds(number, PROGRAMS / 3) {
+        for seed in seeds(number, PROGRAMS) {
             let Written { program: json, constructs } = Writer::write(&spec, seed);
             written += 1;
             let told = |what: String| format!("{model}, seed {seed}: {what}\n{json}");
@@ -121,7 +121,7 @@ fn a_sweep_gives_in_every_cell_what_its_loop_gives() {
     let (mut written, mut compared, mut cells) = (0, 0, 0);
     for (number, (model, engine)) in pairs().into_iter().enumerate() {
         let spec = engine.model().spec().clone();
-        for seed in seeds(number, PROGRAMS / 4) {
+        for seed in seeds(number, PROGRAMS) {
             let (repeated, Written { program: swept, .. }) = Writer::sweep_and_loop(&spec, seed);
             written += 1;
             let run = |json: &serde_json::Value| -> Result<_, String> {

@@ -603,7 +603,9 @@ impl Writer {
             let mut axis = json!({});
             for _ in 0..*self.dice.of(&[1, 1, 2]) {
                 let name = format!("p{}", self.name());
-                let vector = self.some(|known| known.kind == Kind::Vector);
+                // What is stacked is known outside: no parameter of this grid.
+                let mut outside = self.known[..scope.known].iter();
+                let vector = outside.rfind(|known| known.kind == Kind::Vector).cloned();
                 match self.dice.below(6) {
                     0 => {
                         let values: Vec<f64> = (0..cells).map(|cell| cell as f64 / 2.0 + 0.25).collect();
