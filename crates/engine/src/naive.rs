@@ -123,7 +123,7 @@ pub(crate) struct Naive<'a> {
     trace: Option<NodeId>,
     saved: Vec<(String, NodeId)>,
     pool: BufferPool,
-    /// The getter or setter at work: an error on the way to a later one is its own.
+    /// The getter or setter at work, or the node whose rule is: an error on the way to a later one is its own.
     touching: Option<Instance>,
     /// What failed, where the run goes on after failures.
     faults: Option<Vec<Fault>>,
@@ -364,7 +364,9 @@ impl<'a> Naive<'a> {
                         return Err(EngineError::Node(Box::new(fault)));
                     };
                     faults.push(fault);
-                    self.values.insert(failed, None);
+                    // What failed on the way back is there all the same; the gradient is not.
+                    let lost = if self.values.contains_key(&failed) { instance } else { failed };
+                    self.values.insert(lost, None);
                 }
             }
         }

@@ -81,7 +81,8 @@ impl Member<'_> {
         }
     }
 
-    /// In a dry run gradients are there without being computed.
+    /// In a dry run gradients are there without being computed, all at once: what one of them waits for, because a gradient
+    /// behind it is written late, is not seen.
     fn pretend(&mut self, backward: NodeId, ground: Ground<'_>, pool: &mut BufferPool) {
         let program = self.job.program.clone();
         self.job.applied((OUTSIDE, backward));

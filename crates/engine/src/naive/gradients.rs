@@ -257,15 +257,10 @@ impl Naive<'_> {
                 match (module, cotangent) {
                     (Some(module), Some(cotangent)) => {
                         let (model, schedule) = (self.model, self.schedule);
-                        vec![Some(apply_backward(
-                            model,
-                            schedule,
-                            module,
-                            &input,
-                            program.nodes[user.index()].lengths.as_deref(),
-                            &cotangent,
-                            &mut self.pool,
-                        )?)]
+                        let lengths = program.nodes[user.index()].lengths.as_deref();
+                        let pool = &mut self.pool;
+                        let part = apply_backward(model, schedule, module, &input, lengths, &cotangent, pool);
+                        vec![Some(self.blamed(user, part)?)]
                     }
                     _ => vec![None],
                 }
@@ -277,7 +272,10 @@ impl Naive<'_> {
                 let outputs = self.values.get(&(OUTSIDE, user)).cloned().flatten().unwrap_or_default();
                 let wanted: Vec<bool> = self.read_by(user).iter().map(Option::is_some).collect();
                 match cotangents.iter().any(Option::is_some) {
-                    true => gradients::vjp(operation, &inputs?, &outputs, &cotangents, &wanted)?,
+                    true => {
+                        let parts = gradients::vjp(operation, &inputs?, &outputs, &cotangents, &wanted);
+                        self.blamed(user, parts)?
+                    }
                     false => vec![None; reads.len()],
                 }
             }
@@ -285,6 +283,11 @@ impl Naive<'_> {
         };
         self.back(backward)?.parts.insert(user, parts.clone());
         Ok(parts)
+    }
+
+    /// Where a rule fails, the node is named whose rule it is, not the gradient that was asked for.
+    fn blamed<T>(&mut self, user: NodeId, outcome: Result<T>) -> Result<T> {
+        outcome.inspect_err(|_| self.touching = Some((OUTSIDE, user)))
     }
 
     /// Walks an invoke back until the gradient `until` is given out or the cotangent of the setter `until` is known.

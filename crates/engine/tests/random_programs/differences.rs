@@ -43,8 +43,8 @@ enum Moved {
 }
 
 /// What is computed from the value but must not: what has no gradient, though it is a float computed from floats; what is
-/// held in few bits; decompositions, which have no derivative where singular or eigenvalues are equal; and what reads half of
-/// a matrix that it takes to be symmetric, which one that is moved is not.
+/// held in few bits; decompositions, which have no derivative where singular or eigenvalues are equal; what reads half of a
+/// matrix that it takes to be symmetric, which one that is moved is not; and what has a floor that its gradient does not see.
 fn is_smooth(checked: &CheckedProgram, id: NodeId) -> bool {
     let outputs = &checked.nodes[id.index()].outputs;
     if outputs.iter().any(|output| matches!(output.dtype, DType::Bf16 | DType::F16)) {
@@ -61,7 +61,9 @@ fn is_smooth(checked: &CheckedProgram, id: NodeId) -> bool {
             let decomposes =
                 matches!(operation.kind, OperationKind::Svd | OperationKind::Eigh | OperationKind::Pinv);
             let symmetric = operation.kind == OperationKind::Cholesky;
-            !cut && !decomposes && !symmetric
+            // Its floor is no part of what is differentiated, as in PyTorch.
+            let floored = operation.kind == OperationKind::CosineSimilarity;
+            !cut && !decomposes && !symmetric && !floored
         }
         NodeKind::Grad { .. } => false,
         _ => true,

@@ -79,8 +79,10 @@ pub fn vjp(
     let noise = Noise::default();
     let call = Call::new(operation, &lookup, &noise);
     let mut backward = Backward::new(call, operation, inputs, outputs, cotangents, wanted);
-    rule(operation.kind, &mut backward)?;
-    Ok(backward.found())
+    match rule(operation.kind, &mut backward) {
+        Ok(()) => Ok(backward.found()),
+        Err(error) => Err(OperationError { message: format!("on the way back, {}", error.message), ..error }),
+    }
 }
 
 /// The rule of an operation. What has none is listed too, so that a new operation is not forgotten.
