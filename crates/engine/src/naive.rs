@@ -658,10 +658,11 @@ impl<'a> Naive<'a> {
             let NodeKind::Stop { when, .. } = &self.program.program.node(stop.1).kind else { continue };
             let is_lost = !matches!(self.values.get(stop), Some(Some(_)));
             let Some(when) = self.there(*when, now).cloned().filter(|_| !is_lost) else { continue };
-            self.touching = Some(*stop);
+            let touching = self.touching.replace(*stop);
             for (all, stopped) in all.iter_mut().zip(stopped(&when, prompts)?) {
                 *all |= stopped;
             }
+            self.touching = touching;
         }
         Ok(all)
     }
