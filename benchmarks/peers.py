@@ -147,9 +147,9 @@ def lora(prompts):
 
 def fresh(*request):
     """What a fresh process prints last: nothing that ran here before it is in its way."""
-    output = subprocess.run(
-        [sys.executable, __file__, *map(str, request)], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    # As a module, so that what it imports finds this very one.
+    command = [sys.executable, "-c", "import sys, peers; peers.main(*sys.argv[1:])", *map(str, request)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT / "benchmarks")
     return output.stdout.split("\n")[-2]
 
 
@@ -192,19 +192,37 @@ def peak_memory(request):
     return int(fresh(*request))
 
 
-def main():
-    what, *sizes = sys.argv[1:]
+@torch.no_grad()
+def speeds():
+    """What this machine can do: operations a second in a product of large matrices, and bytes a second that are read."""
+    one = torch.randn(2048, 2048)
+    large = torch.ones(1 << 28)
+    product = min(timed(lambda: one @ one) for _ in range(20))
+    read = min(timed(large.sum) for _ in range(8))
+    return 2 * 2048**3 / product, large.numel() * 4 / read
+
+
+def main(what, *sizes):
+    """What a fresh process does, and prints last."""
     if what == "overheads":
         return print(json.dumps(overheads()))
-    loaded = model()
+    loaded, sizes = model(), [int(size) for size in sizes]
+    made = lambda prompts, length: tokens(prompts, length, loaded.config.vocab_size)  # noqa: E731
     if what == "forward":
-        forward(loaded, tokens(*map(int, sizes), loaded.config.vocab_size))()
+        forward(loaded, made(*sizes))()
     elif what == "attribution":
-        attribution(loaded, tokens(2, int(sizes[1]), loaded.config.vocab_size))
+        attribution(loaded, made(2, sizes[1]))
+    elif what != "load":
+        import cases
+
+        case = {
+            "patching": lambda length: cases.Heads(loaded, None, made(2, length)).batched,
+            "residual": lambda length: cases.Residual(loaded, None, made(2, length)).batched,
+            "everything": lambda length: cases.Everything(loaded, None, made(1, length)).hooks,
+            "lens": lambda prompts, length: cases.Lens(loaded, None, made(prompts, length)).hooks,
+            "steering": lambda prompts, length, count: cases.Steering(loaded, None, made(prompts, length), count).hooks,
+        }[what]
+        case(*sizes)()
     # Not `getrusage`: its maximum counts what the parent held before it became this process.
     status = pathlib.Path("/proc/self/status").read_text().splitlines()
     print(next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")))
-
-
-if __name__ == "__main__":
-    main()

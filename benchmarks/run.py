@@ -83,6 +83,12 @@ def spread(values, scale=1.0, digits=1):
     return text
 
 
+def reached(value, aim, more_is_better=True):
+    """An aim, and whether it was missed."""
+    missed = aim != "" and (value < aim if more_is_better else value > aim)
+    return f"{aim} (missed)" if missed else aim
+
+
 class Report:
     def __init__(self):
         self.lines = []
@@ -97,7 +103,7 @@ class Report:
     def compared(self, name, pairs, aim=""):
         ratios = [theirs / mine for mine, theirs in pairs]
         mine, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
-        self.row(name, spread(mine, 1e3), spread(theirs, 1e3), spread(ratios, 1, 2), aim)
+        self.row(name, spread(mine, 1e3), spread(theirs, 1e3), spread(ratios, 1, 2), reached(statistics.median(ratios), aim))
 
     def text(self):
         return "\n".join(self.lines).strip() + "\n"
@@ -220,9 +226,9 @@ def overheads(report, arguments, path):
     report.table("cost beside the model", "Pellucid, µs", "nnsight 0.8.1, µs", "aim, µs")
     of = lambda key: f"{peer[key] * 1e6:.0f}" if key in peer else "did not run: " + peer.get("error", "")  # noqa: E731
     title = f"an empty trace (reading and checking the program: {own['parse_and_check'] * 1e6:.0f})"
-    report.row(title, f"{own['empty'] * 1e6:.1f}", of("empty"), 50)
-    report.row("a getter, saved", f"{own['getter'] * 1e6:.2f}", of("getter"), 2)
-    report.row("a setter", f"{own['setter'] * 1e6:.2f}", "", 2)
+    report.row(title, f"{own['empty'] * 1e6:.1f}", of("empty"), reached(own["empty"] * 1e6, 50, False))
+    report.row("a getter, saved", f"{own['getter'] * 1e6:.2f}", of("getter"), reached(own["getter"] * 1e6, 2, False))
+    report.row("a setter", f"{own['setter'] * 1e6:.2f}", "", reached(own["setter"] * 1e6, 2, False))
 
 
 def memory(report, arguments, model, path):
@@ -251,9 +257,86 @@ def memory(report, arguments, model, path):
     measured("forward 1 × 32", ("forward", 1, 32), activations=32 * vocabulary * 4)
     measured("forward 1 × 512", ("forward", 1, 512), activations=512 * vocabulary * 4)
     measured("attribution patching at 24 hook points, 1 × 32", ("attribution", 1, 32))
+    measured(f"patching a head, 144 cells, {PATCHING} tokens", ("patching", PATCHING))
+    measured(f"patching the residual stream, 180 cells, {PATCHING} tokens", ("residual", PATCHING))
+    measured("everything kept, 1 × 32", ("everything", 32))
+    measured(f"logit lens, 100 prompts of {PATCHING}", ("lens", 100, PATCHING))
+    measured(f"steering, 50 tokens of 8 prompts of {PATCHING}", ("steering", 8, PATCHING, 50))
 
 
-PARTS = ["forward", "bf16", "backward", "experiments", "overhead", "memory"]
+ROWS = [1, 4, 16, 64, 256, 1024, 4096]
+LENGTHS = [8, 16, 32, 64, 128, 256, 512, 1024]
+LAYERS = [4, 8, 12, 24, 48]
+
+
+def growth(report, arguments, path):
+    """The same experiment ever larger, against what the machine can do."""
+    peak, bandwidth = peers.speeds()
+    curves = {}
+
+    def measured(title, server, what, words, sizes):
+        """A row for each size: seconds, what was computed, how near that is to the machine's peak, and what sharing spared."""
+        points = curves.setdefault(title, [])
+        for size, request in zip(sizes, words, strict=True):
+            repeats = 1 if arguments.quick or size >= 1024 else 3
+            found = min((server.ask(what, *request) for _ in range(repeats)), key=lambda found: found["seconds"])
+            seconds, flops = found["seconds"], found["flops"]
+            # What must be done at least: the arithmetic at the peak, or the bytes at the bandwidth, whichever is longer.
+            floor = max(flops / peak, found["bytes"] / bandwidth)
+            points.append((size, seconds, floor, found["naive_flops"] / peak))
+            report.row(
+                size, f"{seconds * 1e3:.1f}", found["passes"], f"{flops / 1e9:.1f}", f"{flops / seconds / peak:.0%}",
+                f"{found['bytes'] / seconds / bandwidth:.0%}", f"{floor / seconds:.0%}", f"{found['naive_flops'] / flops:.1f}",
+            )  # fmt: skip
+
+    columns = ["ms", "passes", "GFLOP", "of the peak", "of the bandwidth", "of what is possible", "a naive run's GFLOP, times"]
+
+    def table(title):
+        report.table(title, *columns)
+
+    quick = slice(0, 3) if arguments.quick else slice(None)
+    with Server(path, FOLDER) as server:
+        rows = ROWS[quick]
+        title = "prompts of 16 tokens"
+        table(f"{title}, the last logits; against {peak / 1e9:.0f} GFLOP/s and {bandwidth / 1e9:.0f} GB/s of PyTorch")
+        measured(title, server, "prompts", [(size, 16) for size in rows], rows)
+        title = "cells of head patching, 32 tokens"
+        table(title)
+        measured(title, server, "cells", [(size, 32) for size in rows], rows)
+        title = "tokens of one prompt"
+        table(title)
+        measured(title, server, "prompts", [(1, size) for size in LENGTHS[quick]], LENGTHS[quick])
+    title = "layers, 1 × 64"
+    table(title)
+    for layers in LAYERS[quick]:
+        with Server(path, f"layers:{layers}") as server:
+            measured(title, server, "prompts", [(1, 64)], [layers])
+    if arguments.write:
+        drawn(curves, arguments.write.parent / "growth.svg")
+        report.lines += ["", "![How cost grows](growth.svg)"]
+
+
+def drawn(curves, path):
+    """A picture of each curve: measured, what is possible, and what a naive run's arithmetic would take at the peak."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": "pellucid", "font.size": 8})
+    from matplotlib import pyplot
+
+    figure, plots = pyplot.subplots(1, len(curves), figsize=(3.1 * len(curves), 2.8), layout="constrained")
+    for plot, (title, points) in zip(plots, curves.items(), strict=True):
+        sizes, *lines = zip(*points, strict=True)
+        styles = [("measured", "o-"), ("possible", "--"), ("naive, at the peak", ":")]
+        for line, (label, style) in zip(lines, styles, strict=True):
+            plot.loglog(sizes, [seconds * 1e3 for seconds in line], style, label=label, markersize=3)
+        plot.set(xlabel=title, ylabel="ms")
+        plot.grid(alpha=0.3)
+    plots[0].legend()
+    figure.savefig(path, metadata={"Date": None})
+
+
+PARTS = ["forward", "bf16", "backward", "experiments", "overhead", "memory", "growth"]
 
 
 def main():
@@ -282,6 +365,8 @@ def main():
         overheads(report, arguments, arguments.server)
     if "memory" in arguments.only:
         memory(report, arguments, model, arguments.server)
+    if "growth" in arguments.only:
+        growth(report, arguments, arguments.server)
     text = report.text()
     if arguments.write:
         processor = next(

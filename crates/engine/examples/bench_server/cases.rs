@@ -49,7 +49,7 @@ fn difference(at: &str) -> String {
 }
 
 /// Patching from the clean prompt into the corrupted one: an invoke for each cell, whose hook point and index it says.
-fn patched(engine: &Engine, length: usize, cells: &[(String, String)], how: &str) {
+pub fn patching_of(engine: &Engine, length: usize, cells: &[(String, String)]) -> String {
     let prompts = tokens(2, length, engine.model().spec().sizes.vocabulary);
     let mut invokes = vec![format!(r#"{{"name":"clean","tokens":[{:?}]}}"#, prompts[0])];
     let mut nodes = Vec::new();
@@ -62,7 +62,11 @@ fn patched(engine: &Engine, length: usize, cells: &[(String, String)], how: &str
             difference(&at.to_string())
         ));
     }
-    let body = trace(&invokes.join(","), "", &nodes.join(","));
+    trace(&invokes.join(","), "", &nodes.join(","))
+}
+
+fn patched(engine: &Engine, length: usize, cells: &[(String, String)], how: &str) {
+    let body = patching_of(engine, length, cells);
     let read =
         |results: &Results| (0..cells.len()).map(|at| numbers(results, &format!("s{at}"))[0]).collect();
     case(engine, &body, how, read);

@@ -4,6 +4,8 @@
 //! ```sh
 //! cargo run --release -p pellucid-engine --example bench_server -- MODEL_FOLDER [f32|bf16]
 //! ```
+//!
+//! Instead of a folder, `layers:48` is GPT-2 small's shape with random weights and so many layers.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +15,7 @@
 )]
 
 mod cases;
+mod growth;
 
 use std::io::{BufRead, Write};
 use std::sync::{Arc, Mutex};
@@ -32,7 +35,14 @@ fn main() {
         options.precision = pellucid_kernels::Precision::Bf16;
     }
     let started = Instant::now();
-    let model = Model::open(&source, &options).unwrap_or_else(|error| panic!("{error}"));
+    let model = match source.strip_prefix("layers:") {
+        Some(layers) => {
+            let layers: u64 = layers.parse().unwrap();
+            Model::random(serde_json::json!({"model_type": "gpt2", "n_layer": layers}), 0, &options)
+        }
+        None => Model::open(&source, &options),
+    };
+    let model = model.unwrap_or_else(|error| panic!("{error}"));
     let engine = Engine::new(Arc::new(model));
     answer(&format!(
         r#"{{"loaded": {}, "instruction_set": "{}", "weight_bytes": {}}}"#,
@@ -57,6 +67,8 @@ fn main() {
             Some("everything") => cases::everything(&engine, number(1)),
             Some("lens") => cases::lens(&engine, number(1), number(2)),
             Some("steering") => cases::steering(&engine, number(1), number(2), number(3)),
+            Some("prompts") => growth::prompts(&engine, number(1), number(2)),
+            Some("cells") => growth::cells(&engine, number(1), number(2)),
             Some("attribution") => attribution(&engine, number(2)),
             Some("lora") => lora(&engine, number(1), number(2)),
             Some("operation") => operation(&engine, number(1), number(2)),
