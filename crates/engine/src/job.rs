@@ -8,11 +8,12 @@ mod conditions;
 mod held;
 mod options;
 mod running;
+mod slices;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pellucid_graph::check::{CheckedProgram, GradientPlan};
 use pellucid_graph::{GradientOf, NodeId, NodeKind, Value};
@@ -27,6 +28,7 @@ use crate::tensor::Tensor;
 pub(crate) use held::Held;
 pub use options::{GeneratedToken, OnLog, OnProgress, OnSaved, OnToken, Progress, RunOptions, SavedValue};
 pub(crate) use running::Task;
+use slices::Beginning;
 
 /// The step of nodes outside `steps`.
 pub(crate) const OUTSIDE: u64 = u64::MAX;
@@ -68,25 +70,23 @@ pub(crate) struct Job<'a> {
     pub defers: bool,
     /// Those that were left.
     deferred: VecDeque<Instance>,
+    /// What its own small nodes may take before others have their turn; none: no bound.
+    pub slice: Option<Duration>,
+    /// What they took since somebody asked.
+    own: Duration,
+    /// Nodes that can run, and were left because the slice was over.
+    postponed: BTreeSet<Instance>,
+    /// Bodies that begin, and how far they are.
+    beginnings: VecDeque<Beginning>,
+    /// Of how many nodes it is known who reads them.
+    wired: usize,
     /// The node that is being worked on: to be named if something panics.
     pub at_node: Option<NodeId>,
 }
 
 impl<'a> Job<'a> {
     pub fn new(program: Held<'a, CheckedProgram>, options: RunOptions, dry: bool) -> Job<'a> {
-        let mut users = vec![Vec::new(); program.nodes.len()];
-        for (position, checked) in program.nodes.iter().enumerate() {
-            if checked.needed {
-                for value in program.program.nodes[position].values() {
-                    users[value.node.index()].push(NodeId(position as u32));
-                }
-            }
-        }
-        let mut kept = vec![0; program.nodes.len()];
-        for plan in program.gradients.iter().filter(|plan| program.nodes[plan.backward.index()].needed) {
-            needed_on_the_way_back(&program, plan).into_iter().for_each(|id| kept[id.index()] += 1);
-            users[plan.backward.index()].extend(&plan.targets);
-        }
+        let (users, kept) = (vec![Vec::new(); program.nodes.len()], vec![0; program.nodes.len()]);
         Job {
             program,
             stop: options.cancel.clone().unwrap_or_default(),
@@ -110,6 +110,11 @@ impl<'a> Job<'a> {
             dry,
             defers: false,
             deferred: VecDeque::new(),
+            slice: None,
+            own: Duration::ZERO,
+            postponed: BTreeSet::new(),
+            beginnings: VecDeque::new(),
+            wired: 0,
             at_node: None,
         }
     }
@@ -126,58 +131,6 @@ impl<'a> Job<'a> {
     /// The node's instance at a step: nodes outside `steps` have only one.
     fn at(&self, id: NodeId, step: u64) -> Instance {
         (if self.program.nodes[id.index()].steps.is_some() { step } else { OUTSIDE }, id)
-    }
-
-    /// Makes the nodes between traces known; those that read nothing run.
-    pub fn begin_session(&mut self, models: &[Loaded], pool: &mut BufferPool) {
-        let program = self.program.clone();
-        self.begin(&program.program.body, OUTSIDE, models, pool);
-    }
-
-    /// Makes the nodes of a trace known; those that read nothing run.
-    pub fn begin_trace(&mut self, body: &[NodeId], models: &[Loaded], pool: &mut BufferPool) {
-        self.begin(body, OUTSIDE, models, pool);
-    }
-
-    /// Makes the nodes of a `steps` body known at a step, once.
-    pub fn begin_step(
-        &mut self,
-        owner: NodeId,
-        body: &[NodeId],
-        step: u64,
-        models: &[Loaded],
-        pool: &mut BufferPool,
-    ) {
-        if self.live_steps.entry(owner).or_default().insert(step) {
-            self.begin(body, step, models, pool);
-        }
-    }
-
-    fn begin(&mut self, body: &[NodeId], step: u64, models: &[Loaded], pool: &mut BufferPool) {
-        let (mut ready, mut lost) = (BTreeSet::new(), Vec::new());
-        let program = self.program.clone();
-        for &id in body.iter().filter(|id| program.nodes[id.index()].needed) {
-            let kind = &program.program.node(id).kind;
-            if matches!(kind, NodeKind::Steps { .. } | NodeKind::Trace(_)) {
-                continue;
-            }
-            let instance = (step, id);
-            let reads: Vec<Instance> = self.reads(id).iter().map(|value| self.at(value.node, step)).collect();
-            let missing = match kind {
-                NodeKind::Merge { .. } => reads.iter().filter(|read| !self.is_settled(**read)).count(),
-                _ => reads.iter().filter(|read| !self.done.contains(read)).count(),
-            };
-            self.pending.insert(instance, missing);
-            if self.is_never(instance) {
-                lost.push(instance);
-            } else if missing == 0 && matches!(kind, NodeKind::Backward { .. }) {
-                self.backwards.push_back(id);
-            } else if missing == 0 && runs_by_itself(kind) {
-                ready.insert(instance);
-            }
-        }
-        lost.into_iter().for_each(|instance| self.lose_quietly(instance, &mut ready));
-        self.run_ready(ready, models, pool);
     }
 
     /// Whether a setter may go on: everything that it reads is there, or never comes.
@@ -413,11 +366,12 @@ impl<'a> Job<'a> {
     }
 
     /// What came of the run.
-    pub fn outcome(mut self) -> Result<Results, Box<Failure>> {
-        self.results.report.seconds = self.elapsed();
-        match self.failed {
-            Some(error) => Err(Failure::new(error, &self.program, self.trace, self.results, &self.saved)),
-            None => Ok(self.results),
+    pub fn outcome(&mut self) -> Result<Results, Box<Failure>> {
+        let mut results = std::mem::take(&mut self.results);
+        results.report.seconds = self.elapsed();
+        match self.failed.take() {
+            Some(error) => Err(Failure::new(error, &self.program, self.trace, results, &self.saved)),
+            None => Ok(results),
         }
     }
 

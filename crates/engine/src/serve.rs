@@ -5,13 +5,14 @@
 //! itself panics ([`EngineError::PassFailed`](crate::EngineError::PassFailed)).
 
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use pellucid_graph::check::CheckedProgram;
 
 use crate::engine::Engine;
 use crate::error::Failure;
-use crate::interleave::{Budget, Helpers, Interleaver};
+use crate::interleave::{Budget, Helpers, Interleaver, Member};
 use crate::job::{Held, RunOptions};
 use crate::results::Results;
 use crate::slots::BufferPool;
@@ -215,10 +216,13 @@ impl Engine {
             let mut interleaver =
                 Interleaver::new(models, BufferPool::default(), budget, self.rewrites(), false)
                     .with_helpers(helpers);
+            // What is left of programs is freed beside the passes.
+            let (graves, dead) = channel();
+            scope.spawn(move || dead.into_iter().for_each(drop::<Member<'_>>));
             let mut open = true;
             loop {
                 interleaver.settle(0, &mut |waiting| host.order(waiting));
-                self.let_go(&mut interleaver, host);
+                self.let_go(&mut interleaver, host, &graves);
                 if open {
                     match host.admit(&interleaver.load()) {
                         Admission::Close => open = false,
@@ -230,7 +234,7 @@ impl Engine {
                             }
                             // The others have had their time between these two passes.
                             interleaver.settle(here, &mut |waiting| host.order(waiting));
-                            self.let_go(&mut interleaver, host);
+                            self.let_go(&mut interleaver, host, &graves);
                         }
                     }
                 }
@@ -248,10 +252,19 @@ impl Engine {
         });
     }
 
-    fn let_go(&self, interleaver: &mut Interleaver<'_>, host: &mut dyn Host) {
-        for left in interleaver.leave() {
+    fn let_go<'e>(
+        &self,
+        interleaver: &mut Interleaver<'e>,
+        host: &mut dyn Host,
+        graves: &Sender<Member<'e>>,
+    ) {
+        for mut left in interleaver.leave() {
             let (ticket, usage) = (left.ticket, left.usage);
+            // Whoever listens to it is not kept.
+            left.rest.job.options = RunOptions::default();
             host.finished(ticket, self.stamped(left.outcome), usage);
+            // Where nobody takes it, it is freed here.
+            let _ = graves.send(left.rest);
         }
     }
 }

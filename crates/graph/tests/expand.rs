@@ -337,6 +337,46 @@ fn copies_of_large_literals_are_refused_before_they_are_made() {
 }
 
 #[test]
+fn a_loop_that_becomes_too_large_is_refused_before_it_is_made() {
+    let add = |number: usize, input: &str| {
+        format!(r#"{{ "op": "add", "name": "n{number}", "input": "{input}", "other": 1.0 }}"#)
+    };
+    let one = r#"{ "op": "literal", "name": "one", "dtype": "f32", "shape": [], "elements": [1.0] }"#;
+    let repeated = |count: usize, body: &str| {
+        format!(
+            r#"{one}, {{ "op": "loop", "name": "z", "count": {count}, "carry": {{ "c": "one" }}, "body": [{body}], "next": {{ "c": "n1" }} }},
+               {{ "op": "save", "name": "s", "value": "z" }}"#
+        )
+    };
+    let swept = |count: usize, body: &str| {
+        format!(
+            r#"{{ "op": "sweep", "name": "z", "over": [{{ "k": {{ "range": [0, {count}] }} }}], "body": [{body}], "yields": ["n1"] }},
+               {{ "op": "save", "name": "s", "value": "z" }}"#
+        )
+    };
+    let two = format!("{}, {}", add(0, "c"), add(1, "n0"));
+    let of_cell = format!("{}, {}", add(0, "k"), add(1, "n0"));
+    let within = format!(
+        r#"{{ "op": "sweep", "name": "w", "over": [{{ "k": {{ "range": [0, 500] }} }}], "body": [{}], "yields": ["n0"] }},
+           {{ "op": "sum", "name": "t", "input": "w" }}, {}"#,
+        add(0, "k"),
+        add(1, "c")
+    );
+    for body in [repeated(140_000, &two), swept(140_000, &of_cell), repeated(530, &within)] {
+        let message = refused(&body);
+        // The expander itself would say that it has more, when it has made them all.
+        assert!(message.contains("at least") && message.contains("nodes"), "{message}");
+    }
+    // What is the same in every cell is there once, and not counted for each.
+    let alike = format!(r#"{one}, {}"#, swept(200_000, &format!("{}, {}", add(0, "one"), add(1, "n0"))));
+    let message = checked(&alike).map_or_else(|faults| faults.to_string(), |_| String::new());
+    assert!(!message.contains("at least"), "{message}");
+    // Each that runs has its price.
+    let price = sound(&repeated(100, &two)).price;
+    assert!((200..210).contains(&price.nodes), "{price:?}");
+}
+
+#[test]
 fn a_loop_that_begins_later_is_the_rest_of_the_whole_one() {
     let body = |from: &str| {
         sound(&format!(

@@ -173,6 +173,7 @@ impl Service {
                 peak_bytes: price.peak_bytes,
                 result_bytes: price.result_bytes,
                 tokens: price.tokens,
+                nodes: price.nodes,
             },
             passes,
             nodes: (answer.nodes.0 as usize, answer.nodes.1 as usize),

@@ -186,6 +186,7 @@ pub fn waiting(job: &StoredJob, account: &Account) -> Waiting {
         bytes: job.price.peak_bytes,
         bounds: Bounds { peak_bytes: account.limits.peak_bytes, result_bytes: account.limits.result_bytes },
         flops: job.price.flops,
+        nodes: job.price.nodes,
         since_ms: job.submitted_ms,
         deadline_ms: job.deadline_ms,
         is_long: false,

@@ -165,6 +165,9 @@ pub struct Price {
     pub flops: u64,
     /// Tokens that pass through the model.
     pub tokens: u64,
+    /// Nodes that run, each as often as it does.
+    #[serde(default)]
+    pub nodes: u64,
     /// Bytes held at once beside the model's weights.
     pub peak_bytes: u64,
     /// Bytes of the saved results.
@@ -174,8 +177,8 @@ pub struct Price {
 impl Price {
     /// The price that the checker names, with an estimate of its milliseconds.
     pub fn new(price: &pellucid_graph::check::Price, milliseconds: f64) -> Price {
-        let pellucid_graph::check::Price { flops, peak_bytes, result_bytes, tokens } = *price;
-        Price { milliseconds, flops, tokens, peak_bytes, result_bytes }
+        let pellucid_graph::check::Price { flops, peak_bytes, result_bytes, tokens, nodes } = *price;
+        Price { milliseconds, flops, tokens, nodes, peak_bytes, result_bytes }
     }
 }
 

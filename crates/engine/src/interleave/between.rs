@@ -1,20 +1,22 @@
-//! Programs' own operations that take long: they run between passes, as many as are worth about half a pass; one that takes
-//! longer than a pass may runs beside them, on a thread of its own.
+//! Programs' own operations that take long, and small ones that are too many: they run between passes, as many as are worth
+//! about half a pass; one that takes longer than a pass may runs beside them, on a thread of its own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use pellucid_kernels::{Isa, pool};
 
 use super::guard::said;
-use super::{Interleaver, milliseconds};
+use super::member::{Ground, Member};
+use super::{Interleaver, LEAST_SLICE_MS, milliseconds};
 use crate::job::{Instance, Task};
 use crate::loaded::Loaded;
 use crate::operations::OperationError;
+use crate::plan::Clock;
 use crate::serve::Waiting;
 use crate::slots::BufferPool;
 use crate::tensor::Tensor;
@@ -32,6 +34,8 @@ struct Sent<'e> {
     task: Task<'e>,
     /// Set when nobody waits for it any more.
     stop: Arc<AtomicBool>,
+    /// Set when it begins.
+    begun: Arc<OnceLock<Instant>>,
 }
 
 /// A node that has run on another thread.
@@ -64,8 +68,8 @@ impl<'e> Helpers<'e> {
                 let mut buffers = BufferPool::default();
                 loop {
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(Sent { serial, task, stop }) = next else { return };
-                    let started = Instant::now();
+                    let Ok(Sent { serial, task, stop, begun }) = next else { return };
+                    let started = *begun.get_or_init(Instant::now);
                     let run =
                         || isa.scope(|| pool::with_threads(1, || task.run(models, &mut buffers, &stop)));
                     let outputs =
@@ -112,16 +116,21 @@ impl Interleaver<'_> {
         let Self { members, pool, ground, clock, helpers, .. } = self;
         let (member, ground) = (&mut members[place], *ground);
         member.job.check_budget();
+        if member.job.has_postponed() {
+            return Self::run_some_small(member, ground, pool, clock, most);
+        }
         let Some(mut task) = member.job.next_deferred() else { return 0.0 };
         let (instance, flops, applies) = (task.instance, task.flops(), task.applies());
         let estimated = clock.own(flops, applies);
         member.usage.flops = member.usage.flops.saturating_add(flops);
         member.usage.estimated_ms += estimated;
         if let (true, Some(helpers)) = (estimated > most, helpers) {
-            let sent = Sent { serial: member.serial, task, stop: member.presence.gone() };
+            let begun = Arc::<OnceLock<Instant>>::default();
+            let stop = member.presence.gone();
+            let sent = Sent { serial: member.serial, task, stop, begun: begun.clone() };
             match helpers.tasks.send(sent) {
                 Ok(()) => {
-                    member.away += 1;
+                    member.away.push((instance, begun));
                     return 0.0;
                 }
                 // Nobody is there to take it.
@@ -145,9 +154,27 @@ impl Interleaver<'_> {
         took
     }
 
+    /// Runs small nodes of a program that were left, for a slice; gives back the milliseconds that it took.
+    fn run_some_small(
+        member: &mut Member<'_>,
+        ground: Ground<'_>,
+        pool: &mut BufferPool,
+        clock: &Clock,
+        most: f64,
+    ) -> f64 {
+        let started = Instant::now();
+        member.job.slice = Duration::try_from_secs_f64((most / 8.0).max(LEAST_SLICE_MS) / 1000.0).ok();
+        member.guarded(|member| member.job.go_on(ground.models, pool));
+        member.job.take_own();
+        let took = milliseconds(started.elapsed());
+        member.usage.measured_ms += took;
+        member.usage.flops = member.usage.flops.saturating_add(clock.worth(took));
+        took
+    }
+
     /// Waits for other threads, not longer than that. Whether there was one to wait for.
     pub fn wait_for_helpers(&mut self, most: Duration) -> bool {
-        if self.members.iter().all(|member| member.away == 0) {
+        if self.members.iter().all(|member| member.away.is_empty()) {
             return false;
         }
         if let Some(done) = self.helpers.as_ref().and_then(|helpers| helpers.done.recv_timeout(most).ok()) {
@@ -161,7 +188,7 @@ impl Interleaver<'_> {
         let Self { members, pool, ground, .. } = self;
         let Some(member) = members.iter_mut().find(|member| member.serial == done.serial) else { return };
         let ground = *ground;
-        member.away = member.away.saturating_sub(1);
+        member.away.retain(|(instance, _)| *instance != done.instance);
         member.usage.measured_ms += done.milliseconds;
         member.job.at_node = Some(done.instance.1);
         match done.outputs {

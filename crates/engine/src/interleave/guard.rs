@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use super::member::Member;
 use crate::error::EngineError;
@@ -19,6 +20,15 @@ impl Member<'_> {
                 None
             }
         }
+    }
+
+    /// Does what a program does in the middle of a pass: it comes out of its own time.
+    pub(super) fn timed<R>(&mut self, work: impl FnOnce(&mut Self) -> R) -> Option<R> {
+        let (begun, known) = (Instant::now(), self.job.own());
+        let done = self.guarded(work);
+        let nodes = self.job.own().saturating_sub(known);
+        self.job.spend(begun.elapsed().saturating_sub(nodes));
+        done
     }
 
     /// The program ends, because its own work panicked.

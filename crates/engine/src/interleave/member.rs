@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use pellucid_graph::check::CheckedProgram;
@@ -10,9 +10,9 @@ use pellucid_graph::{NodeId, NodeKind, Value};
 use pellucid_models::ModelWeight;
 use pellucid_models::stage::WeightId;
 
-use super::Left;
 use super::group::{Group, Place};
 use super::touches::Asked;
+use super::{Left, milliseconds};
 use crate::error::EngineError;
 use crate::job::{Held, Instance, Job, OUTSIDE, RunOptions};
 use crate::loaded::Loaded;
@@ -44,10 +44,12 @@ pub(crate) struct Member<'a> {
     /// When it came.
     pub since: Instant,
     pub usage: Usage,
+    /// Whether it has read or written at a hook point in the current pass.
+    pub advanced: bool,
     /// Everybody's fair share when it came.
     pub came_at_flops: u64,
-    /// Nodes of it that run on other threads.
-    pub away: usize,
+    /// Nodes of it that run on other threads, and when they began.
+    pub away: Vec<(Instance, Arc<OnceLock<Instant>>)>,
     /// What tells these when it has left.
     pub presence: Presence,
     /// Whether everything of it has run.
@@ -91,6 +93,8 @@ impl Drop for Presence {
 enum Stage {
     /// Nothing of it has run.
     New,
+    /// What stands between its traces begins.
+    Session,
     /// Its trace of that place runs.
     Trace(usize),
     /// That trace's invokes are at their end.
@@ -115,8 +119,9 @@ impl<'a> Member<'a> {
             alone: false,
             since: Instant::now(),
             usage: Usage::default(),
+            advanced: false,
             came_at_flops: 0,
-            away: 0,
+            away: Vec::new(),
             presence: Presence::default(),
             over: false,
             traces,
@@ -137,18 +142,23 @@ impl<'a> Member<'a> {
     }
 
     /// What came of it.
-    pub fn into_left(mut self) -> Left {
+    pub fn into_left(mut self) -> Left<'a> {
         let program = self.job.program.clone();
         self.job.note_absent(&program.program.body, 1);
         self.job.results.provenance.seed = program.program.seed;
+        // What ran elsewhere and is left there was its own too.
+        for (_, begun) in &self.away {
+            self.usage.measured_ms += begun.get().map_or(0.0, |begun| milliseconds(begun.elapsed()));
+        }
         self.usage.seconds = self.since.elapsed().as_secs_f64();
-        Left { ticket: self.ticket, outcome: self.job.outcome(), usage: self.usage }
+        let outcome = self.job.outcome();
+        Left { ticket: self.ticket, outcome, usage: self.usage, rest: self }
     }
 
     /// The place of its running trace, and how many it has.
     pub fn traces(&self) -> (usize, usize) {
         let place = match self.stage {
-            Stage::New => 0,
+            Stage::New | Stage::Session => 0,
             Stage::Trace(place) | Stage::AfterTrace(place) => place,
             Stage::Last => self.traces.len(),
         };
@@ -156,21 +166,27 @@ impl<'a> Member<'a> {
     }
 
     /// Goes on as far as it can without a pass, or until its time is over for now.
-    pub fn settle(&mut self, ground: Ground<'_>, pool: &mut BufferPool, until: Option<Instant>) {
+    pub(super) fn settle(&mut self, ground: Ground<'_>, pool: &mut BufferPool, until: Option<Instant>) {
         if self.over {
             return;
         }
         if let Stage::New = self.stage {
             // What stands between traces runs as soon as what it reads is there.
             self.job.begin_session(ground.models, pool);
-            if self.job.failed.is_none() {
+            self.stage = Stage::Session;
+            if self.job.failed.is_none() && !self.job.is_beginning() {
                 self.begin_trace(0, ground, pool);
             }
         }
         loop {
             self.job.check_budget();
-            if self.job.failed.is_some() {
+            // What has not begun as a whole is gone on with when it is the program's turn.
+            if self.job.failed.is_some() || self.job.is_beginning() {
                 return;
+            }
+            if let Stage::Session = self.stage {
+                self.begin_trace(0, ground, pool);
+                continue;
             }
             self.free_weights();
             let moved = self.start_and_decide(ground, pool) | self.go_back(ground, pool, until);
@@ -180,12 +196,12 @@ impl<'a> Member<'a> {
             if moved {
                 continue;
             }
-            if self.can_walk() || self.job.has_deferred() || self.away > 0 {
+            if self.can_walk() || self.job.has_deferred() || !self.away.is_empty() {
                 return;
             }
             match self.stage {
                 _ if self.is_stuck() => self.fail_stuck(),
-                Stage::New => return,
+                Stage::New | Stage::Session => return,
                 Stage::Trace(place) => {
                     self.remaining_steps(ground, pool);
                     self.stage = Stage::AfterTrace(place);
@@ -236,7 +252,7 @@ impl<'a> Member<'a> {
             let error = OperationError::new("its model is not loaded");
             return self.job.fail(id, &error);
         };
-        self.job.begin_trace(&trace.body, ground.models, pool);
+        self.job.begin_trace(id, ground.models, pool);
         let bodies = trace.body.iter().copied();
         let steps: Arc<[NodeId]> =
             bodies.filter(|&id| matches!(program.program.node(id).kind, NodeKind::Steps { .. })).collect();
@@ -281,7 +297,7 @@ impl<'a> Member<'a> {
             }
             for step in (0..total).filter(|&step| steps.contains(step, total)) {
                 if self.job.failed.is_none() {
-                    self.job.begin_step(owner, body, step, ground.models, pool);
+                    self.job.begin_step(owner, step, ground.models, pool);
                 }
             }
         }

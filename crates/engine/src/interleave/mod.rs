@@ -60,7 +60,8 @@ use crate::slots::BufferPool;
 
 pub(crate) use between::Helpers;
 use group::Group;
-use member::{Ground, Member};
+use member::Ground;
+pub(crate) use member::Member;
 pub(crate) use steps::stops;
 pub(crate) use waiting::stopped;
 
@@ -75,6 +76,11 @@ pub(crate) struct Budget {
 
 /// Tokens of a pass, where nobody says otherwise.
 pub(crate) const PASS_TOKENS: u64 = 8192;
+
+/// Programs that always have a slice of a pass's time each for their small nodes.
+const FEW: usize = 4;
+/// The least slice: some hundreds of nodes.
+const LEAST_SLICE_MS: f64 = 0.5;
 
 /// Programs that run together.
 pub(crate) struct Interleaver<'e> {
@@ -98,10 +104,12 @@ pub(crate) struct Interleaver<'e> {
 }
 
 /// A program that has ended.
-pub(crate) struct Left {
+pub(crate) struct Left<'e> {
     pub ticket: Ticket,
     pub outcome: Result<Results, Box<Failure>>,
     pub usage: Usage,
+    /// All else of it: of a program of many nodes it takes a while to be freed.
+    pub rest: Member<'e>,
 }
 
 impl<'e> Interleaver<'e> {
@@ -182,18 +190,31 @@ impl<'e> Interleaver<'e> {
         let (mut turns, backs): (Vec<usize>, Vec<usize>) =
             (from..self.members.len()).partition(|&place| self.members[place].backs.is_empty());
         turns.extend(self.in_turn(backs.into_iter(), order));
+        let slice = self.slice();
         for place in turns {
             let member = &mut self.members[place];
             let (ground, pool) = (self.ground, &mut self.pool);
+            member.job.slice = slice;
             member.guarded(|member| member.settle(ground, pool, until));
+            member.job.take_own();
             let then = Instant::now();
             let took = milliseconds(then - now);
             member.usage.measured_ms += took;
-            if until.is_some() && !member.backs.is_empty() {
+            if until.is_some() && (!member.backs.is_empty() || member.job.has_postponed()) {
                 member.usage.flops = member.usage.flops.saturating_add(self.clock.worth(took));
             }
             now = then;
         }
+    }
+
+    /// What the small nodes of one program may take in a pass, and as much again right after it; none: no bound. All those
+    /// together that have more to do than that get about a quarter of a pass's time.
+    fn slice(&self) -> Option<Duration> {
+        let most = self.budget.milliseconds?;
+        let many = self.members.iter().filter(|member| member.job.has_postponed()).count();
+        let ms = (most / 4.0 / many.max(FEW) as f64).max(LEAST_SLICE_MS);
+        // A bound of days is none.
+        Duration::try_from_secs_f64(ms / 1000.0).ok()
     }
 
     /// What there is to know of a program that waits with so many tokens and operations.
@@ -224,7 +245,7 @@ impl<'e> Interleaver<'e> {
     }
 
     /// Takes out the programs that have ended.
-    pub fn leave(&mut self) -> Vec<Left> {
+    pub fn leave(&mut self) -> Vec<Left<'e>> {
         let ended = self.members.extract_if(.., |member| member.has_ended());
         ended.map(Member::into_left).collect()
     }
@@ -265,7 +286,7 @@ impl<'e> Interleaver<'e> {
     }
 
     /// Runs all that are there to their ends.
-    pub fn run(&mut self) -> Vec<Left> {
+    pub fn run(&mut self) -> Vec<Left<'e>> {
         let mut left = Vec::new();
         loop {
             self.settle(0, &mut Waiting::fairly);
@@ -282,13 +303,28 @@ impl<'e> Interleaver<'e> {
     /// Runs the next pass; none: nobody can go on in one.
     pub fn pass(&mut self, order: &mut dyn FnMut(&mut [Waiting])) -> Option<PassReport> {
         let plan = self.choose(order)?;
+        let slice = self.slice();
+        for member in &mut self.members {
+            member.job.slice = slice;
+            member.advanced = false;
+        }
         let started = Instant::now();
         let failure = self.ride_guarded(&plan);
         let measured_ms = milliseconds(started.elapsed());
+        // What programs compute of their own is theirs: it says nothing of what passes take.
+        let own_ms: f64 = self.members.iter().map(|member| milliseconds(member.job.own())).sum();
+        let shared_ms = (measured_ms - own_ms).max(0.0);
         if failure.is_none() && !self.ground.dry {
-            self.clock.learn(plan.work, measured_ms);
+            self.clock.learn(plan.work, shared_ms);
         }
-        Some(self.account(plan, failure, measured_ms))
+        for member in &mut self.members {
+            let own = milliseconds(member.job.take_own());
+            member.usage.measured_ms += own;
+            if member.job.has_postponed() {
+                member.usage.flops = member.usage.flops.saturating_add(self.clock.worth(own));
+            }
+        }
+        Some(self.account(plan, failure, measured_ms, shared_ms))
     }
 }
 

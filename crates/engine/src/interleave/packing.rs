@@ -52,10 +52,15 @@ pub(super) struct Plan {
     pub shares: BTreeMap<usize, u64>,
     /// Prompts and tokens of each.
     pub rows: BTreeMap<usize, (usize, usize)>,
+    /// Getters and setters that its riders have ahead.
+    touches: usize,
     /// Programs that could have ridden.
     pub waiting: usize,
     pub estimated_ms: f64,
 }
+
+/// Getters and setters of a pass, unless one invoke alone has more: each takes a microsecond or two.
+const PASS_TOUCHES: usize = 8_192;
 
 /// A pass into which invokes are taken.
 #[derive(Default)]
@@ -177,6 +182,7 @@ impl Interleaver<'_> {
             work: Work::default(),
             shares: BTreeMap::new(),
             rows: BTreeMap::new(),
+            touches: 0,
             waiting: waiting.len(),
             estimated_ms: 0.0,
         };
@@ -228,6 +234,10 @@ impl Interleaver<'_> {
         }
         for group in ready {
             let first = plan.riders.is_empty();
+            plan.touches += group.touches.len().saturating_sub(group.next_touch);
+            if self.budget.milliseconds.is_some() && !first && plan.touches > PASS_TOUCHES {
+                return;
+            }
             if !boarding.take(place, group, loaded, rewrites, &mut |tokens, work| first || fits(tokens, work))
             {
                 return;
@@ -254,8 +264,14 @@ impl Interleaver<'_> {
         plan.estimated_ms = self.clock.pass(plan.work);
     }
 
-    /// Books a pass that has been made.
-    pub(super) fn account(&mut self, plan: Plan, failure: Option<String>, measured_ms: f64) -> PassReport {
+    /// Books a pass that has been made: what it took, and that without what programs computed of their own, which is theirs already.
+    pub(super) fn account(
+        &mut self,
+        plan: Plan,
+        failure: Option<String>,
+        measured_ms: f64,
+        shared_ms: f64,
+    ) -> PassReport {
         let programs = plan.shares.len();
         self.fair_share = self.fair_share.saturating_add(plan.work.flops / plan.waiting.max(1) as u64);
         let mut report = PassReport {
@@ -285,7 +301,7 @@ impl Interleaver<'_> {
             member.usage.tokens += tokens as u64;
             member.usage.flops = member.usage.flops.saturating_add(flops);
             member.usage.estimated_ms += plan.estimated_ms * share;
-            member.usage.measured_ms += measured_ms * share;
+            member.usage.measured_ms += shared_ms * share;
             member.job.results.report.note_pass(measured_ms * share);
             report.rows += rows;
             report.tokens += tokens;

@@ -87,6 +87,12 @@ impl<'v, 'e> Rider<'v, 'e> {
         self.parties
     }
 
+    /// Whether the rows of an invoke are its own.
+    fn owns(&self, seat: Seat) -> bool {
+        let place = self.spans.get(&seat).and_then(|span| self.owners.get(span.start));
+        place.is_some_and(|&place| self.parties[place].own)
+    }
+
     fn span(&self, seat: Seat) -> Range<usize> {
         self.spans.get(&seat).cloned().unwrap_or_default()
     }
@@ -119,14 +125,22 @@ impl<'v, 'e> Rider<'v, 'e> {
         for (place, _, invoke, instance) in touches {
             let seat = Seat { member: place, invoke };
             let span = self.span(seat);
+            let own = self.owns(seat);
             let (ground, loaded, scratch) = (self.run.ground, self.loaded, &mut self.scratch);
             let member = &mut self.run.members[place];
             if member.job.failed.is_some() || blocked.contains(&seat) {
                 continue;
             }
-            let goes_on = member.guarded(|member| {
+            // Who has taken all its time goes on in another pass, where the rows are its own to be parked.
+            // A skip is not put off: its module was left out because of it.
+            if own && member.advanced && member.job.slice_is_over() && member.may_wait(instance) {
+                blocked.insert(seat);
+                continue;
+            }
+            let goes_on = member.timed(|member| {
                 member.touch(&hook, (invoke, instance), span, state, loaded, ground, scratch)
             });
+            member.advanced = true;
             if goes_on == Some(false) {
                 blocked.insert(seat);
             }
@@ -228,6 +242,12 @@ fn chunks(spans: &BTreeMap<Seat, Range<usize>>) -> Vec<Vec<Seat>> {
 }
 
 impl Member<'_> {
+    /// Whether what is to be done at a hook point can be done in another pass just as well.
+    fn may_wait(&self, instance: Instance) -> bool {
+        let kind = &self.job.program.program.node(instance.1).kind;
+        !matches!(kind, NodeKind::Skip { .. }) && self.job.is_ready(instance)
+    }
+
     /// One getter, setter or skip of an invoke, whose sequences stand in `span`. Whether it goes on: not where it is set
     /// to a value that is not there.
     #[allow(clippy::too_many_arguments, reason = "one call; they are what a pass lends to a program")]

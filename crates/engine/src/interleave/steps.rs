@@ -210,11 +210,11 @@ impl Member<'_> {
         pool: &mut BufferPool,
     ) -> bool {
         let program = self.job.program.clone();
-        let NodeKind::Steps { steps, body } = &program.program.node(owner).kind else { return false };
+        let NodeKind::Steps { steps, .. } = &program.program.node(owner).kind else { return false };
         if !steps.contains(step, total) {
             return false;
         }
-        self.job.begin_step(owner, body, step, ground.models, pool);
+        self.job.begin_step(owner, step, ground.models, pool);
         true
     }
 

@@ -64,27 +64,7 @@ impl Task<'_> {
 }
 
 impl<'a> Job<'a> {
-    /// Runs nodes that can run, in program order, and those that can run then.
-    pub(super) fn run_ready(
-        &mut self,
-        mut ready: BTreeSet<Instance>,
-        models: &[Loaded],
-        pool: &mut BufferPool,
-    ) {
-        while let Some(instance) = ready.pop_first() {
-            if self.failed.is_some() {
-                return;
-            }
-            if self.is_settled(instance) {
-                continue;
-            }
-            self.at_node = Some(instance.1);
-            self.run_one(instance, &mut ready, models, pool);
-            self.check_budget();
-        }
-    }
-
-    fn run_one(
+    pub(super) fn run_one(
         &mut self,
         instance: Instance,
         ready: &mut BTreeSet<Instance>,
@@ -149,11 +129,6 @@ impl<'a> Job<'a> {
             NodeKind::Apply { .. } => flops >= LONG_APPLICATION,
             _ => flops >= LONG_OPERATION,
         }
-    }
-
-    /// Whether a node waits that was left for the time between passes.
-    pub fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty()
     }
 
     /// The next node that was left, if there is room for what it makes. Its outputs are to be delivered.

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pellucid_engine::{EngineError, RunOptions, ServeOptions, Ticket};
+use pellucid_engine::{
+    Admission, EngineError, Failure, Host, Load, Results, RunOptions, ServeOptions, Ticket, Usage,
+};
 
 use crate::script::{Script, checked, logits, trace};
 use crate::support::Golden;
@@ -225,6 +227,8 @@ fn what_nobody_waits_for_any_more_is_not_computed_to_its_end() {
         canceller.join().unwrap();
         assert_eq!(*script.error(0), EngineError::Cancelled);
         assert!(script.ended[&Ticket(1)].outcome.is_ok());
+        let charged = script.ended[&Ticket(0)].usage.measured_ms;
+        assert!(charged > 100.0, "{charged} ms are charged of what was stopped after 300 ms");
         let seconds = started.elapsed().as_secs_f64();
         assert!(seconds < 15.0, "it takes {seconds} s to stop");
     }
@@ -283,4 +287,94 @@ fn budgets_hold_while_others_run() {
     let most = script.loads.iter().map(|load| load.programs).max();
     assert!(script.loads[0].is_idle() && most >= Some(1));
     assert!(script.loads.iter().any(|load| load.reserved_bytes >= long.price.peak_bytes));
+}
+
+/// A host that plays a script, and notes when it was asked.
+#[derive(Default)]
+struct Timed {
+    script: Script,
+    asked: Vec<Instant>,
+    /// When those that are small were there and had left.
+    small: Vec<(Instant, Option<Instant>)>,
+}
+
+impl Host for Timed {
+    fn admit(&mut self, load: &Load) -> Admission {
+        self.asked.push(Instant::now());
+        let admission = self.script.admit(load);
+        if let Admission::Programs(programs) = &admission {
+            let small = programs.iter().filter(|admitted| admitted.ticket.0 > 100);
+            self.small.extend(small.map(|_| (Instant::now(), None)));
+        }
+        admission
+    }
+
+    fn finished(&mut self, ticket: Ticket, outcome: Result<Results, Box<Failure>>, usage: Usage) {
+        if ticket.0 > 100 {
+            self.small[ticket.0 as usize - 101].1 = Some(Instant::now());
+        }
+        self.script.finished(ticket, outcome, usage);
+    }
+}
+
+#[test]
+fn many_small_nodes_of_one_program_make_way_for_others() {
+    let engine = Golden::open("gpt2").engine();
+    let additions = |place: usize| {
+        format!(
+            r#"{{"op":"loop","name":"z{place}","count":40000,"carry":{{"c{place}":"one"}},"body":[{{"op":"add","name":"n{place}","input":"c{place}","other":1.0}}],"next":{{"c{place}":"n{place}"}}}},{{"op":"save","name":"s{place}","value":"z{place}"}}"#
+        )
+    };
+    let one = r#"{"op":"literal","name":"one","dtype":"f32","shape":[],"elements":[1.0]}"#;
+    let alone = checked(&engine, &format!("{one},{}", additions(0)));
+    assert!(alone.price.nodes >= 40_000, "{:?}", alone.price);
+    // The same in the middle of a pass, where what is set at a later hook point waits for it.
+    let inside = format!(
+        r#"{{"op":"get","name":"h","hook":"layers.0.output"}},{{"op":"sum","name":"one","input":"h"}},{},
+           {{"op":"mul","name":"zero","input":"z1","other":0.0}},{{"op":"get","name":"k","hook":"layers.1.output"}},
+           {{"op":"add","name":"new","input":"k","other":"zero"}},{{"op":"set","hook":"layers.1.output","value":"new"}},{}"#,
+        additions(1),
+        logits(0)
+    );
+    let inside = trace(&engine, &[3], "", &inside);
+    // And as many getters at one hook point.
+    let getters: String = format!(
+        r#"{{"op":"loop","name":"g","count":20000,"body":[{{"op":"get","name":"h","hook":"layers.0.output"}},{{"op":"print","name":"p","value":"h"}}]}},{}"#,
+        logits(0)
+    );
+    let getters = trace(&engine, &[3], "", &getters);
+    let small = trace(&engine, &[3], "", &logits(0));
+    let started = Instant::now();
+    let expected: Vec<_> = [&alone, &inside, &getters]
+        .map(|program| engine.run(program, &RunOptions::default()).unwrap())
+        .into();
+    let took = started.elapsed();
+    let mut host = Timed::default();
+    for (place, program) in [&alone, &inside, &getters].into_iter().enumerate() {
+        host.script.join(0, place as u64 + 1, program, RunOptions::default());
+    }
+    for number in 0..10 {
+        host.script.join(2 + 3 * number, 101 + number as u64, &small, RunOptions::default());
+    }
+    let serve = ServeOptions { pass_ms: 20.0, ..ServeOptions::default() };
+    engine.serve(&mut host, &serve);
+    for (place, expected) in expected.iter().enumerate() {
+        let result = host.script.result(place as u64 + 1);
+        assert!(
+            expected.tensors.iter().all(|(name, tensor)| tensor.is_same_bits(&result.tensors[name])),
+            "{place}"
+        );
+        assert_eq!(result.logs.len(), expected.logs.len());
+    }
+    let longest = host.asked.windows(2).map(|two| two[1] - two[0]).max().unwrap();
+    let waits: Vec<Duration> =
+        host.small.iter().map(|(came, left)| left.unwrap().duration_since(*came)).collect();
+    println!(
+        "alone they take {took:?}; {} boundaries, at most {longest:?} apart; small ones {waits:?}",
+        host.asked.len()
+    );
+    assert!(host.asked.len() > 20, "{} boundaries", host.asked.len());
+    // Slices of 20 ms, on a machine that has other things to do.
+    assert!(longest < (took / 4).max(Duration::from_millis(150)), "{longest:?} of {took:?}");
+    assert!(waits.iter().all(|wait| *wait < took / 2), "{waits:?} of {took:?}");
 }

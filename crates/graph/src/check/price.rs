@@ -20,7 +20,12 @@ pub struct Price {
     pub result_bytes: u64,
     /// Tokens that pass through the model.
     pub tokens: u64,
+    /// Nodes that run, each as often as it does: whatever its operations, each takes some time of its own.
+    pub nodes: u64,
 }
+
+/// Values that a node reads which take as long as a node.
+const READ_AS_ONE: u64 = 8;
 
 /// Tokens of one wave: as many as share a pass.
 const WAVE_TOKENS: u64 = 8_192;
@@ -137,11 +142,13 @@ impl Checker<'_> {
             }
             made[position] = wave;
             read[position] = wave;
-            for value in values {
+            for value in &values {
                 let last = &mut read[value.node.index()];
                 *last = wave.max(*last);
             }
+            let reads = values.len() as u64 / READ_AS_ONE;
             let repeats = self.repeats(id, checked.trace.map_or(1, |trace| totals[trace.index()]));
+            price.nodes = price.nodes.saturating_add((1 + reads).saturating_mul(repeats));
             flops[position] = self.node_flops(id);
             price.flops = price.flops.saturating_add(flops[position].saturating_mul(repeats));
             if let NodeKind::Save(value) = &self.program.node(id).kind {
@@ -200,6 +207,7 @@ impl Checker<'_> {
                 });
                 price.flops = price.flops.saturating_add(flops);
             }
+            price.nodes = price.nodes.saturating_add(2 * plan.path.len() as u64);
             for &node in &plan.path {
                 price.flops = price.flops.saturating_add(self.node_flops(node).saturating_mul(2));
             }

@@ -18,6 +18,9 @@ use crate::schedule::house::House;
 /// How long a request waits for a model's outline, which of one on a hub must be downloaded first.
 const OUTLINE: Duration = Duration::from_secs(30);
 
+/// What is said of a model that cannot be opened or loaded.
+pub(crate) const UNOPENED: &str = "it cannot be opened; whoever runs the service finds the reason in its log";
+
 /// A model without its weights: what is needed to tokenise and to check programs.
 pub struct Outline {
     /// Checks and plans; cannot run.
@@ -42,7 +45,7 @@ pub(super) enum State {
     /// Bytes done and in all.
     Loading(Arc<AtomicU64>, Arc<AtomicU64>),
     Hot(Arc<House>, u64),
-    Failed(String),
+    Failed,
 }
 
 /// A model that there is.
@@ -63,10 +66,19 @@ pub struct Entry {
     pub bell: Notify,
 }
 
-/// How fast a model runs here, learnt from what it did.
+/// How fast a model runs here, learnt from what it did: of a job it is priced at so much for each of its floating-point
+/// operations, and so much for each of its nodes, however little that computes.
 #[derive(Clone, Copy)]
 struct Pace {
     milliseconds_per_flop: f64,
+    milliseconds_per_node: f64,
+}
+
+impl Default for Pace {
+    /// Twenty thousand million operations a second, and three microseconds for a node, until it is known better.
+    fn default() -> Pace {
+        Pace { milliseconds_per_flop: 1e3 / 20e9, milliseconds_per_node: 3e-3 }
+    }
 }
 
 impl Pace {
@@ -74,17 +86,32 @@ impl Pace {
     const LEAST: f64 = 0.05;
     /// How much the newest job counts.
     const NEWEST: f64 = 0.05;
+    /// A node takes at least a microsecond, and operations are no faster than a tera a second: however fast one job was.
+    const LEAST_OF_NODE: f64 = 1e-3;
+    const LEAST_OF_FLOP: f64 = 1e3 / 1e12;
 
-    fn milliseconds(self, flops: u64) -> f64 {
-        Self::LEAST + flops as f64 * self.milliseconds_per_flop
+    fn milliseconds(self, flops: u64, nodes: u64) -> f64 {
+        let (of_flops, of_nodes) = self.parts(flops, nodes);
+        Self::LEAST + of_flops + of_nodes
     }
 
-    fn learn(&mut self, flops: u64, milliseconds: f64) {
+    fn parts(self, flops: u64, nodes: u64) -> (f64, f64) {
+        (flops as f64 * self.milliseconds_per_flop, nodes as f64 * self.milliseconds_per_node)
+    }
+
+    /// A job tells of what it took most of its time for, by what is known; the other part is taken to be as it is known.
+    fn learn(&mut self, flops: u64, nodes: u64, milliseconds: f64) {
+        let (of_flops, of_nodes) = self.parts(flops, nodes);
+        let (rate, count, other, least) = if of_flops >= of_nodes {
+            (&mut self.milliseconds_per_flop, flops, of_nodes, Self::LEAST_OF_FLOP)
+        } else {
+            (&mut self.milliseconds_per_node, nodes, of_flops, Self::LEAST_OF_NODE)
+        };
         // A job that took less than it was priced at, because it stopped early, says little of the pace.
-        if flops > 0 && milliseconds > Self::LEAST {
-            let seen = (milliseconds - Self::LEAST) / flops as f64;
-            let seen = seen.clamp(self.milliseconds_per_flop / 4.0, self.milliseconds_per_flop * 4.0);
-            self.milliseconds_per_flop += Self::NEWEST * (seen - self.milliseconds_per_flop);
+        if count > 0 && milliseconds > Self::LEAST {
+            let seen = (milliseconds - Self::LEAST - other).max(0.0) / count as f64;
+            let seen = seen.clamp(*rate / 4.0, *rate * 4.0);
+            *rate = (*rate + Self::NEWEST * (seen - *rate)).max(least);
         }
     }
 }
@@ -103,8 +130,7 @@ impl Entry {
             loading: tokio::sync::Mutex::new(()),
             users: AtomicUsize::new(0),
             last_used: Mutex::new(Instant::now()),
-            // Twenty thousand million operations a second, until it is known better.
-            pace: Mutex::new(Pace { milliseconds_per_flop: 1e3 / 20e9 }),
+            pace: Mutex::default(),
             bell: Notify::new(),
         }
     }
@@ -115,24 +141,11 @@ impl Entry {
     }
 
     pub(super) fn options(&self) -> ModelOptions {
-        ModelOptions {
-            precision: match self.config.dtype {
-                WeightType::F32 => Precision::F32,
-                WeightType::Bf16 => Precision::Bf16,
-            },
-            revision: self.config.revision.clone(),
-            progress: None,
-        }
+        model_options(&self.config)
     }
 
     pub(super) fn source(&self) -> Result<String, String> {
-        match self.config.source() {
-            BUNDLED => {
-                let folder = pellucid::bundled_folder().map_err(|error| error.to_string())?;
-                Ok(folder.to_string_lossy().into_owned())
-            }
-            source => Ok(source.to_owned()),
-        }
+        source_of(&self.config)
     }
 
     /// The model without its weights; one opening for many who wait.
@@ -146,12 +159,13 @@ impl Entry {
             tokio::spawn(async move { entry.outline.get_or_try_init(|| entry.open()).await.cloned() });
         match tokio::time::timeout(OUTLINE, opening).await {
             Ok(Ok(Ok(outline))) => Ok(outline),
-            Ok(Ok(Err(message))) => Err(self.unavailable(&message, None)),
+            Ok(Ok(Err(_))) => Err(self.unavailable(UNOPENED, None)),
             Ok(Err(_)) => Err(self.unavailable("opening it failed", None)),
             Err(_) => Err(self.unavailable("it is being downloaded", Some(10.0))),
         }
     }
 
+    /// What strangers are told names no path and no address: the log does.
     fn unavailable(&self, message: &str, retry: Option<f64>) -> Box<Problem> {
         let detail = format!("The model `{}` cannot be used now: {message}", self.id());
         let mut problem = Problem::new(ProblemKind::ModelUnavailable, detail);
@@ -172,19 +186,20 @@ impl Entry {
         });
         let opened = opened.await.unwrap_or_else(|_| Err("opening it failed".into()));
         if let Err(message) = &opened {
-            *lock(&self.state) = State::Failed(message.clone());
+            tracing::error!(model = self.id(), message, "the model cannot be opened");
+            *lock(&self.state) = State::Failed;
         }
         opened
     }
 
-    /// What a program of so many floating-point operations takes here, in milliseconds.
-    pub fn milliseconds(&self, flops: u64) -> f64 {
-        lock(&self.pace).milliseconds(flops)
+    /// What a program of that price takes here, in milliseconds.
+    pub fn milliseconds(&self, price: &pellucid_graph::check::Price) -> f64 {
+        lock(&self.pace).milliseconds(price.flops, price.nodes)
     }
 
     /// Learns from what a program took.
-    pub fn learn(&self, flops: u64, milliseconds: f64) {
-        lock(&self.pace).learn(flops, milliseconds);
+    pub fn learn(&self, flops: u64, nodes: u64, milliseconds: f64) {
+        lock(&self.pace).learn(flops, nodes, milliseconds);
     }
 
     /// Someone needs it, until [`Entry::release`].
@@ -226,7 +241,7 @@ impl Entry {
                 (ModelState::Loading, Some(part), None, None)
             }
             State::Hot(_, bytes) => (ModelState::Hot, None, Some(*bytes), None),
-            State::Failed(message) => (ModelState::Failed, None, None, Some(message.clone())),
+            State::Failed => (ModelState::Failed, None, None, Some(UNOPENED.to_owned())),
         };
         ModelEntry {
             id: self.id().to_owned(),
@@ -245,8 +260,31 @@ impl Entry {
     }
 }
 
+/// How a model is opened.
+pub(crate) fn model_options(model: &ModelConfig) -> ModelOptions {
+    ModelOptions {
+        precision: match model.dtype {
+            WeightType::F32 => Precision::F32,
+            WeightType::Bf16 => Precision::Bf16,
+        },
+        revision: model.revision.clone(),
+        progress: None,
+    }
+}
+
+/// Where a model comes from.
+pub(crate) fn source_of(model: &ModelConfig) -> Result<String, String> {
+    match model.source() {
+        BUNDLED => {
+            let folder = pellucid::bundled_folder().map_err(|error| error.to_string())?;
+            Ok(folder.to_string_lossy().into_owned())
+        }
+        source => Ok(source.to_owned()),
+    }
+}
+
 /// Bytes of a model's weights in memory: of each number four, or two.
-fn weight_bytes(spec: &ModelSpec, dtype: WeightType) -> u64 {
+pub(crate) fn weight_bytes(spec: &ModelSpec, dtype: WeightType) -> u64 {
     let numbers =
         spec.parameters.iter().map(|parameter| parameter.shape.iter().product::<u64>()).sum::<u64>();
     numbers * if dtype == WeightType::Bf16 { 2 } else { 4 }
@@ -258,12 +296,32 @@ mod tests {
 
     #[test]
     fn the_pace_is_learnt_and_no_single_job_turns_it() {
-        let mut pace = Pace { milliseconds_per_flop: 1e-6 };
-        pace.learn(1_000_000, 1e9);
+        let mut pace = Pace { milliseconds_per_flop: 1e-6, milliseconds_per_node: 2e-3 };
+        pace.learn(1_000_000, 0, 1e9);
         assert!(pace.milliseconds_per_flop < 1.2e-6);
         for _ in 0..500 {
-            pace.learn(1_000_000, 5.05);
+            pace.learn(1_000_000, 0, 5.05);
         }
-        assert!((pace.milliseconds(1_000_000) - 5.05).abs() < 0.05);
+        assert!((pace.milliseconds(1_000_000, 0) - 5.05).abs() < 0.05);
+    }
+
+    #[test]
+    fn what_nodes_take_is_learnt_from_jobs_of_many_and_is_never_nothing() {
+        let mut pace = Pace::default();
+        // Two hundred thousand additions of one number each.
+        let known = pace.milliseconds(200_000, 200_000);
+        assert!(known > 400.0, "{known}");
+        for _ in 0..500 {
+            pace.learn(200_000, 200_000, 1_000.0);
+            pace.learn(1_000_000_000, 100, 60.0);
+        }
+        assert!((pace.milliseconds(200_000, 200_000) / 1_000.0 - 1.0).abs() < 0.02);
+        assert!((pace.milliseconds(1_000_000_000, 100) / 60.0 - 1.0).abs() < 0.02);
+        for _ in 0..500 {
+            pace.learn(200_000, 200_000, 0.06);
+            pace.learn(1_000_000_000, 100, 0.06);
+        }
+        assert!(pace.milliseconds(0, 200_000) >= 200.0);
+        assert!(pace.milliseconds(1_000_000_000, 0) > 0.9);
     }
 }

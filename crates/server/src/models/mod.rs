@@ -17,6 +17,7 @@ use crate::config::{EngineConfig, ModelConfig};
 use crate::schedule::house::{House, Report};
 
 pub use entry::{Entry, Outline};
+pub(crate) use entry::{UNOPENED, model_options, source_of, weight_bytes};
 
 use entry::{State, lock};
 
@@ -109,7 +110,7 @@ impl Registry {
         let loaded = self.load_into_memory(entry, &outline, done, total).await;
         if let Err(message) = &loaded {
             tracing::error!(model = entry.id(), message, "the model cannot be loaded");
-            *lock(&entry.state) = State::Failed(message.clone());
+            *lock(&entry.state) = State::Failed;
         }
         loaded
     }

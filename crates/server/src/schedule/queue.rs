@@ -30,6 +30,8 @@ pub struct Waiting {
     pub bounds: Bounds,
     /// Floating-point operations, by its price.
     pub flops: u64,
+    /// Nodes that run, by its price.
+    pub nodes: u64,
     /// When it was submitted, in milliseconds since 1970.
     pub since_ms: u64,
     /// When it is too late, the same.
@@ -249,6 +251,7 @@ mod tests {
             bytes: 0,
             bounds: Bounds::default(),
             flops: 0,
+            nodes: 0,
             since_ms: 0,
             deadline_ms: None,
             is_long: false,

@@ -55,7 +55,7 @@ impl Service {
             checker.engine.check(program).map_err(|faults| Box::new(Problem::of_faults(&faults)))
         });
         let program = blocking_answer(checked.await)?;
-        let price = Price::new(&program.price, entry.milliseconds(program.price.flops));
+        let price = Price::new(&program.price, entry.milliseconds(&program.price));
         policy::allows(&caller.account.limits, entry.config.strict, &program, &price)?;
         let most = self.core.config.engine.value_bytes;
         if price.peak_bytes > most {

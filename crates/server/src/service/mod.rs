@@ -164,9 +164,15 @@ impl Service {
     ) -> Result<Explanation> {
         let admitted = self.check(caller, model, body).await?;
         let (outline, program) = (admitted.outline, admitted.program);
-        let plan = tokio::task::spawn_blocking(move || outline.engine.explain(&program));
+        // To plan a program of many nodes takes its time too: one of an account at a time, and it counts.
+        let turn = self.core.checking.turn(&caller.account.name).await;
+        let started = std::time::Instant::now();
+        let plan = tokio::task::spawn_blocking(move || outline.engine.explain(&program)).await;
+        drop(turn);
+        let milliseconds = started.elapsed().as_secs_f64() * 1000.0;
+        self.core.meters.spend(&caller.account.name, milliseconds, time::now_ms());
         let failed = || Box::new(Problem::new(ProblemKind::Internal, "The program could not be planned."));
-        let plan = plan.await.map_err(|_| failed())?.map_err(|_| failed())?;
+        let plan = plan.map_err(|_| failed())?.map_err(|_| failed())?;
         let text = plan.to_string();
         let passes = plan.passes.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
         let models = plan.models.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();

@@ -12,7 +12,7 @@ type Result<T> = std::result::Result<T, sqlx::Error>;
 
 /// The columns that [`job`] reads.
 pub(super) const JOB_COLUMNS: &str = "id, account, model, label, priority, state, suspect, cancel_requested, attempts, \
-    submitted_ms, started_ms, finished_ms, deadline_ms, flops, peak_bytes, price_result_bytes, tokens, estimated_ms, \
+    submitted_ms, started_ms, finished_ms, deadline_ms, flops, peak_bytes, price_result_bytes, tokens, nodes, estimated_ms, \
     result_key, result_bytes, result_etag, expires_ms, outcome, problem";
 
 /// A number as a column holds it; one that is beyond it is the largest.
@@ -93,6 +93,7 @@ pub(super) fn job(row: &SqliteRow) -> Result<StoredJob> {
             milliseconds: row.try_get("estimated_ms")?,
             flops: whole("flops")?,
             tokens: whole("tokens")?,
+            nodes: whole("nodes")?,
             peak_bytes: whole("peak_bytes")?,
             result_bytes: whole("price_result_bytes")?,
         },

@@ -18,9 +18,10 @@ use super::{
 };
 
 /// The version of the schema that this program writes.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// What brings a store from one version to the next.
-const STEPS: [&str; VERSION as usize] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
+const STEPS: [&str; VERSION as usize] =
+    [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 /// Connections that read.
 const READERS: u32 = 4;
 
@@ -184,6 +185,9 @@ impl Store for Sqlite {
     }
     async fn usage_of_all(&self, since_day: &str) -> Result<Vec<(String, UsageDay)>> {
         accounts::usage_of_all(self, since_day).await
+    }
+    async fn metered(&self, account: &str, day: &str, since_ms: Milliseconds) -> Result<f64> {
+        accounts::metered(self, account, day, since_ms).await
     }
     async fn stored_bytes(&self, account: &str) -> Result<u64> {
         accounts::stored_bytes(self, account).await

@@ -8,6 +8,7 @@
     reason = "what fails in a helper fails its test"
 )]
 
+mod costs;
 mod framing;
 mod harness;
 mod keys;
