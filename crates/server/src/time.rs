@@ -34,6 +34,11 @@ pub fn day(ms: u64) -> String {
     date(ms).format("%Y-%m-%d").to_string()
 }
 
+/// When the day of a time began.
+pub fn day_begins(ms: u64) -> u64 {
+    ms - ms % (24 * 60 * 60 * 1000)
+}
+
 /// The day so many days before that of a time.
 pub fn day_before(ms: u64, days: u32) -> String {
     let earlier = date(ms).checked_sub_days(Days::new(u64::from(days)));

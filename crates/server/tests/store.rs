@@ -29,7 +29,15 @@ fn new_job(account: &str, key: Option<&str>) -> NewJob {
         deadline_ms: Some(NOW + 1000),
         idempotency_key: key.map(str::to_owned),
         fingerprint: vec![1; 32],
-        price: Price { milliseconds: 1.5, flops: u64::MAX, tokens: 3, peak_bytes: 4, result_bytes: 5 },
+        price: Price {
+            milliseconds: 1.5,
+            flops: u64::MAX,
+            tokens: 3,
+            nodes: 6,
+            peak_bytes: 4,
+            result_bytes: 5,
+        },
+        stored_bytes: None,
         program: Some(b"program".to_vec()),
     }
 }
@@ -331,5 +339,64 @@ async fn a_store_of_an_older_version_is_brought_up_to_date() {
         let store = Sqlite::open(&path, Durability::Process).await.unwrap();
         assert_eq!(store.stored_bytes("ada").await.unwrap(), 12);
         store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn results_to_come_are_counted_with_those_that_are_there_at_once() {
+    for (store, _folder) in stores().await {
+        let limited = || NewJob { stored_bytes: Some(17), ..new_job("ada", None) };
+        // Three may come to 5 bytes each.
+        let first = accepted(&*store, limited()).await;
+        for _ in 0..2 {
+            accepted(&*store, limited()).await;
+        }
+        let keyed = NewJob { idempotency_key: Some("k".into()), ..limited() };
+        let full = store.accept(keyed).await.unwrap();
+        assert!(matches!(full, Accepted::Full(20)), "{full:?}");
+        // Of somebody else's nothing counts.
+        accepted(&*store, NewJob { stored_bytes: Some(5), ..new_job("bob", Some("k")) }).await;
+        let replayed =
+            store.accept(NewJob { stored_bytes: Some(5), ..new_job("bob", Some("k")) }).await.unwrap();
+        assert!(matches!(replayed, Accepted::Before(_)), "{replayed:?}");
+        // One that has ended counts with what it is.
+        store.begin(std::slice::from_ref(&first), NOW).await.unwrap();
+        assert!(store.finish(done(&first, 1)).await.unwrap());
+        let full = store.accept(limited()).await.unwrap();
+        assert!(matches!(full, Accepted::Full(25)), "{full:?}");
+        store.erase("ada", &first).await.unwrap();
+        accepted(&*store, limited()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_day_is_metered_as_priced_or_measured_and_who_is_poisoned_counts() {
+    for (store, _folder) in stores().await {
+        let day = pellucid_server::time::day(NOW);
+        let metered = async |account: &str| store.metered(account, &day, NOW - 1).await.unwrap();
+        assert_eq!(metered("ada").await.to_bits(), 0);
+        // One waits, at 1.5 ms; one has taken 2 ms.
+        accepted(&*store, new_job("ada", None)).await;
+        let ended = accepted(&*store, new_job("ada", None)).await;
+        store.begin(std::slice::from_ref(&ended), NOW).await.unwrap();
+        assert!(store.finish(done(&ended, 1)).await.unwrap());
+        assert_eq!(metered("ada").await, 3.5);
+        // One is cancelled before it has done anything that was measured.
+        let cancelled = accepted(&*store, new_job("bob", None)).await;
+        store.begin(std::slice::from_ref(&cancelled), NOW).await.unwrap();
+        let outcome = Outcome::default();
+        let finished =
+            Finished { job: cancelled, attempt: 1, ending: Ending::Cancelled, outcome, at_ms: NOW };
+        assert!(store.finish(finished).await.unwrap());
+        assert_eq!(metered("bob").await, 1.5);
+        let poisoned = accepted(&*store, new_job("cat", None)).await;
+        for _ in 0..2 {
+            store.begin(std::slice::from_ref(&poisoned), NOW).await.unwrap();
+            store.repair(NOW).await.unwrap();
+        }
+        assert_eq!(store.job("cat", &poisoned).await.unwrap().unwrap().state, JobState::Failed);
+        let usage = store.usage("cat", &day).await.unwrap();
+        assert_eq!((usage[0].jobs, usage[0].failed), (1, 1));
+        assert_eq!(metered("cat").await, 1.5);
     }
 }

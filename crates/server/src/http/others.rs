@@ -102,8 +102,11 @@ pub(super) async fn healthz(State(_): State<Shared>) -> Response {
 /// Whether jobs can be taken: the store writes, and pinned models are in memory.
 pub(super) async fn readyz(State(shared): State<Shared>) -> Response {
     let (store, engine) = shared.service.readiness().await;
+    let draining = shared.service.core.is_draining();
     let word = |works: bool| if works { "ok" } else { "failing" };
-    let status = if store && engine { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let ready = store && engine && !draining;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let checks = object!({ "store": word(store), "engine": word(engine) });
-    json(status, &object!({ "status": word(store && engine), "checks": checks }))
+    let state = if draining && store && engine { "draining" } else { word(ready) };
+    json(status, &object!({ "status": state, "checks": checks }))
 }

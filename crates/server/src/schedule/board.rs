@@ -22,8 +22,8 @@ pub struct Running {
     pub attempt: u32,
     /// Set to end it.
     pub cancel: Arc<AtomicBool>,
-    /// It is ended because the service is: it runs again later.
-    pub put_back: bool,
+    /// Set where it is ended because the service is: it runs again later.
+    pub put_back: Arc<AtomicBool>,
     /// It logs more than its result may have.
     pub overflows: Arc<AtomicBool>,
     /// It runs while nothing else does.
@@ -53,6 +53,17 @@ pub struct Board {
     tickets: HashMap<String, Ticket>,
     begun: HashMap<String, Begun>,
     next_ticket: u64,
+    /// Places in the queue that are kept for jobs which are being written down, by account.
+    kept: HashMap<String, usize>,
+}
+
+/// How many jobs wait, those that are being written down included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queued {
+    /// Of all accounts.
+    pub all: usize,
+    /// Of the one.
+    pub own: usize,
 }
 
 impl Board {
@@ -62,6 +73,30 @@ impl Board {
             self.suspects.push_back((model.to_owned(), waiting));
         } else {
             self.queues.entry(model.to_owned()).or_default().push(waiting);
+        }
+    }
+
+    /// How many jobs wait, those that are being written down included.
+    pub fn waiting(&self, account: &str) -> Queued {
+        let kept: usize = self.kept.values().sum();
+        Queued {
+            all: self.queued() + kept,
+            own: self.queued_of(account) + self.kept.get(account).copied().unwrap_or(0),
+        }
+    }
+
+    /// Keeps a place in the queue for a job of an account, until [`Board::let_go`].
+    pub fn keep_place(&mut self, account: &str) {
+        *self.kept.entry(account.to_owned()).or_default() += 1;
+    }
+
+    /// Such a place is not kept any more: the job waits, or does not come.
+    pub fn let_go(&mut self, account: &str) {
+        if let Some(kept) = self.kept.get_mut(account) {
+            *kept = kept.saturating_sub(1);
+            if *kept == 0 {
+                self.kept.remove(account);
+            }
         }
     }
 
@@ -176,9 +211,9 @@ impl Board {
     }
 
     /// Tells all running jobs to end, to be run again later.
-    pub fn put_back(&mut self) {
-        for running in self.running.values_mut() {
-            running.put_back = true;
+    pub fn put_back(&self) {
+        for running in self.running.values() {
+            running.put_back.store(true, Ordering::Relaxed);
             running.cancel.store(true, Ordering::Relaxed);
         }
     }
@@ -243,7 +278,8 @@ impl Board {
 
     /// Jobs of an account that wait.
     pub fn queued_of(&self, account: &str) -> usize {
-        self.queues.values().map(|queue| queue.of_account(account)).sum()
+        let suspects = self.suspects.iter().filter(|(_, waiting)| waiting.account == account);
+        self.queues.values().map(|queue| queue.of_account(account)).sum::<usize>() + suspects.count()
     }
 
     /// Jobs that run.
@@ -271,141 +307,4 @@ impl Board {
 }
 
 #[cfg(test)]
-mod tests {
-    use pellucid_client::api::Priority;
-
-    use super::*;
-    use crate::schedule::queue::Bounds;
-
-    fn waiting(job: &str, account: &str, cost: f64) -> Waiting {
-        Waiting {
-            job: job.into(),
-            account: account.into(),
-            weight: 1.0,
-            concurrent: Some(3),
-            priority: Priority::Normal,
-            cost,
-            bytes: 10,
-            bounds: Bounds::default(),
-            flops: 0,
-            since_ms: 0,
-            deadline_ms: None,
-            is_long: false,
-        }
-    }
-
-    fn names(chosen: &[Chosen]) -> Vec<&str> {
-        chosen.iter().map(|chosen| chosen.waiting.job.as_str()).collect()
-    }
-
-    fn begin(board: &mut Board, model: &str, chosen: Chosen) -> Ticket {
-        board.begin(Running {
-            waiting: chosen.waiting,
-            model: model.into(),
-            attempt: 1,
-            cancel: Arc::default(),
-            put_back: false,
-            overflows: Arc::default(),
-            alone: chosen.alone,
-        })
-    }
-
-    #[test]
-    fn an_engine_is_given_work_for_two_passes_and_every_account_a_place() {
-        let engine = EngineConfig { delay_ms: 20.0, ..EngineConfig::default() };
-        let mut board = Board::default();
-        for number in 0..10 {
-            board.push("m", waiting(&format!("a{number}"), "a", 8.0), false);
-        }
-        board.push("m", waiting("b0", "b", 100.0), false);
-        let chosen = board.choose("m", &engine);
-        assert_eq!(names(&chosen), ["a0", "b0", "a1"]);
-        assert!(board.choose("m", &engine).is_empty());
-        board.push("m", waiting("c0", "c", 1.0), false);
-        assert_eq!(names(&board.choose("m", &engine)), ["c0"]);
-    }
-
-    #[test]
-    fn a_short_job_does_not_wait_behind_its_accounts_own_long_ones() {
-        let engine = EngineConfig { delay_ms: 20.0, ..EngineConfig::default() };
-        let unbounded = |job: &str, cost| Waiting { concurrent: None, ..waiting(job, "a", cost) };
-        let mut board = Board::default();
-        (0..4).for_each(|number| board.push("m", unbounded(&format!("long{number}"), 1e6), false));
-        board.push("m", unbounded("short", 8.0), false);
-        (4..6).for_each(|number| board.push("m", unbounded(&format!("long{number}"), 1e6), false));
-        let chosen = board.choose("m", &engine);
-        assert_eq!(names(&chosen), ["long0", "long1", "long2", "long3", "short"]);
-        // Where one of them ends, one more goes.
-        let tickets: Vec<Ticket> = chosen.into_iter().map(|chosen| begin(&mut board, "m", chosen)).collect();
-        board.left(tickets[1], 1e6);
-        assert_eq!(names(&board.choose("m", &engine)), ["long4"]);
-        board.left(tickets[4], 8.0);
-        assert!(board.choose("m", &engine).is_empty());
-    }
-
-    #[test]
-    fn who_is_in_already_leaves_room_for_those_who_are_not() {
-        let engine = EngineConfig { jobs: 10, ..EngineConfig::default() };
-        let flood = |board: &mut Board, bytes| {
-            for number in 0..20 {
-                let job = Waiting { concurrent: None, bytes, ..waiting(&format!("a{number}"), "a", 0.1) };
-                board.push("m", job, false);
-            }
-        };
-        let mut board = Board::default();
-        flood(&mut board, 1);
-        assert_eq!(board.choose("m", &engine).len(), 5);
-        board.push("m", waiting("b0", "b", 1.0), false);
-        assert_eq!(names(&board.choose("m", &engine)), ["b0"]);
-        let engine = EngineConfig { value_bytes: 100, ..EngineConfig::default() };
-        let mut board = Board::default();
-        flood(&mut board, 20);
-        assert_eq!(board.choose("m", &engine).len(), 2);
-        board.push("m", Waiting { bytes: 50, ..waiting("b0", "b", 1.0) }, false);
-        assert_eq!(names(&board.choose("m", &engine)), ["b0"]);
-    }
-
-    #[test]
-    fn an_account_has_only_so_many_at_once_and_memory_is_bounded() {
-        let engine = EngineConfig::default();
-        let mut board = Board::default();
-        for number in 0..5 {
-            board.push("m", waiting(&format!("a{number}"), "a", 1.0), false);
-            board.push("m", waiting(&format!("b{number}"), "b", 1.0), false);
-        }
-        assert_eq!(board.choose("m", &engine).len(), 6);
-        let mut board = Board::default();
-        (0..5).for_each(|number| {
-            board.push("m", waiting(&number.to_string(), &number.to_string(), 1.0), false)
-        });
-        let chosen = board.choose("m", &EngineConfig { value_bytes: 25, ..engine.clone() });
-        assert_eq!(chosen.len(), 2);
-        let mut board = Board::default();
-        (0..5).for_each(|number| {
-            board.push("m", waiting(&number.to_string(), &number.to_string(), 1.0), false)
-        });
-        assert_eq!(board.choose("m", &EngineConfig { packing: false, ..engine }).len(), 1);
-    }
-
-    #[test]
-    fn a_suspect_runs_while_nothing_else_does() {
-        let engine = EngineConfig::default();
-        let mut board = Board::default();
-        board.push("other", waiting("x", "b", 1.0), false);
-        let first = board.choose("other", &engine).remove(0);
-        let first = begin(&mut board, "other", first);
-        board.push("m", waiting("suspect", "a", 1.0), true);
-        board.push("m", waiting("normal", "a", 1.0), false);
-        assert!(board.choose("m", &engine).is_empty(), "another model is at work");
-        board.left(first, 1.0);
-        board.end(first);
-        let chosen = board.choose("m", &engine);
-        assert_eq!(names(&chosen), ["suspect"]);
-        let ticket = begin(&mut board, "m", chosen.into_iter().next().unwrap());
-        assert!(board.choose("m", &engine).is_empty());
-        board.left(ticket, 1.0);
-        assert!(board.choose("m", &engine).is_empty(), "it is not recorded yet");
-        board.end(ticket);
-        assert_eq!(names(&board.choose("m", &engine)), ["normal"]);
-    }
-}
+mod tests;

@@ -15,7 +15,7 @@ use super::house::House;
 use super::listen::Listening;
 use super::queue::Waiting;
 use crate::core::Core;
-use crate::models::{Entry, Outline};
+use crate::models::{Entry, Outline, UNOPENED};
 use crate::{files, time};
 
 /// How often overdue jobs are looked for, and whether there is something to do.
@@ -33,11 +33,12 @@ pub async fn dispatch(core: Arc<Core>, entry: Arc<Entry>) {
         while !core.is_draining() && core.board().waits(entry.id()) {
             let house = match core.registry.load(&entry).await {
                 Ok(house) => house,
-                Err(message) => {
+                // The registry has said why, in the log.
+                Err(_) => {
                     failures += 1;
                     if failures >= LOADS {
                         failures = 0;
-                        give_up(&core, &entry, &message).await;
+                        give_up(&core, &entry).await;
                     } else {
                         tokio::time::sleep(PAUSE * 2).await;
                     }
@@ -55,10 +56,10 @@ pub async fn dispatch(core: Arc<Core>, entry: Arc<Entry>) {
 }
 
 /// Fails every job that waits for a model that cannot be loaded.
-async fn give_up(core: &Core, entry: &Entry, message: &str) {
+async fn give_up(core: &Core, entry: &Entry) {
     let problem = Problem::new(
         ProblemKind::ModelUnavailable,
-        format!("The model `{}` could not be loaded: {message}", entry.id()),
+        format!("The model `{}` could not be loaded: {UNOPENED}", entry.id()),
     );
     let waiting = core.board().drain(entry.id());
     for waiting in waiting {
@@ -174,7 +175,8 @@ fn admit(
     tracing::debug!(job, model = entry.id(), attempt, alone, "begins");
     core.spans.runs(&job, attempt);
     let model = entry.id().to_owned();
-    let running = Running { waiting, model, attempt, cancel, put_back: false, overflows, alone };
+    let put_back = Arc::default();
+    let running = Running { waiting, model, attempt, cancel, put_back, overflows, alone };
     let ticket = core.board().begin(running);
     Admitted { ticket, program, options, alone }
 }

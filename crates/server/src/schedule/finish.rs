@@ -1,7 +1,7 @@
 //! From the engine back: results written, the attempt's end recorded, whoever waits told.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +24,12 @@ const SMALL_VALUES: usize = 256;
 const LISTED: usize = 1_000;
 /// How long the store or the files are left alone when they fail; each time twice as long.
 const PAUSES: [u64; 6] = [1, 2, 4, 8, 16, 30];
+/// How often a result is tried to be written that alone cannot be, where other files can.
+const TRIES: usize = 3;
+/// For how long it is tried where no file can be written.
+const OUTAGE: Duration = Duration::from_secs(15 * 60);
+/// How soon one that waits for the files sees that its owner has cancelled it.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// Takes what engine threads report, for ever.
 pub async fn reports(core: Arc<Core>, mut reports: mpsc::UnboundedReceiver<Report>) {
@@ -66,20 +72,21 @@ fn accounts(core: &Core, tickets: &[Ticket]) -> usize {
 async fn left(core: Arc<Core>, ticket: Ticket, outcome: Result<Results, Box<Failure>>, usage: Usage) {
     let known = core.board().running(ticket).map(|running| {
         let overflows = running.overflows.load(Ordering::Relaxed);
-        (running.waiting.clone(), running.model.clone(), running.attempt, running.put_back, overflows)
+        let stop = Stop { cancel: running.cancel.clone(), put_back: running.put_back.clone() };
+        (running.waiting.clone(), running.model.clone(), running.attempt, stop, overflows)
     });
-    let Some((waiting, model, attempt, put_back, overflows)) = known else { return };
+    let Some((waiting, model, attempt, stop, overflows)) = known else { return };
     let entry = core.registry.get(&model).cloned();
     if let (Ok(_), Some(entry)) = (&outcome, &entry) {
-        entry.learn(waiting.flops, usage.measured_ms);
+        entry.learn(waiting.flops, waiting.nodes, usage.measured_ms);
     }
     core.spans.is_recorded(&waiting.job, usage.passes, usage.tokens, usage.measured_ms);
-    let ended = Ended { waiting: &waiting, attempt, put_back, overflows };
+    let ended = Ended { waiting: &waiting, attempt, stop: &stop, overflows };
     let (ending, did) = ending_of(&core, &ended, outcome, usage).await;
     let again = matches!(ending, Ending::PutBack | Ending::Suspected);
     let suspect = matches!(ending, Ending::Suspected);
     let written = matches!(ending, Ending::Done(_) | Ending::Failed(_, Some(_)));
-    if !record(&core, &waiting.job, attempt, ending, did).await && written {
+    if !record(&core, &waiting.job, attempt, ending, did, &stop).await && written {
         // The job was erased meanwhile.
         let _ = core.files.delete(&files::result(&waiting.job, attempt)).await;
     }
@@ -114,8 +121,30 @@ async fn left(core: Arc<Core>, ticket: Ticket, outcome: Result<Results, Box<Fail
 struct Ended<'a> {
     waiting: &'a Waiting,
     attempt: u32,
-    put_back: bool,
+    stop: &'a Stop,
     overflows: bool,
+}
+
+/// Whether a job is to end before its time: its owner's word, or the service's, which ends.
+#[derive(Clone)]
+struct Stop {
+    cancel: Arc<AtomicBool>,
+    put_back: Arc<AtomicBool>,
+}
+
+impl Stop {
+    fn is_cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
+    /// How it ends then.
+    fn ending(&self) -> Ending {
+        if self.is_put_back() { Ending::PutBack } else { Ending::Cancelled }
+    }
+
+    fn is_put_back(&self) -> bool {
+        self.put_back.load(Ordering::Relaxed)
+    }
 }
 
 /// What became of an attempt, with its result written.
@@ -137,7 +166,7 @@ async fn ending_of(
         Err(failure) => {
             let Failure { error, trace, kept } = *failure;
             if error == EngineError::Cancelled && !ended.overflows {
-                return (if ended.put_back { Ending::PutBack } else { Ending::Cancelled }, did);
+                return (ended.stop.ending(), did);
             }
             let problem = match error {
                 // Any of them may be the cause: each runs again, alone.
@@ -176,10 +205,18 @@ async fn ending_of(
         );
         return (failed(Some(problem.unwrap_or(too_large)), None), did);
     }
-    let result = write(core, &ended.waiting.job, ended.attempt, written).await;
-    match problem {
-        None => (Ending::Done(result), did),
-        Some(problem) => (failed(Some(problem), Some(result)), did),
+    match (write(core, ended, written).await, problem) {
+        (Written::Stopped, _) => {
+            (did.saved, did.absent) = (Vec::new(), Vec::new());
+            (ended.stop.ending(), did)
+        }
+        (Written::Whole(result), None) => (Ending::Done(result), did),
+        (Written::Whole(result), Some(problem)) => (failed(Some(problem), Some(result)), did),
+        // Why it failed itself says more.
+        (Written::Nothing(unwritten), problem) => {
+            did.saved.iter_mut().for_each(|saved| saved.values = None);
+            (failed(Some(problem.unwrap_or(*unwritten)), None), did)
+        }
     }
 }
 
@@ -231,29 +268,70 @@ fn saved(results: &Results) -> Vec<Saved> {
     results.tensors.iter().take(LISTED).map(short).collect()
 }
 
-/// Writes a result. Where the files fail, it waits and tries again: the result is not lost meanwhile.
-async fn write(core: &Core, job: &str, attempt: u32, written: Vec<u8>) -> StoredResult {
+/// What came of writing a result.
+enum Written {
+    Whole(StoredResult),
+    /// It cannot be: why.
+    Nothing(Box<Problem>),
+    /// The job is to end meanwhile.
+    Stopped,
+}
+
+/// Writes a result. Where the files fail, it waits and tries again: the result is not lost meanwhile. Where other files can be
+/// written and this one cannot, it is too large for the room that is left: that does not go on for ever.
+async fn write(core: &Core, ended: &Ended<'_>, written: Vec<u8>) -> Written {
+    let job = &ended.waiting.job;
     let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(&written));
-    let (key, bytes) = (files::result(job, attempt), Bytes::from(written));
-    let mut failures = 0;
+    let (key, bytes) = (files::result(job, ended.attempt), Bytes::from(written));
+    let (mut failures, mut alone, began) = (0, 0, tokio::time::Instant::now());
     while let Err(error) = core.files.put(&key, bytes.clone()).await {
         tracing::error!(%error, job, "the result cannot be written; it is tried again");
         core.metrics.store_failed();
-        pause(&mut failures).await;
+        // Whoever else writes should not find the disk full again and again: first something small must fit.
+        let works = core.files.check().await.is_ok();
+        alone = if works { alone + 1 } else { 0 };
+        loop {
+            if alone >= TRIES || began.elapsed() >= OUTAGE {
+                return Written::Nothing(Box::new(unwritten(bytes.len() as u64)));
+            }
+            if !pause(&mut failures, ended.stop).await {
+                return Written::Stopped;
+            }
+            if works || core.files.check().await.is_ok() {
+                break;
+            }
+        }
     }
     let kept = (core.config.retention.result_hours * 3_600_000.0) as u64;
     let expires_ms = time::now_ms().saturating_add(kept);
-    StoredResult { key, bytes: bytes.len() as u64, etag: format!("\"{digest}\""), expires_ms }
+    let etag = format!("\"{digest}\"");
+    Written::Whole(StoredResult { key, bytes: bytes.len() as u64, etag, expires_ms })
 }
 
-async fn pause(failures: &mut usize) {
+fn unwritten(bytes: u64) -> Problem {
+    let message = format!("The program has run, but there is no room for its result of {bytes} bytes.");
+    let mut problem = Problem::new(ProblemKind::StoreUnavailable, message);
+    problem.hint = Some("save less, or submit it again later; whoever runs the service can make room".into());
+    problem
+}
+
+/// Waits before something is tried again; not if the job is to end.
+async fn pause(failures: &mut usize, stop: &Stop) -> bool {
     let seconds = PAUSES[(*failures).min(PAUSES.len() - 1)];
     *failures += 1;
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let until = tokio::time::Instant::now() + Duration::from_secs(seconds);
+    while tokio::time::Instant::now() < until {
+        if stop.is_cancelled() {
+            return false;
+        }
+        tokio::time::sleep(GLANCE).await;
+    }
+    !stop.is_cancelled()
 }
 
-/// Records an attempt's end; whether the job was still there. Where the store fails, it waits and tries again.
-async fn record(core: &Core, job: &str, attempt: u32, ending: Ending, outcome: Outcome) -> bool {
+/// Records an attempt's end; whether the job was still there. Where the store fails, it waits and tries again, until the
+/// service ends: the next start finds the attempt without an end then.
+async fn record(core: &Core, job: &str, attempt: u32, ending: Ending, outcome: Outcome, stop: &Stop) -> bool {
     let mut failures = 0;
     loop {
         let finished = Finished {
@@ -268,7 +346,12 @@ async fn record(core: &Core, job: &str, attempt: u32, ending: Ending, outcome: O
             Err(error) => {
                 tracing::error!(%error, job, "its end cannot be recorded; it is tried again");
                 core.metrics.store_failed();
-                pause(&mut failures).await;
+                if stop.is_put_back() {
+                    tokio::time::sleep(GLANCE).await;
+                } else {
+                    // One that is cancelled meanwhile has its end all the same.
+                    pause(&mut failures, &Stop { cancel: stop.put_back.clone(), ..stop.clone() }).await;
+                }
             }
         }
     }

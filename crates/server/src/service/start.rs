@@ -25,6 +25,9 @@ const GAUGES: Duration = Duration::from_secs(1);
 /// How often it is looked whether the store can be written, at most, and how long that may take.
 const LOOK: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long putting back what still runs may take at the end, of the time that there is to drain; and at least.
+const FAREWELL: Duration = Duration::from_secs(3);
+const LEAST_FAREWELL: Duration = Duration::from_secs(1);
 /// How long an engine may be in one pass until it is taken to answer no more.
 const STUCK: Duration = Duration::from_secs(60);
 
@@ -136,10 +139,12 @@ impl Service {
         let core = &self.core;
         core.drain();
         let patience = Duration::from_secs_f64(core.config.server.drain_seconds);
-        if !idle(core, patience).await {
+        // To put back what still runs takes a moment, which is part of the time.
+        let moment = FAREWELL.min(patience / 4).max(LEAST_FAREWELL);
+        if !idle(core, patience.saturating_sub(moment)).await {
             tracing::warn!(jobs = core.board().running_count(), "jobs that still run are put back");
             core.board().put_back();
-            if !idle(core, patience.max(Duration::from_secs(5))).await {
+            if !idle(core, moment).await {
                 tracing::error!("jobs that do not end are left: they run again, alone, after the next start");
                 core.store.close().await;
                 return;
@@ -178,7 +183,7 @@ impl Service {
             Some(house) => !house.is_stuck(STUCK),
             None => !entry.config.pinned,
         });
-        (store, engines && !self.core.is_draining())
+        (store, engines)
     }
 }
 

@@ -9,8 +9,9 @@ use tracing::{Instrument, info_span};
 
 use super::{Caller, Result, Service};
 use crate::account::exceeded;
-use crate::core;
+use crate::core::{self, Core};
 use crate::events::Channel;
+use crate::schedule::board::Queued;
 use crate::store::{Accepted, JobState, NewJob, StoredJob};
 use crate::{files, keys, time};
 
@@ -57,10 +58,12 @@ impl Service {
         {
             return if kept == fingerprint { Ok(self.again(job)) } else { Err(conflict()) };
         }
-        self.has_room(caller)?;
+        self.has_room(caller, false)?;
         let admitted = self.check(caller, options.query.model.as_deref(), body.clone()).await?;
         self.can_be_stored(caller, admitted.price.result_bytes).await?;
         let now = time::now_ms();
+        // Others may have come while it was checked.
+        let _place = self.has_room(caller, true)?;
         core.meters.job(&name, &caller.account.limits, admitted.price.milliseconds, now)?;
         let taken = self.keep(caller, &options, fingerprint, &admitted, body, now).await;
         if !matches!(taken, Ok(Submitted { replayed: false, .. })) {
@@ -93,6 +96,7 @@ impl Service {
             idempotency_key: options.idempotency_key.clone(),
             fingerprint,
             price: admitted.price,
+            stored_bytes: caller.account.limits.stored_bytes,
             program: (size <= INLINE).then(|| body.to_vec()),
         };
         if size > INLINE {
@@ -113,6 +117,7 @@ impl Service {
                 }
                 return match other? {
                     Accepted::Before(job) => Ok(self.again(*job)),
+                    Accepted::Full(used) => Err(full(caller.account.limits.stored_bytes.unwrap_or(0), used)),
                     _ => Err(conflict()),
                 };
             }
@@ -141,8 +146,9 @@ impl Service {
         Submitted { job: self.core.view(job), replayed: true, channel }
     }
 
-    /// Whether one more job can be taken at all.
-    fn has_room(&self, caller: &Caller) -> Result<()> {
+    /// Whether one more job can be taken at all; if it is to be, a place in the queue is kept for it, as long as what comes back
+    /// lives.
+    fn has_room(&self, caller: &Caller, keep: bool) -> Result<Option<Place>> {
         let (core, limits) = (&self.core, &caller.account.limits);
         if core.is_draining() {
             let mut problem =
@@ -150,10 +156,8 @@ impl Service {
             problem.retry_after_s = Some(10.0);
             return Err(Box::new(problem));
         }
-        let (queued, own) = {
-            let board = core.board();
-            (board.queued(), board.queued_of(&caller.account.name))
-        };
+        let mut board = core.board();
+        let Queued { all: queued, own } = board.waiting(&caller.account.name);
         let most = core.config.admission.queued_jobs;
         if queued >= most {
             let mut problem = exceeded(
@@ -180,33 +184,57 @@ impl Service {
             problem.retry_after_s = Some(1.0);
             return Err(Box::new(problem));
         }
-        Ok(())
+        Ok(keep.then(|| {
+            board.keep_place(&caller.account.name);
+            Place { core: core.clone(), account: caller.account.name.clone() }
+        }))
     }
 
-    /// Whether a result can be kept beside those that are.
+    /// Whether a result can be kept beside those that are; whether beside those too that are still to come is known when it
+    /// is written down.
     async fn can_be_stored(&self, caller: &Caller, bytes: u64) -> Result<()> {
         let Some(allowed) = caller.account.limits.stored_bytes else { return Ok(()) };
         let stored = self.core.store.stored_bytes(&caller.account.name).await?.saturating_add(bytes);
         if stored <= allowed {
             return Ok(());
         }
-        let mut problem =
-            exceeded(ProblemKind::TooLarge, "stored_bytes", allowed as f64, stored as f64, "bytes");
-        problem.hint =
-            Some("erase jobs whose results are not needed: DELETE /v1/jobs/{id}?erase=true".into());
-        Err(Box::new(problem))
+        Err(full(allowed, stored))
     }
 
     /// What an account used today before the service started counts.
     pub(super) async fn know_day(&self, account: &str) -> Result<()> {
         let now = time::now_ms();
         if !self.core.meters.knows_day(account, now) {
-            let today = self.core.store.usage(account, &time::day(now)).await?;
-            let used = today.iter().map(|day| day.milliseconds).sum();
+            // As the meter would have it: what jobs were priced at.
+            let used = self.core.store.metered(account, &time::day(now), time::day_begins(now)).await?;
             self.core.meters.tell_day(account, now, used);
         }
         Ok(())
     }
+}
+
+/// A place in the queue that is kept for a job, until this is dropped.
+struct Place {
+    core: Arc<Core>,
+    account: String,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.core.board().let_go(&self.account);
+    }
+}
+
+fn full(allowed: u64, used: u64) -> Box<Problem> {
+    let mut problem = exceeded(ProblemKind::TooLarge, "stored_bytes", allowed as f64, used as f64, "bytes");
+    problem.detail = Some(
+        "The account's results, with what its jobs that have not ended may come to, would take more.".into(),
+    );
+    problem.hint = Some(
+        "erase jobs whose results are not needed, DELETE /v1/jobs/{id}?erase=true, or wait for those that have not ended"
+            .into(),
+    );
+    Box::new(problem)
 }
 
 fn valid(options: &SubmitOptions) -> Result<()> {

@@ -142,6 +142,21 @@ pub(super) async fn usage_of_all(store: &Sqlite, since_day: &str) -> Result<Vec<
     Ok(both.collect::<std::result::Result<_, _>>()?)
 }
 
+pub(super) async fn metered(store: &Sqlite, account: &str, day: &str, since_ms: Milliseconds) -> Result<f64> {
+    let row = query(
+        "SELECT CAST(COALESCE((SELECT SUM(CASE WHEN priced_ms > milliseconds THEN priced_ms ELSE milliseconds END)
+                               FROM usage WHERE account = $1 AND day = $2), 0) AS DOUBLE PRECISION)
+              + COALESCE((SELECT SUM(estimated_ms) FROM jobs
+                          WHERE account = $1 AND state IN ('queued', 'running') AND submitted_ms >= $3), 0)",
+    )
+    .bind(account)
+    .bind(day)
+    .bind(number(since_ms))
+    .fetch_one(&store.readers)
+    .await?;
+    Ok(row.try_get::<f64, _>(0)?)
+}
+
 pub(super) async fn stored_bytes(store: &Sqlite, account: &str) -> Result<u64> {
     let row = query("SELECT bytes FROM stored WHERE account = $1").bind(account);
     let row = row.fetch_optional(&store.readers).await?;

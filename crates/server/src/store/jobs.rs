@@ -32,10 +32,17 @@ pub(super) async fn accept(store: &Sqlite, job: NewJob) -> Result<Accepted> {
 }
 
 async fn insert(connection: &mut SqliteConnection, job: NewJob) -> Sql<Accepted> {
+    if let Some(allowed) = job.stored_bytes {
+        let used = promised(&mut *connection, &job.account).await?.saturating_add(job.price.result_bytes);
+        // One that was taken before is told so, and needs no room.
+        if used > allowed && before(&mut *connection, &job).await?.is_none() {
+            return Ok(Accepted::Full(used));
+        }
+    }
     let done = query(
         "INSERT INTO jobs (id, account, model, label, priority, state, submitted_ms, deadline_ms, idempotency_key,
-             fingerprint, flops, peak_bytes, price_result_bytes, tokens, estimated_ms, program)
-         VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+             fingerprint, flops, peak_bytes, price_result_bytes, tokens, nodes, estimated_ms, program)
+         VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
          ON CONFLICT (account, idempotency_key) DO NOTHING",
     )
     .bind(&job.id)
@@ -51,6 +58,7 @@ async fn insert(connection: &mut SqliteConnection, job: NewJob) -> Sql<Accepted>
     .bind(number(job.price.peak_bytes))
     .bind(number(job.price.result_bytes))
     .bind(number(job.price.tokens))
+    .bind(number(job.price.nodes))
     .bind(job.price.milliseconds)
     .bind(&job.program)
     .execute(&mut *connection)
@@ -58,15 +66,35 @@ async fn insert(connection: &mut SqliteConnection, job: NewJob) -> Sql<Accepted>
     if done.rows_affected() > 0 {
         return Ok(Accepted::New);
     }
+    Ok(before(connection, &job).await?.unwrap_or(Accepted::Conflict))
+}
+
+/// What was kept under a job's idempotency key.
+async fn before(connection: &mut SqliteConnection, job: &NewJob) -> Sql<Option<Accepted>> {
     let row = query(AssertSqlSafe(format!(
         "SELECT {JOB_COLUMNS}, fingerprint FROM jobs WHERE account = $1 AND idempotency_key = $2"
     )))
     .bind(&job.account)
     .bind(&job.idempotency_key)
+    .fetch_optional(connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let same = row.try_get::<Vec<u8>, _>("fingerprint")? == job.fingerprint;
+    Ok(Some(if same { Accepted::Before(Box::new(rows::job(&row)?)) } else { Accepted::Conflict }))
+}
+
+/// Bytes of an account's results that lie ready, and of those that its unfinished jobs may come to.
+async fn promised(connection: &mut SqliteConnection, account: &str) -> Sql<u64> {
+    // As a floating-point number a sum does not overflow, however high the prices.
+    let row = query(
+        "SELECT CAST(COALESCE((SELECT bytes FROM stored WHERE account = $1), 0) AS DOUBLE PRECISION)
+              + COALESCE((SELECT SUM(CAST(price_result_bytes AS DOUBLE PRECISION)) FROM jobs
+                          WHERE account = $1 AND state IN ('queued', 'running')), 0)",
+    )
+    .bind(account)
     .fetch_one(connection)
     .await?;
-    let same = row.try_get::<Vec<u8>, _>("fingerprint")? == job.fingerprint;
-    Ok(if same { Accepted::Before(Box::new(rows::job(&row)?)) } else { Accepted::Conflict })
+    Ok(row.try_get::<f64, _>(0)?.max(0.0) as u64)
 }
 
 pub(super) async fn begin(
@@ -173,12 +201,13 @@ async fn end(connection: &mut SqliteConnection, finished: Finished) -> Sql<bool>
         stores(&mut *connection, &account, number(bytes)).await?;
     }
     query(
-        "INSERT INTO usage (account, day, model, jobs, failed, flops, tokens, result_bytes, milliseconds)
-         SELECT $1, $2, $3, 1, $4, jobs.flops, $5, $6, $7 FROM jobs WHERE jobs.id = $8
+        "INSERT INTO usage (account, day, model, jobs, failed, flops, tokens, result_bytes, milliseconds, priced_ms)
+         SELECT $1, $2, $3, 1, $4, jobs.flops, $5, $6, $7, jobs.estimated_ms FROM jobs WHERE jobs.id = $8
          ON CONFLICT (account, day, model) DO UPDATE SET jobs = usage.jobs + 1,
              failed = usage.failed + excluded.failed, flops = usage.flops + excluded.flops,
              tokens = usage.tokens + excluded.tokens, result_bytes = usage.result_bytes + excluded.result_bytes,
-             milliseconds = usage.milliseconds + excluded.milliseconds",
+             milliseconds = usage.milliseconds + excluded.milliseconds,
+             priced_ms = usage.priced_ms + excluded.priced_ms",
     )
     .bind(account)
     .bind(time::day(at_ms))
@@ -319,20 +348,34 @@ async fn mend(connection: &mut SqliteConnection, at_ms: Milliseconds) -> Sql<Rep
     let failed = query(
         "UPDATE jobs SET state = 'failed', finished_ms = $1, problem = $2, program = NULL
          WHERE state = 'running'
-           AND (SELECT COUNT(*) FROM attempts WHERE attempts.job = jobs.id AND attempts.outcome = 'died') >= $3",
+           AND (SELECT COUNT(*) FROM attempts WHERE attempts.job = jobs.id AND attempts.outcome = 'died') >= $3
+         RETURNING id",
     )
     .bind(number(at_ms))
     .bind(to_json(&poisoned)?)
     .bind(DEATHS)
-    .execute(&mut *connection)
+    .fetch_all(&mut *connection)
     .await?;
+    for row in &failed {
+        // What they took is not known: they count, by their price.
+        query(
+            "INSERT INTO usage (account, day, model, jobs, failed, flops, tokens, result_bytes, milliseconds, priced_ms)
+             SELECT account, $1, model, 1, 1, flops, 0, 0, 0, estimated_ms FROM jobs WHERE id = $2
+             ON CONFLICT (account, day, model) DO UPDATE SET jobs = usage.jobs + 1, failed = usage.failed + 1,
+                 flops = usage.flops + excluded.flops, priced_ms = usage.priced_ms + excluded.priced_ms",
+        )
+        .bind(time::day(at_ms))
+        .bind(row.try_get::<String, _>("id")?)
+        .execute(&mut *connection)
+        .await?;
+    }
     let again = query("UPDATE jobs SET state = 'queued', suspect = 1 WHERE state = 'running'")
         .execute(&mut *connection)
         .await?;
     let row = query("SELECT COUNT(*) FROM jobs WHERE state = 'queued'").fetch_one(connection).await?;
     Ok(Repaired {
         suspects: again.rows_affected(),
-        poisoned: failed.rows_affected(),
+        poisoned: failed.len() as u64,
         queued: row.try_get::<i64, _>(0)?.max(0) as u64,
     })
 }

@@ -108,6 +108,8 @@ pub struct NewJob {
     pub fingerprint: Vec<u8>,
     /// What it costs, at most.
     pub price: Price,
+    /// Bytes that its account's results may take, with what its unfinished jobs may come to.
+    pub stored_bytes: Option<u64>,
     /// The program, where it is kept here and not as a file.
     pub program: Option<Vec<u8>>,
 }
@@ -121,6 +123,8 @@ pub enum Accepted {
     Before(Box<StoredJob>),
     /// Another one was, under the same idempotency key.
     Conflict,
+    /// Its account's results, with what its unfinished jobs may come to and this one, would take so many bytes.
+    Full(u64),
 }
 
 /// A job as it is kept.
@@ -282,7 +286,7 @@ pub trait Store: Send + Sync {
     /// Revokes a key; whether it was there and valid.
     async fn revoke_key(&self, id: &str, at_ms: Milliseconds) -> Result<bool>;
 
-    /// Keeps a job, unless its idempotency key was used before.
+    /// Keeps a job, unless its idempotency key was used before, or its result may not fit beside its account's others.
     async fn accept(&self, job: NewJob) -> Result<Accepted>;
     /// Records that jobs begin to run, before they do: of those that may, which attempt it is. Others have been cancelled meanwhile.
     async fn begin(&self, jobs: &[String], at_ms: Milliseconds) -> Result<Vec<(String, u32)>>;
@@ -315,6 +319,9 @@ pub trait Store: Send + Sync {
     async fn usage(&self, account: &str, since_day: &str) -> Result<Vec<UsageDay>>;
     /// What all accounts used since a day: with their names.
     async fn usage_of_all(&self, since_day: &str) -> Result<Vec<(String, UsageDay)>>;
+    /// Milliseconds that an account's jobs of a day were priced at: of those that have ended, and of those that have not and
+    /// came since then, when the day began. What ended before that was recorded counts as it was measured.
+    async fn metered(&self, account: &str, day: &str, since_ms: Milliseconds) -> Result<f64>;
     /// Bytes of an account's results that lie ready.
     async fn stored_bytes(&self, account: &str) -> Result<u64>;
     /// Adds to the audit log.

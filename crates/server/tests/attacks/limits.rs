@@ -106,3 +106,108 @@ fn texts_to_be_tokenised_are_bounded_too() {
     }
     service.works(0);
 }
+
+/// Sends a program so many times at once; gives all answers.
+fn at_once(service: &Service, times: usize, program: &str) -> Vec<Answer> {
+    std::thread::scope(|scope| {
+        let sent: Vec<_> = (0..times).map(|_| scope.spawn(|| service.submit(0, program, &[]))).collect();
+        sent.into_iter().map(|answer| answer.join().unwrap()).collect()
+    })
+}
+
+/// A program that takes long, and saves little.
+const LONG: &str = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "name": "a", "prompt": "Mary" }], "body": [
+    { "op": "sweep", "name": "g", "over": [{ "k": { "range": [0, 4000] } }],
+      "invokes": [{ "name": "b", "prompt": "When Mary and John went to the store, John gave a drink to" }], "body": [
+        { "op": "get", "name": "h", "invoke": "b", "hook": "layers.0.output" }, { "op": "add", "name": "m", "input": "h", "other": "k" },
+        { "op": "set", "invoke": "b", "hook": "layers.0.output", "value": "m" }, { "op": "get", "name": "l", "invoke": "b", "hook": "logits" },
+        { "op": "amax", "name": "x", "input": "l" }], "yields": ["x"] }, { "op": "save", "name": "s", "value": "g" }] }] }"#;
+
+#[test]
+fn a_queue_is_not_overrun_by_many_who_come_at_once() {
+    let service = Service::start(
+        &[],
+        &[("ann", &["queued_jobs=2", "concurrent_jobs=1", "milliseconds_per_minute=none"]), ("bob", &[])],
+    );
+    // One runs, and two wait.
+    let first = service.submit(0, LONG, &[]);
+    assert_eq!(first.status, 202, "{}", text(&first.body));
+    let answers = at_once(&service, 30, LONG);
+    let taken: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 202).collect();
+    let queued = service.get(0, "/v1/account").json()["used"]["queued_jobs"].as_u64().unwrap();
+    assert!(queued <= 2 && taken.len() <= 3, "{} are taken, {queued} wait", taken.len());
+    exceeded(answers.iter().find(|answer| answer.status == 429).unwrap(), "queued_jobs");
+    // Who was refused has left no place occupied.
+    for answer in taken.into_iter().chain([&first]) {
+        let id = answer.json()["id"].as_str().unwrap().to_owned();
+        assert!(service.ask(0, "DELETE", &format!("/v1/jobs/{id}"), &[], b"").status < 300);
+    }
+    service.works(0);
+    let again = at_once(&service, 2, GOOD);
+    assert!(again.iter().all(|answer| answer.status == 202));
+}
+
+#[test]
+fn results_that_are_still_to_come_count_as_stored() {
+    let wide = r#"{ "pellucid": 1, "body": [{ "op": "ones", "name": "o", "size": [1000, 250] }, { "op": "save", "name": "s", "value": "o" }] }"#;
+    let service = Service::start(&[], &[("ann", &["stored_bytes=3500000"]), ("bob", &[])]);
+    let answers = at_once(&service, 20, wide);
+    let taken: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 202).collect();
+    assert_eq!(taken.len(), 3, "{:?}", answers.iter().map(|answer| answer.status).collect::<Vec<_>>());
+    exceeded(answers.iter().find(|answer| answer.status == 413).unwrap(), "stored_bytes");
+    for answer in &taken {
+        let id = answer.json()["id"].as_str().unwrap().to_owned();
+        let ended = service.ask(0, "GET", &format!("/v1/jobs/{id}"), &[("prefer", "wait=15")], b"").json();
+        assert_eq!(ended["state"], "succeeded", "{ended}");
+    }
+    let stored = service.get(0, "/v1/account").json()["used"]["stored_bytes"].as_u64().unwrap();
+    assert!((3_000_000..=3_500_000).contains(&stored), "{stored}");
+    exceeded(&service.submit(0, wide, &[]), "stored_bytes");
+    // What is erased makes room.
+    let id = taken[0].json()["id"].as_str().unwrap().to_owned();
+    assert!(service.ask(0, "DELETE", &format!("/v1/jobs/{id}?erase=true"), &[], b"").status < 300);
+    assert_eq!(service.submit(0, wide, &[]).status, 202);
+    service.works(1);
+}
+
+#[test]
+fn a_job_whose_result_cannot_be_written_is_cancelled_or_fails_and_the_service_ends_in_time() {
+    let service = Service::start(&[("server.drain_seconds", "2")], &[("ann", &[]), ("bob", &[])]);
+    let wide = r#"{ "pellucid": 1, "body": [{ "op": "ones", "name": "o", "size": [1000, 250] }, { "op": "save", "name": "s", "value": "o" }] }"#;
+    // A file stands where the folder of results would be: other files can be written.
+    let results = service.config.server.data.join("files/results");
+    std::fs::write(&results, "").unwrap();
+    let submitted =
+        || service.submit(0, wide, &[("prefer", "wait=1")]).json()["id"].as_str().unwrap().to_owned();
+    let state = |id: &str| service.get(0, &format!("/v1/jobs/{id}")).json()["state"].clone();
+    let waited = |id: &str, seconds: u32| {
+        let prefer = format!("wait={seconds}");
+        service.ask(0, "GET", &format!("/v1/jobs/{id}"), &[("prefer", &prefer)], b"").json()
+    };
+    let id = submitted();
+    assert_eq!(state(&id), "running");
+    assert!(service.ask(0, "DELETE", &format!("/v1/jobs/{id}"), &[], b"").status < 300);
+    let ended = waited(&id, 3);
+    assert_eq!(ended["state"], "cancelled", "{ended}");
+    let ended = waited(&submitted(), 15);
+    assert_eq!(
+        (&ended["state"], &ended["error"]["type"]),
+        (&"failed".into(), &"urn:pellucid:problem:store-unavailable".into()),
+        "{ended}"
+    );
+    assert!(
+        ended["result"].is_null() && ended["error"]["detail"].as_str().unwrap().contains("room"),
+        "{ended}"
+    );
+    // What comes before it is given up is not lost.
+    let id = submitted();
+    std::fs::remove_file(&results).unwrap();
+    assert_eq!(waited(&id, 15)["state"], "succeeded");
+    service.works(1);
+    std::fs::remove_dir_all(&results).unwrap();
+    std::fs::write(&results, "").unwrap();
+    submitted();
+    let begun = std::time::Instant::now();
+    drop(service);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "it ends after {:?}", begun.elapsed());
+}
