@@ -34,6 +34,7 @@ fn every_command_explains_itself() {
         "serve",
         "keys",
         "keys create",
+        "keys limit",
         "keys list",
         "keys log",
         "keys revoke",

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use pellucid_client::api::{Limits, UsageDay};
 use serde_json::Value;
 
-use crate::config::Config;
+use crate::config::{Config, ModelConfig, limit_faults};
 use crate::keys::{NewKey, NoRandomness, Scope};
 use crate::service::{StartError, open_store};
 use crate::store::{Account, AuditEntry, Key, Store, StoreError};
@@ -108,17 +108,13 @@ pub fn create_key(config: &Config, request: &KeyRequest) -> Result<String, Admin
         let message = "an account's name is 1 to 64 letters, digits, `-`, `_`, `.` and `@`";
         return Err(AdminError::Wrong(message.into()));
     }
-    if request.weight.is_some_and(|weight| !(weight > 0.0 && weight.is_finite())) {
-        return Err(AdminError::Wrong("a weight is above 0".into()));
-    }
     block(async {
         let store = open_store(&config.server.data, config.store.durability).await?;
         let now = time::now_ms();
         let known = store.account(&request.account).await?;
         let new = Account { name: request.account.clone(), limits: config.limits.0.clone(), weight: 1.0 };
-        let mut account = known.unwrap_or(new);
-        account.limits = changed(&account.limits, &request.limits)?;
-        account.weight = request.weight.unwrap_or(account.weight);
+        let account = known.unwrap_or(new);
+        let account = changed_account(account, request.weight, &request.limits, &config.models)?;
         store.put_account(&account, now).await?;
         let made = NewKey::make()?;
         store
@@ -138,6 +134,49 @@ pub fn create_key(config: &Config, request: &KeyRequest) -> Result<String, Admin
     })
 }
 
+/// Changes an account's limits and its share: they hold from its next request on. What they are then.
+///
+/// # Errors
+/// Where there is no such account, a limit is none, or the store cannot be written.
+pub fn change_account(
+    config: &Config,
+    name: &str,
+    weight: Option<f64>,
+    limits: &[String],
+) -> Result<Account, AdminError> {
+    block(async {
+        let store = open_store(&config.server.data, config.store.durability).await?;
+        let Some(known) = store.account(name).await? else {
+            let accounts = store.accounts().await?;
+            let hint =
+                pellucid_graph::suggest::did_you_mean(name, accounts.iter().map(|one| one.name.as_str()));
+            let hint = hint.unwrap_or_else(|| "`pellucid keys create` makes one with its first key".into());
+            return Err(AdminError::Wrong(format!("there is no account `{name}`; {hint}")));
+        };
+        let account = changed_account(known.clone(), weight, limits, &config.models)?;
+        if account != known {
+            store.put_account(&account, time::now_ms()).await?;
+            noted(&store, &account.name, "change limits", &limits.join(" ")).await?;
+        }
+        store.close().await;
+        Ok(account)
+    })
+}
+
+fn changed_account(
+    account: Account,
+    weight: Option<f64>,
+    limits: &[String],
+    models: &[ModelConfig],
+) -> Result<Account, AdminError> {
+    let weight = weight.unwrap_or(account.weight);
+    if !(weight > 0.0 && weight.is_finite()) {
+        return Err(AdminError::Wrong("a weight is above 0".into()));
+    }
+    let limits = changed(&account.limits, limits, models)?;
+    Ok(Account { limits, weight, ..account })
+}
+
 async fn noted(store: &impl Store, account: &str, action: &str, subject: &str) -> Result<(), AdminError> {
     let entry = AuditEntry {
         at_ms: time::now_ms(),
@@ -150,7 +189,7 @@ async fn noted(store: &impl Store, account: &str, action: &str, subject: &str) -
 }
 
 /// Limits with some of them changed: `name=value`, `name=none`.
-fn changed(limits: &Limits, changes: &[String]) -> Result<Limits, AdminError> {
+fn changed(limits: &Limits, changes: &[String], models: &[ModelConfig]) -> Result<Limits, AdminError> {
     let wrong = |message: String| AdminError::Wrong(message);
     let names = crate::config::limit_names();
     let mut value = serde_json::to_value(limits).map_err(|error| wrong(error.to_string()))?;
@@ -166,13 +205,21 @@ fn changed(limits: &Limits, changes: &[String]) -> Result<Limits, AdminError> {
         }
         value[name] = match text {
             "none" => Value::Null,
-            _ if name == "models" => text.split(',').map(str::trim).collect(),
+            // Without a name nothing may be used.
+            _ if name == "models" => text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect(),
             text => {
                 serde_json::from_str(text).map_err(|_| wrong(format!("`{text}` is no value of `{name}`")))?
             }
         };
     }
-    serde_json::from_value(value).map_err(|error| wrong(format!("the limits: {error}")))
+    let limits = serde_json::from_value(value).map_err(|error| wrong(format!("the limits: {error}")))?;
+    // Of what is as it was nobody asked.
+    let asked = |name: &str| changes.iter().any(|change| change.split('=').next() == Some(name));
+    let mut faults = limit_faults(&limits, models).into_iter();
+    match faults.find(|(name, _)| asked(name)) {
+        Some((_, message)) => Err(wrong(message)),
+        None => Ok(limits),
+    }
 }
 
 /// All keys, without their secrets, the newest first.
@@ -232,17 +279,21 @@ mod tests {
 
     #[test]
     fn limits_are_changed_by_name() {
-        let change = |text: &str| changed(&Limits::default(), &[text.to_owned()]);
+        let models = toml::from_str::<Config>("[[model]]\nid = 'a/b'\n[[model]]\nid = 'c'").unwrap().models;
+        let change = |text: &str| changed(&Limits::default(), &[text.to_owned()], &models);
         assert_eq!(change("requests_per_minute=5").unwrap().requests_per_minute, Some(5));
         assert!(change("weights_readable=true").unwrap().weights_readable);
         assert_eq!(change("models=a/b, c").unwrap().models.unwrap(), ["a/b", "c"]);
         let limits = Limits { peak_bytes: Some(1), ..Limits::default() };
-        assert_eq!(changed(&limits, &["peak_bytes=none".into()]).unwrap().peak_bytes, None);
+        assert_eq!(changed(&limits, &["peak_bytes=none".into()], &models).unwrap().peak_bytes, None);
         for (wrong, message) in [
             ("peak", "limit=value"),
             ("peak_byte=1", "did you mean `peak_bytes`?"),
             ("peak_bytes=much", "no value"),
             ("peak_bytes=-1", "the limits"),
+            ("milliseconds_per_day=-5.0", "limits.milliseconds_per_day"),
+            ("concurrent_jobs=0", "limits.concurrent_jobs"),
+            ("models=a/b,nope", "`nope`"),
         ] {
             let told = change(wrong).unwrap_err().to_string();
             assert!(told.contains(message), "{told}");

@@ -61,6 +61,26 @@ pub(crate) enum KeysCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Change an account's limits or share, from its next request on; without changes, show them
+    #[command(
+        after_help = "Example:\n  pellucid keys limit ada --limit requests_per_minute=600 --limit stored_bytes=none"
+    )]
+    Limit {
+        /// The account
+        #[arg(value_name = "NAME")]
+        account: String,
+
+        /// A limit that is other than it was, `none` for no limit; can be given several times
+        #[arg(long, value_name = "NAME=VALUE")]
+        limit: Vec<String>,
+
+        /// The account's share of the service, relative to others' [default: as it is]
+        #[arg(long, value_name = "SHARE")]
+        weight: Option<f64>,
+
+        #[command(flatten)]
+        configuration: Configuration,
+    },
     /// Make a key invalid, at once
     Revoke {
         /// The key's id: the eight letters and digits after `pellucid_`

@@ -13,6 +13,14 @@ pub(crate) fn config(command: &ConfigCommand, out: &mut dyn Write) -> Result<(),
         ConfigCommand::Check { configuration } => {
             let config = finished(read(configuration)?)?;
             writeln!(out, "{config:#?}")?;
+            let unusable = config.unusable();
+            if !unusable.is_empty() {
+                let all: Vec<String> = unusable.iter().map(|fault| format!("  {fault}")).collect();
+                return Err(Failure::Message(format!(
+                    "the configuration cannot be used:\n{}",
+                    all.join("\n")
+                )));
+            }
             let server = &config.server;
             if !server.listen.ip().is_loopback() && server.certificate.is_none() {
                 eprintln!(

@@ -23,6 +23,12 @@ pub(crate) fn keys(command: &KeysCommand, out: &mut dyn Write) -> Result<(), Fai
         KeysCommand::Log { limit, configuration, json } => {
             log(&admin::audit_log(&finished(read(configuration)?)?, *limit)?, *json, out)
         }
+        KeysCommand::Limit { account, limit, weight, configuration } => {
+            let account = admin::change_account(&finished(read(configuration)?)?, account, *weight, limit)?;
+            let shown =
+                json!({ "account": account.name, "weight": account.weight, "limits": account.limits });
+            write_json(&shown, out)
+        }
         KeysCommand::Revoke { key, configuration } => {
             if admin::revoke_key(&finished(read(configuration)?)?, key)? {
                 return Ok(writeln!(out, "revoked")?);

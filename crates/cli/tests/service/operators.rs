@@ -34,6 +34,53 @@ fn a_configuration_is_checked_before_it_is_used() {
 }
 
 #[test]
+fn what_a_configuration_names_is_opened_when_it_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = format!("server.data={}", folder.path().join("data").display());
+    for (settings, told) in [
+        (vec!["server.certificate=/nowhere/c.pem", "server.private_key=/nowhere/k.pem"], "/nowhere/c.pem"),
+        (vec!["engine.weight_bytes=1000"], "engine.weight_bytes"),
+        (vec!["store.durability=yes"], "store.durability"),
+        (vec!["limits.concurrent_jobs=0"], "limits.concurrent_jobs"),
+    ] {
+        let mut arguments = vec!["config", "check", "--set", &data];
+        settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+        let (_, errors, code) = output(&arguments);
+        assert!(code == 1 && errors.contains(told), "{settings:?}: {code} {errors}");
+    }
+    assert!(!folder.path().join("data").exists(), "a check makes nothing");
+}
+
+#[test]
+fn an_accounts_limits_are_changed_while_the_service_runs() {
+    let server = Server::keyed(&[]);
+    let data = server.folder.to_str().unwrap();
+    let client = server.account("ada", &[]);
+    assert_eq!(client.get("/v1/jobs").status, 200);
+    let change = |limits: &[&str]| {
+        let mut arguments = vec!["keys", "limit", "ada", "--data", data];
+        limits.iter().for_each(|limit| arguments.extend(["--limit", limit]));
+        output(&arguments)
+    };
+    let (told, _, code) = change(&["queued_jobs=0", "stored_bytes=none"]);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((code, &told["limits"]["queued_jobs"]), (0, &json!(0)));
+    assert!(told["limits"].get("stored_bytes").is_none(), "{told}");
+    assert_eq!(client.post("/v1/jobs", &next_token("Mary has"), &[]).status, 429);
+    assert_eq!(change(&["queued_jobs=10"]).2, 0);
+    client.run(&next_token("Mary has"));
+    let (_, errors, code) = change(&["queued_job=10"]);
+    assert!(code == 1 && errors.contains("queued_jobs"), "{errors}");
+    let (_, errors, code) = output(&["keys", "limit", "adda", "--data", data]);
+    assert!(code == 1 && errors.contains("did you mean `ada`?"), "{errors}");
+    let log = output(&["keys", "log", "--data", data]).0;
+    assert!(log.contains("change limits") && log.contains("queued_jobs=0"), "{log}");
+    // There is still the one key.
+    let keys: Value = serde_json::from_str(&output(&["keys", "list", "--json", "--data", data]).0).unwrap();
+    assert_eq!(keys.as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn usage_and_keys_are_listed() {
     let server = Server::keyed(&[]);
     let data = server.folder.to_str().unwrap();

@@ -2,6 +2,7 @@
 
 use toml::{Table, Value};
 
+use super::limits::NONE;
 use super::{Config, ConfigError};
 
 /// The type of a setting's value.
@@ -15,6 +16,12 @@ pub enum Kind {
     Number,
     /// `true` or `false`.
     Switch,
+    /// A whole number, or `none`.
+    WholeOrNone,
+    /// A number, or `none`.
+    NumberOrNone,
+    /// Names with commas between them, or `none`.
+    Names,
 }
 
 /// A setting that is one value.
@@ -37,10 +44,22 @@ impl Setting {
             from: from.into(),
             message: format!("`{text}` is not {what}"),
         };
+        let may_be_none = matches!(self.kind, Kind::WholeOrNone | Kind::NumberOrNone | Kind::Names);
+        if may_be_none && text == NONE {
+            return Ok(Value::String(text.to_owned()));
+        }
         match self.kind {
             Kind::Text => Ok(Value::String(text.to_owned())),
             Kind::Whole => text.parse().map(Value::Integer).map_err(|_| wrong("a whole number")),
             Kind::Number => text.parse().map(Value::Float).map_err(|_| wrong("a number")),
+            Kind::WholeOrNone => {
+                text.parse().map(Value::Integer).map_err(|_| wrong("a whole number, or `none`"))
+            }
+            Kind::NumberOrNone => text.parse().map(Value::Float).map_err(|_| wrong("a number, or `none`")),
+            Kind::Names => {
+                let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+                Ok(Value::Array(names.map(|name| Value::String(name.to_owned())).collect()))
+            }
             Kind::Switch => text.parse().map(Value::Boolean).map_err(|_| wrong("`true` or `false`")),
         }
     }
@@ -49,7 +68,8 @@ impl Setting {
 /// What our environment variables begin with.
 const PREFIX: &str = "PELLUCID_";
 /// Sections: a variable that begins with one of these and is no setting is a mistake.
-const SECTIONS: [&str; 7] = ["SERVER_", "STORE_", "RETENTION_", "ENGINE_", "ADMISSION_", "LOG_", "TRACE_"];
+const SECTIONS: [&str; 8] =
+    ["SERVER_", "STORE_", "RETENTION_", "ENGINE_", "ADMISSION_", "LOG_", "TRACE_", "LIMITS_"];
 
 macro_rules! settings {
     ($($path:literal $kind:ident,)*) => {
@@ -91,6 +111,21 @@ settings! {
     "log.format" Text,
     "trace.endpoint" Text,
     "trace.sample" Number,
+    "limits.models" Names,
+    "limits.weights_readable" Switch,
+    "limits.generation" Switch,
+    "limits.training" Switch,
+    "limits.edits" Switch,
+    "limits.requests_per_minute" WholeOrNone,
+    "limits.concurrent_jobs" WholeOrNone,
+    "limits.queued_jobs" WholeOrNone,
+    "limits.milliseconds_per_minute" NumberOrNone,
+    "limits.milliseconds_per_day" NumberOrNone,
+    "limits.job_milliseconds" NumberOrNone,
+    "limits.peak_bytes" WholeOrNone,
+    "limits.result_bytes" WholeOrNone,
+    "limits.stored_bytes" WholeOrNone,
+    "limits.request_bytes" WholeOrNone,
 }
 
 /// Layers of a configuration: each goes before those that came before it.
@@ -138,7 +173,10 @@ impl Layers {
         for (name, text) in variables {
             let Some(own) = name.strip_prefix(PREFIX) else { continue };
             match SETTINGS.iter().find(|setting| setting.variable() == name) {
-                Some(setting) => insert(&mut self.table, setting.path, setting.value(name, text)?),
+                Some(setting) => {
+                    insert(&mut self.table, setting.path, setting.value(name, text)?);
+                    self.can_be_read(name)?;
+                }
                 None if SECTIONS.iter().any(|section| own.starts_with(section)) => {
                     let all: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
                     let hint = pellucid_graph::suggest::did_you_mean(name, all.iter().map(String::as_str));
@@ -163,7 +201,18 @@ impl Layers {
             return Err(ConfigError::Syntax { from: path.to_owned(), message });
         };
         insert(&mut self.table, setting.path, setting.value(path, text)?);
+        self.can_be_read(path)?;
         Ok(self)
+    }
+
+    /// Whether what was given last is of its type; what came before it was.
+    fn can_be_read(&self, from: &str) -> Result<(), ConfigError> {
+        let read: Result<Config, _> = self.table.clone().try_into();
+        let syntax = |error: toml::de::Error| ConfigError::Syntax {
+            from: from.to_owned(),
+            message: error.message().to_owned(),
+        };
+        read.map(|_| ()).map_err(syntax)
     }
 
     /// What comes of all layers.

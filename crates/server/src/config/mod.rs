@@ -4,6 +4,8 @@
 //! `pellucid.example.toml` shows all of them with what they do.
 
 mod layers;
+mod limits;
+mod opens;
 mod validate;
 
 use std::net::SocketAddr;
@@ -15,7 +17,8 @@ use serde::Deserialize;
 use crate::store::sqlite::Durability;
 
 pub use layers::{Kind, Layers, SETTINGS, Setting};
-pub use validate::{is_account_name, is_model_id, limit_names};
+pub use limits::{limit_faults, limit_names};
+pub use validate::{is_account_name, is_model_id};
 
 /// A commented configuration with every setting at its default.
 pub const EXAMPLE: &str = include_str!("../../pellucid.example.toml");
@@ -197,8 +200,7 @@ pub enum LogFormat {
 }
 
 /// What a new account may use.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug)]
 pub struct AccountLimits(pub Limits);
 
 /// A model that there is.
@@ -339,72 +341,4 @@ fn data_folder() -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<Config, ConfigError> {
-        Layers::default().file("test", text)?.config()
-    }
-
-    #[test]
-    fn the_example_is_the_default() {
-        let (example, default) = (read(EXAMPLE).unwrap(), read("").unwrap());
-        let shown = |config: &Config| {
-            // The data folder depends on the user.
-            let server = Server { data: PathBuf::new(), ..config.server.clone() };
-            format!("{:#?}", Config { server, ..config.clone() })
-        };
-        assert_eq!(shown(&example), shown(&default));
-        for Setting { path, .. } in SETTINGS {
-            let name = path.rsplit('.').next().unwrap();
-            let written = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{name} ="));
-            assert!(EXAMPLE.lines().any(written), "{path} is not in the example");
-        }
-    }
-
-    #[test]
-    fn flags_go_before_the_environment_and_that_before_the_file() {
-        let layers = Layers::default()
-            .file("test", "[server]\nlisten = '127.0.0.1:1'\ndrain_seconds = 1\nconnections = 1")
-            .unwrap()
-            .environment([
-                ("PELLUCID_SERVER_LISTEN", "127.0.0.1:2"),
-                ("PELLUCID_SERVER_DRAIN_SECONDS", "2"),
-                ("HOME", "x"),
-            ])
-            .unwrap();
-        let config = layers.set("server.listen", "127.0.0.1:3").unwrap().config().unwrap();
-        assert_eq!(config.server.listen.port(), 3);
-        assert_eq!(config.server.drain_seconds, 2.0);
-        assert_eq!(config.server.connections, 1);
-    }
-
-    #[test]
-    fn what_is_wrong_is_told_with_its_line() {
-        let message = |text: &str| read(text).unwrap_err().to_string();
-        assert!(message("[server]\nlissten = 'x'").contains("lissten"));
-        assert!(message("[server]\nopen = true\nlisten = '0.0.0.0:1'").contains("loopback"));
-        assert!(message("[server]\ncertificate = 'x'").contains("private_key"));
-        let two = "[[model]]\nid = 'a'\n[[model]]\nid = 'a'";
-        assert!(message(two).contains("`a`"));
-        assert!(message("[[model]]\nid = '../a'").contains("letters"));
-        assert!(message("[limits]\nrequest_per_minute = 1").contains("requests_per_minute"));
-        assert!(message("[engine]\ndelay_ms = 0").contains("engine.delay_ms"));
-        let wrong = Layers::default().environment([("PELLUCID_SERVER_OPEN", "maybe")]);
-        assert!(wrong.unwrap_err().to_string().contains("PELLUCID_SERVER_OPEN"));
-        let unknown = Layers::default().environment([("PELLUCID_SERVER_LISTN", "x")]);
-        assert!(unknown.unwrap_err().to_string().contains("PELLUCID_SERVER_LISTEN"));
-        let unlike = Layers::default().set("zebra.stripes", "1").unwrap_err().to_string();
-        assert!(unlike.contains("config example"), "{unlike}");
-    }
-
-    #[test]
-    fn without_models_there_is_the_bundled_one() {
-        let config = read("").unwrap();
-        assert_eq!(config.models.len(), 1);
-        assert!(config.models[0].default && config.models[0].pinned);
-        let config = read("[[model]]\nid = 'a/b'\n[[model]]\nid = 'c'\ndefault = true").unwrap();
-        assert_eq!(config.models[0].source(), "a/b");
-        assert!(config.models[1].default && !config.models[0].default);
-    }
-}
+mod tests;

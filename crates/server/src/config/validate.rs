@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::{BUNDLED, Config, ConfigError, ModelConfig, WeightType};
+use super::{BUNDLED, Config, ConfigError, ModelConfig, WeightType, limit_faults};
+
+/// The largest number of seconds, hours, days or milliseconds: more than anybody lives.
+const LONGEST: f64 = 1e8;
 
 impl Config {
     /// The configuration with what follows of itself.
@@ -67,11 +70,13 @@ impl Config {
         ];
         for (name, value) in positive {
             fault(!(value > 0.0 && value.is_finite()), &format!("{name} must be above 0"));
+            fault(value.is_finite() && value > LONGEST, &format!("{name} is at most {LONGEST}"));
         }
         for (name, value) in
             [("server.drain_seconds", server.drain_seconds), ("engine.idle_seconds", engine.idle_seconds)]
         {
             fault(!(value >= 0.0 && value.is_finite()), &format!("{name} must be 0 or above"));
+            fault(value.is_finite() && value > LONGEST, &format!("{name} is at most {LONGEST}"));
         }
         let counts = [
             ("server.connections", server.connections as u64),
@@ -99,6 +104,10 @@ impl Config {
             self.models.iter().filter(|model| model.default).count() > 1,
             "model: only one can be the default",
         );
+        fault(server.data.as_os_str().is_empty(), "server.data is the path of a folder");
+        for (_, message) in limit_faults(&self.limits.0, &self.models) {
+            fault(true, &message);
+        }
         let mut known = HashSet::new();
         for model in &self.models {
             fault(
@@ -127,11 +136,4 @@ pub fn is_model_id(text: &str) -> bool {
 pub fn is_account_name(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'@');
     (1..=64).contains(&text.len()) && text.bytes().all(allowed)
-}
-
-/// The names of all limits.
-pub fn limit_names() -> Vec<String> {
-    let schema = schemars::schema_for!(pellucid_client::api::Limits).to_value();
-    let names = schema["properties"].as_object().into_iter().flat_map(serde_json::Map::keys);
-    names.cloned().collect()
 }

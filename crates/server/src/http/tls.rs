@@ -15,7 +15,7 @@ use crate::service::StartError;
 ///
 /// # Errors
 /// [`StartError::Certificate`]: which file, and what is wrong with it.
-pub(super) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, StartError> {
+pub(crate) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, StartError> {
     let wrong =
         |path: &Path, reason: String| StartError::Certificate { path: path.display().to_string(), reason };
     let chain = CertificateDer::pem_file_iter(certificate)
