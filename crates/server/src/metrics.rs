@@ -1,5 +1,6 @@
 //! What is measured, under Prometheus' names.
 
+use pellucid_client::api::ProblemKind;
 use pellucid_engine::PassReport;
 use prometheus::{
     Counter, CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, Opts, Registry,
@@ -13,6 +14,7 @@ pub struct Metrics {
     request_seconds: Histogram,
     jobs: CounterVec,
     errors: CounterVec,
+    problems: CounterVec,
     queued: Gauge,
     queued_seconds: Gauge,
     running: Gauge,
@@ -56,7 +58,7 @@ impl Default for Metrics {
         let histogram = |name: &str, help: &str| {
             Histogram::with_opts(HistogramOpts::new(name, help).buckets(seconds.to_vec()))
         };
-        Metrics {
+        let metrics = Metrics {
             requests: metric!(counter(
                 "pellucid_http_requests_total",
                 "Requests, by route and status.",
@@ -68,6 +70,11 @@ impl Default for Metrics {
             )),
             jobs: metric!(counter("pellucid_jobs_ended_total", "Jobs that ended, by state.", &["state"])),
             errors: metric!(counter("pellucid_job_errors_total", "Jobs that failed, by kind.", &["kind"])),
+            problems: metric!(counter(
+                "pellucid_http_problems_total",
+                "Requests that were answered with a problem, by kind.",
+                &["kind"]
+            )),
             queued: metric!(Gauge::new("pellucid_queue_jobs", "Jobs that wait.")),
             queued_seconds: metric!(Gauge::new(
                 "pellucid_queue_seconds",
@@ -118,7 +125,13 @@ impl Default for Metrics {
             )),
             connections: metric!(Gauge::new("pellucid_connections", "Connections that are open.")),
             registry,
+        };
+        // Every kind is there from the start: what has not happened is seen not to have.
+        for kind in ProblemKind::ALL {
+            metrics.errors.with_label_values(&[kind.name()]);
+            metrics.problems.with_label_values(&[kind.name()]);
         }
+        metrics
     }
 }
 
@@ -134,6 +147,14 @@ impl Metrics {
         self.jobs.with_label_values(&[state]).inc();
         if let Some(kind) = problem {
             self.errors.with_label_values(&[kind]).inc();
+        }
+    }
+
+    /// A request was answered with a problem.
+    pub fn problem(&self, kind: &ProblemKind) {
+        // A kind that is not known would be a name of somebody's choice.
+        if ProblemKind::ALL.contains(kind) {
+            self.problems.with_label_values(&[kind.name()]).inc();
         }
     }
 
@@ -209,9 +230,12 @@ mod tests {
         let metrics = Metrics::default();
         metrics.request("/v1/jobs", 202, 0.001);
         metrics.ended("failed", Some("poisoned"));
+        metrics.problem(&ProblemKind::TooLarge);
         let text = metrics.text();
         assert!(text.contains(r#"pellucid_http_requests_total{route="/v1/jobs",status="202"} 1"#), "{text}");
         assert!(text.contains(r#"pellucid_job_errors_total{kind="poisoned"} 1"#));
+        assert!(text.contains(r#"pellucid_http_problems_total{kind="too-large"} 1"#));
+        assert!(text.contains(r#"pellucid_http_problems_total{kind="forbidden"} 0"#));
         let named = text.lines().filter(|line| line.starts_with("# TYPE")).count();
         assert_eq!(text.lines().filter(|line| line.starts_with("# HELP")).count(), named);
     }

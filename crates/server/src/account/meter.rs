@@ -37,7 +37,8 @@ impl Meter {
         while self.minute.front().is_some_and(|&(at, _)| at + MINUTE <= now) {
             self.minute.pop_front();
         }
-        self.minute.iter().map(|&(_, milliseconds)| milliseconds).sum()
+        // A sum of nothing is -0.0, which nobody wants to read.
+        self.minute.iter().fold(0.0, |sum, &(_, milliseconds)| sum + milliseconds)
     }
 
     fn used_in_day(&mut self, now: u64) -> f64 {
@@ -234,6 +235,12 @@ mod tests {
         meters.request("a", &limits, START + 20_001).unwrap();
         // A clock that is set back neither gives nor takes.
         meters.request("a", &limits, START - 1_000_000).unwrap_err();
+    }
+
+    #[test]
+    fn nothing_is_nothing() {
+        let (minute, day) = Meters::default().used("a", START);
+        assert_eq!((minute.to_bits(), day.to_bits()), (0, 0));
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::service::{Caller, Service};
 
 pub use connection::serve;
 pub use openapi::document;
+pub(crate) use tls::acceptor;
 
 use answer::Refusal;
 
@@ -85,6 +86,12 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
     };
     let mut response = answered.instrument(span.clone()).await;
     if let Some(problem) = response.extensions_mut().remove::<Box<Problem>>() {
+        let core = &shared.service.core;
+        core.metrics.problem(&problem.kind);
+        if problem.kind == ProblemKind::StoreUnavailable {
+            // What was known of the store a moment ago is not true any more.
+            *core.readiness.lock().await = None;
+        }
         let range = response.headers_mut().remove(header::CONTENT_RANGE);
         response = answer::problem(*problem, Some(&id));
         // How much there is, where a range lies beyond it.

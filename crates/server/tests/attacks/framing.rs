@@ -55,6 +55,29 @@ fn a_body_whose_length_is_told_twice_is_refused() {
 }
 
 #[test]
+fn of_a_length_and_chunks_the_chunks_count_and_nothing_comes_after() {
+    let service = Service::of_two();
+    let (own, other) = (&service.keys[0], &service.keys[1]);
+    let program = crate::harness::GOOD;
+    let hidden = format!("GET /v1/account HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {other}\r\n\r\n");
+    for lengths in
+        ["content-length: 5\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 5"]
+    {
+        let request = format!(
+            "POST /v1/explain HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {own}\r\ncontent-type: application/json\r\n{lengths}\r\n\r\n{:x}\r\n{program}\r\n0\r\n\r\n{hidden}",
+            program.len()
+        );
+        let begun = Instant::now();
+        let answer = text(&service.raw(request.as_bytes()));
+        // Whoever stands between may have taken another end for the right one: this connection is not used again.
+        assert_eq!(answers(answer.as_bytes()), 1, "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "the connection is not closed");
+    }
+    service.works(0);
+}
+
+#[test]
 fn heads_that_are_none_end_their_connection() {
     let service = Service::of_two();
     let many: String = (0..2_000).map(|number| format!("x-{number}: y\r\n")).collect();

@@ -145,3 +145,18 @@ fn what_a_neighbour_does_changes_no_bit() {
         }
     });
 }
+
+#[test]
+fn where_the_service_keeps_its_models_is_told_to_nobody() {
+    let models = "[[model]]\nid = \"bundled\"\ndefault = true\n[[model]]\nid = \"gone\"\nsource = \"/nowhere/secret-folder/model\"\n";
+    let service = Service::start_with(models, &[], &[("ann", &[])]);
+    for target in ["/v1/models/gone", "/v1/models"] {
+        let answer = service.get(0, target);
+        assert!(!text(&answer.body).contains("secret-folder"), "{}", text(&answer.body));
+    }
+    let program = GOOD.replacen('{', "{ \"model\": \"gone\",", 1);
+    let answer = service.submit(0, &program, &[]);
+    assert_eq!(answer.problem(), "model-unavailable");
+    assert!(!text(&answer.body).contains("secret-folder"), "{}", text(&answer.body));
+    service.works(0);
+}
