@@ -27,6 +27,8 @@ class Numbers(Views):
         _recorder: Recorder | None
         _ref: str
         _steps: list[Tensor] | None
+        _note: str | None
+        _of_hook: Any
         _buffer: Any
 
         def _refuse(self, why: str, control: bool = False) -> None: ...
@@ -219,9 +221,12 @@ class Numbers(Views):
             return f"tensor({text}{shape}{kind})"
         recorder = self._recorder
         state = recorder.state if recorder is not None else "open"
+        name = f"{self._ref}: " if self._ref else ""
+        if self._note is not None and state in ("open", "done"):
+            return f"<{self._note.partition(chr(10))[0]}>"
         if state != "open":
-            return f"<{self._ref}: {'was not saved' if state == 'done' else state}>"
-        return f"<{self._ref}: computed when its trace runs>"
+            return f"<{name}{'was not saved' if state == 'done' else state}>"
+        return f"<{name or getattr(self._of_hook, 'path', '') + ': '}computed when its trace runs>"
 
     def _repr_html_(self) -> str:
         from . import _html
