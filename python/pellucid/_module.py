@@ -226,6 +226,10 @@ class Module:
         """The module applied to a value, out of the model's own order; it fires no hook point."""
         from ._invokes import current
 
+        if not self._path:
+            raise TypeError(
+                "a whole model is not applied to a value\n  hint: `with model.trace(prompt):` runs it, and `model.run_with_hooks(prompt)` gives its logits"
+            )
         recorder = current(f"`{self._path}` is applied")
         return recorder.one("apply", {"module": self._path, "input": recorder.tensor(value)})
 

@@ -151,9 +151,12 @@ class Views(Composed):
 
     # The same numbers
 
-    def clone(self) -> Tensor:
-        """The value as it is now: later changes in place do not reach it."""
-        return self._alias()
+    def clone(self, *, memory_format: Any = None) -> Tensor:
+        """The value as it is now, as another one: later changes in place do not reach it, and its gradient is its own."""
+        if self._core is not None:
+            return self._alias()
+        writer = self._open()
+        return writer.one("getitem", {"input": writer.tensor(self), "index": ["..."]})
 
     def detach(self) -> Tensor:
         """The same elements, through which no gradient goes back. It is a view."""
