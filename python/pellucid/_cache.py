@@ -16,6 +16,13 @@ def _steps(recorder: Recorder) -> int:
     return generate.get("max_new_tokens", 1)
 
 
+def _path_of(name: str, tree: Any) -> str:
+    """The path, or pattern of paths, that somebody means who names it as here, as TransformerLens or as nnsight, whose paths begin with the model."""
+    path = standard(name, tree)
+    short = path.removeprefix("model.")
+    return path if tree.target(path) in tree.modules or tree.target(short) not in tree.modules else short
+
+
 def _of_a_hook_point(model: Any, path: str) -> bool:
     """Whether a path, or a pattern of paths, is one of hook points rather than of modules."""
     name = path.rpartition(".")[2]
@@ -88,7 +95,7 @@ class Cache(Mapping[str, Any]):
             listed = modules if isinstance(modules, (list, tuple)) else [modules]
             patterns = []
             for each in listed:
-                path = each if isinstance(each, str) else each._path
+                path = _path_of(each, model._tree) if isinstance(each, str) else each._path
                 patterns += [path] if _of_a_hook_point(model, path) else [f"{path}.{name}" if path else name for name in names]
         scope = recorder.scope
         # In a generation at every step, unless the step is said.

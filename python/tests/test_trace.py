@@ -244,6 +244,9 @@ def test_a_cache_keeps_every_step(model):
     assert [each[0][0].shape for each in kept.inputs] == [(1, 10, 128), (1, 1, 128), (1, 1, 128)]
     assert [each.shape for each in named["layers.1.attention.pattern"]] == [(1, 4, 10, 10), (1, 4, 1, 11), (1, 4, 1, 12)]
     assert same(cache.layers[0][2].output, outputs[2]) and len(named) == 4
+    with model.generate(PROMPT, max_new_tokens=2, stop_tokens=[]) as tracer:
+        cache = tracer.cache(["blocks.*.hook_resid_post", "model.transformer.h.1.mlp", model.layers[2].attention, "transformer.h.*.mlp.post"])
+    assert len(cache) == 4 + 1 + 1 + 4 and same(cache["resid_post", 1][1], cache["layers.1"].output[1])
 
 
 def test_a_cache_keeps_what_flows_on(model):
