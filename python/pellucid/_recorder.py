@@ -13,6 +13,7 @@ from typing import Any, Callable, Iterator
 from . import _core, _types, _writer
 from ._errors import Fault, NotComputedError
 from ._given import Given
+from ._saving import hold, why_absent
 from ._scope import EarlyStop, Scope
 from ._writer import _LITERAL, Writer, core_of, number
 
@@ -309,27 +310,15 @@ class Recorder(Writer):
         scope.body += scope.caches
         scope.caches = []
         if self.holders:
-            self._held_in_lists(scope)
+            hold(self, scope)
         for tensor, name, line in scope.saves:
             chosen = self.save_name(name, line)
             scope.body.append({"op": "save", "name": chosen, "value": tensor._reference(self), "source": line})
             self.saved.append((tensor, chosen))
-            reason = _absent(scope)
+            reason = why_absent(scope)
             if reason:
                 self.perhaps[chosen] = reason
         scope.saves = []
-
-    def _held_in_lists(self, scope: Scope) -> None:
-        """Saves what is in lists that are saved: at the end of the body that it was made in."""
-        open_ = list(self.scopes())
-        met = {id(tensor) for tensor, _ in self.saved} | {id(tensor) for each in open_ for tensor, _, _ in each.saves}
-        for holder, line in self.holders:
-            for tensor in _tensors_in(holder):
-                elsewhere = tensor._scope is not scope and any(tensor._scope is each for each in open_)
-                gone = tensor._note is not None or tensor._ref.partition(".")[0] in self.dropped
-                if tensor._recorder is self and tensor._core is None and not (elsewhere or gone or id(tensor) in met):
-                    met.add(id(tensor))
-                    scope.saves.append((tensor, None, line))
 
     def inside(self, kind: str) -> bool:
         return any(scope.kind == kind for scope in self.scopes())
@@ -381,33 +370,6 @@ class Recorder(Writer):
 
     def held(self) -> dict[str, _core.Tensor]:
         return {name: core for name, core in self.constants.items() if "constant_" in name}
-
-
-def _tensors_in(value: Any) -> Iterator[Any]:
-    """All tensors in lists, tuples and dictionaries."""
-    if type(value) is _writer._tensor:
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from _tensors_in(each)
-    elif isinstance(value, dict):
-        yield from _tensors_in(list(value.values()))
-
-
-def _absent(scope: Scope) -> str:
-    """Why what is saved in a body may be absent."""
-    around: Scope | None = scope
-    kinds = set()
-    while around is not None:
-        kinds.add(around.kind)
-        around = around.parent
-    reasons = []
-    if "branch" in kinds:
-        cells = " in every cell of the sweep" if "sweep" in kinds else ""
-        reasons.append(f"the branch that it stands in did not run{cells}")
-    if scope.trace is not None and "generate" in scope.trace:
-        reasons.append("the generation had stopped before its step")
-    return ", or ".join(reasons)
 
 
 #: What is said of values that were written in a block that an exception left.

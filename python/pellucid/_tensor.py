@@ -243,6 +243,9 @@ class Tensor(InPlace):
         def __getattr__(self, name: str) -> Any:
             if name.startswith("_"):
                 raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+            there = getattr(type(self), name, None)
+            if isinstance(there, property):
+                return there.__get__(self)  # it has it, and that is what failed
             raise _refusals.no_method(self, name)
 
     # Other libraries' functions

@@ -140,6 +140,22 @@ def test_numbers_may_be_looked_at_and_detached(model):
     assert np.array_equal(gradient(model, write, lambda w, _: w.grad), gradient(model, apart, lambda v, _: v.grad))
 
 
+def test_python_may_look_at_what_was_given_inside_of_the_trace_too(model):
+    with model.session():
+        prompt, layer = pl.tensor([[272, 314, 496]]), pl.tensor(2)
+        with model.trace(prompt):
+            assert prompt.tolist() == [[272, 314, 496]] and int(layer) == 2 and float(layer) == 2.0 and layer
+            last = model.layers[range(4)[layer]].output[0, -1].save()
+            with pytest.raises(pl.ControlFlowError):
+                float(layer + 1)
+            layer += 1
+            with pytest.raises(pl.ControlFlowError):
+                int(layer)
+    with model.trace([[272, 314, 496]]):
+        same = model.layers[2].output[0, -1].save()
+    assert np.array_equal(last, same)
+
+
 def test_what_has_no_gradient_says_so(model):
     tensor, array = pl.tensor(NUMBERS), NUMBERS.copy()
     with pytest.raises(pl.NotComputedError, match="nothing in this trace is computed with it"):
