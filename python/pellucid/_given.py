@@ -108,6 +108,11 @@ class Given:
                 self._through[id(each)] = each
                 waiting += self.made.get(id(each), (each, []))[1]
 
+    def end(self) -> None:
+        """The program is written: what was held for the time of its writing is let go."""
+        for each in (self.arrays, self.made, self._through, self._asked, self._torch):
+            each.clear()
+
     # Other libraries' gradients
 
     def explain(self, error: BaseException | None) -> None:

@@ -68,6 +68,7 @@ def finish(recorder: Recorder, options: dict[str, Any], run: bool) -> None:
     recorder.flush(recorder.root)
     if recorder.counts.get("backward"):
         recorder.given.warn()
+    recorder.given.end()
     if not run:
         recorder.state = "scanned"
         return
