@@ -453,6 +453,8 @@ fn needed_on_the_way_back(program: &CheckedProgram, plan: &GradientPlan) -> BTre
         if matches!(kind, NodeKind::Operation(_) | NodeKind::Apply { .. }) {
             needed.insert(id);
             needed.extend(kind.values().iter().map(|value| value.node));
+        } else if let NodeKind::Merge { condition, .. } = kind {
+            needed.insert(condition.node);
         }
     }
     let trace = program.nodes[plan.backward.index()].trace;

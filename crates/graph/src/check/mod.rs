@@ -27,6 +27,7 @@ mod shown;
 mod skips;
 mod types;
 mod use_of;
+mod versions;
 mod weights;
 
 use std::collections::HashSet;
