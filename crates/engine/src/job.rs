@@ -190,6 +190,11 @@ impl<'a> Job<'a> {
         self.lost.contains(&instance)
     }
 
+    /// Whether anything was lost at all.
+    pub fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
     /// A value that is there.
     pub fn value(&self, value: Value, step: u64) -> Option<Tensor> {
         self.values.get(&self.at(value.node, step))?.get(value.output as usize).cloned()

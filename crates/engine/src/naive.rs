@@ -374,7 +374,9 @@ impl<'a> Naive<'a> {
     fn is_lost(&self, id: NodeId) -> bool {
         let never = |guard: &Guard| match self.values.get(&(OUTSIDE, guard.condition.node)) {
             None => false,
-            Some(_) => !matches!(self.truth(guard.condition, OUTSIDE), Ok(Some(holds)) if holds == guard.holds),
+            Some(_) => {
+                !matches!(self.truth(guard.condition, OUTSIDE), Ok(Some(holds)) if holds == guard.holds)
+            }
         };
         matches!(self.values.get(&(OUTSIDE, id)), Some(None))
             || (self.program.nodes[id.index()].steps.is_none()

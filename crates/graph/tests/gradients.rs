@@ -110,7 +110,9 @@ fn what_was_replaced_as_a_whole_has_no_gradient() {
     let constant = r#"{"op": "ones", "name": "c", "size": [1]}, "#;
     let set = |hook: &str| format!(r#"{constant}{{"op": "set", "hook": "{hook}", "value": "c"}}, "#);
     let asked = |of: &str| {
-        format!(r#", {{"op": "grad", "name": "g", "backward": "b", {of}}}, {{"op": "save", "name": "s", "value": "g"}}"#)
+        format!(
+            r#", {{"op": "grad", "name": "g", "backward": "b", {of}}}, {{"op": "save", "name": "s", "value": "g"}}"#
+        )
     };
     let read = r#"{"op": "get", "name": "before", "hook": "layers.1.output"}, {"op": "detach", "name": "d", "input": "before"},
         {"op": "set", "hook": "layers.1.output", "value": "d"}, "#;
@@ -120,8 +122,12 @@ fn what_was_replaced_as_a_whole_has_no_gradient() {
     let cases = [
         (set("layers.1.output"), r#""hook": "layers.0.output""#, "goes on behind `layers.1.output`"),
         (set("layers.1.input"), r#""hook": "layers.0.mlp.post""#, "goes on behind `layers.1.input`"),
-        (set("layers.1.mlp.output"), r#""hook": "layers.1.mlp.post""#, "goes on behind `layers.1.mlp.output`"),
-        (skip.clone(), r#""hook": "layers.0.output""#, "goes on behind `transformer.h.1.output`"),
+        (
+            set("layers.1.mlp.output"),
+            r#""hook": "layers.1.mlp.post""#,
+            "goes on behind `layers.1.mlp.output`",
+        ),
+        (skip.clone(), r#""hook": "layers.0.output""#, "goes on behind `layers.1.output`"),
         (skip, r#""hook": "layers.1.mlp.post""#, "which `k` skips"),
         (read.to_owned(), r#""hook": "layers.0.output""#, "only through `d` (`detach`)"),
         (read.to_owned(), r#""of": "before""#, "only through `d` (`detach`)"),
@@ -142,7 +148,13 @@ fn what_was_replaced_as_a_whole_has_no_gradient() {
         (set("layers.1.mlp.output"), r#""hook": "layers.1.attention.output""#),
         (from.to_owned(), r#""hook": "layers.0.output""#),
         (weight.to_owned(), r#""of": "w""#),
-        (format!("{weight}{}", set("layers.0.mlp.output").replace("layers.0.mlp.output", "layers.1.mlp.output")), r#""of": "one""#),
+        (
+            format!(
+                "{weight}{}",
+                set("layers.0.mlp.output").replace("layers.0.mlp.output", "layers.1.mlp.output")
+            ),
+            r#""of": "one""#,
+        ),
     ] {
         let nodes = format!("{edit}{LOSS}{}", asked(of));
         let program = Program::from_json(text(&nodes).as_bytes()).unwrap_or_else(|faults| panic!("{faults}"));

@@ -206,7 +206,8 @@ impl Naive<'_> {
             program.nodes[*position].needed && node.kind.gradient().is_some_and(|(of, _)| of == backward)
         });
         let targets = targets.map(|(position, _)| NodeId(position as u32));
-        let comes = |target: &NodeId| !self.is_gradient_of_lost(*target) && !self.is_behind(backward, *target);
+        let comes =
+            |target: &NodeId| !self.is_gradient_of_lost(*target) && !self.is_behind(backward, *target);
         let targets = targets.filter(comes).collect();
         let back = Back {
             of,
@@ -230,7 +231,9 @@ impl Naive<'_> {
             outputs.get(value.output as usize).is_some_and(|output| output.dtype.is_float())
         };
         match &program.program.node(id).kind {
-            NodeKind::Set { value, .. } | NodeKind::Skip { value, .. } | NodeKind::SetWeight { value, .. } => {
+            NodeKind::Set { value, .. }
+            | NodeKind::Skip { value, .. }
+            | NodeKind::SetWeight { value, .. } => {
                 vec![Some(*value).filter(|value| float(*value))]
             }
             NodeKind::Merge { condition, then, otherwise } => {

@@ -45,6 +45,7 @@ use crate::slots::BufferPool;
 use crate::tensor::Tensor;
 
 pub(crate) use apply::apply_backward;
+use reads::Reads;
 pub(crate) use tape::Tape;
 use values::{Complete, Values};
 pub(crate) use walker::Trail;
@@ -91,6 +92,7 @@ pub(crate) struct Desk<'d, 'a> {
     pub plan: &'d GradientPlan,
     /// What is set of each invoke, in program order.
     pub setters: &'d BTreeMap<usize, Vec<NodeId>>,
+    reads: &'d Reads,
     values: &'d mut Values,
 }
 
@@ -122,6 +124,7 @@ pub(crate) struct WayBack {
     /// Gradients of nodes' own values, by node; those of getters are read and written where they are passed.
     targets: BTreeMap<NodeId, Vec<NodeId>>,
     setters: BTreeMap<usize, Vec<NodeId>>,
+    reads: Reads,
     /// Nodes whose cotangent is complete but that wait for a written gradient: the cotangents, and how many of the
     /// node's targets are done.
     open: VecDeque<(Complete, usize)>,
@@ -194,8 +197,8 @@ impl WayBack {
         }
         let values = Values::new(plan, lent.job, of, seed);
         let waiting = ways.of_backward(plan.backward).map(|(invoke, way)| (invoke, way.clone())).collect();
-        let (walkers, open) = (Vec::new(), VecDeque::new());
-        Ok(WayBack { plan: number, values, waiting, walkers, targets, setters, open })
+        let (reads, walkers, open) = (reads::of_plan(lent.job, plan), Vec::new(), VecDeque::new());
+        Ok(WayBack { plan: number, values, waiting, walkers, targets, setters, reads, open })
     }
 
     /// Whether everything that was asked for has been given.
@@ -255,6 +258,7 @@ impl WayBack {
             until: lent.until,
             plan,
             setters: &self.setters,
+            reads: &self.reads,
             values: &mut self.values,
         };
         while let Some(complete) =

@@ -1,18 +1,25 @@
 //! What was read of an invoke on the way to a value: an invoke is gone back through once that is known.
 
+use std::collections::BTreeMap;
+
 use pellucid_graph::check::GradientPlan;
 use pellucid_graph::{GradientOf, NodeId, NodeKind};
 
 use super::Desk;
 use crate::job::{Job, OUTSIDE};
 
-/// The getters of an invoke that are on a way back.
-fn getters<'g>(job: &'g Job<'_>, plan: &'g GradientPlan, invoke: usize) -> impl Iterator<Item = NodeId> + 'g {
+/// The getters on a way back, by invoke.
+pub(super) type Reads = BTreeMap<usize, Vec<NodeId>>;
+
+pub(super) fn of_plan(job: &Job<'_>, plan: &GradientPlan) -> Reads {
     let trace = job.program.nodes[plan.backward.index()].trace;
-    plan.path.iter().copied().filter(move |id| {
-        let own = job.program.nodes[id.index()].trace == trace;
-        matches!(&job.program.program.node(*id).kind, NodeKind::Get(address) if own && address.invoke == invoke)
-    })
+    let mut reads = Reads::new();
+    for &id in plan.path.iter().filter(|id| job.program.nodes[id.index()].trace == trace) {
+        if let NodeKind::Get(address) = &job.program.program.node(id).kind {
+            reads.entry(address.invoke).or_default().push(id);
+        }
+    }
+    reads
 }
 
 /// A hook point after everything that was read of its invoke for the value has no gradient: conditions have chosen something
@@ -20,7 +27,11 @@ fn getters<'g>(job: &'g Job<'_>, plan: &'g GradientPlan, invoke: usize) -> impl 
 pub(super) fn lose_what_did_not_run(invoke: usize, desk: &mut Desk<'_, '_>) {
     let program = desk.job.program.clone();
     let place = |id: NodeId| program.nodes[id.index()].place;
-    let there = getters(desk.job, desk.plan, invoke).filter(|&id| !desk.job.is_lost((OUTSIDE, id)));
+    if !desk.job.has_lost() {
+        return;
+    }
+    let reads = desk.reads.get(&invoke).into_iter().flatten().copied();
+    let there = reads.filter(|&id| !desk.job.is_lost((OUTSIDE, id)));
     let last = there.filter_map(|id| Some((place(id)?, id))).max();
     let trace = program.nodes[desk.plan.backward.index()].trace;
     let reads_of = |id: NodeId| match &program.program.node(id).kind {
@@ -48,5 +59,6 @@ pub(super) fn lose_what_did_not_run(invoke: usize, desk: &mut Desk<'_, '_>) {
 
 /// Whether everything that a way back goes back from in an invoke was read, or never comes.
 pub(super) fn are_known(invoke: usize, desk: &Desk<'_, '_>) -> bool {
-    getters(desk.job, desk.plan, invoke).all(|getter| desk.job.is_settled((OUTSIDE, getter)))
+    let mut reads = desk.reads.get(&invoke).into_iter().flatten();
+    reads.all(|&getter| desk.job.is_settled((OUTSIDE, getter)))
 }

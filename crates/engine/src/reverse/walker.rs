@@ -211,9 +211,8 @@ impl Walker {
             let failed = |error| Failure::at(setter, error);
             let weight: Option<WeightId> =
                 program.nodes[setter.index()].parameter.map(weight_id).transpose().map_err(failed)?;
-            let own = weight.and_then(|weight| {
-                Some((weight, desk.model.weight(weight)?.parameter().shape().to_vec()))
-            });
+            let own = weight
+                .and_then(|weight| Some((weight, desk.model.weight(weight)?.parameter().shape().to_vec())));
             let cotangent = match own {
                 Some((weight, shape)) => sums.take(weight, &shape).map_err(failed)?,
                 None => None,

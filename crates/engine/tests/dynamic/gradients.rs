@@ -250,7 +250,9 @@ fn only_the_value_that_an_invoke_runs_with_has_a_gradient() {
         assert!(numbers(&results, ran).iter().any(|&value| value != 0.0), "{ran}");
         assert!(numbers(&results, overwritten).iter().all(|&value| value == 0.0), "{overwritten}");
     }
-    let unconditional = body(0.0).replace(r#"{"op":"cond","name":"c","condition":"more","then":{"body":["#, "").replace(r#""value":"other"}]}},"#, r#""value":"other"},"#);
+    let unconditional = body(0.0)
+        .replace(r#"{"op":"cond","name":"c","condition":"more","then":{"body":["#, "")
+        .replace(r#""value":"other"}]}},"#, r#""value":"other"},"#);
     let message = refusal(&engine, &unconditional);
     assert!(message.contains("`loss` does not depend on `one`"), "{message}");
 }
@@ -290,7 +292,10 @@ fn the_gradient_of_a_skip_is_that_of_a_set_output_and_none_goes_into_the_module(
                 assert!(tensor(&skipped, key).is_same_bits(tensor(&set, key)), "{name}: {module}: {key}");
             }
             let inside = grad("inside", &format!(r#""invoke":"p","hook":"{module}.input""#));
-            let body = of(&skip).replace(r#"{"op":"save","name":"loss_""#, &format!(r#"{inside}{{"op":"save","name":"loss_""#));
+            let body = of(&skip).replace(
+                r#"{"op":"save","name":"loss_""#,
+                &format!(r#"{inside}{{"op":"save","name":"loss_""#),
+            );
             assert!(refusal(&engine, &body).contains("which `s` skips"), "{name}: {module}");
         }
     }
@@ -332,7 +337,10 @@ fn a_way_back_goes_through_the_branch_that_ran() {
             let first = cond(above, &bodies.0, &bodies.1);
             let (invokes, first) = match otherwise.contains("set_weight") {
                 false => (ONE.to_owned(), first),
-                true => (format!(r#"{ONE},{{"name":"q","tokens":[[4]]}}"#), first.replace(r#""name":"x","hook""#, r#""name":"x","invoke":"q","hook""#)),
+                true => (
+                    format!(r#"{ONE},{{"name":"q","tokens":[[4]]}}"#),
+                    first.replace(r#""name":"x","hook""#, r#""name":"x","invoke":"q","hook""#),
+                ),
             };
             let (first, ran) = match invokes == ONE {
                 true => (first, ran.to_owned()),
@@ -371,7 +379,9 @@ fn what_was_not_chosen_has_no_gradient() {
     let read = r#"{"op":"get","name":"early","hook":"layers.1.input"},{"op":"get","name":"late","hook":"layers.2.output"},
         {"op":"sum","name":"of_early","input":"early"},{"op":"sum","name":"of_late","input":"late"},"#;
     let branch = |input: &str| {
-        format!(r#"{{"body":[{{"op":"mul","name":"m_{input}","input":"{input}","other":3.0}}],"yields":["m_{input}"]}}"#)
+        format!(
+            r#"{{"body":[{{"op":"mul","name":"m_{input}","input":"{input}","other":3.0}}],"yields":["m_{input}"]}}"#
+        )
     };
     let back = r#"{"op":"backward","name":"b","of":"c"},"#.to_owned()
         + &grad("a", r#""of":"of_early""#)
@@ -408,7 +418,10 @@ fn what_was_not_chosen_has_no_gradient() {
 #[test]
 fn a_way_back_in_a_branch_runs_where_the_branch_does() {
     let engine = engine("gpt2");
-    let inside = format!(r#"{{"body":[{LOSS}{}{{"op":"save","name":"loss_","value":"loss"}}]}}"#, grad("g", r#""hook":"layers.0.output""#));
+    let inside = format!(
+        r#"{{"body":[{LOSS}{}{{"op":"save","name":"loss_","value":"loss"}}]}}"#,
+        grad("g", r#""hook":"layers.0.output""#)
+    );
     let rest = r#"{"op":"get","name":"o","hook":"logits"},{"op":"save","name":"logits","value":"o"}"#;
     let body = |above: f64| trace(ONE, "", &format!(r#"{}{rest}"#, cond(above, &inside, r#"{"body":[]}"#)));
     let ran = run(&engine, &body(0.0));
@@ -427,7 +440,13 @@ fn a_gradient_is_refused_only_where_moving_the_value_changes_nothing() {
         let engine = engine(name);
         let index = SpecIndex::new(engine.model().spec());
         let hooks: Vec<String> = engine.model().spec().hook_points.iter().map(|hook| hook.path()).collect();
-        for cut in ["layers.0.output", "layers.1.input", "layers.0.mlp.output", "layers.1.attention.output", "final_norm.output"] {
+        for cut in [
+            "layers.0.output",
+            "layers.1.input",
+            "layers.0.mlp.output",
+            "layers.1.attention.output",
+            "final_norm.output",
+        ] {
             let Some(at) = index.hook(cut) else { continue };
             for (place, hook) in hooks.iter().enumerate().take(at) {
                 let spec = &engine.model().spec().hook_points[place];
@@ -443,7 +462,9 @@ fn a_gradient_is_refused_only_where_moving_the_value_changes_nothing() {
                     .replace(if asked.is_empty() { r#"{"op":"backward","name":"b","of":"loss"},"# } else { "\n\n" }, "")
                 };
                 let logits = |edit: &str| planned(&engine, &trace(ONE, "", &nodes(edit, "")));
-                let moved = format!(r#"{{"op":"add","name":"far","input":"h","other":1.5}},{{"op":"mul","name":"more","input":"far","other":-2.0}},{{"op":"set","hook":"{hook}","value":"more"}},"#);
+                let moved = format!(
+                    r#"{{"op":"add","name":"far","input":"h","other":1.5}},{{"op":"mul","name":"more","input":"far","other":-2.0}},{{"op":"set","hook":"{hook}","value":"more"}},"#
+                );
                 let changes = !tensor(&logits(""), "logits").is_same_bits(tensor(&logits(&moved), "logits"));
                 let asked = trace(ONE, "", &nodes("", &grad("g", &format!(r#""hook":"{hook}""#))));
                 match engine.check(session(&asked)) {

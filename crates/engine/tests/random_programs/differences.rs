@@ -355,17 +355,22 @@ fn gradients_of_random_programs_agree_with_finite_differences() {
     finish(failures);
     if all_were_tried() {
         assert!(held >= 200, "only {held} slopes were held");
-        let missing = coverage.missing(&[(
-            "way back",
-            ["applied modules that attend", "applied modules by tokens", "setters", "another invoke", "other weights"]
+        let missing = coverage.missing(&[
+            (
+                "way back",
+                [
+                    "applied modules that attend",
+                    "applied modules by tokens",
+                    "setters",
+                    "another invoke",
+                    "other weights",
+                ]
                 .map(String::from)
                 .to_vec(),
-            8,
-        ), (
-            "way back",
-            ["skips", "values of weights", "conditions"].map(String::from).to_vec(),
-            2,
-        )]);
+                8,
+            ),
+            ("way back", ["skips", "values of weights", "conditions"].map(String::from).to_vec(), 2),
+        ]);
         assert!(missing.is_empty(), "too little was held:\n{}", missing.join("\n"));
     }
 }

@@ -254,7 +254,9 @@ impl Checker<'_> {
                     "nothing of it goes on behind {}, which is set to something else there",
                     self.described(setter)
                 ),
-                None => "it must be read or set before what the loss is computed from, in the same invoke".into(),
+                None => {
+                    "it must be read or set before what the loss is computed from, in the same invoke".into()
+                }
             };
             let message = format!("`{loss_name}` does not depend on {what}, so there is no gradient");
             return self.fault(target, message, Some(hint));

@@ -204,7 +204,8 @@ impl Checker<'_> {
                 if let NodeKind::SetWeight { invoke, .. } = self.program.node(node).kind {
                     // Its gradient is as large as it is itself, and a product more.
                     let spec = self.spec(trace);
-                    let parameter = self.nodes[node.index()].parameter.and_then(|own| spec.parameters.get(own));
+                    let parameter =
+                        self.nodes[node.index()].parameter.and_then(|own| spec.parameters.get(own));
                     let sizes = parameter.map_or(&[][..], |parameter| parameter.shape.as_slice());
                     let elements = sizes.iter().fold(1u64, |product, &size| product.saturating_mul(size));
                     let wave = of_invoke.get(&(trace, invoke)).copied().unwrap_or(0);
@@ -213,7 +214,8 @@ impl Checker<'_> {
                         Some(Prompts::Tokens(prompts)) => prompts.iter().map(Vec::len).sum::<usize>() as u64,
                         _ => 0,
                     };
-                    price.flops = price.flops.saturating_add(elements.saturating_mul(2).saturating_mul(tokens));
+                    price.flops =
+                        price.flops.saturating_add(elements.saturating_mul(2).saturating_mul(tokens));
                 }
                 price.flops = price.flops.saturating_add(self.node_flops(node).saturating_mul(2));
             }

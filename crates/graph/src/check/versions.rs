@@ -31,8 +31,10 @@ struct Edits {
     certain: HashMap<usize, Vec<NodeId>>,
     /// The places among them that everything before passes.
     necks: BTreeSet<usize>,
-    /// Weights that are set: the first place that shows one, and the node; sorted.
+    /// Weights that are set: the first place that shows one, and the node.
     weights: Vec<Moment>,
+    /// Those among them that the embedding has, and perhaps the unembedding too.
+    embeddings: BTreeSet<NodeId>,
     /// The place of its model.
     model: usize,
 }
@@ -143,9 +145,19 @@ impl Touches {
     pub(super) fn unread(&self, chain: Chain) -> Unread {
         let mut unread = Unread::default();
         let Some(edits) = self.edits.get(&chain) else { return unread };
-        unread.count = edits.setters.len();
+        unread.count = edits.setters.len() + edits.weights.len();
         unread.all.extend(&edits.setters);
-        unread.weights.extend(&edits.weights);
+        for &(shown, setter) in &edits.weights {
+            // What comes of it is inside its module, and leaves that as what was set at the module's input does.
+            let input = shown.checked_sub(1);
+            let end = input.filter(|_| !edits.embeddings.contains(&setter));
+            let end = end.and_then(|input| self.end_of_flow(edits, input));
+            if let Some(input) = input {
+                unread.flowing.entry(end).or_default().insert((input, setter));
+            } else {
+                unread.weights.push(setter);
+            }
+        }
         for &(place, setter) in &edits.setters {
             if edits.next_after(place, Some(setter)).is_none() {
                 let end = self.end_of_flow(edits, place);
@@ -157,7 +169,12 @@ impl Touches {
 
     /// What a getter reads that none before it read: setters and skips, and weights that are set. And whether it reads what
     /// flows there, not only what was set at its own place.
-    pub(super) fn read(&self, chain: Chain, (place, getter): Moment, unread: &mut Unread) -> (Vec<NodeId>, bool) {
+    pub(super) fn read(
+        &self,
+        chain: Chain,
+        (place, getter): Moment,
+        unread: &mut Unread,
+    ) -> (Vec<NodeId>, bool) {
         let Some(edits) = self.edits.get(&chain) else { return (Vec::new(), true) };
         let own = edits.last_before(place, getter);
         let mut found = take(&mut unread.all, (place, own.unwrap_or(NodeId(0))), (place, getter));
@@ -171,7 +188,7 @@ impl Touches {
                 found.extend(take(flowing, (0, NodeId(0)), (place, NodeId(0))));
             }
         }
-        found.extend(take(&mut unread.weights, (0, NodeId(0)), (place, LAST)));
+        found.append(&mut unread.weights);
         (found, true)
     }
 
@@ -205,7 +222,8 @@ pub(super) struct Unread {
     all: BTreeSet<Moment>,
     /// Those that no other overwrites, by where all ends that flows on from them.
     flowing: HashMap<Option<Moment>, BTreeSet<Moment>>,
-    weights: BTreeSet<Moment>,
+    /// Weights of which it is not known where they show.
+    weights: Vec<NodeId>,
     /// How many there were.
     pub(super) count: usize,
 }
@@ -244,11 +262,16 @@ impl Checker<'_> {
         }
         for ((chain, _), own) in weights {
             let edits = touches.edits.entry(chain).or_default();
-            edits.weights.extend(own.into_iter().map(|id| (self.shown_from(id), id)));
+            for id in own {
+                edits.model = self.nodes[id.index()].model;
+                edits.weights.push((self.shown_from(id), id));
+                if self.is_of_embedding(id) {
+                    edits.embeddings.insert(id);
+                }
+            }
         }
         for edits in touches.edits.values_mut() {
             edits.setters.sort_unstable();
-            edits.weights.sort_unstable();
             if edits.certain.is_empty() {
                 continue;
             }
@@ -258,6 +281,16 @@ impl Checker<'_> {
             edits.necks = necks.filter(|&place| passages.necks.get(place) == Some(&true)).collect();
         }
         touches
+    }
+
+    /// Whether the embedding has the weight that is set.
+    fn is_of_embedding(&self, id: NodeId) -> bool {
+        let index = self.index(id);
+        let spec = index.spec();
+        let parameter = self.nodes[id.index()].parameter.and_then(|own| spec.parameters.get(own));
+        let module = parameter.and_then(|parameter| Some(parameter.name.rsplit_once('.')?.0));
+        let embedding = index.module("embed").map(|embedding| spec.modules[embedding].path.as_str());
+        module.is_some() && module == embedding
     }
 
     /// The first place that a weight which is set shows at.
