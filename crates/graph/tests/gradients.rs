@@ -105,7 +105,8 @@ fn the_checker_refuses_what_cannot_be_gone_back_from() {
 /// Where a setter replaces all that a hook point passes on, nothing before it has a gradient, and that is said.
 #[test]
 fn what_was_replaced_as_a_whole_has_no_gradient() {
-    let spec = support::tiny_gpt2();
+    let mut spec = support::tiny_gpt2();
+    spec.capabilities.push("weights".into());
     let index = SpecIndex::new(&spec);
     let constant = r#"{"op": "ones", "name": "c", "size": [1]}, "#;
     let set = |hook: &str| format!(r#"{constant}{{"op": "set", "hook": "{hook}", "value": "c"}}, "#);

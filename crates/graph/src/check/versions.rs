@@ -240,6 +240,7 @@ impl Checker<'_> {
     /// What is done to the program's invokes outside generations.
     pub(super) fn model_touches(&self) -> Touches {
         let mut touches = Touches::default();
+        let may_be_lost = self.may_be_lost();
         // Of each parameter of an invoke the last one set counts, and those that follow if their conditions hold.
         let mut weights: BTreeMap<(Chain, Option<usize>), Vec<NodeId>> = BTreeMap::new();
         for (position, node) in self.program.nodes.iter().enumerate() {
@@ -249,12 +250,12 @@ impl Checker<'_> {
                 let edits = touches.edits.entry((checked.trace, invoke)).or_default();
                 edits.model = checked.model;
                 edits.setters.push((place, id));
-                if node.guards.is_empty() {
+                if !may_be_lost[position] {
                     edits.certain.entry(place).or_default().push(id);
                 }
             } else if let NodeKind::SetWeight { invoke, .. } = node.kind {
                 let own = weights.entry(((checked.trace, invoke), checked.parameter)).or_default();
-                if node.guards.is_empty() {
+                if !may_be_lost[position] {
                     own.clear();
                 }
                 own.push(id);
@@ -281,6 +282,23 @@ impl Checker<'_> {
             edits.necks = necks.filter(|&place| passages.necks.get(place) == Some(&true)).collect();
         }
         touches
+    }
+
+    /// Of each node: whether it may never come, or set nothing, for a condition or for a generation that stops before.
+    fn may_be_lost(&self) -> Vec<bool> {
+        let conditions = self.program.nodes.iter().any(|node| !node.guards.is_empty());
+        let mut may: Vec<bool> = Vec::with_capacity(self.program.nodes.len());
+        for (position, node) in self.program.nodes.iter().enumerate() {
+            let checked = &self.nodes[position];
+            let own = match &node.kind {
+                NodeKind::Get(address) => checked.steps.is_some() || address.step.unwrap_or(0) > 0,
+                NodeKind::Grad { backward, .. } => conditions || may[backward.index()],
+                _ => false,
+            };
+            let reads = node.values();
+            may.push(own || !node.guards.is_empty() || reads.iter().any(|value| may[value.node.index()]));
+        }
+        may
     }
 
     /// Whether the embedding has the weight that is set.
