@@ -6,6 +6,8 @@ differ (docs/coming-from-nnsight.md), a script is written twice, `_nnsight` and 
 Each gives a dictionary of tensors, or lists of them. `m` has what differs between families: the blocks, the norm, the names inside.
 """
 
+import nnsight
+import pellucid as pl
 import torch
 
 PROMPT = "The Eiffel Tower is in the city of"
@@ -681,6 +683,92 @@ def cache_after_an_edit(model, m):
         cache = tracer.cache(modules=[m.blocks(model)[1]])
         m.blocks(model)[0].output[:] = 0
     return {"a": m.cached(cache, 1).output}
+
+
+@both
+def cache_of_what_is_edited(model, m):
+    with model.trace(PROMPT) as tracer:
+        cache = tracer.cache(modules=[m.blocks(model)[1]])
+        m.blocks(model)[1].output[:, -1] = 0
+    return {"a": m.cached(cache, 1).output}
+
+
+@pair
+def cache_of_a_generation_nnsight(model, m):
+    with model.generate(PROMPT, max_new_tokens=3, min_new_tokens=3, do_sample=False) as tracer:
+        cache = tracer.cache(modules=[m.blocks(model)[1]])
+        for step in tracer.iter[:3]:
+            m.blocks(model)[0].output[:] *= 0.5
+    return {"visits": torch.tensor(len(m.cached(cache, 1))), "a": m.cached(cache, 1).output}
+
+
+@pair
+def cache_of_a_generation_pellucid(model, m):
+    with model.generate(PROMPT, max_new_tokens=3, stop_tokens=[]) as tracer:
+        cache = tracer.cache(modules=[m.blocks(model)[1]])
+        for step in tracer.iter[:3]:
+            m.blocks(model)[0].output[:] *= 0.5
+    return {"visits": torch.tensor(len(m.cached(cache, 1))), "a": list(m.cached(cache, 1).output)}
+
+
+@both
+def save_values_and_places(model, m):
+    with model.trace(PROMPT):
+        top = model.lm_head.output[0, -1].topk(5).save()
+    return {"values": top.values, "indices": top.indices}
+
+
+@pair
+def save_a_list_that_fills_nnsight(model, m):
+    with model.trace(PROMPT):
+        found = nnsight.save(list())
+        for layer in range(3):
+            found.append(m.blocks(model)[layer].output.norm())
+    return {"found": found}
+
+
+@pair
+def save_a_list_that_fills_pellucid(model, m):
+    with model.trace(PROMPT):
+        found = pl.save(list())
+        for layer in range(3):
+            found.append(m.blocks(model)[layer].output.norm())
+    return {"found": found}
+
+
+@pair
+def gradient_of_a_given_vector_nnsight(model, m):
+    with model.trace(PROMPT):
+        vector = torch.linspace(-1, 1, m.hidden).requires_grad_()
+        m.blocks(model)[1].output[:] += torch.tanh(vector) * 2
+        loss = model.lm_head.output[0, -1, 3]
+        with loss.backward():
+            gradient = vector.grad.save()
+    return {"gradient": gradient}
+
+
+@pair
+def gradient_of_a_given_vector_pellucid(model, m):
+    with model.trace(PROMPT):
+        vector = pl.tensor(torch.linspace(-1, 1, m.hidden))
+        m.blocks(model)[1].output[:] += torch.tanh(vector) * 2
+        loss = model.lm_head.output[0, -1, 3]
+        with loss.backward():
+            gradient = vector.grad.save()
+    return {"gradient": gradient}
+
+
+@both
+def gradient_of_a_clone(model, m):
+    with model.trace(PROMPT):
+        h = m.blocks(model)[1].output
+        h.requires_grad_()
+        copy = h.clone()
+        copy.retain_grad()
+        loss = (copy * copy).sum() + h.sum()
+        with loss.backward():
+            gradient = copy.grad.save()
+    return {"gradient": gradient}
 
 
 @both

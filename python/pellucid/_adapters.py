@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 from . import _core
+from ._errors import ModelError
 from ._tensor import Tensor
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Splicing:
         self._autoencoder, self._model, self._hook = autoencoder, model, hook
 
     def __enter__(self) -> Splice:
-        self._value = self._model[self._hook]
+        self._value = self._autoencoder._fits(self._model, self._hook)
         self._splice, self._undo = self._autoencoder._read(self._value)
         return self._splice
 
@@ -155,13 +156,24 @@ class SparseAutoencoder:
     def read(self, model: Model, hook: str | None = None) -> Splice:
         """What it says of the invoke that is open, at the hook point that it was trained on or another. The model goes on as it
         would."""
-        return self._read(model[hook or self.hook_point(model)])[0]
+        return self._read(self._fits(model, hook or self.hook_point(model)))[0]
 
     def splice(self, model: Model, hook: str | None = None) -> Splicing:
         """Puts it into the invoke that is open, or into the model that is edited: `with autoencoder.splice(model) as splice:`. After the
         block the hook point is what is decoded from `splice.features`, plus `splice.error`; unchanged, the model goes on as it would but
         for rounding."""
         return Splicing(self, model, hook or self.hook_point(model))
+
+    def _fits(self, model: Any, hook: str) -> Tensor:
+        """The hook point's value, if it is as wide as what the autoencoder reads."""
+        value: Tensor = model[hook]
+        width = value.shape[-1] if not self._parts["by_heads"] else value.shape[-2:].numel()
+        if width != self.width:
+            raise ModelError(
+                f"the autoencoder reads values {self.width} wide, and `{hook}` is {width} wide\n  hint: it was trained on another model, or "
+                "at another hook point, which `.splice(model, hook)` takes"
+            )
+        return value
 
     def _read(self, value: Tensor) -> tuple[Splice, Any]:
         features, undo = self._encode(value)

@@ -6,15 +6,35 @@ from typing import Any, Iterator, Mapping
 
 from ._errors import NotComputedError
 from ._lens_names import short, standard
-from ._recorder import Recorder
+from ._recorder import Recorder, source
 from ._tensor import Tensor
 
 
-class Entry:
-    """A module's values in a cache: `.output`, `.input`, and whatever else was kept of it."""
+def _steps(recorder: Recorder) -> int:
+    """How many steps the trace has that is being written."""
+    generate = (recorder.scope.trace or {}).get("generate", {})
+    return generate.get("max_new_tokens", 1)
 
-    def __init__(self, cache: Cache, path: str):
-        self._cache, self._path = cache, path
+
+def _path_of(name: str, tree: Any) -> str:
+    """The path, or pattern of paths, that somebody means who names it as here, as TransformerLens or as nnsight, whose paths begin with the model."""
+    path = standard(name, tree)
+    short = path.removeprefix("model.")
+    return path if tree.target(path) in tree.modules or tree.target(short) not in tree.modules else short
+
+
+def _of_a_hook_point(model: Any, path: str) -> bool:
+    """Whether a path, or a pattern of paths, is one of hook points rather than of modules."""
+    name = path.rpartition(".")[2]
+    return path in model._tree.hook_aliases or any(name in points for points in model._tree.hooks.values())
+
+
+class Entry:
+    """A module's values in a cache: `.output`, `.input`, and whatever else was kept of it. Of a generation each is a tensor for each step, and
+    `entry[k]` has those of step k."""
+
+    def __init__(self, cache: Cache, path: str, step: int | None = None):
+        self._cache, self._path, self._step = cache, path, step
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -25,20 +45,34 @@ class Entry:
             raise AttributeError(error.args[0]) from None
 
     def __getitem__(self, name: Any) -> Any:
-        return self._cache._find(f"{self._path}.{name}" if self._path else str(name))
+        if type(name) is int and not any(each.isdigit() for each in self._cache._model._tree.children.get(self._path, {})):
+            return Entry(self._cache, self._path, range(len(self))[name])
+        found = self._cache._find(f"{self._path}.{name}" if self._path else str(name))
+        if self._step is None:
+            return found
+        if isinstance(found, Entry):
+            return Entry(self._cache, found._path, self._step)
+        return found if found._steps is None else found[self._step]
+
+    def __len__(self) -> int:
+        """How many steps were kept."""
+        prefix = f"{self._path}." if self._path else ""
+        kept = [value for path, value in self._cache._values.items() if path.startswith(prefix)]
+        return max((1 if value._steps is None else len(value._steps) for value in kept), default=0)
 
     @property
-    def inputs(self) -> tuple[tuple[Any], dict[str, Any]]:
-        """Its arguments as nnsight gives them: the first one, and no others."""
-        return (self["input"],), {}
+    def inputs(self) -> Any:
+        """Its arguments as nnsight gives them: the first one, and no others; of a generation a list of these, for each step."""
+        first = self["input"]
+        return ((first,), {}) if first._steps is None else [((each,), {}) for each in first]
 
     def __repr__(self) -> str:
         return f"<cache of {self._path or 'the model'}>"
 
 
 class Cache(Mapping[str, Any]):
-    """What `tracer.cache()` kept: by the paths of modules and hook points, transformers' or standard. Of a cache that stands in
-    `with tracer.all():` each value is a tensor for each step."""
+    """What `tracer.cache()` kept: by the paths of modules and hook points, transformers' or standard. In a generation each value is a tensor for
+    each step: `cache["layers.0"].output[k]`."""
 
     def __init__(self, model: Any):
         self._model = model
@@ -59,12 +93,23 @@ class Cache(Mapping[str, Any]):
             patterns = [f"**.{name}" for name in names]
         else:
             listed = modules if isinstance(modules, (list, tuple)) else [modules]
-            paths = [each if isinstance(each, str) else each._path for each in listed]
-            patterns = [f"{path}.{name}" for path in paths for name in names]
+            patterns = []
+            for each in listed:
+                path = _path_of(each, model._tree) if isinstance(each, str) else each._path
+                patterns += [path] if _of_a_hook_point(model, path) else [f"{path}.{name}" if path else name for name in names]
+        scope = recorder.scope
+        # In a generation at every step, unless the step is said.
+        each_step = _steps(recorder) > 1 and recorder.step is None and not recorder.inside("steps")
         for each in patterns:
             fields = _address(recorder, each)
             fields["pattern"] = fields.pop("hook")
-            name = recorder.node("cache", fields)
+            name = recorder.name("cache")
+            node = {"op": "cache", "name": name, **fields, "source": source()}
+            recorder.nodes[name] = node
+            if each_step:
+                node = {"op": "steps", "name": recorder.name("steps"), "body": [node], "source": node["source"]}
+            # Written at the end of the body: kept is what flows on, whatever changes it there.
+            scope.caches.append(node)
             recorder.caches.append((cache, name))
         return cache
 

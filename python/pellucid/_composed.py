@@ -21,6 +21,12 @@ class USV(NamedTuple):
     S: Tensor
     V: Tensor
 
+    def save(self) -> USV:
+        """Saves all of them."""
+        for value in self:
+            value.save()
+        return self
+
 
 def _flat(sizes: Any) -> Any:
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (list, tuple)) else tuple(sizes)

@@ -8,6 +8,8 @@ from . import _operations as ops
 from ._arrays import from_array
 from ._composed import _flat, lerp, square
 from ._dtype import float32
+from ._given import as_value
+from ._recorder import recording, source
 from ._tensor import Tensor
 from ._writer import as_tensor
 
@@ -16,13 +18,23 @@ from ._writer import as_tensor
 
 
 def tensor(data: Any, dtype: Any = None) -> Tensor:
-    """A tensor of numbers in lists, of a numpy array, or of a torch tensor."""
-    return as_tensor(data, dtype)
+    """A tensor of numbers in lists, of a numpy array, of a torch tensor, or of another tensor, whose copy it is. Inside a trace it is a value
+    of that trace: what is computed of it is recorded, and its `.grad` can be read."""
+    if isinstance(data, Tensor):
+        copy = (data if dtype is None else data.to(dtype)).detach().clone() if data._core is None else data.clone().to(dtype=dtype)
+        return _in_the_trace(copy, again=True)
+    return _in_the_trace(as_tensor(data, dtype))
 
 
 def from_numpy(array: Any) -> Tensor:
-    """A tensor of a numpy array's numbers."""
-    return Tensor._computed(from_array(array))
+    """A tensor of a numpy array's numbers; inside a trace a value of it, as `tensor` makes one."""
+    return _in_the_trace(Tensor._computed(from_array(array)))
+
+
+def _in_the_trace(made: Tensor, again: bool = False) -> Tensor:
+    """Inside of a trace, numbers as a value of it."""
+    recorder = recording.get()
+    return made if recorder is None or made._core is None else as_value(recorder, made, again)
 
 
 def zeros(*size: Any, dtype: Any = float32) -> Tensor:
@@ -90,16 +102,15 @@ def dot(input: Tensor, other: Any) -> Tensor:
     return ops.matmul(input, other)
 
 
-def save(value: Any) -> Any:
-    """Saves a tensor, or all tensors in lists and dictionaries."""
-    if isinstance(value, Tensor):
-        return value.save()
-    if isinstance(value, dict):
-        return {key: save(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        kind = type(value)
-        return kind(*(save(item) for item in value)) if hasattr(value, "_fields") else kind(save(item) for item in value)
-    return value
+def save(what: Any) -> Any:
+    """Saves a tensor; or all tensors in a list, dictionary or tuple, also those that come into it while the trace is written: `out =
+    pl.save([])`, and `out.append(x)` in a loop over steps. It gives back what it is given."""
+    if isinstance(what, Tensor):
+        return what.save()
+    recorder = recording.get()
+    if recorder is not None and isinstance(what, (list, dict, tuple)):
+        recorder.holders.append((what, source()))
+    return what
 
 
 _ALIASES = {

@@ -6,7 +6,7 @@ from typing import Any
 
 from ._errors import NotComputedError
 from ._inplace import refuse_detached
-from ._recorder import Recorder
+from ._recorder import Recorder, recording
 from ._tensor import Tensor
 
 
@@ -37,28 +37,33 @@ class Backward:
         if self._before is not None:
             self._recorder.backward = self._before
 
-    def grad(self, of: Tensor) -> Tensor:
-        """The gradient of a value on this way back."""
-        return _read(of, self._name)
+    def grad(self, of: Any) -> Tensor:
+        """The gradient of a value on this way back; of an array of numpy or a tensor of torch, too, with which the trace computes."""
+        return _read(self._recorder, of, self._name)
 
 
 def read(of: Tensor) -> Tensor:
     """`x.grad`."""
-    if of._core is not None:
+    if of._core is None:
+        recorder: Recorder | None = of._open()
+    else:
+        recorder = recording.get()  # numbers with which it may compute
+    if recorder is None:
         raise NotComputedError(
             "results have no gradients\n  hint: read `.grad` inside the trace, after `loss.backward()`, and save it"
         )
-    recorder = of._open()
     if recorder.backward is None:
         raise NotComputedError(
             "there is no way back yet\n  hint: write `with loss.backward():` first, and read `.grad` inside it or after it"
         )
-    return _read(of, recorder.backward)
+    return _read(recorder, of, recorder.backward)
 
 
-def _read(of: Tensor, backward: str) -> Tensor:
-    recorder = of._open()
-    ref = of._reference(recorder)
+def _read(recorder: Recorder, of: Any, backward: str) -> Tensor:
+    waits = isinstance(of, Tensor) and of._core is None
+    if waits:
+        of._open()
+    ref = of._reference(recorder) if waits else recorder.given.name_of(of, recorder.core_names)
     key = ("grad", backward, ref)
     known = recorder.scope.hooks.get(key)
     if known is not None:

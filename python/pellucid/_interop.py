@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Callable
 
 from . import _refusals
+from ._recorder import recording
 from ._tensor import Tensor
 
 #: Parameters under numpy's names, which torch understands too.
@@ -128,6 +129,7 @@ def _torch_at_once(function: Any, arguments: Any, options: dict[str, Any]) -> An
         return value
 
     result = function(*theirs(tuple(arguments)), **{key: theirs(value) for key, value in options.items()})
+    _left(result, (ours for ours, _, _ in made.values()))
     for ours, copy, version in made.values():
         if copy._version != version:
             ours._write(Tensor(copy))
@@ -190,9 +192,11 @@ def _numpy_at_once(function: Any, arguments: Any, options: dict[str, Any], writt
     import numpy
 
     back: list[tuple[Tensor, Any]] = []
+    met: list[Tensor] = []
 
     def plain(value: Any, into: bool = False) -> Any:
         if isinstance(value, Tensor):
+            met.append(value)
             array = value.numpy()
             array.flags.writeable = into
             if into:
@@ -204,12 +208,24 @@ def _numpy_at_once(function: Any, arguments: Any, options: dict[str, Any], writt
 
     given = [plain(value, place in written) for place, value in enumerate(arguments)]
     result = function(*given, **{key: plain(value, key == "out") for key, value in options.items()})
+    _left(result, met)
     for tensor, array in back:
         tensor._write(Tensor(array))
         result = tensor if result is array else result
     if isinstance(result, numpy.ndarray) and not result.flags.writeable:
         return result.copy()
     return result
+
+
+def _left(result: Any, tensors: Any) -> None:
+    """While a trace is written: what another library computed at once may come into it as a constant, through which no gradient goes back."""
+    recorder = recording.get()
+    if recorder is not None and any("float" in str(getattr(each, "dtype", "")) for each in _flat(result)):
+        recorder.given.left(tensors)
+
+
+def _flat(result: Any) -> Any:
+    return (each for item in result for each in _flat(item)) if isinstance(result, (list, tuple)) else (result,)
 
 
 def _all_computed(values: Any) -> bool:

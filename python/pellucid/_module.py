@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Iterator
 
 from ._points import WeightOrigin, first_of, hook_value, read_before, set_hook, set_parameter
 from ._recorder import Recorder, recording
+from ._steps import StepsOf, module_steps, moved_to
 from ._tensor import Tensor
 
 if TYPE_CHECKING:
@@ -190,12 +191,11 @@ class Module:
         return (self.input,), {}
 
     def _at_step(self) -> _AtStep:
-        return _AtStep(self._step)
+        return _AtStep(moved_to(recording.get(), self._target) if self._step is None else self._step)
 
     def next(self, step: int = 1) -> Module:
-        """The module at its next step of a generation."""
+        """The module at its next step of a generation: what follows of it, and of the modules in it, is of that step."""
         from ._invokes import current
-        from ._steps import module_steps
 
         recorder = current("`.next()` is used")
         number = 0
@@ -206,14 +206,9 @@ class Module:
     def all(self) -> Any:
         """The module at every step: `with module.all():`, or `for step in module.all():`."""
         from ._invokes import current
-        from ._steps import StepsOf
-        from ._trace import Trace
 
         recorder = current("`.all()` is used")
-        trace = Trace.__new__(Trace)
-        trace._recorder, trace._node = recorder, recorder.scope.trace or {}
-        trace._generate = trace._node.get("generate")
-        return StepsOf(trace, slice(None))
+        return StepsOf(recorder, recorder.scope.trace or {}, slice(None))
 
     def skip(self, value: Any) -> None:
         """Gives its output without running it."""
@@ -231,6 +226,10 @@ class Module:
         """The module applied to a value, out of the model's own order; it fires no hook point."""
         from ._invokes import current
 
+        if not self._path:
+            raise TypeError(
+                "a whole model is not applied to a value\n  hint: `with model.trace(prompt):` runs it, and `model.run_with_hooks(prompt)` gives its logits"
+            )
         recorder = current(f"`{self._path}` is applied")
         return recorder.one("apply", {"module": self._path, "input": recorder.tensor(value)})
 

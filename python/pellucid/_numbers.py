@@ -24,9 +24,12 @@ class Numbers(Views):
 
     if TYPE_CHECKING:
         _core: Core | None
+        _base: Any
         _recorder: Recorder | None
         _ref: str
         _steps: list[Tensor] | None
+        _note: str | None
+        _of_hook: Any
         _buffer: Any
 
         def _refuse(self, why: str, control: bool = False) -> None: ...
@@ -110,11 +113,21 @@ class Numbers(Views):
         self._here("its value is asked for")
         return self  # type: ignore[return-value]
 
-    def _here(self, why: str) -> Core:
-        if self._core is None:
-            self._refuse(why)
+    def _known(self) -> Core | None:
+        """Its numbers, where they are there: a result's, and inside of a trace those that it was made of."""
+        if self._core is not None or self._base is not None or self._recorder is None:
+            return self._core
+        return self._recorder.constants.get(self._ref)
+
+    def _here(self, why: str, control: bool = False) -> Core:
+        core = self._known()
+        if core is None:
+            self._refuse(why, control)
             raise AssertionError
-        return self._core
+        return core
+
+    def _number(self, why: str) -> Any:
+        return _arrays.to_numpy(self._here(why, control=True)).item()
 
     def numpy(self) -> numpy.ndarray[Any, Any]:
         """A numpy array with elements of its own. numpy has no bf16: those come as float32, which holds them exactly."""
@@ -160,26 +173,19 @@ class Numbers(Views):
         return (self[(k,)] for k in range(len(self)))
 
     def __bool__(self) -> bool:
-        if self._core is None:
-            self._refuse("an `if` or `while` asks whether it holds", control=True)
-        return bool(self.item())
+        return bool(self._number("an `if` or `while` asks whether it holds"))
 
     def __int__(self) -> int:
-        if self._core is None:
-            self._refuse("it is made a whole number of Python", control=True)
-        return int(self.item())
+        return int(self._number("it is made a whole number of Python"))
 
     def __float__(self) -> float:
-        if self._core is None:
-            self._refuse("it is made a number of Python", control=True)
-        return float(self.item())
+        return float(self._number("it is made a number of Python"))
 
     def __index__(self) -> int:
-        if self._core is None:
-            self._refuse("it is used as a number of Python", control=True)
+        number = self._number("it is used as a number of Python")
         if self.dtype.is_floating_point:
             raise TypeError("only a whole number can be an index")
-        return int(self.item())
+        return int(number)
 
     def __format__(self, specification: str) -> str:
         if specification == "":
@@ -219,9 +225,12 @@ class Numbers(Views):
             return f"tensor({text}{shape}{kind})"
         recorder = self._recorder
         state = recorder.state if recorder is not None else "open"
+        name = f"{self._ref}: " if self._ref else ""
+        if self._note is not None and state in ("open", "done"):
+            return f"<{self._note.partition(chr(10))[0]}>"
         if state != "open":
-            return f"<{self._ref}: {'was not saved' if state == 'done' else state}>"
-        return f"<{self._ref}: computed when its trace runs>"
+            return f"<{name}{'was not saved' if state == 'done' else state}>"
+        return f"<{name or getattr(self._of_hook, 'path', '') + ': '}computed when its trace runs>"
 
     def _repr_html_(self) -> str:
         from . import _html

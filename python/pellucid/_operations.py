@@ -26,31 +26,67 @@ class QR(NamedTuple):
     Q: Tensor
     R: Tensor
 
+    def save(self) -> QR:
+        """Saves all of them."""
+        for value in self:
+            value.save()
+        return self
+
 
 class SVD(NamedTuple):
     U: Tensor
     S: Tensor
     Vh: Tensor
 
+    def save(self) -> SVD:
+        """Saves all of them."""
+        for value in self:
+            value.save()
+        return self
+
 
 class Eigh(NamedTuple):
     eigenvalues: Tensor
     eigenvectors: Tensor
+
+    def save(self) -> Eigh:
+        """Saves all of them."""
+        for value in self:
+            value.save()
+        return self
 
 
 class SLogDet(NamedTuple):
     sign: Tensor
     logabsdet: Tensor
 
+    def save(self) -> SLogDet:
+        """Saves all of them."""
+        for value in self:
+            value.save()
+        return self
+
 
 class TopK(NamedTuple):
     values: Tensor
     indices: Tensor
 
+    def save(self) -> TopK:
+        """Saves all of them."""
+        for value in self:
+            value.save()
+        return self
+
 
 class Sort(NamedTuple):
     values: Tensor
     indices: Tensor
+
+    def save(self) -> Sort:
+        """Saves all of them."""
+        for value in self:
+            value.save()
+        return self
 
 
 def add(input: Operand, other: Operand) -> Tensor:

@@ -12,6 +12,8 @@ from typing import Any, Callable, Iterator
 
 from . import _core, _types, _writer
 from ._errors import Fault, NotComputedError
+from ._given import Given
+from ._saving import hold, why_absent
 from ._scope import EarlyStop, Scope
 from ._writer import _LITERAL, Writer, core_of, number
 
@@ -49,7 +51,7 @@ class Recorder(Writer):
         "model", "root", "scope", "counts", "names", "constants", "core_names", "lead", "seed", "state",
         "saved", "prefix", "invoke", "step", "backward", "edits", "faults", "results", "models", "caches", "steps_of",
         "parameters", "job", "nodes", "known", "kinds", "traces", "dropped", "detached",
-        "reserved",
+        "reserved", "given", "holders", "perhaps",
     )
 
     def __init__(self, model: Any, seed: int = 0, prefix: str = ""):
@@ -61,12 +63,18 @@ class Recorder(Writer):
         self.names: set[str] = set()
         self.constants: dict[str, _core.Tensor] = {}
         self.core_names: dict[int, str] = {}
+        #: What it was given by Python, and where that came from.
+        self.given = Given()
         #: How many nodes at the beginning hold constants and edits.
         self.lead = 0
         self.seed = seed
         #: `open` while it is written, then `done`, `failed` or `abandoned`.
         self.state = "open"
         self.saved: list[tuple[Any, str]] = []
+        #: Lists and the like of which all tensors are saved, also those that come into them later, with the lines that say so.
+        self.holders: list[tuple[Any, dict[str, Any]]] = []
+        #: Of saved values that may be absent: why.
+        self.perhaps: dict[str, str] = {}
         #: The invoke that hook points are of; none: no invoke is open.
         self.invoke: str | None = None
         #: The step of a generation that hook points are of; none: the body's own.
@@ -167,13 +175,14 @@ class Recorder(Writer):
     def tensor(self, value: Any) -> str:
         if type(value) is _writer._tensor and value._core is None:
             return value._reference(self)
-        return self.constant(core_of(value))
+        return self.constant(self.given.core(value))
 
     def constant(self, core: _core.Tensor) -> str:
         """The name under which a tensor that is there already stands in the program: once, at its beginning."""
         name = self.core_names.get(id(core))
         if name is not None:
             return name
+        self.given.used(core)
         shape = list(core.shape)
         count = 1
         for size in shape:
@@ -232,6 +241,7 @@ class Recorder(Writer):
         """Takes back a body that an exception leaves, with the node that owns it: whoever catches it goes on without."""
         while True:
             inner = self.scope
+            inner.body += inner.caches
             self._forget(inner)
             for tensor, _, _ in inner.saves:
                 tensor._note = _LEFT
@@ -296,10 +306,18 @@ class Recorder(Writer):
         return name
 
     def flush(self, scope: Scope) -> None:
+        """Writes what stands at the end of a body: what is kept of it, as it is after all changes in place."""
+        scope.body += scope.caches
+        scope.caches = []
+        if self.holders:
+            hold(self, scope)
         for tensor, name, line in scope.saves:
             chosen = self.save_name(name, line)
             scope.body.append({"op": "save", "name": chosen, "value": tensor._reference(self), "source": line})
             self.saved.append((tensor, chosen))
+            reason = why_absent(scope)
+            if reason:
+                self.perhaps[chosen] = reason
         scope.saves = []
 
     def inside(self, kind: str) -> bool:

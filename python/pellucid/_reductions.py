@@ -18,10 +18,22 @@ class MaxMin(NamedTuple):
     values: Tensor
     indices: Tensor
 
+    def save(self) -> MaxMin:
+        """Saves all of them."""
+        for value in self:
+            value.save()
+        return self
+
 
 class MinMax(NamedTuple):
     min: Tensor
     max: Tensor
+
+    def save(self) -> MinMax:
+        """Saves all of them."""
+        for value in self:
+            value.save()
+        return self
 
 
 def std_or_var(function: Any, input: Tensor, dim: Any, correction: Any, keepdim: Any, unbiased: Any) -> Tensor:

@@ -31,6 +31,20 @@ def not_so(name: str, error: TypeError) -> NotComputedError:
     return NotComputedError(f"`{name}` cannot be recorded with these arguments: {told}\n  hint: docs/operations.md has each operation's parameters")
 
 
+def no_method(tensor: Any, name: str) -> AttributeError:
+    """What a tensor of torch or an array of numpy may have, and tensors here have not."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, [each for each in dir(type(tensor)) if not each.startswith("_")], 3, 0.7)
+    if near:
+        hint = "did you mean " + " or ".join(f"`{each}`" for each in near) + "?"
+    elif tensor._core is not None:
+        hint = f"a result has it as a tensor of torch or an array, `x.torch().{name}`, `x.numpy().{name}`, if these have it"
+    else:
+        hint = "docs/operations.md lists what can be recorded; after the trace results are tensors of torch and arrays as well"
+    return AttributeError(f"a tensor has no `{name}`\n  hint: {hint}", name=name, obj=tensor)
+
+
 def into(name: str, kind: str) -> NotComputedError:
     """A value of a trace written into what is not of the trace."""
     return NotComputedError(

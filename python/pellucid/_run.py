@@ -148,32 +148,32 @@ def deliver(recorder: Recorder, results: Results) -> None:
         if name in results._cores:
             tensor._become(results._cores[name])
         elif name in numbered:
-            tensor._steps = [_one(results, numbered[name][step], absent) for step in sorted(numbered[name])]
+            why = recorder.perhaps.get(name, "")
+            tensor._steps = [_one(results, numbered[name][step], absent, why) for step in sorted(numbered[name])]
             tensor._become(None)
-        elif name in absent:
-            tensor._become(None, _absent(name))
         else:
-            tensor._become(None, _absent(name))
+            tensor._become(None, _absent(name, recorder.perhaps.get(name, "")))
     for cache, name in recorder.caches:
         cache._deliver(name, results)
+    for tensor, core, name in recorder.given.values:
+        if tensor._core is None and tensor._base is None and tensor._ref == name:
+            tensor._become(core)  # numbers that were given are still there
     recorder.saved = []
     recorder.caches = []
 
 
-def _one(results: Results, name: str, absent: set[str]) -> Tensor:
+def _one(results: Results, name: str, absent: set[str], why: str) -> Tensor:
     if name not in absent:
         return results[name]
     tensor = Tensor.__new__(Tensor)
     tensor._begin(None)
-    tensor._note = _absent(name)
+    tensor._become(None, _absent(name, why))
     return tensor
 
 
-def _absent(name: str) -> str:
-    return (
-        f"`{name}` is absent: the generation had stopped before its step, or the branch that it stands in did not run\n  hint: "
-        "`tracer.results.absent` lists such values"
-    )
+def _absent(name: str, why: str) -> str:
+    why = why or "what it is computed from is absent"
+    return f"`{name}` is absent: {why}\n  hint: `tracer.results.absent` lists such values"
 
 
 __all__ = ["NotComputedError", "Results", "execute"]

@@ -12,7 +12,7 @@ class EarlyStop(Exception):
 class Scope:
     """A body that is being written."""
 
-    __slots__ = ("kind", "node", "body", "parent", "trace", "hooks", "saves", "touched", "parameters", "read", "replaced", "perhaps")
+    __slots__ = ("kind", "node", "body", "parent", "trace", "hooks", "saves", "caches", "touched", "parameters", "read", "replaced", "perhaps")
 
     def __init__(self, kind: str, node: dict[str, Any] | None, body: list[Any], parent: Scope | None):
         #: `session`, `trace`, `steps`, `sweep`, `loop`, `branch` or `edit`.
@@ -26,6 +26,8 @@ class Scope:
         self.hooks: dict[Any, Any] = {}
         #: Saved tensors, with name and line: the nodes are written at the end, when in-place changes are done.
         self.saves: list[tuple[Any, str | None, dict[str, Any]]] = []
+        #: Nodes that cache what this body ends with.
+        self.caches: list[dict[str, Any]] = []
         #: Values from outside of this body that were read anew or changed in it: to be read anew after it.
         self.touched: list[Any] = []
         #: Identities of all values from outside that it uses; of views those of what they are views of.

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._errors import PellucidError
+from ._steps import StepsOf
 from ._tensor import Tensor
 from ._core import Tensor as Core
+
+if TYPE_CHECKING:
+    from ._model import Model
+    from ._trace import Trace
 
 _METADATA = "pellucid.steering"
 _VECTOR = "vector"
@@ -41,24 +46,42 @@ class Steering:
         self.hook, self.vector, self.scale = hook, vector.float(), float(scale)
         self.positions, self.prompt, self.generated = positions, prompt, generated
 
-    def apply(self, tracer: Any) -> None:
-        """Steers the invoke that is open, in a trace or at every step of a generation."""
-        recorder = tracer._recorder
-        model = tracer._model
-        added = self.vector * self.scale
+    def apply(self, where: Model | Trace) -> None:
+        """Steers the invoke that is open, in a trace or at every step of a generation, or the model that is edited: `where` is the tracer, or the
+        model. In a loop over steps it steers the step that is being written."""
+        from ._invokes import current
+        from ._trace import Trace
+
+        recorder = current("a steering vector is applied")
+        model: Any = where._model if isinstance(where, Trace) else where
+        if recorder.inside("edit") or recorder.inside("steps"):
+            if not (self.positions is None and self.prompt and self.generated):
+                raise PellucidError(
+                    "an edit, and a body of all steps, is of every token, and this vector is for some\n  hint: apply it in the trace itself, "
+                    "outside of bodies of steps"
+                )
+            self._everywhere(model)
+            return
+        step = recorder.step
+        if self.prompt and not step:
+            if self.positions is None:
+                self._everywhere(model)
+            else:
+                value = model[self.hook]
+                value[:, self.positions] = value[:, self.positions] + self.vector * self.scale
+        if not self.generated:
+            return
+        if step:
+            self._everywhere(model)
+        generate = (recorder.scope.trace or {}).get("generate", {})
+        if step is None and generate.get("max_new_tokens", 1) > 1:
+            with StepsOf(recorder, recorder.scope.trace or {}, slice(1, None)):
+                self._everywhere(model)
+
+    def _everywhere(self, model: Any) -> None:
         from ._lens import _assign
 
-        if self.prompt:
-            value = model[self.hook]
-            if self.positions is None:
-                _assign(model, self.hook, value + added)
-            else:
-                value[:, self.positions] = value[:, self.positions] + added
-        if self.generated and tracer._generate is not None and tracer._generate["max_new_tokens"] > 1:
-            before, recorder.step = recorder.step, None
-            with tracer.iter[1:]:
-                _assign(model, self.hook, model[self.hook] + added)
-            recorder.step = before
+        _assign(model, self.hook, model[self.hook] + self.vector * self.scale)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes it as a safetensors file, which the Rust library reads too."""

@@ -18,26 +18,26 @@ class Steps:
         self._trace = trace
 
     def __getitem__(self, index: Any) -> StepsOf:
-        return StepsOf(self._trace, index)
+        return StepsOf(self._trace._recorder, self._trace._node, index)
 
 
 class StepsOf:
     """Some steps of a generation: in a `for` loop one by one, in a `with` block all in one body."""
 
-    def __init__(self, trace: Trace, index: Any):
-        self._trace, self._index = trace, index
+    def __init__(self, recorder: Recorder, trace: dict[str, Any], index: Any):
+        self._recorder, self._trace, self._index = recorder, trace, index
         self._scope: Scope | None = None
         self._before: int | None = None
 
     def _chosen(self) -> range:
-        total = 1 if self._trace._generate is None else self._trace._node["generate"]["max_new_tokens"]
+        total = self._trace.get("generate", {}).get("max_new_tokens", 1)
         if isinstance(self._index, slice):
             return range(*self._index.indices(total))
         step = self._index + total if self._index < 0 else self._index
         return range(step, step + 1)
 
     def __iter__(self) -> Iterator[int]:
-        recorder = self._trace._recorder
+        recorder = self._recorder
         before = recorder.step
         try:
             for step in self._chosen():
@@ -47,7 +47,7 @@ class StepsOf:
             recorder.step = before
 
     def __enter__(self) -> Any:
-        recorder = self._trace._recorder
+        recorder = self._recorder
         self._before = recorder.step
         chosen = self._chosen()
         if not isinstance(self._index, slice):
@@ -66,7 +66,7 @@ class StepsOf:
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        recorder = self._trace._recorder
+        recorder = self._recorder
         if self._scope is not None:
             recorder.leave(self._scope, kind)
         recorder.step = self._before
@@ -74,6 +74,15 @@ class StepsOf:
 
 def module_steps(recorder: Recorder, module: Module) -> int:
     """The next step of a module: `module.next()`."""
-    step = recorder.steps_of.get(module._path, 0) + 1
-    recorder.steps_of[module._path] = step
+    step = recorder.steps_of.get(module._target, 0) + 1
+    recorder.steps_of[module._target] = step
     return step
+
+
+def moved_to(recorder: Recorder | None, path: str) -> int | None:
+    """The step that a module is at since `.next()` of it, or of a module that it is in; none: that of the body."""
+    if recorder is None or not recorder.steps_of or recorder.step is not None or recorder.inside("steps"):
+        return None
+    while path and path not in recorder.steps_of:
+        path = path.rpartition(".")[0]
+    return recorder.steps_of.get(path)

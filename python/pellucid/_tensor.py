@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import _arrays, _masks, _writer
+from . import _arrays, _masks, _refusals, _writer
 from ._core import Tensor as Core
 from ._errors import ControlFlowError, NotComputedError
 from ._recorder import _LEFT, Recorder, source
@@ -237,6 +237,16 @@ class Tensor(InPlace):
         if create_graph:
             raise NotComputedError("there are no gradients of gradients\n  hint: leave `create_graph` out")
         return _gradients.Backward(self, gradient)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+            there = getattr(type(self), name, None)
+            if isinstance(there, property):
+                return there.__get__(self)  # it has it, and that is what failed
+            raise _refusals.no_method(self, name)
 
     # Other libraries' functions
 

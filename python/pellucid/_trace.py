@@ -35,6 +35,7 @@ class Session(Writing):
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> bool | None:
         if not self._close(kind):
+            self._recorder.given.explain(error)
             return False
         finish(self._recorder, self._options, self._run)
         return kind is not None
@@ -44,6 +45,7 @@ class Session(Writing):
 
     async def __aexit__(self, kind: Any, error: Any, _: Any) -> bool | None:
         if not self._close(kind):
+            self._recorder.given.explain(error)
             return False
         await finish_beside(self._recorder, self._options, self._run)
         return kind is not None
@@ -64,6 +66,9 @@ class Session(Writing):
 def finish(recorder: Recorder, options: dict[str, Any], run: bool) -> None:
     """Ends a program's writing, and runs it."""
     recorder.flush(recorder.root)
+    if recorder.counts.get("backward"):
+        recorder.given.warn()
+    recorder.given.end()
     if not run:
         recorder.state = "scanned"
         return
@@ -155,6 +160,7 @@ class Trace(Writing):
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> bool | None:
         if not self._close(kind):
+            self._recorder.given.explain(error)
             return False
         if self._own:
             finish(self._recorder, self._options, self._run)
@@ -165,6 +171,7 @@ class Trace(Writing):
 
     async def __aexit__(self, kind: Any, error: Any, _: Any) -> bool | None:
         if not self._close(kind):
+            self._recorder.given.explain(error)
             return False
         if self._own:
             await finish_beside(self._recorder, self._options, self._run)
@@ -277,8 +284,9 @@ class Trace(Writing):
         include_output: bool = True,
         pattern: str | None = None,
     ) -> Any:
-        """Keeps the values of many modules, or of the hook points that match a pattern: after the trace
-        `cache["layers.0"].output`, or `cache["layers.0.attention.pattern"]`."""
+        """Keeps the values of many modules, or of hook points, by their paths or patterns: after the trace `cache["layers.0"].output`, or
+        `cache["layers.0.attention.pattern"]`. What is kept is what flows on, with all changes of the trace. In a generation that is a tensor for each
+        step; in `for step in tracer.iter[…]` of the step that is being written."""
         from ._cache import Cache
 
         return Cache.record(self._recorder, self._model, modules, include_inputs, include_output, pattern)

@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from ._tensor import Tensor
 
 
+#: Torch's older names of number types.
+_OLD_NAMES = {
+    "f64": "DoubleTensor", "f32": "FloatTensor", "f16": "HalfTensor", "bf16": "BFloat16Tensor", "i64": "LongTensor", "i32": "IntTensor",
+    "u8": "ByteTensor", "bool": "BoolTensor",
+}
+
+
 class Views(Composed):
     """The methods of tensors that give the same elements in another form."""
 
@@ -144,9 +151,12 @@ class Views(Composed):
 
     # The same numbers
 
-    def clone(self) -> Tensor:
-        """The value as it is now: later changes in place do not reach it."""
-        return self._alias()
+    def clone(self, *, memory_format: Any = None) -> Tensor:
+        """The value as it is now, as another one: later changes in place do not reach it, and its gradient is its own."""
+        if self._core is not None:
+            return self._alias()
+        writer = self._open()
+        return writer.one("getitem", {"input": writer.tensor(self), "index": ["..."]})
 
     def detach(self) -> Tensor:
         """The same elements, through which no gradient goes back. It is a view."""
@@ -200,6 +210,13 @@ class Views(Composed):
         except ProgramError:
             pass  # what is wrong before is told with all else
         return _operations.to(self, wanted)
+
+    def type(self, dtype: Any = None) -> Any:
+        """Another number type, by itself or by torch's older name (`torch.LongTensor`); without one, that name of its own."""
+        if dtype is None:
+            return f"torch.{_OLD_NAMES[self.dtype.short]}"
+        name = str(dtype).rpartition(".")[2].removesuffix("'>")
+        return self.to(next((short for short, old in _OLD_NAMES.items() if old == name), dtype))
 
     def type_as(self, other: Tensor) -> Tensor:
         return self.to(other.dtype)

@@ -83,7 +83,7 @@ class Writer:
             return number(value)
         if kind is _tensor:
             return self.tensor(value)
-        if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        if getattr(value, "shape", None) == () and hasattr(value, "item") and not getattr(value, "requires_grad", False):
             return number(value)
         return self.tensor(value)
 
@@ -177,6 +177,9 @@ class Eager(Writer):
         placeholders = [{"op": "zeros", "name": f"x{k}", "size": []} for k in range(len(self.inputs))]
         text = json.dumps({"pellucid": 1, "body": [*placeholders, {"op": op, "name": "y", **fields}]})
         outputs = _core.evaluate(text, self.inputs, _Random.seed, next(_Random.numbers))
+        recorder = _recording.get()
+        if recorder is not None:
+            recorder.given.computed(op, self.inputs, outputs)
         return [_tensor._computed(output) for output in outputs]
 
     def one(self, op: str, fields: dict[str, Any]) -> Any:

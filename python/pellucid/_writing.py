@@ -23,8 +23,9 @@ class Writing:
 
     def sweep(self, **axes: Any) -> Sweep:
         """One body for every cell of a grid: `with tracer.sweep(layer=range(12), position=[3, 5]) as cell:`. Each keyword is
-        an axis, the last one fastest: whole numbers, floats, texts (prompts), or a tensor, whose rows it goes along. Inside,
-        `cell.layer` is the cell's own; a `save` returns a stack over the grid."""
+        an axis, the last one fastest: whole numbers, floats, texts (prompts), or a tensor, whose rows it goes along. Parameters that go
+        along one axis together are a dictionary: `pair={"clean": [...], "corrupted": [...]}`, of two keywords a grid. Inside,
+        `cell.layer`, `cell.clean` are the cell's own; a `save` returns a stack over the grid."""
         return Sweep(self._recorder, axes)
 
     def loop(

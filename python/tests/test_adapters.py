@@ -174,6 +174,61 @@ def test_a_feature_is_ablated_in_place(model):
         pl.SparseAutoencoder(ROOT / "golden/adapters/lora-gpt2")
 
 
+def test_an_autoencoder_that_does_not_fit_says_so(model):
+    autoencoder = pl.SparseAutoencoder(ROOT / "models/tiny-gpt2/sae")
+    for use in (autoencoder.read, lambda *where: autoencoder.splice(*where).__enter__()):
+        with pytest.raises(pl.ModelError, match="reads values 128 wide, and `layers.1.mlp.post` is 512 wide"):
+            with model.trace(PROMPT):
+                use(model, "layers.1.mlp.post")
+
+
+STEERING = pl.Steering("layers.1.output", np.linspace(-1, 1, 128, dtype=np.float32), scale=2.0)
+
+
+def steered(model, write):
+    with model.generate(PROMPT, max_new_tokens=3, stop_tokens=[]) as tracer:
+        write(tracer)
+        cache = tracer.cache(modules=[model.layers[2]])
+    return [each.numpy() for each in cache["layers.2"].output]
+
+
+def test_a_steering_vector_is_applied_by_tracer_model_and_edit(model):
+    right = steered(model, STEERING.apply)
+    plain = steered(model, lambda tracer: None)
+    assert all(not np.array_equal(a, b) for a, b in zip(right, plain, strict=True))
+    with model.edit() as edited:
+        STEERING.apply(edited)
+
+    def body(tracer):
+        with tracer.all():
+            STEERING.apply(model)
+
+    def loop(tracer):
+        for _ in tracer.iter[:]:
+            STEERING.apply(tracer)
+
+    for found in (steered(model, lambda _: STEERING.apply(model)), steered(edited, lambda _: None), steered(model, body), steered(model, loop)):
+        assert all(np.array_equal(a, b) for a, b in zip(found, right, strict=True))
+
+
+def test_a_steering_vector_of_some_tokens(model):
+    vector = STEERING.vector
+    late = pl.Steering("layers.1.output", vector, positions=slice(-2, None), generated=False)
+    whole, some = steered(model, lambda tracer: None), steered(model, late.apply)
+    assert np.array_equal(whole[0][:, :-2], some[0][:, :-2]) and not np.array_equal(whole[0][:, -2:], some[0][:, -2:])
+
+    def loop(tracer):
+        for _ in tracer.iter[:]:
+            late.apply(model)
+
+    assert all(np.array_equal(a, b) for a, b in zip(steered(model, loop), some, strict=True))
+    with pytest.raises(pl.PellucidError, match="this vector is for some"):
+        with model.edit() as edited:
+            late.apply(edited)
+    with pytest.raises(pl.NotComputedError, match="outside of a trace"):
+        late.apply(model)
+
+
 def test_adapters_go_to_a_service(model, remote):
     lora = pl.Lora.new(remote, 2, 8.0, ["c_attn", "mlp.c_proj"], seed=5)
     here = pl.Lora.new(model, 2, 8.0, ["c_attn", "mlp.c_proj"], seed=5)

@@ -63,7 +63,26 @@ def test_a_body_for_all_steps_gives_what_the_loop_gives(model):
         second = model.layers[1].next()
         second.output[:, -1] *= -3.0
 
-    assert edited(each_next) == edited(loop) == edited(following)
+    def as_statements(tracer):
+        model.transformer.h[1].next()
+        model.layers[1].output[:, -1] *= -3.0
+        model.layers[1].next()
+        model.layers[1].output[:, -1] *= -3.0
+
+    assert edited(each_next) == edited(loop) == edited(following) == edited(as_statements)
+
+
+def test_next_as_a_statement_moves_the_module_and_what_is_in_it(model):
+    with model.generate(PROMPT, max_new_tokens=3, stop_tokens=[]) as tracer:
+        first = model.layers[1].mlp.output.save()
+        model.layers[1].next()
+        second, other = model.layers[1].mlp.output.save(), model.layers[2].output.save()
+        with tracer.iter[2]:
+            third = model.layers[1].mlp.output.save()
+        with tracer.all():
+            every = model.layers[1].mlp.output.save()
+    assert other.shape == first.shape == (1, 10, 128)
+    assert all(np.array_equal(a, b) for a, b in zip([first, second, third], every, strict=True))
 
 
 def test_saves_in_a_body_are_a_tensor_for_each_step(model):

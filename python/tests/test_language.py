@@ -38,6 +38,36 @@ def test_a_sweep_is_its_loop(model):
             assert best[layer, number]._core.is_same(one._core)
 
 
+def test_parameters_of_one_axis_go_together(model):
+    prompts = {"clean": [CLEAN, PROMPT], "corrupted": [CORRUPTED, "The Colosseum is in the city of"]}
+    with model.trace() as tracer:
+        with tracer.sweep(pair=prompts, layer=range(2)) as cell:
+            with cell.invoke(cell.clean):
+                source = model.layers[cell.layer].output[:, -1]
+            with cell.invoke(cell.corrupted):
+                model.layers[cell.layer].output[:, -1] = source
+                best = model.logits[0, -1].amax().save()
+    assert best.shape == (2, 2)
+
+
+def test_what_is_absent_says_why(model):
+    with model.trace() as tracer:
+        with tracer.sweep(layer=range(3)) as cell:
+            with cell.invoke(PROMPT):
+                size = model.layers[cell.layer].output.norm()
+                with tracer.cond(size > 42):
+                    big = size.save()
+                model.logits[0, 0, 0].save("any")
+    assert tracer.results.absent == ["big"]
+    assert repr(big) == "<`big` is absent: the branch that it stands in did not run in every cell of the sweep>"
+    with pytest.raises(pl.NotComputedError, match="did not run in every cell.*\n.*tracer.results.absent"):
+        big.numpy()
+    with model.generate(PROMPT, max_new_tokens=4, stop_tokens=[0]) as tracer:
+        with tracer.all():
+            best = model.logits[0, -1].argmax().save()
+    assert "the generation had stopped before its step" in repr(best[3]) and "branch" not in repr(best[3])
+
+
 def test_modules_of_a_layer_that_a_parameter_chooses(model):
     with model.trace() as tracer:
         with tracer.sweep(layer=range(4), head=range(4)) as cell:

@@ -99,6 +99,20 @@ def test_names_of_results_are_the_variables(model):
     assert listed[1].shape == hidden.shape == add_0.shape
 
 
+def test_older_names_of_number_types(model):
+    x = pl.tensor([1.5, 2.0])
+    assert x.type() == "torch.FloatTensor" and x.type("torch.LongTensor").dtype == pl.int64 and x.type(pl.float64).dtype == pl.float64
+    with model.trace(PROMPT):
+        h = model.layers[1].output
+        assert f"{h}" == "<get_0: computed when its trace runs>" and h.type() == "torch.FloatTensor"
+        h[:, -1] = 0
+        assert repr(h) == f"{h}" == "<layers.1.output: computed when its trace runs>"
+        whole = h.type(pl.int32).save()
+    assert whole.dtype == pl.int32
+    with pytest.raises(TypeError, match="run_with_hooks"):
+        model(PROMPT)
+
+
 def test_explain_and_scan(model):
     with model.trace(PROMPT, run=False) as tracer:
         model.layers[0].output.save()

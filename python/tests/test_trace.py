@@ -230,6 +230,47 @@ def test_a_cache_of_a_generation(model):
     assert same(last["layers.0"].output, outputs[2]) and last["layers.3.output"].shape == (1, 1, 128)
 
 
+def test_a_cache_keeps_every_step(model):
+    with model.generate(PROMPT, max_new_tokens=3, stop_tokens=[]) as tracer:
+        cache = tracer.cache(modules=[model.layers[0]], include_inputs=True)
+        named = tracer.cache("layers.*.attention.pattern")
+        outputs = []
+        for step in tracer.iter[:]:
+            model.layers[0].output *= 0.5
+            outputs.append(model.layers[0].output.save())
+    kept = cache["model.transformer.h.0"]
+    assert len(kept) == 3 and all(same(a, b) for a, b in zip(kept.output, outputs, strict=True))
+    assert same(kept[1].output, outputs[1]) and same(kept[-1].output, outputs[2]) and kept[2].input.shape == (1, 1, 128)
+    assert [each[0][0].shape for each in kept.inputs] == [(1, 10, 128), (1, 1, 128), (1, 1, 128)]
+    assert [each.shape for each in named["layers.1.attention.pattern"]] == [(1, 4, 10, 10), (1, 4, 1, 11), (1, 4, 1, 12)]
+    assert same(cache.layers[0][2].output, outputs[2]) and len(named) == 4
+    with model.generate(PROMPT, max_new_tokens=2, stop_tokens=[]) as tracer:
+        cache = tracer.cache(["blocks.*.hook_resid_post", "model.transformer.h.1.mlp", model.layers[2].attention, "transformer.h.*.mlp.post"])
+    assert len(cache) == 4 + 1 + 1 + 4 and same(cache["resid_post", 1][1], cache["layers.1"].output[1])
+
+
+def test_a_cache_keeps_what_flows_on(model):
+    with model.trace(PROMPT) as tracer:
+        cache = tracer.cache(modules=[model.layers[1]])
+        model.layers[1].output[:, -1] = 0
+        after = model.layers[1].output.save()
+        model.logits[0, 0, 0].save()
+    assert same(cache["layers.1"].output, after) and not after[0, -1].numpy().any() and len(cache["layers.1"]) == 1
+
+
+def test_a_cache_in_a_block_that_an_exception_leaves(model):
+    with model.generate(PROMPT, max_new_tokens=2) as tracer:
+        try:
+            with tracer.all():
+                cache = tracer.cache(modules=[model.layers[0]])
+                raise KeyError
+        except KeyError:
+            pass
+        tracer.result.save("tokens")
+    with pytest.raises(pl.NotComputedError, match="exception left"):
+        cache["layers.0"]
+
+
 def test_a_cache(model):
     with model.trace(PROMPT) as tracer:
         cache = tracer.cache(modules=[model.transformer.h[0], "layers.2.mlp"], include_inputs=True)

@@ -71,6 +71,8 @@ pub(crate) fn text() -> Result<String, std::fmt::Error> {
         for name in names {
             writeln!(text, "    {name}: Tensor")?;
         }
+        writeln!(text, "\n    def save(self) -> {class}:\n        \"\"\"Saves all of them.\"\"\"")?;
+        writeln!(text, "        for value in self:\n            value.save()\n        return self")?;
     }
     for row in table() {
         function(row, &mut text)?;

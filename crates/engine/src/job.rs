@@ -143,6 +143,11 @@ impl<'a> Job<'a> {
         self.lost.contains(&instance)
     }
 
+    /// Whether anything was lost at all.
+    pub fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
     /// A value that is there.
     pub fn value(&self, value: Value, step: u64) -> Option<Tensor> {
         self.values.get(&self.at(value.node, step))?.get(value.output as usize).cloned()
@@ -407,6 +412,8 @@ fn needed_on_the_way_back(program: &CheckedProgram, plan: &GradientPlan) -> BTre
         if matches!(kind, NodeKind::Operation(_) | NodeKind::Apply { .. }) {
             needed.insert(id);
             needed.extend(kind.values().iter().map(|value| value.node));
+        } else if let NodeKind::Merge { condition, .. } = kind {
+            needed.insert(condition.node);
         }
     }
     let trace = program.nodes[plan.backward.index()].trace;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use pellucid_graph::check::CheckedProgram;
 use pellucid_graph::fault::Fault;
-use pellucid_graph::{Generation, HookAddress, NodeId, NodeKind, Prompts, Value};
+use pellucid_graph::{Generation, Guard, HookAddress, NodeId, NodeKind, Prompts, Value};
 use pellucid_models::Model;
 use pellucid_models::stage::{Kernel, StageList};
 
@@ -89,7 +89,9 @@ struct Walker {
     tape: Tape,
     /// Generation has stopped: later steps never come.
     over: bool,
-    /// What sets its weights, in order; none: they are set.
+    /// What sets its weights, in order.
+    set: Vec<NodeId>,
+    /// The same; none: they are set.
     setting: Option<Vec<NodeId>>,
     weights: Option<Arc<WeightSet>>,
     /// What may stop its generation: at which step, and what.
@@ -259,8 +261,10 @@ impl<'a> Naive<'a> {
         };
         let label = program.node(trace_id).label().to_owned();
         let noise = (label, trace.invokes[invoke].noise_coordinates(invoke));
-        let walker = self.walker_of(noise, trace.generation.clone(), prompts, touches);
-        Walker { setting: Some(setting), stops, ..walker }
+        let mut walker = self.walker_of(noise, trace.generation.clone(), prompts, touches);
+        let parameters = setting.iter().filter_map(|id| self.program.nodes[id.index()].parameter);
+        walker.tape.weights = parameters.filter_map(|parameter| weights::weight_id(parameter).ok()).collect();
+        Walker { set: setting.clone(), setting: Some(setting), stops, ..walker }
     }
 
     fn walker_of(
@@ -288,6 +292,7 @@ impl<'a> Naive<'a> {
             next: 0,
             tape: Tape::default(),
             over: false,
+            set: Vec::new(),
             setting: None,
             weights: None,
             stops: Vec::new(),
@@ -315,21 +320,7 @@ impl<'a> Naive<'a> {
                 }
                 NodeKind::Skip { invoke, .. } => self.reach(*invoke, instance),
                 NodeKind::Generated(invoke) => self.reach_end(*invoke, instance),
-                NodeKind::Grad { backward, .. } => {
-                    let reads = self.program.program.node(*backward).kind.values();
-                    let missing = reads.iter().map(|value| (OUTSIDE, value.node));
-                    match missing.into_iter().find(|read| !self.values.contains_key(read)) {
-                        Some(missing) => Ok(Some(missing)),
-                        // Nothing is gone back from, or the gradient is that of nothing.
-                        None if reads.iter().any(|read| self.is_lost(read.node))
-                            || self.is_gradient_of_lost(id) =>
-                        {
-                            self.values.insert(instance, None);
-                            Ok(None)
-                        }
-                        None => self.gradient(id).map(|()| None),
-                    }
-                }
+                NodeKind::Grad { backward, .. } => self.need_gradient(id, *backward),
                 _ => match self.missing(instance) {
                     Some(missing) => Ok(Some(missing)),
                     None => self.compute(instance).map(|()| None),
@@ -379,9 +370,17 @@ impl<'a> Naive<'a> {
         values.map(|value| self.at(value.node, step)).find(|read| !self.values.contains_key(read))
     }
 
-    /// Whether a node outside `steps` was lost.
+    /// Whether a node outside `steps` was lost. A getter reads whether or not its conditions hold, and is lost where not.
     fn is_lost(&self, id: NodeId) -> bool {
+        let never = |guard: &Guard| match self.values.get(&(OUTSIDE, guard.condition.node)) {
+            None => false,
+            Some(_) => {
+                !matches!(self.truth(guard.condition, OUTSIDE), Ok(Some(holds)) if holds == guard.holds)
+            }
+        };
         matches!(self.values.get(&(OUTSIDE, id)), Some(None))
+            || (self.program.nodes[id.index()].steps.is_none()
+                && self.program.program.node(id).guards.iter().any(never))
     }
 
     /// A value that is known and was not lost.

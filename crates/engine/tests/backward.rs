@@ -225,13 +225,18 @@ fn a_replaced_hook_point_passes_nothing_on_to_what_was_before() {
     let (golden, engine) = tiny();
     let nodes = format!(
         r#"{{"op":"literal","name":"z","dtype":"f32","shape":[],"elements":[0.0]}},
-        {{"op":"set","hook":"layers.1.output","value":"z"}},{LOSS},
-        {{"op":"grad","name":"g","backward":"b","hook":"layers.1.output"}},{{"op":"save","name":"there","value":"g"}},
-        {{"op":"grad","name":"g0","backward":"b","hook":"layers.0.output"}},{{"op":"save","name":"before","value":"g0"}}"#
+        {{"op":"set","hook":"layers.1.mlp.output","value":"z"}},{LOSS},
+        {{"op":"grad","name":"g","backward":"b","hook":"layers.1.mlp.output"}},{{"op":"save","name":"there","value":"g"}},
+        {{"op":"grad","name":"g0","backward":"b","hook":"layers.1.output"}},{{"op":"save","name":"after","value":"g0"}},
+        {{"op":"grad","name":"g1","backward":"b","hook":"layers.1.norm_2.input"}},{{"op":"save","name":"before","value":"g1"}}"#
     );
     let found = run(&engine, &[("p", &[golden.prompt(0)])], &nodes);
     assert!(values(&found["there"]).iter().any(|&value| value != 0.0));
-    assert!(values(&found["before"]).iter().all(|&value| value == 0.0));
+    assert!(found["after"].is_same_bits(&found["there"]));
+    // What passes it by goes on, what went into it does not.
+    let inside = nodes.replace("layers.1.norm_2.input", "layers.1.mlp.input");
+    let message = faults(&engine, &[("p", &[golden.prompt(0)])], &inside);
+    assert!(message.contains("`loss` does not depend on `layers.1.mlp.input`"), "{message}");
 }
 
 #[test]

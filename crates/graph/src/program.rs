@@ -519,6 +519,16 @@ impl NodeKind {
         }
     }
 
+    /// The invoke of which it gives a hook point another value, and that value: of a setter, and of a skip, which gives its
+    /// module's output.
+    pub fn written(&self) -> Option<(usize, Value)> {
+        match self {
+            NodeKind::Set { address, value } => Some((address.invoke, *value)),
+            NodeKind::Skip { invoke, value, .. } => Some((*invoke, *value)),
+            _ => None,
+        }
+    }
+
     /// Whether other nodes can read a value of it.
     pub fn has_value(&self) -> bool {
         !matches!(

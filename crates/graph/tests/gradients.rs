@@ -102,6 +102,67 @@ fn the_checker_refuses_what_cannot_be_gone_back_from() {
     }
 }
 
+/// Where a setter replaces all that a hook point passes on, nothing before it has a gradient, and that is said.
+#[test]
+fn what_was_replaced_as_a_whole_has_no_gradient() {
+    let mut spec = support::tiny_gpt2();
+    spec.capabilities.push("weights".into());
+    let index = SpecIndex::new(&spec);
+    let constant = r#"{"op": "ones", "name": "c", "size": [1]}, "#;
+    let set = |hook: &str| format!(r#"{constant}{{"op": "set", "hook": "{hook}", "value": "c"}}, "#);
+    let asked = |of: &str| {
+        format!(
+            r#", {{"op": "grad", "name": "g", "backward": "b", {of}}}, {{"op": "save", "name": "s", "value": "g"}}"#
+        )
+    };
+    let read = r#"{"op": "get", "name": "before", "hook": "layers.1.output"}, {"op": "detach", "name": "d", "input": "before"},
+        {"op": "set", "hook": "layers.1.output", "value": "d"}, "#;
+    let skip = format!(r#"{constant}{{"op": "skip", "name": "k", "module": "layers.1", "value": "c"}}, "#);
+    let weight = r#"{"op": "weight", "name": "w", "parameter": "layers.0.mlp.c_fc.weight"}, {"op": "mul", "name": "one", "input": "w", "other": 2.0},
+        {"op": "set_weight", "parameter": "layers.0.mlp.c_fc.weight", "value": "one"}, "#;
+    let cases = [
+        (set("layers.1.output"), r#""hook": "layers.0.output""#, "goes on behind `layers.1.output`"),
+        (set("layers.1.input"), r#""hook": "layers.0.mlp.post""#, "goes on behind `layers.1.input`"),
+        (
+            set("layers.1.mlp.output"),
+            r#""hook": "layers.1.mlp.post""#,
+            "goes on behind `layers.1.mlp.output`",
+        ),
+        (skip.clone(), r#""hook": "layers.0.output""#, "goes on behind `layers.1.output`"),
+        (skip, r#""hook": "layers.1.mlp.post""#, "which `k` skips"),
+        (read.to_owned(), r#""hook": "layers.0.output""#, "only through `d` (`detach`)"),
+        (read.to_owned(), r#""of": "before""#, "only through `d` (`detach`)"),
+        (format!("{weight}{}", set("layers.0.output")), r#""of": "one""#, "does not depend on `one`"),
+    ];
+    for (edit, of, expected) in cases {
+        let nodes = format!("{edit}{LOSS}{}", asked(of));
+        let program = Program::from_json(text(&nodes).as_bytes()).unwrap_or_else(|faults| panic!("{faults}"));
+        let message = message(check(program, &index).map(|_| ()));
+        assert!(message.contains(expected), "{message}\n{nodes}");
+    }
+    // What is beside it, behind it, or set from what was there has one.
+    let from = r#"{"op": "get", "name": "before", "hook": "layers.1.output"}, {"op": "set", "hook": "layers.1.output", "value": "before"}, "#;
+    for (edit, of) in [
+        (set("layers.1.output"), r#""hook": "layers.1.output""#),
+        (set("layers.1.output"), r#""hook": "layers.2.mlp.post""#),
+        (set("layers.1.mlp.output"), r#""hook": "layers.0.output""#),
+        (set("layers.1.mlp.output"), r#""hook": "layers.1.attention.output""#),
+        (from.to_owned(), r#""hook": "layers.0.output""#),
+        (weight.to_owned(), r#""of": "w""#),
+        (
+            format!(
+                "{weight}{}",
+                set("layers.0.mlp.output").replace("layers.0.mlp.output", "layers.1.mlp.output")
+            ),
+            r#""of": "one""#,
+        ),
+    ] {
+        let nodes = format!("{edit}{LOSS}{}", asked(of));
+        let program = Program::from_json(text(&nodes).as_bytes()).unwrap_or_else(|faults| panic!("{faults}"));
+        check(program, &index).unwrap_or_else(|faults| panic!("{faults}\n{nodes}"));
+    }
+}
+
 #[test]
 fn a_generation_has_no_gradients() {
     let spec = support::tiny_gpt2();

@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use pellucid_graph::{NodeId, NodeKind};
 
+use super::group::Place;
 use super::member::{Ground, Member};
 use crate::error::EngineError;
 use crate::job::OUTSIDE;
 use crate::operations::OperationError;
-use crate::reverse::{Failure, Lent, Tape, Trail, WayBack};
+use crate::reverse::{Failure, Lent, Tape, WayBack};
 use crate::slots::BufferPool;
 
 impl Member<'_> {
@@ -59,6 +60,9 @@ impl Member<'_> {
             for group in &mut self.groups {
                 self.job.let_go(group.tape.bytes());
                 (group.tape, group.tracked) = (Tape::default(), None);
+                if matches!(group.place, Place::Done) {
+                    group.weights = None;
+                }
             }
         }
     }
@@ -68,11 +72,10 @@ impl Member<'_> {
         let plan = self.job.program.gradients.binary_search_by_key(&backward, |plan| plan.backward);
         let Ok(plan) = plan else { return };
         let setters = self.setters(self.ways.of_backward(backward).map(|(invoke, _)| invoke));
-        let Self { groups, job, ways, .. } = self;
-        let trail = |invoke: usize| -> Option<Trail<'_>> { groups.get(invoke).map(|group| group.trail()) };
+        let Self { job, ways, .. } = self;
         let (models, model, schedule) = (ground.models, &*loaded.model, &loaded.schedule);
         let mut lent = Lent { models, model, schedule, job, pool, until: None };
-        match WayBack::begin(plan, ways, &trail, setters, &mut lent) {
+        match WayBack::begin(plan, ways, setters, &mut lent) {
             Ok(back) => self.backs.push(back),
             Err(Failure::Node(id, error)) => job.fail(id, &error),
             Err(Failure::Internal(message)) => {

@@ -261,6 +261,7 @@ impl<'a> Member<'a> {
         for (invoke, asked) in Asked::of(&program, id, trace).into_iter().enumerate() {
             let mut group = Group::new((node.label(), trace), invoke, steps.clone(), asked, end_tokens);
             group.tracked = self.ways.tracked(invoke);
+            group.tape.weights = self.ways.weights(invoke);
             self.groups.push(group);
         }
     }
@@ -338,12 +339,14 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// The setters of an invoke that takes one step, in program order.
+    /// What is set of an invoke that takes one step, in program order: by setters, by skips, and its weights.
     pub(super) fn setters_of(&self, invoke: usize) -> Vec<NodeId> {
         let program = &self.job.program;
-        let touches = self.groups[invoke].asked.outside.values().flatten().map(|&(_, id)| id);
+        let asked = &self.groups[invoke].asked;
+        let touches = asked.outside.values().flatten().map(|&(_, id)| id);
         let mut setters: Vec<NodeId> =
-            touches.filter(|&id| matches!(program.program.node(id).kind, NodeKind::Set { .. })).collect();
+            touches.filter(|&id| program.program.node(id).kind.written().is_some()).collect();
+        setters.extend(&asked.weights);
         setters.sort_unstable();
         setters
     }

@@ -172,7 +172,11 @@ impl Member<'_> {
             group.place = Place::Done;
             self.lose_steps(invoke, ground, pool);
             self.deliver_generated(invoke, ground, pool);
-            self.groups[invoke].weights = None;
+            let group = &mut self.groups[invoke];
+            // A way back goes through what the pass ran with.
+            if group.tracked.is_none() {
+                group.weights = None;
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pellucid_graph::{NodeId, NodeKind, Value};
+use pellucid_kernels::PackedMatrix;
 use pellucid_models::stage::WeightId;
 
 use super::group::{Group, Place};
@@ -99,7 +100,7 @@ impl Member<'_> {
 
     /// Makes the weights of an invoke ready to run with. Of several in one parameter's place the last counts.
     fn set_weights(&mut self, invoke: usize, loaded: &Loaded, dry: bool) {
-        let ids = std::mem::take(&mut self.groups[invoke].asked.weights);
+        let ids = self.groups[invoke].asked.weights.clone();
         let program = self.job.program.clone();
         let mut chosen: BTreeMap<WeightId, (NodeId, Value)> = BTreeMap::new();
         for &id in &ids {
@@ -151,12 +152,14 @@ impl Member<'_> {
         }
         let tensor = self.job.value(value, OUTSIDE);
         let tensor = tensor.ok_or_else(|| OperationError::new("the value is not there"))?;
-        // The numbers, and once more in the form that runs.
-        if !self.job.has_room_for((tensor.elements() as u64).saturating_mul(8)) {
+        // The numbers, once more in the form that runs, and in the one that is gone back through.
+        let forms = if self.job.program.gradients.is_empty() { 8 } else { 12 };
+        if !self.job.has_room_for((tensor.elements() as u64).saturating_mul(forms)) {
             return Ok(());
         }
         let made = Arc::new(weights::replaced(&loaded.model, weight.0 as usize, &tensor)?);
-        let bytes = made.bytes() as u64;
+        let again = if forms == 8 { 0 } else { made.packed().map_or(0, PackedMatrix::size_in_bytes) };
+        let bytes = (made.bytes() + again) as u64;
         self.job.hold(bytes);
         self.replaced.insert(key, (Arc::downgrade(&made), bytes));
         set.insert(weight, made);

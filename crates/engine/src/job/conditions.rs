@@ -11,7 +11,7 @@ use crate::slots::BufferPool;
 
 impl Job<'_> {
     /// Whether a value is there, or never comes.
-    pub(super) fn is_settled(&self, instance: Instance) -> bool {
+    pub fn is_settled(&self, instance: Instance) -> bool {
         self.done.contains(&instance) || self.lost.contains(&instance)
     }
 
@@ -33,7 +33,7 @@ impl Job<'_> {
     }
 
     /// A condition that is known. In a dry run every guard is taken to hold.
-    pub(super) fn truth(&self, condition: Value, step: u64) -> Option<bool> {
+    pub fn truth(&self, condition: Value, step: u64) -> Option<bool> {
         let tensor = self.value(condition, step)?;
         tensor.truths().ok()?.first().copied()
     }

@@ -5,18 +5,20 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use pellucid_graph::{DType, GradientOf, NodeId, NodeKind, Value};
+use pellucid_graph::{DType, GradientOf, HookAddress, NodeId, NodeKind, Value};
 use pellucid_models::stage::{HookLayout, Kernel, Slot, SlotShape};
 
 use super::Naive;
-use crate::job::OUTSIDE;
+use crate::job::{Instance, OUTSIDE};
 use crate::operations::{OperationError, gradients};
 use crate::pass::{PassState, Sequence};
 use crate::reverse::stages::Back as StageBack;
+use crate::reverse::weights::OfWeights;
 use crate::reverse::{apply_backward, sums};
 use crate::slots::{Rows, SlotValue};
 use crate::tensor::Tensor;
 use crate::view;
+use crate::weights::{self, Weights};
 
 type Result<T> = std::result::Result<T, OperationError>;
 
@@ -30,7 +32,8 @@ pub(super) struct Back {
     cotangents: HashMap<NodeId, Vec<Option<Tensor>>>,
     /// What a node brings to each value that it reads.
     parts: HashMap<NodeId, Vec<Option<Tensor>>>,
-    walks: HashMap<usize, Walk>,
+    /// The invokes that are walked back; none: one that is at work.
+    walks: HashMap<usize, Option<Walk>>,
     /// The cotangents of what setters wrote, in the hook point's shape.
     written: HashMap<NodeId, Option<Tensor>>,
 }
@@ -42,6 +45,8 @@ struct Walk {
     at: usize,
     /// Touches of the stage at hand that are left, in program order.
     left: Option<Vec<NodeId>>,
+    /// Gradients of the weights that were set.
+    of_weights: OfWeights,
     /// Whether the gradients of the version at hand were given out.
     given: bool,
 }
@@ -51,11 +56,81 @@ impl Naive<'_> {
         self.backs.get_mut(&backward).ok_or_else(|| OperationError::new("its `backward` has not begun"))
     }
 
+    /// A gradient, once everything is known that its `backward` may go through. Gives back what must be computed first, if
+    /// something must.
+    pub(super) fn need_gradient(&mut self, target: NodeId, backward: NodeId) -> Result<Option<Instance>> {
+        let program = self.program;
+        let mut reads = program.program.node(target).values();
+        reads.extend(program.program.node(backward).values());
+        let missing = |id: NodeId| {
+            let instance = (OUTSIDE, id);
+            let unknown = program.nodes[id.index()].needed && !self.values.contains_key(&instance);
+            unknown.then_some(instance)
+        };
+        if let Some(missing) = reads.iter().find_map(|value| missing(value.node)) {
+            return Ok(Some(missing));
+        }
+        // It is not to be, or nothing is gone back from.
+        let mut lost = self.is_lost(target)
+            || self.is_lost(backward)
+            || reads.iter().any(|value| self.is_lost(value.node));
+        if !lost && !self.backs.contains_key(&backward) {
+            let plan = program.gradients.iter().find(|plan| plan.backward == backward);
+            let path = plan.into_iter().flat_map(|plan| &plan.path);
+            if let Some(missing) = path.into_iter().find_map(|&id| missing(id)) {
+                return Ok(Some(missing));
+            }
+        }
+        if !lost && let Some((_, GradientOf::Value(value))) = program.program.node(target).kind.gradient() {
+            if let Some(missing) = missing(value.node) {
+                return Ok(Some(missing));
+            }
+            // The gradient is that of nothing.
+            lost = self.is_lost(value.node);
+        }
+        if !lost {
+            self.begin_back(backward)?;
+            lost = self.is_behind(backward, target);
+        }
+        if lost {
+            self.values.insert((OUTSIDE, target), None);
+            return Ok(None);
+        }
+        self.gradient(target).map(|()| None)
+    }
+
+    /// Whether a gradient is that of a hook point after everything that was read of its invoke for the value.
+    fn is_behind(&self, backward: NodeId, target: NodeId) -> bool {
+        let program = self.program;
+        let Some((_, of)) = program.program.node(target).kind.gradient() else { return false };
+        let Some(invoke) = self.invoke_of(backward, of) else { return false };
+        let (id, reader) = match of {
+            GradientOf::Hook(_) => (target, None),
+            GradientOf::Value(value) => (value.node, Some(value.node)),
+        };
+        let place = program.nodes[id.index()].place;
+        let trace = program.nodes[backward.index()].trace;
+        let own = |id: &NodeId| program.nodes[id.index()].trace == trace && !self.is_lost(*id);
+        let all = (0..program.program.nodes.len()).map(|position| NodeId(position as u32));
+        let set = |id: &NodeId| {
+            let to = program.program.node(*id).kind.written().is_some_and(|(to, _)| to == invoke);
+            to && program.nodes[id.index()].place == place && reader.is_none_or(|reader| *id < reader)
+        };
+        let version = all.filter(set).filter(own).last();
+        let plan = program.gradients.iter().find(|plan| plan.backward == backward);
+        let path = plan.into_iter().flat_map(|plan| &plan.path).filter(|id| own(id));
+        !path.into_iter().any(|id| match &program.program.node(*id).kind {
+            NodeKind::Get(address) if address.invoke == invoke => {
+                (program.nodes[id.index()].place, *id) > (place, version.unwrap_or(NodeId(0)))
+            }
+            _ => false,
+        })
+    }
+
     /// Computes a gradient whose `backward`'s values are there.
     pub(super) fn gradient(&mut self, target: NodeId) -> Result<()> {
         let program = self.program;
         let Some((backward, of)) = program.program.node(target).kind.gradient() else { return Ok(()) };
-        self.begin_back(backward)?;
         match self.invoke_of(backward, of) {
             Some(invoke) => self.walk_back(backward, invoke, target),
             None => match of {
@@ -82,7 +157,7 @@ impl Naive<'_> {
     }
 
     /// Whether a gradient is asked of, or written to, a value that never came.
-    pub(super) fn is_gradient_of_lost(&self, target: NodeId) -> bool {
+    fn is_gradient_of_lost(&self, target: NodeId) -> bool {
         match self.program.program.node(target).kind.gradient() {
             Some((_, GradientOf::Value(value))) => self.is_lost(value.node),
             _ => false,
@@ -109,11 +184,16 @@ impl Naive<'_> {
             match &program.program.node(id).kind {
                 NodeKind::Get(address) if trace.is_some() && program.nodes[id.index()].trace == trace => {
                     for (position, node) in program.program.nodes.iter().enumerate() {
-                        if let NodeKind::Set { address: set, .. } = &node.kind
-                            && set.invoke == address.invoke
+                        let (invoke, weight) = match (&node.kind, node.kind.written()) {
+                            (NodeKind::SetWeight { invoke, .. }, _) => (*invoke, true),
+                            (_, Some((invoke, _))) => (invoke, false),
+                            _ => continue,
+                        };
+                        let before = (program.nodes[position].place, position)
+                            < (program.nodes[id.index()].place, id.index());
+                        if invoke == address.invoke
                             && program.nodes[position].trace == trace
-                            && (program.nodes[position].place, position)
-                                < (program.nodes[id.index()].place, id.index())
+                            && (weight || before)
                         {
                             open.push(NodeId(position as u32));
                         }
@@ -126,7 +206,9 @@ impl Naive<'_> {
             program.nodes[*position].needed && node.kind.gradient().is_some_and(|(of, _)| of == backward)
         });
         let targets = targets.map(|(position, _)| NodeId(position as u32));
-        let targets = targets.filter(|target| !self.is_gradient_of_lost(*target)).collect();
+        let comes =
+            |target: &NodeId| !self.is_gradient_of_lost(*target) && !self.is_behind(backward, *target);
+        let targets = targets.filter(comes).collect();
         let back = Back {
             of,
             seed,
@@ -149,7 +231,18 @@ impl Naive<'_> {
             outputs.get(value.output as usize).is_some_and(|output| output.dtype.is_float())
         };
         match &program.program.node(id).kind {
-            NodeKind::Set { value, .. } => vec![Some(*value).filter(|value| float(*value))],
+            NodeKind::Set { value, .. }
+            | NodeKind::Skip { value, .. }
+            | NodeKind::SetWeight { value, .. } => {
+                vec![Some(*value).filter(|value| float(*value))]
+            }
+            NodeKind::Merge { condition, then, otherwise } => {
+                let picked = match self.truth(*condition, OUTSIDE) {
+                    Ok(Some(holds)) => Some(if holds { *then } else { *otherwise }),
+                    _ => None,
+                };
+                vec![picked.filter(|value| float(*value))]
+            }
             NodeKind::Apply { input, .. } => vec![Some(*input).filter(|value| float(*value))],
             NodeKind::Operation(operation) if operation.kind.definition().differentiable => {
                 let reads = operation.reads().into_iter();
@@ -202,13 +295,13 @@ impl Naive<'_> {
             let kind = &program.program.node(target).kind;
             let Some((_, GradientOf::Value(value))) = kind.gradient() else { continue };
             let elsewhere = kind.gradient().is_some_and(|(_, of)| self.invoke_of(backward, of).is_some());
-            if value.node != id || elsewhere {
+            if value.node != id || elsewhere || self.is_lost(target) {
                 continue;
             }
             let known = self.known(*value)?;
             let Some(cotangent) = cotangents.get_mut(value.output as usize) else { continue };
             if let NodeKind::SetGrad { value, .. } = kind {
-                if let Some(given) = self.demand(*value)? {
+                if let Some(given) = self.demand(target, *value)? {
                     *cotangent = Some(sums::fit(&given, known.shape(), known.dtype())?);
                 }
             } else {
@@ -223,10 +316,10 @@ impl Naive<'_> {
         Ok(cotangents)
     }
 
-    /// A value, computed now if it was not yet; none: it never comes.
-    fn demand(&mut self, value: Value) -> Result<Option<Tensor>> {
-        self.need((OUTSIDE, value.node)).map_err(|error| OperationError::new(error.to_string()))?;
-        match self.is_lost(value.node) {
+    /// The value of a gradient that is written, computed now if it was not yet; none: it never comes, or is not written.
+    fn demand(&mut self, target: NodeId, value: Value) -> Result<Option<Tensor>> {
+        self.need((OUTSIDE, target)).map_err(|error| OperationError::new(error.to_string()))?;
+        match self.is_lost(target) || self.is_lost(value.node) {
             true => Ok(None),
             false => self.known(value).map(Some),
         }
@@ -239,9 +332,11 @@ impl Naive<'_> {
             return Ok(known.clone());
         }
         let parts = match &program.program.node(user).kind {
-            NodeKind::Set { address, value } => {
+            NodeKind::Set { address: HookAddress { invoke, .. }, value }
+            | NodeKind::Skip { invoke, value, .. }
+            | NodeKind::SetWeight { invoke, value, .. } => {
                 if !self.back(backward)?.written.contains_key(&user) {
-                    self.walk_back(backward, address.invoke, user)?;
+                    self.walk_back(backward, *invoke, user)?;
                 }
                 let known = self.known(*value)?;
                 let written = self.back(backward)?.written.get(&user).cloned().flatten();
@@ -251,6 +346,7 @@ impl Naive<'_> {
                         .transpose()?,
                 ]
             }
+            NodeKind::Merge { .. } => self.cotangent(backward, user)?.into_iter().take(1).collect(),
             NodeKind::Apply { input, .. } => {
                 let (input, module) = (self.known(*input)?, program.nodes[user.index()].module);
                 let cotangent = self.cotangent(backward, user)?.first().cloned().flatten();
@@ -292,13 +388,17 @@ impl Naive<'_> {
 
     /// Walks an invoke back until the gradient `until` is given out or the cotangent of the setter `until` is known.
     fn walk_back(&mut self, backward: NodeId, invoke: usize, until: NodeId) -> Result<()> {
-        let mut walk = match self.back(backward)?.walks.remove(&invoke) {
-            Some(walk) => walk,
+        let mut walk = match self.back(backward)?.walks.insert(invoke, None) {
+            Some(Some(walk)) => walk,
+            Some(None) => {
+                let message = "it waits for a gradient that waits for this one itself";
+                return Err(OperationError::new(message));
+            }
             None => self.begin_walk(backward, invoke)?,
         };
         let outcome = loop {
             // A setter has a value too, that of the way there.
-            let setter = matches!(self.program.program.node(until).kind, NodeKind::Set { .. });
+            let setter = self.program.program.node(until).kind.gradient().is_none();
             let reached = match setter {
                 true => self.back(backward)?.written.contains_key(&until),
                 false => self.values.contains_key(&(OUTSIDE, until)),
@@ -307,14 +407,35 @@ impl Naive<'_> {
                 break Ok(());
             }
             if walk.at == 0 && walk.left.is_none() {
-                break Err(OperationError::new("the way back ended before it"));
+                match self.end_walk(backward, invoke, &mut walk) {
+                    Ok(()) if self.back(backward)?.written.contains_key(&until) => break Ok(()),
+                    Ok(()) => break Err(OperationError::new("the way back ended before it")),
+                    Err(error) => break Err(error),
+                }
             }
             if let Err(error) = self.step_back(backward, invoke, &mut walk) {
                 break Err(error);
             }
         };
-        self.back(backward)?.walks.insert(invoke, walk);
+        self.back(backward)?.walks.insert(invoke, Some(walk));
         outcome
+    }
+
+    /// At the beginning of an invoke the gradients of its weights are known: of several values of one parameter, that of the
+    /// last.
+    fn end_walk(&mut self, backward: NodeId, invoke: usize, walk: &mut Walk) -> Result<()> {
+        for id in self.walkers[invoke].set.clone().into_iter().rev() {
+            let cotangent = match self.program.nodes[id.index()].parameter {
+                Some(parameter) if !self.is_lost(id) => {
+                    let weight = weights::weight_id(parameter)?;
+                    let shape = self.model.weight(weight).map(|weight| weight.parameter().shape().to_vec());
+                    walk.of_weights.take(weight, &shape.unwrap_or_default())?
+                }
+                _ => None,
+            };
+            self.back(backward)?.written.insert(id, cotangent);
+        }
+        Ok(())
     }
 
     /// An invoke behind every stage that anybody reads.
@@ -327,7 +448,8 @@ impl Naive<'_> {
         let _ = self.back(backward)?;
         // Nothing was walked beyond the walker's own stage.
         let at = self.walkers[invoke].stage.max(1);
-        Ok(Walk { state, at: at.min(list.stages.len()), left: None, given: false })
+        let of_weights = OfWeights::of(&self.walkers[invoke].tape.weights);
+        Ok(Walk { state, at: at.min(list.stages.len()), left: None, of_weights, given: false })
     }
 
     /// One stage back, or at a hook point one touch.
@@ -339,8 +461,12 @@ impl Naive<'_> {
             let stage = &list.stages[walk.at];
             if !matches!(stage.kernel, Kernel::Hook { .. }) {
                 let wanted = vec![true; list.slots as usize];
-                let back = StageBack { model, tape: &self.walkers[invoke].tape, wanted: &wanted };
-                return back.stage(walk.at, &mut walk.state, &mut self.pool).map_err(|interruption| {
+                let walker = &self.walkers[invoke];
+                let weights = Weights::new(model, walker.weights.as_deref());
+                let back = StageBack { model, weights, tape: &walker.tape, wanted: &wanted };
+                let (state, pool) = (&mut walk.state, &mut self.pool);
+                let done = back.of_weights(stage, state, &mut walk.of_weights, pool);
+                return done.and_then(|()| back.stage(walk.at, state, pool)).map_err(|interruption| {
                     match interruption {
                         crate::error::Interruption::Internal(message) => OperationError::new(message),
                         crate::error::Interruption::AllFailed => OperationError::new("interrupted"),
@@ -356,7 +482,7 @@ impl Naive<'_> {
         let rectangle = self.rectangle(invoke);
         // The getters of the latest version that is left, in program order.
         let left = walk.left.clone().unwrap_or_default();
-        let setter = |id: &NodeId| matches!(self.program.program.node(*id).kind, NodeKind::Set { .. });
+        let setter = |id: &NodeId| self.program.program.node(*id).kind.written().is_some();
         let version = left.iter().rposition(setter);
         let getters = &left[version.map_or(0, |place| place + 1)..];
         for &getter in getters {
@@ -383,7 +509,9 @@ impl Naive<'_> {
         }
         walk.left = None;
         let wanted = vec![true; list.slots as usize];
-        let back = StageBack { model, tape: &self.walkers[invoke].tape, wanted: &wanted };
+        let walker = &self.walkers[invoke];
+        let weights = Weights::new(model, walker.weights.as_deref());
+        let back = StageBack { model, weights, tape: &walker.tape, wanted: &wanted };
         back.hook(stage, &mut walk.state, &mut self.pool);
         Ok(())
     }
@@ -402,7 +530,7 @@ impl Naive<'_> {
         let setters: Vec<NodeId> = self
             .touches_at(backward, invoke, stage)?
             .into_iter()
-            .filter(|id| matches!(program.program.node(*id).kind, NodeKind::Set { .. }))
+            .filter(|id| program.program.node(*id).kind.written().is_some())
             .collect();
         for target in self.back(backward)?.targets.clone() {
             let kind = &program.program.node(target).kind;
@@ -417,12 +545,12 @@ impl Naive<'_> {
                 }
             };
             let own = program.nodes[id.index()].place.map(|place| self.schedule.hook_stage[place]);
-            if own != Some(stage) || version.copied() != made_by {
+            if own != Some(stage) || version.copied() != made_by || self.is_lost(target) {
                 continue;
             }
             self.ensure(&mut walk.state, slot);
             if let NodeKind::SetGrad { value, .. } = kind {
-                if let Some(given) = self.demand(*value)? {
+                if let Some(given) = self.demand(target, *value)? {
                     let axes = &self.model.spec().hook_points[point].shape;
                     let given = view::fit(&given, axes, DType::F32, &rectangle)?;
                     view::write(&mut walk.state, slot, layout, &rectangle, &given, u64::MAX)?;

@@ -13,6 +13,7 @@ use crate::operations::OperationError;
 use crate::pass::Schedule;
 use crate::slots::BufferPool;
 use crate::tensor::Tensor;
+use crate::weights::Weights;
 
 /// The cotangent of what a module was applied to, from that of its result.
 pub(crate) fn apply_backward(
@@ -53,7 +54,8 @@ pub(crate) fn apply_backward(
     }
     state.clear();
     let wanted = vec![true; list.slots as usize];
-    let back = Back { model, tape: &tape, wanted: &wanted };
+    let weights = Weights::new(model, None);
+    let back = Back { model, weights, tape: &tape, wanted: &wanted };
     add(list, state, to, cotangent, pool);
     for number in range.rev() {
         back.stage(number, state, pool).map_err(failed)?;

@@ -8,23 +8,28 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | `reads` | what was read of an invoke, and what therefore has no gradient |
 //! | `way` | which stages are gone back through |
 //! | `tape` | what is kept of a pass for it |
 //! | `walker` | one invoke on the way back: hook points, versions, written gradients |
 //! | `stages` | the vector-Jacobian product of each stage |
+//! | `weights` | the gradients of weights that a program has set |
 //! | `values` | cotangents of a program's values |
 //! | `apply` | the vector-Jacobian product of an applied module |
 //! | `sums` | sums of cotangents, each in one order |
 
 mod apply;
+mod reads;
 pub(crate) mod stages;
 pub(crate) mod sums;
 pub(crate) mod tape;
 mod values;
 mod walker;
 pub(crate) mod way;
+pub(crate) mod weights;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use pellucid_graph::check::GradientPlan;
@@ -40,10 +45,12 @@ use crate::slots::BufferPool;
 use crate::tensor::Tensor;
 
 pub(crate) use apply::apply_backward;
+use reads::Reads;
 pub(crate) use tape::Tape;
 use values::{Complete, Values};
 pub(crate) use walker::Trail;
 use walker::Walker;
+use way::Way;
 pub(crate) use way::Ways;
 
 /// Why a way back ends before its end.
@@ -83,8 +90,9 @@ pub(crate) struct Desk<'d, 'a> {
     /// When it has to make way for others.
     pub until: Option<Instant>,
     pub plan: &'d GradientPlan,
-    /// The setters of each invoke, in program order.
+    /// What is set of each invoke, in program order.
     pub setters: &'d BTreeMap<usize, Vec<NodeId>>,
+    reads: &'d Reads,
     values: &'d mut Values,
 }
 
@@ -92,6 +100,11 @@ impl Desk<'_, '_> {
     /// Gives a gradient to its node, and runs what can run then.
     fn deliver(&mut self, target: NodeId, gradient: Tensor) {
         self.job.deliver((OUTSIDE, target), vec![gradient], self.models, self.pool);
+    }
+
+    /// A gradient is that of nothing: whoever waits for it goes on without.
+    fn lose(&mut self, target: NodeId) {
+        self.job.lose((OUTSIDE, target), self.models, self.pool);
     }
 
     /// Whether its time is over for now.
@@ -105,10 +118,13 @@ pub(crate) struct WayBack {
     /// The place of its plan in the program's.
     plan: usize,
     values: Values,
+    /// The invokes that are gone back through as soon as it is known what was read of them.
+    waiting: Vec<(usize, Arc<Way>)>,
     walkers: Vec<Walker>,
     /// Gradients of nodes' own values, by node; those of getters are read and written where they are passed.
     targets: BTreeMap<NodeId, Vec<NodeId>>,
     setters: BTreeMap<usize, Vec<NodeId>>,
+    reads: Reads,
     /// Nodes whose cotangent is complete but that wait for a written gradient: the cotangents, and how many of the
     /// node's targets are done.
     open: VecDeque<(Complete, usize)>,
@@ -127,10 +143,9 @@ pub(crate) struct Lent<'d, 'a> {
 
 impl WayBack {
     /// A `backward` whose value is there, by its plan's place, with the ways of its trace's invokes.
-    pub fn begin<'t>(
+    pub fn begin(
         number: usize,
         ways: &Ways,
-        trail: &'t dyn Fn(usize) -> Option<Trail<'t>>,
         setters: BTreeMap<usize, Vec<NodeId>>,
         lent: &mut Lent<'_, '_>,
     ) -> Result<WayBack, Failure> {
@@ -180,32 +195,16 @@ impl WayBack {
                 }
             }
         }
-        let mut values = Values::new(plan, lent.job, of, seed);
-        let mut walkers = Vec::new();
-        {
-            let desk = Desk {
-                models: lent.models,
-                model: lent.model,
-                schedule: lent.schedule,
-                job: lent.job,
-                pool: lent.pool,
-                until: lent.until,
-                plan,
-                setters: &setters,
-                values: &mut values,
-            };
-            for (invoke, way) in ways.of_backward(plan.backward) {
-                if let Some(trail) = trail(invoke) {
-                    walkers.push(Walker::new(invoke, way.clone(), &trail, &desk));
-                }
-            }
-        }
-        Ok(WayBack { plan: number, values, walkers, targets, setters, open: VecDeque::new() })
+        let values = Values::new(plan, lent.job, of, seed);
+        let waiting = ways.of_backward(plan.backward).map(|(invoke, way)| (invoke, way.clone())).collect();
+        let (reads, walkers, open) = (reads::of_plan(lent.job, plan), Vec::new(), VecDeque::new());
+        Ok(WayBack { plan: number, values, waiting, walkers, targets, setters, reads, open })
     }
 
     /// Whether everything that was asked for has been given.
     pub fn is_done(&self, job: &Job<'_>) -> bool {
-        job.failed.is_some() || (self.walkers.is_empty() && self.open.is_empty() && self.values.is_empty())
+        let walked = self.waiting.is_empty() && self.walkers.is_empty();
+        job.failed.is_some() || (walked && self.open.is_empty() && self.values.is_empty())
     }
 
     /// Its plan's place in the program's.
@@ -259,6 +258,7 @@ impl WayBack {
             until: lent.until,
             plan,
             setters: &self.setters,
+            reads: &self.reads,
             values: &mut self.values,
         };
         while let Some(complete) =
@@ -283,6 +283,17 @@ impl WayBack {
             } else {
                 node(id, cotangents, &mut desk)?;
                 moved = true;
+            }
+        }
+        for (invoke, way) in std::mem::take(&mut self.waiting) {
+            if reads::are_known(invoke, &desk) {
+                let trail = trail(invoke);
+                let trail = trail.ok_or_else(|| Failure::Internal("an invoke that did not run".into()))?;
+                reads::lose_what_did_not_run(invoke, &mut desk);
+                self.walkers.push(Walker::new(invoke, way, &trail, &mut desk));
+                moved = true;
+            } else {
+                self.waiting.push((invoke, way));
             }
         }
         for walker in &mut self.walkers {
@@ -315,6 +326,14 @@ fn targets_of_value(
         let kind = &program.program.node(target).kind;
         let Some((_, GradientOf::Value(of))) = kind.gradient() else { return Ok(targets.len()) };
         let missing = || failed(OperationError::new("the value that it is the gradient of is not there"));
+        if desk.job.is_lost((OUTSIDE, of.node)) {
+            desk.lose(target);
+            continue;
+        }
+        // Nothing came of a value that is still to come, but it has a gradient of its shape.
+        if !desk.job.is_settled((OUTSIDE, of.node)) {
+            return Ok(done);
+        }
         let value = desk.job.value(*of, OUTSIDE).ok_or_else(missing)?;
         let (shape, dtype) = (value.shape().to_vec(), value.dtype());
         let place = of.output as usize;
@@ -373,7 +392,7 @@ fn node(id: NodeId, mut cotangents: Vec<Option<Tensor>>, desk: &mut Desk<'_, '_>
             let narrowed = desk.job.in_narrowed_columns((OUTSIDE, id));
             let operation = narrowed.as_ref().unwrap_or(own);
             let reads = operation.reads();
-            let flows = values::flows(desk.job, id);
+            let flows = desk.values.flows(desk.job, id);
             let wanted: Vec<bool> = reads
                 .iter()
                 .map(|(value, elements)| {
@@ -400,6 +419,12 @@ fn node(id: NodeId, mut cotangents: Vec<Option<Tensor>>, desk: &mut Desk<'_, '_>
                 if wanted[place] {
                     desk.values.bring(*value, (id, place), part);
                 }
+            }
+        }
+        NodeKind::Merge { .. } => {
+            if let Some(picked) = desk.values.picked(id) {
+                let cotangent = if cotangents.is_empty() { None } else { cotangents.swap_remove(0) };
+                desk.values.bring(picked, (id, 0), cotangent);
             }
         }
         // A setter's cotangent came from the walker and has gone on; nothing is behind a literal or a constant.

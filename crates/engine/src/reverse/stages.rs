@@ -15,20 +15,23 @@ use pellucid_kernels::rotary::{RotaryStyle, RotaryTable, rotary_backward};
 use pellucid_kernels::{
     Epilogue, HeadsView, HeadsViewMut, KeyValueStore, activation, elementwise, matmul, norm,
 };
-use pellucid_models::Model;
 use pellucid_models::stage::{Attention, Kernel, Norm, NormKind, Slot, SlotShape, Stage, StageList};
+use pellucid_models::{Model, ModelWeight};
 
 use super::tape::Tape;
 use crate::compute::{activation_of, heads_view, options};
 use crate::error::Interruption;
 use crate::pass::PassState;
 use crate::slots::{BufferPool, Rows, SlotValue};
+use crate::weights::Weights;
 
 type Done = Result<(), Interruption>;
 
 /// What the way back through a pass reads.
 pub(crate) struct Back<'a> {
     pub model: &'a Model,
+    /// Those that the pass ran with.
+    pub weights: Weights<'a>,
     pub tape: &'a Tape,
     /// Of each slot: whether its cotangent is wanted.
     pub wanted: &'a [bool],
@@ -69,13 +72,13 @@ pub(crate) fn add(
 }
 
 /// The rows of `width` that are not all 0.
-fn rows_that_matter(values: &[f32], width: usize) -> Vec<usize> {
+pub(super) fn rows_that_matter(values: &[f32], width: usize) -> Vec<usize> {
     let rows = values.chunks_exact(width.max(1)).enumerate();
     rows.filter(|(_, row)| row.iter().any(|&value| value != 0.0)).map(|(row, _)| row).collect()
 }
 
 /// Those rows, end to end.
-fn gather(values: &[f32], width: usize, rows: &[usize], pool: &mut BufferPool) -> Vec<f32> {
+pub(super) fn gather(values: &[f32], width: usize, rows: &[usize], pool: &mut BufferPool) -> Vec<f32> {
     let mut out = pool.take(rows.len() * width);
     for (&row, out) in rows.iter().zip(out.chunks_exact_mut(width.max(1))) {
         out.copy_from_slice(&values[row * width..(row + 1) * width]);
@@ -94,7 +97,7 @@ fn scatter(values: &[f32], width: usize, rows: &[usize], count: usize, pool: &mu
 }
 
 impl Back<'_> {
-    fn list(&self) -> &StageList {
+    pub(super) fn list(&self) -> &StageList {
         self.model.stages()
     }
 
@@ -109,7 +112,7 @@ impl Back<'_> {
     }
 
     /// What a slot of rows held on the way there, end to end.
-    fn kept(&self, state: &PassState, slot: Slot) -> Result<Vec<f32>, Interruption> {
+    pub(super) fn kept(&self, state: &PassState, slot: Slot) -> Result<Vec<f32>, Interruption> {
         let rows = self.tape.rows(slot, state.narrowed);
         let rows = rows.ok_or_else(|| Interruption::missing("a value of the way there"))?;
         Ok(rows.packed(state.tokens()))
@@ -131,8 +134,9 @@ impl Back<'_> {
         let Some(mut cotangent) = take(state, output) else { return Ok(()) };
         match &stage.kernel {
             Kernel::Embed { .. } | Kernel::Hook { .. } => {}
+            Kernel::Linear { .. } if !self.wants(stage.inputs[0]) => {}
             Kernel::Linear { weight, .. } => {
-                let packed = self.model.packed_transposed(*weight);
+                let packed = self.weights.get(*weight).and_then(ModelWeight::packed_transposed);
                 let packed = packed.ok_or_else(|| Interruption::missing("a linear layer's weight"))?;
                 let (width, n) = (packed.n(), packed.k());
                 let count = cotangent.len() / n.max(1);
@@ -251,7 +255,7 @@ impl Back<'_> {
     ) -> (Vec<f32>, Vec<f32>) {
         let width = x.len() / scale.len().max(1);
         let ones = vec![1.0 - norm.weight_offset; width];
-        let weight = norm.weight.and_then(|weight| self.model.vector(weight)).unwrap_or(&ones);
+        let weight = norm.weight.and_then(|weight| self.weights.vector(weight)).unwrap_or(&ones);
         let rows = rows_that_matter(cotangent, width);
         let own = gather(cotangent, width, &rows, pool);
         let (x, scales) = (gather(x, width, &rows, pool), gather(scale, 1, &rows, pool));

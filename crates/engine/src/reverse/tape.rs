@@ -1,11 +1,11 @@
 //! What is kept of an invoke's pass for the way back: the slots that vector-Jacobian products read, and nothing else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
 use pellucid_graph::DType;
-use pellucid_models::stage::{Kernel, Slot, Stage};
+use pellucid_models::stage::{Kernel, Slot, Stage, WeightId};
 
 use crate::job::Instance;
 use crate::pass::PassState;
@@ -18,14 +18,21 @@ pub(crate) struct Tape {
     rows: HashMap<(Slot, bool), Rows>,
     /// Scores and patterns, of each of the invoke's sequences.
     ragged: HashMap<Slot, Vec<Option<Arc<Vec<f32>>>>>,
+    /// Token ids and positions that embeddings read whose gradient is wanted.
+    ids: HashMap<Slot, Vec<i64>>,
     /// What setters wrote: shape and number type.
     pub written: HashMap<Instance, (Vec<usize>, DType)>,
+    /// The weights that a program has set and whose gradients are wanted.
+    pub weights: BTreeSet<WeightId>,
     bytes: u64,
 }
 
-/// The slots of a stage that its vector-Jacobian product reads.
-fn read_on_the_way_back(stage: &Stage) -> Vec<Slot> {
+/// The slots of a stage that its vector-Jacobian product reads, where the gradients of those weights are wanted.
+fn read_on_the_way_back(stage: &Stage, weights: &BTreeSet<WeightId>) -> Vec<Slot> {
     match &stage.kernel {
+        Kernel::Embed { table: weight, .. } | Kernel::Linear { weight, .. } if weights.contains(weight) => {
+            stage.inputs.clone()
+        }
         Kernel::Hook { .. }
         | Kernel::Embed { .. }
         | Kernel::Linear { .. }
@@ -49,7 +56,7 @@ impl Tape {
         let first = state.rows.get(sequences.start).map_or(0, |rows| rows.start);
         let end =
             sequences.end.checked_sub(1).and_then(|last| state.rows.get(last)).map_or(first, |rows| rows.end);
-        for slot in read_on_the_way_back(stage) {
+        for slot in read_on_the_way_back(stage, &self.weights) {
             match state.slot(slot) {
                 Some(SlotValue::Rows(rows)) => {
                     let bytes = 4 * (rows.width() * (end - first)) as u64;
@@ -65,6 +72,13 @@ impl Tape {
                         own
                     });
                 }
+                Some(SlotValue::Ids(ids)) => {
+                    let own = ids.get(first..end).unwrap_or_default();
+                    self.ids.entry(slot).or_insert_with(|| {
+                        self.bytes += 8 * own.len() as u64;
+                        own.to_vec()
+                    });
+                }
                 _ => {}
             }
         }
@@ -74,6 +88,11 @@ impl Tape {
     /// A slot's rows.
     pub fn rows(&self, slot: Slot, narrowed: bool) -> Option<&Rows> {
         self.rows.get(&(slot, narrowed))
+    }
+
+    /// A slot's token ids or positions.
+    pub fn ids(&self, slot: Slot) -> Option<&[i64]> {
+        self.ids.get(&slot).map(Vec::as_slice)
     }
 
     /// A sequence's scores or pattern, where they were materialised.

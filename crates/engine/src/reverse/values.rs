@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use pellucid_graph::check::GradientPlan;
-use pellucid_graph::{NodeId, NodeKind, Value};
+use pellucid_graph::{DType, NodeId, NodeKind, Value};
 
 use super::Failure;
 use super::sums;
@@ -27,8 +27,10 @@ pub(crate) struct Values {
     complete: BTreeSet<NodeId>,
     /// Getters whose cotangent is finished, for the walker that passes them.
     getters: HashMap<NodeId, Option<Tensor>>,
-    /// Of each setter on the path: the value that it wrote.
+    /// Of each setter, skip and set weight on the path: the value that it wrote.
     written: BTreeMap<NodeId, Value>,
+    /// Of each value of two branches on the path: the branch's that ran.
+    picked: HashMap<NodeId, Value>,
 }
 
 impl Values {
@@ -39,11 +41,21 @@ impl Values {
         let there = |id: &NodeId| !job.is_lost((OUTSIDE, *id));
         values.waiting.extend(plan.path.iter().copied().filter(there).map(|id| (id, 0)));
         for user in plan.path.iter().copied().filter(there) {
-            if let NodeKind::Set { value, .. } = &job.program.program.node(user).kind {
-                values.written.insert(user, *value);
+            let kind = &job.program.program.node(user).kind;
+            let set = match kind {
+                NodeKind::SetWeight { value, .. } => Some(*value),
+                _ => kind.written().map(|(_, value)| value),
+            };
+            if let Some(value) = set {
+                values.written.insert(user, value);
                 *values.waiting.entry(user).or_default() += 1;
             }
-            for value in flows(job, user) {
+            if let NodeKind::Merge { condition, then, otherwise } = *kind
+                && let Some(holds) = job.truth(condition, OUTSIDE)
+            {
+                values.picked.insert(user, if holds { then } else { otherwise });
+            }
+            for value in values.flows(job, user) {
                 if let Some(waiting) = values.waiting.get_mut(&value.node) {
                     *waiting += 1;
                 }
@@ -112,6 +124,11 @@ impl Values {
         self.getters.remove(&getter).flatten()
     }
 
+    /// Whether a node was there, or might still come, when the way back began.
+    pub fn goes_through(&self, id: NodeId) -> bool {
+        self.waiting.contains_key(&id)
+    }
+
     /// Whether a setter's value has a gradient that is needed.
     pub fn waits_for(&self, setter: NodeId) -> bool {
         self.written.contains_key(&setter)
@@ -131,23 +148,63 @@ impl Values {
             }
             _ => None,
         };
+        self.of_written(setter, value, part);
+        Ok(())
+    }
+
+    /// What a weight was set to has this cotangent; none: nothing came to it, or it was not set.
+    pub fn of_weight(
+        &mut self,
+        setter: NodeId,
+        cotangent: Option<Tensor>,
+        dtype: DType,
+    ) -> Result<(), Failure> {
+        let Some(&value) = self.written.get(&setter) else { return Ok(()) };
+        let part = cotangent.map(|cotangent| cotangent.cast(dtype)).transpose();
+        self.of_written(setter, value, part.map_err(|error| Failure::at(setter, error))?);
+        Ok(())
+    }
+
+    /// A setter has come to nothing: it was lost after the way back began.
+    pub fn lose(&mut self, setter: NodeId) {
+        if let Some(&value) = self.written.get(&setter) {
+            self.of_written(setter, value, None);
+        }
+    }
+
+    fn of_written(&mut self, setter: NodeId, value: Value, part: Option<Tensor>) {
+        self.written.remove(&setter);
         self.bring(value, (setter, 0), part);
         self.count_down(setter);
-        Ok(())
+    }
+
+    /// The branch's value that a value of two branches is.
+    pub fn picked(&self, id: NodeId) -> Option<Value> {
+        self.picked.get(&id).copied()
+    }
+
+    /// The values that gradients flow to from a node, one for each argument that reads one.
+    pub fn flows(&self, job: &Job<'_>, user: NodeId) -> Vec<Value> {
+        match job.program.program.node(user).kind {
+            NodeKind::Merge { .. } => self.picked(user).into_iter().collect(),
+            _ => flows(job, user),
+        }
     }
 }
 
 /// A node and the cotangent of each of its outputs.
 pub(crate) type Complete = (NodeId, Vec<Option<Tensor>>);
 
-/// The values that gradients flow to from a node, one for each argument that reads one.
+/// The values that gradients flow to from a node other than a value of two branches.
 pub(crate) fn flows(job: &Job<'_>, user: NodeId) -> Vec<Value> {
     let float = |value: &Value| {
         let outputs = &job.program.nodes[value.node.index()].outputs;
         outputs.get(value.output as usize).is_some_and(|output| output.dtype.is_float())
     };
     match &job.program.program.node(user).kind {
-        NodeKind::Set { value, .. } => vec![*value],
+        NodeKind::Set { value, .. } | NodeKind::Skip { value, .. } | NodeKind::SetWeight { value, .. } => {
+            vec![*value]
+        }
         NodeKind::Apply { input, .. } => vec![*input],
         NodeKind::Operation(operation) if operation.kind.definition().differentiable => {
             let reads = operation.reads().into_iter();

@@ -10,18 +10,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pellucid_graph::{DType, GradientOf, NodeId, NodeKind};
-use pellucid_models::stage::{HookLayout, Kernel, Slot};
+use pellucid_models::stage::{HookLayout, Kernel, Slot, WeightId};
 
 use super::stages::Back;
 use super::sums;
 use super::tape::Tape;
 use super::way::Way;
+use super::weights::OfWeights;
 use super::{Desk, Failure, Outcome};
 use crate::job::OUTSIDE;
 use crate::pass::{PassState, Sequence};
 use crate::slots::{Rows, SlotValue};
 use crate::tensor::Tensor;
 use crate::view::{self, Member, Rectangle};
+use crate::weights::{WeightSet, Weights, weight_id};
 
 /// What there is of an invoke for the way back.
 pub(crate) struct Trail<'t> {
@@ -30,6 +32,8 @@ pub(crate) struct Trail<'t> {
     /// The columns that were computed from the narrowing stage on; none: all.
     pub columns: Option<&'t [usize]>,
     pub tape: &'t Tape,
+    /// The weights that the program has set for it.
+    pub weights: Option<&'t WeightSet>,
 }
 
 impl Trail<'_> {
@@ -73,17 +77,24 @@ pub(crate) struct Walker {
     at: usize,
     /// Versions of each hook stage, in order.
     stops: BTreeMap<usize, Vec<Stop>>,
+    /// Gradients of weights that the program has set; none: they have been given.
+    of_weights: Option<OfWeights>,
 }
 
 impl Walker {
-    /// An invoke at the end of its way.
-    pub fn new(invoke: usize, way: Arc<Way>, trail: &Trail<'_>, desk: &Desk<'_, '_>) -> Walker {
+    /// An invoke at the end of its way, of which everything is known that the way goes back from.
+    pub fn new(invoke: usize, way: Arc<Way>, trail: &Trail<'_>, desk: &mut Desk<'_, '_>) -> Walker {
+        let setters = desk.setters.get(&invoke).into_iter().flatten();
+        for &setter in setters.filter(|&&setter| desk.job.is_lost((OUTSIDE, setter))) {
+            desk.values.lose(setter);
+        }
         let list = desk.model.stages();
         let sequences = trail.lengths.iter().map(|&length| Sequence::new(vec![0; length]));
         let mut state = PassState::begin(list, sequences.collect());
         state.clear();
         let stops = stops(invoke, &way, desk);
-        let mut walker = Walker { invoke, at: way.end, way, state, stops };
+        let of_weights = Some(OfWeights::of(&way.weights));
+        let mut walker = Walker { invoke, at: way.end, way, state, stops, of_weights };
         if walker.at > list.token_wise_from {
             walker.state.narrowed = true;
             walker.rows(trail, true);
@@ -93,7 +104,7 @@ impl Walker {
 
     /// Whether it is at its end.
     pub fn is_done(&self) -> bool {
-        self.at <= self.way.first
+        self.at <= self.way.first && self.of_weights.is_none()
     }
 
     /// Sets where each sequence's rows stand. Gives back the place of each narrowed row among all.
@@ -144,7 +155,8 @@ impl Walker {
     pub fn advance(&mut self, trail: &Trail<'_>, desk: &mut Desk<'_, '_>) -> Outcome {
         let list = desk.model.stages();
         let mut moved = false;
-        while !self.is_done() {
+        let weights = Weights::new(desk.model, trail.weights);
+        while self.at > self.way.first {
             if moved && desk.is_late() {
                 return Ok(true);
             }
@@ -160,10 +172,15 @@ impl Walker {
                         return Ok(moved || before);
                     }
                 }
-                let back = Back { model: desk.model, tape: trail.tape, wanted: &self.way.slots };
+                let back = Back { model: desk.model, weights, tape: trail.tape, wanted: &self.way.slots };
                 back.hook(stage, &mut self.state, desk.pool);
             } else if self.way.stages[number] {
-                let back = Back { model: desk.model, tape: trail.tape, wanted: &self.way.slots };
+                let back = Back { model: desk.model, weights, tape: trail.tape, wanted: &self.way.slots };
+                if let Some(sums) = &mut self.of_weights {
+                    let before = sums.bytes();
+                    back.of_weights(stage, &self.state, sums, desk.pool).map_err(Failure::from)?;
+                    desk.job.hold_for_way_back(sums.bytes() - before);
+                }
                 back.stage(number, &mut self.state, desk.pool).map_err(Failure::from)?;
                 desk.job.check_budget();
                 if desk.job.failed.is_some() {
@@ -176,7 +193,35 @@ impl Walker {
             self.at = number;
             moved = true;
         }
+        if let Some(sums) = self.of_weights.take() {
+            self.give_weights(sums, desk)?;
+            moved = true;
+        }
         Ok(moved)
+    }
+
+    /// Everything has been gone back through: the gradients of weights that were set are known. Of several values of one
+    /// parameter the last was run with.
+    fn give_weights(&self, mut sums: OfWeights, desk: &mut Desk<'_, '_>) -> Result<(), Failure> {
+        let program = desk.job.program.clone();
+        desk.job.let_go(sums.bytes());
+        let setters = desk.setters.get(&self.invoke).map_or(&[][..], Vec::as_slice);
+        for &setter in setters.iter().rev().filter(|&&setter| !desk.job.is_lost((OUTSIDE, setter))) {
+            let NodeKind::SetWeight { value, .. } = program.program.node(setter).kind else { continue };
+            let failed = |error| Failure::at(setter, error);
+            let weight: Option<WeightId> =
+                program.nodes[setter.index()].parameter.map(weight_id).transpose().map_err(failed)?;
+            let own = weight
+                .and_then(|weight| Some((weight, desk.model.weight(weight)?.parameter().shape().to_vec())));
+            let cotangent = match own {
+                Some((weight, shape)) => sums.take(weight, &shape).map_err(failed)?,
+                None => None,
+            };
+            let output = program.nodes[value.node.index()].outputs.get(value.output as usize);
+            let dtype = output.map_or(DType::F32, |output| output.dtype);
+            desk.values.of_weight(setter, cotangent, dtype)?;
+        }
+        Ok(())
     }
 
     /// Passes the latest version that is left at a hook point; false where it has to wait.
@@ -317,7 +362,7 @@ fn stops(invoke: usize, way: &Way, desk: &Desk<'_, '_>) -> BTreeMap<usize, Vec<S
     let mut stops: BTreeMap<usize, Vec<Stop>> = BTreeMap::new();
     let version =
         |setter: Option<NodeId>| Stop { setter, getters: Vec::new(), targets: Vec::new(), done: (false, 0) };
-    // Every setter cuts, whether its value has a gradient or not.
+    // Every setter cuts, whether its value has a gradient or not, and a skip as well.
     for &id in desk.setters.get(&invoke).into_iter().flatten() {
         if let Some(stage) = stage(id)
             && stage < way.end
@@ -336,6 +381,7 @@ fn stops(invoke: usize, way: &Way, desk: &Desk<'_, '_>) -> BTreeMap<usize, Vec<S
     for &id in &desk.plan.path {
         if let NodeKind::Get(address) = &program.program.node(id).kind
             && address.invoke == invoke
+            && desk.values.goes_through(id)
             && let Some(stage) = stage(id)
         {
             at(stage, Some(id), &|stop| stop.getters.push(id));

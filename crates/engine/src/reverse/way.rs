@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use pellucid_graph::check::{CheckedProgram, GradientPlan};
 use pellucid_graph::{GradientOf, NodeId, NodeKind};
-use pellucid_models::stage::{Kernel, StageList};
+use pellucid_models::stage::{Kernel, StageList, WeightId};
 
 use crate::pass::Schedule;
+use crate::weights::weight_id;
 
 /// The way back through one invoke's pass.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,7 +22,12 @@ pub(crate) struct Way {
     pub first: usize,
     /// The stage after the last.
     pub end: usize,
+    /// The weights that were set and whose gradients are needed.
+    pub weights: BTreeSet<WeightId>,
 }
+
+/// Where gradients enter and leave a pass, and the weights of which they are needed.
+type Ends = (BTreeSet<usize>, BTreeSet<usize>, BTreeSet<WeightId>);
 
 /// The ways of the `backward`s of one trace: for each, by invoke.
 #[derive(Debug, Default)]
@@ -33,20 +39,14 @@ impl Ways {
     /// What the gradients of a trace need. Invokes that are alike share what is found.
     pub fn of(program: &CheckedProgram, trace: NodeId, list: &StageList, schedule: &Schedule) -> Ways {
         let mut found = Ways::default();
-        let mut alike: BTreeMap<(Vec<usize>, Vec<usize>), Arc<Way>> = BTreeMap::new();
+        let mut alike: BTreeMap<Ends, Arc<Way>> = BTreeMap::new();
         for plan in &program.gradients {
             let checked = &program.nodes[plan.backward.index()];
             if checked.trace != Some(trace) || !checked.needed {
                 continue;
             }
-            let mut ends = Ends::default();
-            ends.collect(program, plan, trace, schedule);
-            let ways = ends.by_invoke.into_iter().map(|(invoke, (starts, ends))| {
-                let (starts, ends): (Vec<usize>, Vec<usize>) =
-                    (starts.into_iter().collect(), ends.into_iter().collect());
-                let key = (starts, ends);
-                let way =
-                    alike.entry(key).or_insert_with_key(|(starts, ends)| Arc::new(way(list, starts, ends)));
+            let ways = ends(program, plan, trace, list, schedule).into_iter().map(|(invoke, ends)| {
+                let way = alike.entry(ends).or_insert_with_key(|ends| Arc::new(way(list, ends)));
                 (invoke, way.clone())
             });
             found.ways.insert(plan.backward, ways.collect());
@@ -80,52 +80,64 @@ impl Ways {
         }
         tracked.filter(|tracked| tracked.contains(&true)).map(Arc::from)
     }
+
+    /// The weights set for an invoke whose gradients some `backward` needs.
+    pub fn weights(&self, invoke: usize) -> BTreeSet<WeightId> {
+        let ways = self.ways.values().filter_map(|ways| ways.get(&invoke));
+        ways.flat_map(|way| way.weights.iter().copied()).collect()
+    }
 }
 
-/// Where gradients enter and leave each invoke's pass: the stages of hook points.
-#[derive(Default)]
-struct Ends {
-    /// By invoke: where values are set, or gradients asked for; and where values are read, or gradients written.
-    by_invoke: BTreeMap<usize, (BTreeSet<usize>, BTreeSet<usize>)>,
-}
-
-impl Ends {
-    fn collect(&mut self, program: &CheckedProgram, plan: &GradientPlan, trace: NodeId, schedule: &Schedule) {
-        let stage = |id: NodeId| {
-            let checked = &program.nodes[id.index()];
-            let own = checked.trace == Some(trace);
-            checked.place.filter(|_| own).and_then(|place| schedule.hook_stage.get(place)).copied()
-        };
-        for &id in &plan.path {
-            match (&program.program.node(id).kind, stage(id)) {
-                (NodeKind::Set { address, .. }, Some(stage)) => {
-                    self.by_invoke.entry(address.invoke).or_default().0.insert(stage);
-                }
-                (NodeKind::Get(address), Some(stage)) => {
-                    self.by_invoke.entry(address.invoke).or_default().1.insert(stage);
-                }
-                _ => {}
-            }
-        }
-        for &target in &plan.targets {
-            let (id, address) = match program.program.node(target).kind.gradient() {
-                Some((_, GradientOf::Hook(address))) => (target, address),
-                Some((_, GradientOf::Value(value))) => match &program.program.node(value.node).kind {
-                    NodeKind::Get(address) => (value.node, address),
-                    _ => continue,
-                },
-                None => continue,
-            };
-            if let Some(stage) = stage(id) {
-                let (starts, ends) = self.by_invoke.entry(address.invoke).or_default();
-                starts.insert(stage);
-                // What is written there goes on, whether or not anything came there from the loss.
-                if matches!(program.program.node(target).kind, NodeKind::SetGrad { .. }) {
-                    ends.insert(stage);
-                }
+/// Where gradients enter and leave each invoke's pass: stages where values or weights are set, or gradients asked for; and
+/// those where values are read, or gradients written.
+fn ends(
+    program: &CheckedProgram,
+    plan: &GradientPlan,
+    trace: NodeId,
+    list: &StageList,
+    schedule: &Schedule,
+) -> BTreeMap<usize, Ends> {
+    let mut by_invoke: BTreeMap<usize, Ends> = BTreeMap::new();
+    let stage = |id: NodeId| {
+        let checked = &program.nodes[id.index()];
+        let own = checked.trace == Some(trace);
+        checked.place.filter(|_| own).and_then(|place| schedule.hook_stage.get(place)).copied()
+    };
+    for &id in &plan.path {
+        let kind = &program.program.node(id).kind;
+        if let (Some((invoke, _)), Some(stage)) = (kind.written(), stage(id)) {
+            by_invoke.entry(invoke).or_default().0.insert(stage);
+        } else if let (NodeKind::Get(address), Some(stage)) = (kind, stage(id)) {
+            by_invoke.entry(address.invoke).or_default().1.insert(stage);
+        } else if let NodeKind::SetWeight { invoke, .. } = kind
+            && let Some(Ok(weight)) = program.nodes[id.index()].parameter.map(weight_id)
+        {
+            let (starts, _, weights) = by_invoke.entry(*invoke).or_default();
+            if weights.insert(weight) {
+                let stages = list.stages.iter().enumerate();
+                starts.extend(stages.filter(|(_, stage)| reads(&stage.kernel, weight)).map(|(at, _)| at));
             }
         }
     }
+    for &target in &plan.targets {
+        let (id, address) = match program.program.node(target).kind.gradient() {
+            Some((_, GradientOf::Hook(address))) => (target, address),
+            Some((_, GradientOf::Value(value))) => match &program.program.node(value.node).kind {
+                NodeKind::Get(address) => (value.node, address),
+                _ => continue,
+            },
+            None => continue,
+        };
+        if let Some(stage) = stage(id) {
+            let (starts, ends, _) = by_invoke.entry(address.invoke).or_default();
+            starts.insert(stage);
+            // What is written there goes on, whether or not anything came there from the loss.
+            if matches!(program.program.node(target).kind, NodeKind::SetGrad { .. }) {
+                ends.insert(stage);
+            }
+        }
+    }
+    by_invoke
 }
 
 /// Whether gradients flow through a kernel: ids have none.
@@ -133,17 +145,27 @@ fn flows(kernel: &Kernel) -> bool {
     !matches!(kernel, Kernel::Embed { .. })
 }
 
-fn way(list: &StageList, starts: &[usize], ends: &[usize]) -> Way {
+/// Whether a kernel reads a weight.
+fn reads(kernel: &Kernel, weight: WeightId) -> bool {
+    match kernel {
+        Kernel::Embed { table, .. } => *table == weight,
+        Kernel::Linear { weight: own, bias, .. } => *own == weight || *bias == Some(weight),
+        Kernel::NormApply(norm) => norm.weight == Some(weight) || norm.bias == Some(weight),
+        _ => false,
+    }
+}
+
+fn way(list: &StageList, (starts, ends, weights): &Ends) -> Way {
     let mut slots = vec![false; list.slots as usize];
     for (number, stage) in list.stages.iter().enumerate() {
         let reached = flows(&stage.kernel) && stage.inputs.iter().any(|slot| slots[slot.0 as usize]);
-        let begins = starts.binary_search(&number).is_ok();
+        let begins = starts.contains(&number);
         stage.outputs.iter().for_each(|slot| slots[slot.0 as usize] = reached || begins);
     }
     let mut leads = vec![false; list.slots as usize];
     let mut stages = vec![false; list.stages.len()];
     for (number, stage) in list.stages.iter().enumerate().rev() {
-        let read = ends.binary_search(&number).is_ok();
+        let read = ends.contains(&number);
         let output = stage.outputs.iter().any(|slot| leads[slot.0 as usize]) || read;
         stages[number] = output && stage.outputs.iter().any(|slot| slots[slot.0 as usize]);
         if output {
@@ -162,5 +184,5 @@ fn way(list: &StageList, starts: &[usize], ends: &[usize]) -> Way {
     // Every hook point that somebody asks at is passed, even if nothing of it comes to the loss.
     let first = starts.first().into_iter().chain(ends.first()).min().copied().unwrap_or(0);
     let end = starts.last().into_iter().chain(ends.last()).max().map_or(0, |last| last + 1);
-    Way { stages, slots, first, end }
+    Way { stages, slots, first, end, weights: weights.clone() }
 }

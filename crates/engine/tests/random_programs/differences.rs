@@ -157,7 +157,8 @@ fn ask(
         rough[place] = place >= rough_from
             || !is_smooth(checked, NodeId(place as u32))
             || node.kind.values().iter().any(|value| rough[value.node.index()]);
-        if rough[place] && matches!(node.kind, NodeKind::Set { .. }) {
+        let set = node.kind.written().is_some() || matches!(node.kind, NodeKind::SetWeight { .. });
+        if rough[place] && set {
             rough_from = rough_from.min(place);
         }
     }
@@ -250,6 +251,11 @@ fn after_setters(
     let own = |id: &NodeId| match &program.node(*id).kind {
         NodeKind::Set { address: other, .. } => {
             other.invoke == address.invoke && index.hook(&other.hook) == index.hook(&address.hook)
+        }
+        NodeKind::Skip { invoke, module, .. } => {
+            let output = index.module(module).map(|module| &index.spec().modules[module].path);
+            let output = output.and_then(|path| index.hook(&format!("{path}.output")));
+            *invoke == address.invoke && output == index.hook(&address.hook)
         }
         _ => false,
     };
@@ -349,13 +355,22 @@ fn gradients_of_random_programs_agree_with_finite_differences() {
     finish(failures);
     if all_were_tried() {
         assert!(held >= 200, "only {held} slopes were held");
-        let missing = coverage.missing(&[(
-            "way back",
-            ["applied modules that attend", "applied modules by tokens", "setters", "another invoke"]
+        let missing = coverage.missing(&[
+            (
+                "way back",
+                [
+                    "applied modules that attend",
+                    "applied modules by tokens",
+                    "setters",
+                    "another invoke",
+                    "other weights",
+                ]
                 .map(String::from)
                 .to_vec(),
-            8,
-        )]);
+                8,
+            ),
+            ("way back", ["skips", "values of weights", "conditions"].map(String::from).to_vec(), 2),
+        ]);
         assert!(missing.is_empty(), "too little was held:\n{}", missing.join("\n"));
     }
 }

@@ -3,11 +3,12 @@
 //!
 //! Within the `backward`'s own trace gradients flow through the model: an edit of an invoke reaches every hook point of it
 //! that is read later. What an earlier trace read of its model is a constant, and so is a gradient: a program in which
-//! that would leave a part of a gradient out is refused.
+//! that would leave a part of a gradient out is refused. Of two branches both are gone through: which one ran is known later.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Checker;
+use super::versions::{Chain, Moment, Reads, Touches, Unread};
 use crate::limits;
 use crate::program::{GradientOf, NodeId, NodeKind, Value};
 
@@ -30,41 +31,18 @@ impl GradientPlan {
     }
 }
 
-/// An invoke of a trace.
-pub(super) type Chain = (Option<NodeId>, usize);
-
-/// A version of a hook point: its place, and the setter that made it (none: the model itself).
-pub(super) type Version = (usize, Option<NodeId>);
-
-/// Where the touches of each invoke stand, each list sorted: (place, node).
-#[derive(Default)]
-pub(super) struct Touches {
-    setters: HashMap<Chain, Vec<(usize, NodeId)>>,
-}
-
-impl Touches {
-    /// The version of the hook point at that place that a node at `reader` in program order sees.
-    fn version(&self, chain: Chain, place: usize, reader: Option<NodeId>) -> Version {
-        let setters = self.setters.get(&chain).map_or(&[][..], Vec::as_slice);
-        let end = match reader {
-            Some(reader) => setters.partition_point(|&touch| touch < (place, reader)),
-            None => setters.partition_point(|&(at, _)| at <= place),
-        };
-        let last = end.checked_sub(1).map(|last| setters[last]);
-        (place, last.filter(|&(at, _)| at == place).map(|(_, setter)| setter))
-    }
-}
-
 /// What is found on the way back from some values.
 #[derive(Default)]
 struct Ancestors {
     nodes: BTreeSet<NodeId>,
     /// Of each invoke, the getters found.
-    getters: HashMap<Chain, BTreeSet<(usize, NodeId)>>,
+    reads: HashMap<Chain, Reads>,
     /// Getters of other traces, through whose models nobody went.
     elsewhere: Vec<NodeId>,
     /// Gradients that were come to.
     gradients: Vec<NodeId>,
+    /// Edits that were looked through.
+    edits: usize,
 }
 
 /// How far a walk back goes.
@@ -79,54 +57,6 @@ enum Through {
 }
 
 impl Checker<'_> {
-    /// The touches of the program's hook points outside generations.
-    pub(super) fn model_touches(&self) -> Touches {
-        let mut touches = Touches::default();
-        for position in 0..self.program.nodes.len() {
-            let id = NodeId(position as u32);
-            if let (NodeKind::Set { address, .. }, Some(place)) =
-                (&self.program.node(id).kind, self.nodes[position].place)
-            {
-                let chain = (self.nodes[position].trace, address.invoke);
-                touches.setters.entry(chain).or_default().push((place, id));
-            }
-        }
-        touches.setters.values_mut().for_each(|setters| setters.sort_unstable());
-        touches
-    }
-
-    /// The version of a hook point that a gradient is that of, if it is one of `trace`.
-    pub(super) fn version_of(
-        &self,
-        target: NodeId,
-        of: &GradientOf,
-        trace: Option<NodeId>,
-        touches: &Touches,
-    ) -> Option<(Chain, Version)> {
-        match of {
-            GradientOf::Hook(address) => {
-                let chain = (trace, address.invoke);
-                Some((chain, touches.version(chain, self.nodes[target.index()].place?, None)))
-            }
-            GradientOf::Value(value) => self.version_read(value.node, trace, touches),
-        }
-    }
-
-    /// The version that a getter of `trace` reads.
-    pub(super) fn version_read(
-        &self,
-        getter: NodeId,
-        trace: Option<NodeId>,
-        touches: &Touches,
-    ) -> Option<(Chain, Version)> {
-        let NodeKind::Get(address) = &self.program.node(getter).kind else { return None };
-        let checked = &self.nodes[getter.index()];
-        let chain = (trace, address.invoke);
-        let own = checked.trace == trace && trace.is_some();
-        own.then_some(())?;
-        Some((chain, touches.version(chain, checked.place?, Some(getter))))
-    }
-
     /// Finds what each `backward` goes through; faults where a gradient is asked for of what does not matter.
     pub(super) fn gradients(&mut self) {
         let mut targets: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
@@ -144,10 +74,6 @@ impl Checker<'_> {
         }
         let touches = self.model_touches();
         let mut work = 0;
-        self.refuse_detours(&targets, &touches, &mut work);
-        if !self.faults.is_empty() {
-            return;
-        }
         let mut users: Vec<Vec<NodeId>> = vec![Vec::new(); self.program.nodes.len()];
         for (position, node) in self.program.nodes.iter().enumerate() {
             for value in node.kind.values() {
@@ -172,61 +98,6 @@ impl Checker<'_> {
         }
     }
 
-    /// Gradients do not flow through what depends on a condition, nor through invokes with skipped modules or other weights:
-    /// a `backward` whose value has such on its way is refused, since it would leave a part of the gradient out.
-    fn refuse_detours(
-        &mut self,
-        targets: &BTreeMap<NodeId, Vec<NodeId>>,
-        touches: &Touches,
-        work: &mut usize,
-    ) {
-        let mut detours: HashMap<Option<NodeId>, Vec<NodeId>> = HashMap::new();
-        for (position, node) in self.program.nodes.iter().enumerate() {
-            let is_detour = matches!(
-                node.kind,
-                NodeKind::Skip { .. } | NodeKind::SetWeight { .. } | NodeKind::Merge { .. }
-            );
-            if is_detour || !node.guards.is_empty() {
-                detours.entry(self.nodes[position].trace).or_default().push(NodeId(position as u32));
-            }
-        }
-        for (&backward, targets) in targets {
-            let trace = self.nodes[backward.index()].trace;
-            let Some(detours) = detours.get(&trace).filter(|_| *work <= limits::WAY_BACK_NODES) else {
-                continue;
-            };
-            // Everything that the value, and what is asked and written of its gradients, comes from in its trace.
-            let mut from = vec![backward];
-            let mut chains: BTreeSet<usize> = BTreeSet::new();
-            for &target in targets {
-                from.push(target);
-                match self.program.node(target).kind.gradient() {
-                    Some((_, GradientOf::Value(value))) => from.push(value.node),
-                    Some((_, GradientOf::Hook(address))) => drop(chains.insert(address.invoke)),
-                    None => {}
-                }
-            }
-            let found =
-                self.ancestors(&from, trace.unwrap_or(NodeId(0)), trace, Through::Everything, touches);
-            let own = found.getters.keys().filter(|(of, _)| *of == trace);
-            chains.extend(own.map(|(_, invoke)| *invoke));
-            *work += found.nodes.len() + detours.len();
-            let met = |id: &&NodeId| match &self.program.node(**id).kind {
-                NodeKind::Skip { invoke, .. } | NodeKind::SetWeight { invoke, .. } => chains.contains(invoke),
-                _ => found.nodes.contains(*id),
-            };
-            if let Some(&detour) = detours.iter().find(met) {
-                let name = self.program.node(detour).label();
-                let message = format!(
-                    "gradients do not flow through conditions, skips or weights that are set, and `{name}` is one on their way"
-                );
-                let hint =
-                    "go back in a trace of its own: values that it reads of others are constants to it";
-                self.fault(backward, message, Some(hint.into()));
-            }
-        }
-    }
-
     fn plan(
         &mut self,
         backward: NodeId,
@@ -246,7 +117,7 @@ impl Checker<'_> {
         };
         let first = targets.iter().map(first).min()?;
         let found = self.ancestors(&[loss.node], first, trace, Through::Gradients, touches);
-        *work += targets.len();
+        *work += targets.len() + found.edits;
         *work += found.nodes.iter().map(|id| 1 + users[id.index()].len()).sum::<usize>();
         let before = self.faults.len();
         for &target in &targets {
@@ -272,14 +143,17 @@ impl Checker<'_> {
         touches: &Touches,
     ) -> Ancestors {
         let mut found = Ancestors::default();
-        // Of each invoke, how many of its setters are known to matter.
-        let mut seen: HashMap<Chain, usize> = HashMap::new();
+        let mut unread: HashMap<Chain, Unread> = HashMap::new();
         let mut open = from.to_vec();
         while let Some(id) = open.pop() {
             if id < first || !found.nodes.insert(id) {
                 continue;
             }
-            match &self.program.node(id).kind {
+            let node = self.program.node(id);
+            if through == Through::Everything {
+                open.extend(node.guards.iter().map(|guard| guard.condition.node));
+            }
+            match &node.kind {
                 NodeKind::Get(address) => {
                     let checked = &self.nodes[id.index()];
                     let Some(place) = checked.place else { continue };
@@ -288,12 +162,17 @@ impl Checker<'_> {
                         continue;
                     }
                     let chain = (checked.trace, address.invoke);
-                    found.getters.entry(chain).or_default().insert((place, id));
-                    let setters = touches.setters.get(&chain).map_or(&[][..], Vec::as_slice);
-                    let seen = seen.entry(chain).or_default();
-                    while setters.get(*seen).is_some_and(|&touch| touch < (place, id)) {
-                        open.push(setters[*seen].1);
-                        *seen += 1;
+                    let unread = unread.entry(chain).or_insert_with(|| {
+                        let unread = touches.unread(chain);
+                        found.edits += unread.count;
+                        unread
+                    });
+                    let (edits, flows) = touches.read(chain, (place, id), unread);
+                    open.extend(edits);
+                    let reads = found.reads.entry(chain).or_default();
+                    reads.getters.insert((place, id));
+                    if flows {
+                        reads.flowing.insert((place, id));
                     }
                 }
                 NodeKind::Grad { backward, .. } => {
@@ -319,7 +198,12 @@ impl Checker<'_> {
         let outputs = &self.nodes[value.node.index()].outputs;
         let float = outputs.get(value.output as usize).is_some_and(|output| output.dtype.is_float());
         match &self.program.node(id).kind {
-            NodeKind::Set { .. } | NodeKind::Apply { .. } => float,
+            NodeKind::Set { .. }
+            | NodeKind::Skip { .. }
+            | NodeKind::SetWeight { .. }
+            | NodeKind::Apply { .. }
+            // A condition is no float.
+            | NodeKind::Merge { .. } => float,
             NodeKind::Operation(operation) => {
                 let result = self.nodes[id.index()].outputs.first();
                 float
@@ -340,11 +224,10 @@ impl Checker<'_> {
         {
             return true;
         }
-        let Some((chain, (place, setter))) = self.version_of(target, of, trace, touches) else {
+        let Some((chain, version)) = self.version_of(target, of, trace, touches) else {
             return false;
         };
-        let after = (place, setter.unwrap_or(NodeId(0)));
-        found.getters.get(&chain).and_then(|getters| getters.last()).is_some_and(|last| *last > after)
+        found.reads.get(&chain).is_some_and(|reads| touches.is_read(chain, version, reads))
     }
 
     /// Says why there is no gradient.
@@ -364,12 +247,19 @@ impl Checker<'_> {
         };
         let all = self.ancestors(&[loss.node], first, trace, Through::Everything, touches);
         if !self.is_found(target, trace, &all, touches) {
-            let traces = "it must be read or set before what the loss is computed from, in the same invoke";
-            return self.fault(
-                target,
-                format!("`{loss_name}` does not depend on {what}, so there is no gradient"),
-                Some(traces.into()),
-            );
+            let version = self.version_of(target, of, trace, touches);
+            let cut = version.and_then(|(chain, version)| touches.cut(chain, version));
+            let hint = match cut {
+                Some(setter) => format!(
+                    "nothing of it goes on behind {}, which is set to something else there",
+                    self.described(setter)
+                ),
+                None => {
+                    "it must be read or set before what the loss is computed from, in the same invoke".into()
+                }
+            };
+            let message = format!("`{loss_name}` does not depend on {what}, so there is no gradient");
+            return self.fault(target, message, Some(hint));
         }
         let through = self.ancestors(&[loss.node], first, trace, Through::Traces, touches);
         if self.is_found(target, trace, &through, touches) {
@@ -391,6 +281,9 @@ impl Checker<'_> {
                 }
                 NodeKind::Apply { .. } | NodeKind::Set { .. } => {
                     Some(format!("`{}`, which takes integers", self.program.node(*id).name))
+                }
+                NodeKind::Merge { .. } => {
+                    Some(format!("`{}`, which picks by it", self.program.node(*id).label()))
                 }
                 _ => None,
             });
@@ -477,8 +370,9 @@ impl Checker<'_> {
         let mut path: BTreeSet<NodeId> = BTreeSet::new();
         let mut open: Vec<NodeId> = Vec::new();
         // Of each invoke, the getters that are not yet known to be reached.
-        let mut getters: HashMap<Chain, BTreeSet<(usize, NodeId)>> = found.getters.clone();
-        let mut activate = |chain: Chain, after: (usize, NodeId), open: &mut Vec<NodeId>| {
+        let reads = found.reads.iter().map(|(chain, reads)| (*chain, reads.getters.clone()));
+        let mut getters: HashMap<Chain, BTreeSet<Moment>> = reads.collect();
+        let mut activate = |chain: Chain, after: Moment, open: &mut Vec<NodeId>| {
             if let Some(left) = getters.get_mut(&chain) {
                 open.extend(left.split_off(&after).into_iter().map(|(_, getter)| getter));
             }
@@ -496,10 +390,8 @@ impl Checker<'_> {
             if !found.nodes.contains(&id) || !path.insert(id) {
                 continue;
             }
-            if let NodeKind::Set { address, .. } = &self.program.node(id).kind
-                && let Some(place) = self.nodes[id.index()].place
-            {
-                activate((self.nodes[id.index()].trace, address.invoke), (place, id), &mut open);
+            if let Some((chain, from)) = self.seen_from(id) {
+                activate(chain, from, &mut open);
             }
             for &user in &users[id.index()] {
                 let values = self.program.node(user).kind.values();

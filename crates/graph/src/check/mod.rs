@@ -27,6 +27,7 @@ mod shown;
 mod skips;
 mod types;
 mod use_of;
+mod versions;
 mod weights;
 
 use std::collections::HashSet;
@@ -540,7 +541,7 @@ impl<'a> Checker<'a> {
                         "prompt {number} of invoke `{name}` has token {token}, but the vocabulary ends at {}",
                         sizes.vocabulary.saturating_sub(1)
                     );
-                    self.fault(id, message, None);
+                    self.fault(id, message, Some("token ids are those of the model's own tokenizer".into()));
                 }
                 if let Some(positions) = sizes.positions
                     && length.saturating_add(new_tokens) > positions

@@ -10,7 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Checker;
-use super::gradients::{Chain, GradientPlan, Touches, Version};
+use super::gradients::GradientPlan;
+use super::versions::{Chain, Touches, Version};
 use crate::program::{GradientOf, NodeId, NodeKind, Value};
 
 /// When a node changes or reads an invoke: step, moment within the step, program order. A hook point's moment is one more
@@ -193,10 +194,10 @@ impl Checker<'_> {
             if let Some(stop) = self.version_read(id, trace, touches) {
                 stops.entry(stop).or_default().getters.push(id);
             }
-            if let (NodeKind::Set { address, .. }, Some(place)) =
-                (&self.program.node(id).kind, self.nodes[id.index()].place)
+            if let (Some((invoke, _)), Some(place)) =
+                (self.program.node(id).kind.written(), self.nodes[id.index()].place)
             {
-                stops.entry(((trace, address.invoke), (place, Some(id)))).or_default();
+                stops.entry(((trace, invoke), (place, Some(id)))).or_default();
             }
         }
         // What leaves a node: its gradient, and what was written in its place.
@@ -214,7 +215,7 @@ impl Checker<'_> {
             }
             self.in_order(event, of_values.get(&id).map_or(&[], Vec::as_slice), events);
         }
-        let mut later: Option<(Chain, Vec<usize>)> = None;
+        let mut later: BTreeMap<Chain, Vec<usize>> = BTreeMap::new();
         for ((chain, (_, setter)), stop) in stops.into_iter().rev() {
             let node = stop.targets.first().or(stop.getters.first()).copied().or(setter);
             let event = events.event(node.unwrap_or(plan.backward));
@@ -222,16 +223,22 @@ impl Checker<'_> {
             for getter in stop.getters {
                 leaves(getter).into_iter().for_each(|from| events.edge(from, event));
             }
-            if let Some((other, from)) = later
-                && other == chain
-            {
-                from.into_iter().for_each(|from| events.edge(from, event));
+            for from in later.remove(&chain).into_iter().flatten() {
+                events.edge(from, event);
             }
             let written = self.in_order(event, &stop.targets, events);
             if let Some(&setter) = setter.and_then(|setter| own.get(&setter)) {
                 written.iter().for_each(|&from| events.edge(from, setter));
             }
-            later = Some((chain, written));
+            later.insert(chain, written);
+        }
+        // The gradient of a weight is there when its invoke has been gone back through.
+        for (&id, &event) in &own {
+            if let NodeKind::SetWeight { invoke, .. } = self.program.node(id).kind {
+                for &from in later.get(&(trace, invoke)).into_iter().flatten() {
+                    events.edge(from, event);
+                }
+            }
         }
     }
 
@@ -268,7 +275,7 @@ impl Checker<'_> {
                 let (message, hint) = match kind(&edit) {
                     NodeKind::SetGrad { .. } => (
                         format!("{set} is set from {read}, which is computed later on the way back{line}"),
-                        "read a gradient at a later hook point, or go back a second time with another `backward`",
+                        "read a gradient at a later hook point, or go back a second time with another `backward`; to change one hook point after another, write a `loop` that goes over them from the last to the first (`\"range\": [3, -1, -1]`) in place of a pattern",
                     ),
                     NodeKind::Stop { .. } => (
                         format!("{set} waits for {read}, which is computed later{line}"),

@@ -209,6 +209,22 @@ impl Checker<'_> {
             }
             price.nodes = price.nodes.saturating_add(2 * plan.path.len() as u64);
             for &node in &plan.path {
+                if let NodeKind::SetWeight { invoke, .. } = self.program.node(node).kind {
+                    // Its gradient is as large as it is itself, and a product more.
+                    let spec = self.spec(trace);
+                    let parameter =
+                        self.nodes[node.index()].parameter.and_then(|own| spec.parameters.get(own));
+                    let sizes = parameter.map_or(&[][..], |parameter| parameter.shape.as_slice());
+                    let elements = sizes.iter().fold(1u64, |product, &size| product.saturating_mul(size));
+                    let wave = of_invoke.get(&(trace, invoke)).copied().unwrap_or(0);
+                    waves.hold(wave, wave, elements.saturating_mul(4));
+                    let tokens = match definition.invokes.get(invoke).map(|invoke| &invoke.prompts) {
+                        Some(Prompts::Tokens(prompts)) => prompts.iter().map(Vec::len).sum::<usize>() as u64,
+                        _ => 0,
+                    };
+                    price.flops =
+                        price.flops.saturating_add(elements.saturating_mul(2).saturating_mul(tokens));
+                }
                 price.flops = price.flops.saturating_add(self.node_flops(node).saturating_mul(2));
             }
         }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Checker;
-use super::gradients::{Chain, Touches};
+use super::versions::{Chain, Touches};
 use crate::program::{GradientOf, NodeId, NodeKind};
 
 /// A place in an invoke: a version of a hook point, by its place and the setter that made it (the first node: the model).
@@ -113,11 +113,8 @@ impl Checker<'_> {
                 continue;
             }
             found.extend(way.values.remove(&id).into_iter().flatten());
-            if let NodeKind::Set { address, .. } = &self.program.node(id).kind
-                && let Some(place) = self.nodes[id.index()].place
-            {
-                let chain = (self.nodes[id.index()].trace, address.invoke);
-                way.pass(chain, (place, id), true, &mut open, &mut found);
+            if let Some((chain, from)) = self.seen_from(id) {
+                way.pass(chain, from, true, &mut open, &mut found);
             }
             self.follow(id, users, &mut open);
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::Checker;
 use crate::limits;
-use crate::program::{Guard, HookAddress, NodeId, NodeKind, StepSelection};
+use crate::program::{GradientOf, Guard, HookAddress, NodeId, NodeKind, StepSelection};
 
 /// A skip, and the hook points that are not reached through it: places from its module's input on, before its output.
 struct Skip {
@@ -75,7 +75,9 @@ impl Checker<'_> {
                 continue;
             };
             let own = skips.get(&(self.nodes[position].trace, invoke));
-            let skips = matches!(self.program.node(id).kind, NodeKind::Skip { .. });
+            // A gradient is that of the version that flowed on, wherever it stands.
+            let kind = &self.program.node(id).kind;
+            let skips = matches!(kind, NodeKind::Skip { .. }) || kind.gradient().is_some();
             let found = own.into_iter().flatten().find(|skip| {
                 // Before the skip gives it, the output has no value either: the module does not run.
                 ((skip.from..skip.output).contains(&place)
@@ -118,11 +120,13 @@ impl Checker<'_> {
         spec.hook_points.iter().position(|hook| hook.module == module.path && hook.name == "input")
     }
 
-    /// The invoke that a getter, setter or skip touches.
+    /// The invoke that a getter, setter or skip touches, or that a gradient of a hook point is of.
     fn touched(&self, id: NodeId) -> Option<usize> {
-        match &self.program.node(id).kind {
-            NodeKind::Get(address) | NodeKind::Set { address, .. } => Some(address.invoke),
-            NodeKind::Skip { invoke, .. } => Some(*invoke),
+        let kind = &self.program.node(id).kind;
+        match (kind, kind.gradient()) {
+            (NodeKind::Get(address) | NodeKind::Set { address, .. }, _)
+            | (_, Some((_, GradientOf::Hook(address)))) => Some(address.invoke),
+            (NodeKind::Skip { invoke, .. }, _) => Some(*invoke),
             _ => None,
         }
     }

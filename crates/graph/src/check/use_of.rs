@@ -16,7 +16,7 @@ struct Setters {
 impl Checker<'_> {
     /// After which event a weight that is set shows: its module's input is still the same. Where embedding and unembedding
     /// are tied the parameter is the embedding's, the earlier of the two.
-    fn shows_from(&self, id: NodeId) -> Option<Event> {
+    pub(super) fn shows_from(&self, id: NodeId) -> Option<Event> {
         if !matches!(self.program.node(id).kind, NodeKind::SetWeight { .. }) {
             return None;
         }

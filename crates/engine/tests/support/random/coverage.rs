@@ -166,11 +166,24 @@ impl Coverage {
                         self.add("way back", format!("applied modules {what}"));
                     }
                     NodeKind::Set { .. } => self.add("way back", "setters"),
+                    NodeKind::Skip { .. } => self.add("way back", "skips"),
+                    NodeKind::SetWeight { .. } => self.add("way back", "values of weights"),
+                    NodeKind::Merge { .. } => self.add("way back", "values of two branches"),
                     NodeKind::Get(address) => {
                         invokes.insert(address.invoke);
                     }
                     _ => {}
                 }
+            }
+            if plan.path.iter().any(|id| !program.node(*id).guards.is_empty()) {
+                self.add("way back", "conditions");
+            }
+            let beside = |node: &pellucid_graph::Node| match &node.kind {
+                NodeKind::SetWeight { invoke, .. } => invokes.contains(invoke),
+                _ => false,
+            };
+            if program.nodes.iter().any(beside) {
+                self.add("way back", "other weights");
             }
             if invokes.len() > 1 {
                 self.add("way back", "another invoke");

@@ -49,7 +49,7 @@ pub struct Wishes {
     pub generation: bool,
     /// Several invokes whose prompts are equal or begin alike, edited and read at few positions: what rows can be shared.
     pub alike: bool,
-    /// Only what has a slope: no conditions, no skips, no weights that are set, and no gradients yet.
+    /// Only what has a slope, and no gradients yet.
     pub smooth: bool,
 }
 
@@ -445,7 +445,8 @@ impl<'a> Builder<'a> {
             57..65 => self.save(),
             65..73 if !self.wishes.smooth => self.dynamic(),
             73..84 if !self.wishes.smooth => self.gradients(),
-            65..70 => self.apply(),
+            65..69 => self.apply(),
+            69..77 => self.dynamic(),
             _ => self.some_operation(),
         }
     }

@@ -77,8 +77,8 @@ pub struct Writer {
     guards: Vec<Times>,
     /// Sweeps, loops and branches around.
     depth: usize,
-    /// A trace in which is gone back, so that nothing depends on a condition.
-    smooth: bool,
+    /// A trace in which is gone back.
+    goes_back: bool,
     constructs: BTreeMap<&'static str, usize>,
 }
 
@@ -106,7 +106,7 @@ impl Writer {
             prompts: Vec::new(),
             guards: Vec::new(),
             depth: 0,
-            smooth: false,
+            goes_back: false,
             constructs: BTreeMap::new(),
         }
     }
@@ -260,12 +260,12 @@ impl Writer {
             4..8 => self.computed(place, out),
             8..12 => self.set(place, out),
             12 | 13 => self.save(out),
-            14 if !self.smooth => self.cond(place, out),
+            14 => self.cond(place, out),
             15 | 16 if self.depth < 2 => self.sweep(place, out),
             17 | 18 if self.depth < 2 && !steps => self.repeat(place, out),
             19 if !steps => self.pattern(out),
             20 if !steps => self.pattern_set(out),
-            21 if self.smooth && !steps => self.gradient(place, out),
+            21 if self.goes_back && !steps => self.gradient(place, out),
             _ => self.computed(place, out),
         }
     }
@@ -472,7 +472,7 @@ impl Writer {
 
     /// A trace. What it computed is known after it.
     fn trace(&mut self, out: &mut Vec<Json>, edits: &[String], elsewhere: bool) {
-        let (outer, smooth) = (std::mem::take(&mut self.invokes), self.smooth);
+        let (outer, goes_back) = (std::mem::take(&mut self.invokes), self.goes_back);
         let mut trace = json!({"op": "trace", "invokes": self.new_invokes(true)});
         if elsewhere {
             // Of the other model nothing is known but that it has a first layer and logits.
@@ -502,7 +502,7 @@ impl Writer {
             self.count("edits");
         }
         let generates = self.depth == 0 && self.dice.chance(0.2);
-        self.smooth = !generates && self.guards.is_empty() && self.dice.chance(0.3);
+        self.goes_back = !generates && self.guards.is_empty() && self.dice.chance(0.3);
         let first = self.known.len();
         let mut body = Vec::new();
         for _ in 0..self.dice.range(2, 7) {
@@ -537,7 +537,7 @@ impl Writer {
         let kept: Vec<Known> = self.known.drain(first..).collect();
         let kept = kept.into_iter().filter(|known| matches!(known.kind, Kind::Number | Kind::Vector));
         self.known.extend(kept.map(|known| Known { times: Times::new(), ..known }));
-        (self.invokes, self.smooth) = (outer, smooth);
+        (self.invokes, self.goes_back) = (outer, goes_back);
     }
 
     fn steps(&mut self, out: &mut Vec<Json>) {
