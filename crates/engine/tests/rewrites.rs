@@ -9,10 +9,11 @@
 mod random;
 mod support;
 
-use pellucid_engine::{Engine, EngineError, Results, Rewrites, RunOptions};
+use pellucid_engine::{Engine, EngineError, Failure, Results, Rewrites, RunOptions};
 use pellucid_graph::check::{CheckedProgram, SpecIndex};
 
-use random::outcomes::difference_from_naive;
+use random::outcomes::{difference_from_naive, difference_in_what_is_kept};
+use random::sessions::in_sequence;
 use random::{Builder, Wishes};
 use support::engines;
 
@@ -22,6 +23,7 @@ const PROGRAMS: u64 = 60;
 const DEPTH: Rewrites = Rewrites { depth: true, ..Rewrites::NONE };
 const LENGTH: Rewrites = Rewrites { depth: true, length: true, ..Rewrites::NONE };
 const PREFIXES: Rewrites = Rewrites { prefixes: true, ..Rewrites::NONE };
+const TRACES: Rewrites = Rewrites { traces: true, ..Rewrites::NONE };
 
 fn number_from(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
@@ -31,6 +33,8 @@ fn tokens(outcome: &Result<Results, EngineError>) -> Option<u64> {
     outcome.as_ref().ok().map(|results| results.report.tokens)
 }
 
+type Kept = Result<Results, Box<Failure>>;
+
 /// Programs whose tokens a rewrite made fewer.
 #[derive(Debug, Default)]
 struct Saved {
@@ -39,6 +43,11 @@ struct Saved {
     length: usize,
     prefixes: usize,
     more: usize,
+    sessions: usize,
+    /// Sessions whose traces went in fewer passes, and those in which rows of several traces were shared.
+    together: usize,
+    shared: usize,
+    failed: usize,
 }
 
 #[test]
@@ -51,6 +60,7 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
         let with = |rewrites: Rewrites| engine.share().with_rewrites(rewrites);
         let (none, depth, length, prefixes) =
             (with(Rewrites::NONE), with(DEPTH), with(LENGTH), with(PREFIXES));
+        let (traces, apart) = (with(TRACES), with(Rewrites { traces: false, ..Rewrites::ALL }));
         let mut crowd: Vec<(CheckedProgram, Result<Results, EngineError>)> = Vec::new();
         let first = number_from("PELLUCID_SEED", 1) + number as u64 * 1_000_003;
         for seed in first..first + number_from("PELLUCID_PROGRAMS", PROGRAMS) {
@@ -87,6 +97,28 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
                         ));
                     }
                 }
+                // The same programs as one session.
+                let session = in_sequence(&crowd.iter().map(|(checked, _)| &checked.program).collect::<Vec<_>>());
+                let checked = engine.check(session).unwrap_or_else(|faults| panic!("{faults}"));
+                let naive = engine.run_naive_keeping(&checked, &options);
+                let runs = [&none, &traces, &apart, &engine].map(|engine| engine.run_keeping(&checked, &options));
+                for (name, run) in ["none", "traces", "all but traces", "all"].iter().zip(&runs) {
+                    let told = |outcome: &Kept| outcome.clone().map_err(|failure| failure.error);
+                    let (run, naive) = (&run, &naive);
+                    let difference = difference_from_naive(&engine, &checked, &told(run), &told(naive));
+                    if let Some(difference) = difference.or_else(|| difference_in_what_is_kept(run, naive)) {
+                        failures.push(format!(
+                            "{model}, session near seed {seed}, `{name}`: {difference}\n{}",
+                            checked.program.to_json()
+                        ));
+                    }
+                }
+                saved.sessions += 1;
+                saved.failed += usize::from(naive.is_err());
+                if let [Ok(none), Ok(traces), Ok(apart), Ok(all)] = &runs {
+                    saved.together += usize::from(traces.report.passes < none.report.passes);
+                    saved.shared += usize::from(all.report.tokens < apart.report.tokens);
+                }
                 crowd.clear();
             }
         }
@@ -98,5 +130,7 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
         for shared in [saved.depth, saved.length, saved.prefixes, saved.more] {
             assert!(shared * 40 >= saved.programs, "too little was shared: {saved:?}");
         }
+        assert!(saved.together * 2 >= saved.sessions - saved.failed, "too few ran together: {saved:?}");
+        assert!(saved.failed * 20 >= saved.sessions, "too few failed: {saved:?}");
     }
 }
