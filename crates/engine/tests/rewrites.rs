@@ -12,7 +12,7 @@ mod support;
 use pellucid_engine::{Engine, EngineError, Failure, Results, Rewrites, RunOptions};
 use pellucid_graph::check::{CheckedProgram, SpecIndex};
 
-use random::outcomes::{difference_from_naive, difference_in_what_is_kept};
+use random::outcomes::{difference_from_naive, same_bits};
 use random::sessions::in_sequence;
 use random::{Builder, Wishes};
 use support::engines;
@@ -114,6 +114,22 @@ struct Together {
     passes: usize,
     tokens: usize,
     failed: usize,
+}
+
+/// What differs in what two failed runs keep: whichever of several nodes is reported, it is one of the first trace that fails, and
+/// what the traces before it saved is kept.
+fn difference_in_what_is_kept(
+    run: &Result<Results, Box<Failure>>,
+    naive: &Result<Results, Box<Failure>>,
+) -> Option<String> {
+    let (Err(run), Err(naive)) = (run, naive) else { return None };
+    if run.trace != naive.trace {
+        return Some(format!("fails in trace {:?} against {:?}", run.trace, naive.trace));
+    }
+    let (one, other) = (&run.kept.tensors, &naive.kept.tensors);
+    let is_same = one.len() == other.len()
+        && one.iter().zip(other).all(|(one, other)| one.0 == other.0 && same_bits(one.1, other.1));
+    (!is_same).then(|| format!("keeps {:?} against {:?}", one.keys(), other.keys()))
 }
 
 #[test]

@@ -55,7 +55,11 @@ impl fmt::Display for Explanation {
                 _ => String::new(),
             };
             let number = number + 1;
-            writeln!(formatter, "\npass {number}{on}: {} → {} ({tokens} tokens{traces})", pass.from, pass.to)?;
+            writeln!(
+                formatter,
+                "\npass {number}{on}: {} → {} ({tokens} tokens{traces})",
+                pass.from, pass.to
+            )?;
             if let Some(ms) = pass.measured_ms {
                 let (flops, bytes) = (amount(pass.flops, ""), amount(pass.bytes, "B"));
                 writeln!(

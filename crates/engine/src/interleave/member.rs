@@ -240,7 +240,8 @@ impl<'a> Member<'a> {
     /// Takes the invokes off their way where the program is cut off.
     fn drop_cut_off(&mut self) {
         let Self { job, groups, .. } = self;
-        for group in groups.iter_mut().filter(|group| group.trace.is_some_and(|trace| job.is_cut_off(trace))) {
+        for group in groups.iter_mut().filter(|group| group.trace.is_some_and(|trace| job.is_cut_off(trace)))
+        {
             group.place = Place::Done;
         }
     }
@@ -287,7 +288,13 @@ impl<'a> Member<'a> {
         self.ways = Ways::of(&program, id, loaded.model.stages(), &loaded.schedule);
         let end_tokens = &loaded.model.spec().end_tokens;
         for (invoke, asked) in Asked::of(&program, id, trace).into_iter().enumerate() {
-            let mut group = Group::new((id, node.label(), trace), (invoke, self.groups.len()), steps.clone(), asked, end_tokens);
+            let mut group = Group::new(
+                (id, node.label(), trace),
+                (invoke, self.groups.len()),
+                steps.clone(),
+                asked,
+                end_tokens,
+            );
             group.tracked = self.ways.tracked(invoke);
             self.groups.push(group);
         }

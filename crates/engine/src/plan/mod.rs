@@ -50,9 +50,11 @@ pub struct Rewrites {
 
 impl Rewrites {
     /// All of them.
-    pub const ALL: Rewrites = Rewrites { depth: true, length: true, prefixes: true, cache: true, traces: true };
+    pub const ALL: Rewrites =
+        Rewrites { depth: true, length: true, prefixes: true, cache: true, traces: true };
     /// None: every invoke computes its own rows.
-    pub const NONE: Rewrites = Rewrites { depth: false, length: false, prefixes: false, cache: false, traces: false };
+    pub const NONE: Rewrites =
+        Rewrites { depth: false, length: false, prefixes: false, cache: false, traces: false };
 }
 
 impl Default for Rewrites {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pellucid_engine::{Engine, EngineError, Failure, Results, Tensor};
+use pellucid_engine::{Engine, EngineError, Results, Tensor};
 use pellucid_graph::check::CheckedProgram;
 
 /// The same to the bit; one NaN is as good as another: which of two becomes an operation's result is the processor's choice.
@@ -115,20 +115,4 @@ pub fn difference(
         (Ok(_), Err(error)) => Some(format!("succeeds against\n{error}")),
         (Err(error), Ok(_)) => Some(format!("fails, against success, with\n{error}")),
     }
-}
-
-/// The same where failures keep something: whichever of several nodes is reported, it is one of the first trace that fails, and
-/// what the traces before it saved is kept.
-pub fn difference_in_what_is_kept(
-    run: &Result<Results, Box<Failure>>,
-    naive: &Result<Results, Box<Failure>>,
-) -> Option<String> {
-    let (Err(run), Err(naive)) = (run, naive) else { return None };
-    if run.trace != naive.trace {
-        return Some(format!("fails in trace {:?} against {:?}", run.trace, naive.trace));
-    }
-    let (one, other) = (&run.kept.tensors, &naive.kept.tensors);
-    let is_same = one.len() == other.len()
-        && one.iter().zip(other).all(|(one, other)| one.0 == other.0 && same_bits(one.1, other.1));
-    (!is_same).then(|| format!("keeps {:?} against {:?}", one.keys(), other.keys()))
 }
