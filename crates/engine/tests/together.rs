@@ -374,7 +374,7 @@ fn traces_run_together_only_where_there_is_memory_for_it() {
             (apart, together) => panic!("{memory_bytes:?}: {:?}, {:?}", apart.err(), together.err()),
         }
     }
-    assert!(passes.len() > 5 && passes.contains(&1), "{passes:?}");
+    assert!(passes.len() >= 4 && passes.contains(&1), "{passes:?}");
 }
 
 #[test]
