@@ -212,7 +212,13 @@ fn what_does_more_than_go_forward_runs_alone() {
         r#"{"op":"weight","name":"v","parameter":"layers.0.norm_1.weight"},{"op":"mul","name":"half","input":"v","other":0.5},
         {"op":"set_weight","parameter":"layers.0.norm_1.weight","value":"half"},{"op":"get","name":"l_w","hook":"logits"},{"op":"save","name":"s_w","value":"l_w"}"#,
     );
-    for special in [generation, back, weights] {
+    // Nothing but its trace tells that it generates.
+    let later = generation.replace(
+        r#"{"op":"generated","name":"made"}"#,
+        r#"{"op":"get","name":"made","hook":"logits"}"#,
+    );
+    assert_ne!(later, generation);
+    for special in [generation, later, back, weights] {
         let other = reading("other", "layers.0.output");
         let last = reading("last", "layers.0.output");
         assert_eq!(
