@@ -147,7 +147,7 @@ fn traces_that_run_together_give_and_keep_what_they_give_one_after_another() {
         for seed in first..first + number_from("PELLUCID_SESSIONS", SESSIONS) {
             let program = |part: u64| {
                 // Of some nothing can be told but that they go forward; with the others they are mixed.
-                let smooth = (seed + part) % 3 > 0;
+                let smooth = !(seed + part).is_multiple_of(3);
                 let wishes = Wishes { may_fail: seed % 2 == 0, generation: false, alike: true, smooth };
                 Builder::generate(&index, seed * 8 + part, wishes).checked.program
             };

@@ -213,10 +213,8 @@ fn what_does_more_than_go_forward_runs_alone() {
         {"op":"set_weight","parameter":"layers.0.norm_1.weight","value":"half"},{"op":"get","name":"l_w","hook":"logits"},{"op":"save","name":"s_w","value":"l_w"}"#,
     );
     // Nothing but its trace tells that it generates.
-    let later = generation.replace(
-        r#"{"op":"generated","name":"made"}"#,
-        r#"{"op":"get","name":"made","hook":"logits"}"#,
-    );
+    let later = generation
+        .replace(r#"{"op":"generated","name":"made"}"#, r#"{"op":"get","name":"made","hook":"logits"}"#);
     assert_ne!(later, generation);
     for special in [generation, later, back, weights] {
         let other = reading("other", "layers.0.output");
