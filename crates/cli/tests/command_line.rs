@@ -162,6 +162,31 @@ fn a_plan_is_explained() {
 }
 
 #[test]
+fn a_plan_tells_which_traces_run_together() {
+    let patched = |layer: usize| {
+        let text = r#"{ "op": "trace", "invokes": [{ "prompt": "The capital of Japan is" }], "body": [
+                { "op": "get", "name": "own_LAYER", "hook": "layers.LAYER.output" },
+                { "op": "index_put", "name": "put_LAYER", "input": "own_LAYER", "index": [":", -1], "values": "state" },
+                { "op": "set", "hook": "layers.LAYER.output", "value": "put_LAYER" },
+                { "op": "get", "name": "logits_LAYER", "hook": "logits" },
+                { "op": "getitem", "name": "last_LAYER", "input": "logits_LAYER", "index": [":", -1] },
+                { "op": "argmax", "name": "token_LAYER", "input": "last_LAYER", "dim": -1 },
+                { "op": "save", "name": "said_LAYER", "value": "token_LAYER" }] }"#;
+        text.replace("LAYER", &layer.to_string())
+    };
+    let traces: Vec<String> = (0..3).map(patched).collect();
+    let program = format!(
+        r#"{{ "pellucid": 1, "body": [{{ "op": "trace", "invokes": [{{ "prompt": "The capital of France is" }}], "body": [
+            {{ "op": "get", "name": "h", "hook": "layers.1.output" }},
+            {{ "op": "getitem", "name": "state", "input": "h", "index": [":", -1] }}] }}, {}] }}"#,
+        traces.join(",")
+    );
+    let output = with_input(&["explain", "-"], &program);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    insta::assert_snapshot!("explain_session", text(&output.stdout));
+}
+
+#[test]
 fn a_plan_is_drawn_as_a_page_that_stands_alone() {
     let (_folder, path) = scratch("plan.html");
     let told = printed(&["explain", PROGRAM, "--html", path.to_str().unwrap()]);

@@ -9,6 +9,7 @@ mod held;
 mod options;
 mod running;
 mod slices;
+mod turns;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub(crate) use held::Held;
 pub use options::{GeneratedToken, OnLog, OnProgress, OnSaved, OnToken, Progress, RunOptions, SavedValue};
 pub(crate) use running::Task;
 use slices::Beginning;
+use turns::Turns;
 
 /// The step of nodes outside `steps`.
 pub(crate) const OUTSIDE: u64 = u64::MAX;
@@ -43,8 +45,9 @@ pub(crate) struct Job<'a> {
     pub stop: Arc<AtomicBool>,
     pub failed: Option<EngineError>,
     pub results: Results,
-    /// The trace that is running.
+    /// The trace that is running: of those that run together the one whose turn it is.
     pub trace: Option<NodeId>,
+    turns: Turns,
     /// Every saved name with its node.
     saved: Vec<(String, NodeId)>,
     /// Getters whose value has only some columns of the rectangle: which.
@@ -94,6 +97,7 @@ impl<'a> Job<'a> {
             failed: None,
             results: Results::default(),
             trace: None,
+            turns: Turns::default(),
             saved: Vec::new(),
             narrowed: HashMap::new(),
             values: HashMap::new(),
@@ -161,7 +165,7 @@ impl<'a> Job<'a> {
         models: &[Loaded],
         pool: &mut BufferPool,
     ) {
-        if self.lost.contains(&instance) {
+        if self.lost.contains(&instance) || self.is_cut_off(instance.1) {
             return;
         }
         let mut ready = BTreeSet::new();
@@ -324,9 +328,8 @@ impl<'a> Job<'a> {
 
     /// The program ends here, with the node at fault.
     pub fn fail(&mut self, id: NodeId, error: &OperationError) {
-        if self.failed.is_none() {
-            self.failed = Some(EngineError::Node(Box::new(error.at(self.program.program.node(id)))));
-        }
+        let fault = error.at(self.program.program.node(id));
+        self.fail_in_turn(id, EngineError::Node(Box::new(fault)));
     }
 
     /// Whether cancellation or the deadline ends the program.

@@ -141,7 +141,7 @@ fn a_sweep_of_a_session_is_a_sweep_of_its_trace() {
     let swept = run(&engine, &outside("sweep"));
     assert_eq!(swept.report.passes, 1);
     let looped = run(&engine, &outside("loop"));
-    assert_eq!(looped.report.passes, 3);
+    assert_eq!(looped.report.passes, 1, "iterations that do not depend on one another run together");
     same(&swept, &looped);
 }
 

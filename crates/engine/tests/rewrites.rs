@@ -9,10 +9,11 @@
 mod random;
 mod support;
 
-use pellucid_engine::{Engine, EngineError, Results, Rewrites, RunOptions};
+use pellucid_engine::{Engine, EngineError, Failure, Results, Rewrites, RunOptions};
 use pellucid_graph::check::{CheckedProgram, SpecIndex};
 
-use random::outcomes::difference_from_naive;
+use random::outcomes::{difference_from_naive, same_bits};
+use random::sessions::in_sequence;
 use random::{Builder, Wishes};
 use support::engines;
 
@@ -22,6 +23,7 @@ const PROGRAMS: u64 = 60;
 const DEPTH: Rewrites = Rewrites { depth: true, ..Rewrites::NONE };
 const LENGTH: Rewrites = Rewrites { depth: true, length: true, ..Rewrites::NONE };
 const PREFIXES: Rewrites = Rewrites { prefixes: true, ..Rewrites::NONE };
+const TRACES: Rewrites = Rewrites { traces: true, ..Rewrites::NONE };
 
 fn number_from(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
@@ -49,8 +51,8 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
         let spec = engine.model().spec().clone();
         let index = SpecIndex::new(&spec);
         let with = |rewrites: Rewrites| engine.share().with_rewrites(rewrites);
-        let (none, depth, length, prefixes) =
-            (with(Rewrites::NONE), with(DEPTH), with(LENGTH), with(PREFIXES));
+        let (none, depth, length, prefixes, traces) =
+            (with(Rewrites::NONE), with(DEPTH), with(LENGTH), with(PREFIXES), with(TRACES));
         let mut crowd: Vec<(CheckedProgram, Result<Results, EngineError>)> = Vec::new();
         let first = number_from("PELLUCID_SEED", 1) + number as u64 * 1_000_003;
         for seed in first..first + number_from("PELLUCID_PROGRAMS", PROGRAMS) {
@@ -58,8 +60,9 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
             let checked = Builder::generate(&index, seed, wishes).checked;
             let naive = engine.run_naive(&checked);
             let run = |engine: &Engine| engine.run(&checked, &RunOptions::default());
-            let planned = [&none, &depth, &length, &prefixes, &engine].map(run);
-            for (name, outcome) in ["none", "depth", "length", "prefixes", "all"].iter().zip(&planned) {
+            let planned = [&none, &depth, &length, &prefixes, &traces, &engine].map(run);
+            let names = ["none", "depth", "length", "prefixes", "traces", "all"];
+            for (name, outcome) in names.iter().zip(&planned) {
                 if let Some(difference) = difference_from_naive(&engine, &checked, outcome, &naive) {
                     failures.push(format!(
                         "{model}, seed {seed}: rewrites `{name}`: {difference}\n{}",
@@ -68,7 +71,7 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
                 }
             }
             let counts: Vec<u64> = planned.iter().filter_map(tokens).collect();
-            if let [none, depth, length, prefixes, all] = counts[..] {
+            if let [none, depth, length, prefixes, _, all] = counts[..] {
                 saved.programs += 1;
                 saved.depth += usize::from(depth != none);
                 saved.length += usize::from(length != depth);
@@ -97,6 +100,92 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
     if std::env::var("PELLUCID_MODEL").is_err() && saved.programs > 200 {
         for shared in [saved.depth, saved.length, saved.prefixes, saved.more] {
             assert!(shared * 40 >= saved.programs, "too little was shared: {saved:?}");
+        }
+    }
+}
+
+/// Sessions for each model in the normal test run.
+const SESSIONS: u64 = 12;
+
+/// Sessions, those whose traces went in fewer passes, those in which traces shared rows, and those that failed.
+#[derive(Debug, Default)]
+struct Together {
+    sessions: usize,
+    passes: usize,
+    tokens: usize,
+    failed: usize,
+}
+
+/// What differs in what two failed runs keep: whichever of several nodes is reported, it is one of the first trace that fails, and
+/// what the traces before it saved is kept.
+fn difference_in_what_is_kept(
+    run: &Result<Results, Box<Failure>>,
+    naive: &Result<Results, Box<Failure>>,
+) -> Option<String> {
+    let (Err(run), Err(naive)) = (run, naive) else { return None };
+    if run.trace != naive.trace {
+        return Some(format!("fails in trace {:?} against {:?}", run.trace, naive.trace));
+    }
+    let (one, other) = (&run.kept.tensors, &naive.kept.tensors);
+    let is_same = one.len() == other.len()
+        && one.iter().zip(other).all(|(one, other)| one.0 == other.0 && same_bits(one.1, other.1));
+    (!is_same).then(|| format!("keeps {:?} against {:?}", one.keys(), other.keys()))
+}
+
+#[test]
+fn traces_that_run_together_give_and_keep_what_they_give_one_after_another() {
+    let mut failures: Vec<String> = Vec::new();
+    let mut seen = Together::default();
+    for (number, (model, engine)) in engines().into_iter().enumerate() {
+        let spec = engine.model().spec().clone();
+        let index = SpecIndex::new(&spec);
+        let with = |rewrites: Rewrites| engine.share().with_rewrites(rewrites);
+        let engines =
+            [with(Rewrites::NONE), with(TRACES), with(Rewrites { traces: false, ..Rewrites::ALL }), engine];
+        let engine = &engines[3];
+        let first = number_from("PELLUCID_SEED", 1) + number as u64 * 1_000_003;
+        for seed in first..first + number_from("PELLUCID_SESSIONS", SESSIONS) {
+            let program = |part: u64| {
+                // Of some nothing can be told but that they go forward; with the others they are mixed.
+                let smooth = !(seed + part).is_multiple_of(3);
+                let wishes = Wishes { may_fail: seed % 2 == 0, generation: false, alike: true, smooth };
+                Builder::generate(&index, seed * 8 + part, wishes).checked.program
+            };
+            let programs: Vec<_> = (0..2 + seed % 3).map(program).collect();
+            // One comes again: its rows are the same as far as its first edit.
+            let session = in_sequence(&programs.iter().chain([&programs[0]]).collect::<Vec<_>>());
+            let checked = engine.check(session).unwrap_or_else(|faults| panic!("{faults}"));
+            let options = RunOptions::default();
+            let naive = engine.run_naive_keeping(&checked, &options);
+            let outcome = |run: &Result<Results, Box<Failure>>| match run {
+                Ok(results) => Ok(results.clone()),
+                Err(failure) => Err(failure.error.clone()),
+            };
+            let runs = engines.each_ref().map(|engine| engine.run_keeping(&checked, &options));
+            for (name, run) in ["none", "traces", "all but traces", "all"].iter().zip(&runs) {
+                let difference = difference_from_naive(engine, &checked, &outcome(run), &outcome(&naive))
+                    .or_else(|| difference_in_what_is_kept(run, &naive));
+                if let Some(difference) = difference {
+                    failures.push(format!(
+                        "{model}, seed {seed}, `{name}`: {difference}\n{}",
+                        checked.program.to_json()
+                    ));
+                }
+            }
+            seen.sessions += 1;
+            seen.failed += usize::from(naive.is_err());
+            if let [Ok(none), Ok(traces), Ok(apart), Ok(all)] = &runs {
+                seen.passes += usize::from(traces.report.passes < none.report.passes);
+                seen.tokens += usize::from(all.report.tokens < apart.report.tokens);
+            }
+        }
+    }
+    println!("{seen:?}");
+    let shown: Vec<&str> = failures.iter().take(3).map(String::as_str).collect();
+    assert!(failures.is_empty(), "{} runs differ. The first:\n{}", failures.len(), shown.join("\n\n"));
+    if std::env::var("PELLUCID_MODEL").is_err() {
+        for often in [seen.passes, seen.tokens, seen.failed] {
+            assert!(often * 20 >= seen.sessions, "too little was seen: {seen:?}");
         }
     }
 }

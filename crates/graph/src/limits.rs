@@ -14,6 +14,10 @@ pub const JSON_DEPTH: usize = 64;
 pub const JSON_VALUES: usize = 4 << 20;
 /// Traces of a program.
 pub const TRACES: usize = 4_096;
+/// Traces that run together, because none of them depends on another.
+pub const TRACES_TOGETHER: usize = 256;
+/// Bytes of the values and rows of traces that run together.
+pub const TOGETHER_BYTES: u64 = 256 << 20;
 /// Invokes of a trace.
 pub const INVOKES: usize = 16_384;
 /// Prompts of an invoke.

@@ -67,6 +67,9 @@ pub struct Measured {
 pub struct ExplainedPass {
     /// The name by which its traces call its model; of the program's own it is empty.
     pub model: String,
+    /// The first and the last of the program's traces that ride, counted from 0: of one alone twice the same.
+    #[serde(default)]
+    pub traces: (usize, usize),
     /// What comes first: a hook point, or the beginning.
     pub from: String,
     /// What comes last: a hook point, or the end.
@@ -185,6 +188,8 @@ pub struct ExplainedSharing {
 pub(crate) struct PassRecord {
     /// The place of its model among the engine's.
     pub model: usize,
+    /// The places of the first and the last trace of which invokes ride.
+    pub traces: (usize, usize),
     pub from: usize,
     pub to: usize,
     pub tokens: usize,

@@ -56,6 +56,7 @@ pub(crate) fn explained(models: &[Loaded], record: &PassRecord) -> Option<Explai
     let flops = record.work.flops;
     Some(ExplainedPass {
         model: loaded.name.clone(),
+        traces: record.traces,
         from: name(loaded, record.from, true),
         to: name(loaded, record.to, false),
         stages: (record.from, record.to),

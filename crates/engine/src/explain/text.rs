@@ -50,7 +50,16 @@ impl fmt::Display for Explanation {
         for (number, pass) in self.passes.iter().enumerate().take(SHOWN) {
             let tokens = pass.tokens;
             let on = if pass.model.is_empty() { String::new() } else { format!(" on {}", pass.model) };
-            writeln!(formatter, "\npass {}{on}: {} → {} ({tokens} tokens)", number + 1, pass.from, pass.to)?;
+            let traces = match pass.traces {
+                (first, last) if first < last => format!(", traces {} to {} together", first + 1, last + 1),
+                _ => String::new(),
+            };
+            let number = number + 1;
+            writeln!(
+                formatter,
+                "\npass {number}{on}: {} → {} ({tokens} tokens{traces})",
+                pass.from, pass.to
+            )?;
             if let Some(ms) = pass.measured_ms {
                 let (flops, bytes) = (amount(pass.flops, ""), amount(pass.bytes, "B"));
                 writeln!(

@@ -16,7 +16,11 @@ use crate::weights::WeightSet;
 /// One invoke on its way.
 #[derive(Default)]
 pub(crate) struct Group {
+    /// The trace that it is an invoke of, and its number there.
+    pub trace: Option<NodeId>,
     pub invoke: usize,
+    /// Its place among its program's that are on their way.
+    pub seat: usize,
     /// The name that its author gave it.
     pub label: Arc<str>,
     /// What keys the noise of its sampling: the trace's label, and its own coordinates.
@@ -88,13 +92,12 @@ pub(crate) enum Place {
 impl Group {
     /// An invoke of a trace at its first step.
     pub fn new(
-        trace: (&str, &Trace),
-        invoke: usize,
+        (id, name, trace): (NodeId, &str, &Trace),
+        (invoke, seat): (usize, usize),
         steps: Arc<[NodeId]>,
         asked: Asked,
         end_tokens: &[u32],
     ) -> Group {
-        let (name, trace) = trace;
         let tokens: &[Vec<u32>] = match trace.invokes.get(invoke).map(|invoke| &invoke.prompts) {
             Some(Prompts::Tokens(tokens)) => tokens,
             _ => &[],
@@ -109,7 +112,9 @@ impl Group {
         });
         let stop_tokens = trace.generation.as_ref().and_then(|generation| generation.stop_tokens.clone());
         Group {
+            trace: Some(id),
             invoke,
+            seat,
             label: trace.invokes.get(invoke).map_or("", |own| own.label()).into(),
             noise: (name.to_owned(), coordinates),
             generation: trace.generation.clone(),
@@ -171,7 +176,7 @@ impl Group {
     pub fn candidate(&self, member: usize) -> Candidate<'_> {
         Candidate {
             member,
-            invoke: self.invoke,
+            invoke: self.seat,
             prompts: self.prompts.iter().map(|prompt| prompt.tokens.as_slice()).collect(),
             outlook: &self.outlook,
             end: self.end,

@@ -1,6 +1,7 @@
-//! One program among those that run together: where it is in its traces, and the invokes of the one that is running.
+//! One program among those that run together: where it is in its traces, and the invokes of those that are running.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
@@ -17,7 +18,7 @@ use crate::error::EngineError;
 use crate::job::{Held, Instance, Job, OUTSIDE, RunOptions};
 use crate::loaded::Loaded;
 use crate::operations::OperationError;
-use crate::plan::{Collected, Rewrites};
+use crate::plan::{Collected, Rewrites, together};
 use crate::reverse::{WayBack, Ways};
 use crate::serve::{Ticket, Usage};
 use crate::slots::BufferPool;
@@ -56,15 +57,15 @@ pub(crate) struct Member<'a> {
     pub over: bool,
     traces: Vec<NodeId>,
     stage: Stage,
-    /// The place of the running trace's model among the engine's.
+    /// The place among the engine's of the model of the running traces.
     pub(super) model: usize,
-    /// The invokes of the running trace.
+    /// The invokes of the running traces.
     pub(super) groups: Vec<Group>,
-    /// What the gradients of the running trace go back through.
+    /// What the gradients of the running trace go back through; then it runs alone.
     pub(super) ways: Ways,
     /// Ways back that have begun and not ended.
     pub(super) backs: Vec<WayBack>,
-    /// Prompts of the running trace whose keys and values go into its cache, and the bytes that these take.
+    /// Prompts of the running traces whose keys and values go into its cache, and the bytes that these take.
     pub(super) collecting: Vec<Collected>,
     pub(super) collecting_bytes: u64,
     /// Weights that it has set, while an invoke runs with them, with the bytes that they take.
@@ -95,10 +96,10 @@ enum Stage {
     New,
     /// What stands between its traces begins.
     Session,
-    /// Its trace of that place runs.
-    Trace(usize),
-    /// That trace's invokes are at their end.
-    AfterTrace(usize),
+    /// The first of its traces of those places run.
+    Traces { first: usize, end: usize },
+    /// Their invokes are at their end.
+    AfterTraces { first: usize, end: usize },
     /// All its traces are.
     Last,
 }
@@ -155,14 +156,23 @@ impl<'a> Member<'a> {
         Left { ticket: self.ticket, outcome, usage: self.usage, rest: self }
     }
 
-    /// The place of its running trace, and how many it has.
+    /// The place of its running trace, of several the one whose turn it is, and how many it has.
     pub fn traces(&self) -> (usize, usize) {
         let place = match self.stage {
             Stage::New | Stage::Session => 0,
-            Stage::Trace(place) | Stage::AfterTrace(place) => place,
+            Stage::Traces { first, .. } | Stage::AfterTraces { first, .. } => {
+                let turn = self.job.trace.and_then(|trace| self.traces.binary_search(&trace).ok());
+                turn.unwrap_or(first)
+            }
             Stage::Last => self.traces.len(),
         };
         (place, self.traces.len())
+    }
+
+    /// The place among its traces of that of an invoke.
+    pub(super) fn place_of(&self, invoke: usize) -> Option<usize> {
+        let trace = self.groups.get(invoke)?.trace?;
+        self.traces.binary_search(&trace).ok()
     }
 
     /// Goes on as far as it can without a pass, or until its time is over for now.
@@ -175,7 +185,7 @@ impl<'a> Member<'a> {
             self.job.begin_session(ground.models, pool);
             self.stage = Stage::Session;
             if self.job.failed.is_none() && !self.job.is_beginning() {
-                self.begin_trace(0, ground, pool);
+                self.begin_traces(0, ground, pool);
             }
         }
         loop {
@@ -185,15 +195,16 @@ impl<'a> Member<'a> {
                 return;
             }
             if let Stage::Session = self.stage {
-                self.begin_trace(0, ground, pool);
+                self.begin_traces(0, ground, pool);
                 continue;
             }
+            self.drop_cut_off();
             self.free_weights();
             let moved = self.start_and_decide(ground, pool) | self.go_back(ground, pool, until);
             if moved && !self.backs.is_empty() && until.is_some_and(|until| Instant::now() >= until) {
                 return;
             }
-            if moved {
+            if moved || self.next_turn() {
                 continue;
             }
             if self.can_walk() || self.job.has_deferred() || !self.away.is_empty() {
@@ -202,14 +213,14 @@ impl<'a> Member<'a> {
             match self.stage {
                 _ if self.is_stuck() => self.fail_stuck(),
                 Stage::New | Stage::Session => return,
-                Stage::Trace(place) => {
+                Stage::Traces { first, end } => {
                     self.remaining_steps(ground, pool);
-                    self.stage = Stage::AfterTrace(place);
+                    self.stage = Stage::AfterTraces { first, end };
                 }
-                Stage::AfterTrace(place) => {
+                Stage::AfterTraces { first, end } => {
                     self.keep_prefixes(ground);
-                    self.end_trace();
-                    self.begin_trace(place + 1, ground, pool);
+                    self.end_traces(first..end);
+                    self.begin_traces(end, ground, pool);
                 }
                 Stage::Last => {
                     self.over = true;
@@ -227,6 +238,7 @@ impl<'a> Member<'a> {
     /// Whether an invoke can go on in a pass.
     pub(super) fn is_ready(&self, group: &Group) -> bool {
         match &group.place {
+            _ if self.gives_up(group) => false,
             Place::Start | Place::Cut(_) => true,
             Place::Parked(_) => {
                 let touch = group.touches.get(group.next_touch);
@@ -236,14 +248,47 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// Begins the trace of that place, if there is one.
-    fn begin_trace(&mut self, place: usize, ground: Ground<'_>, pool: &mut BufferPool) {
-        let Some(&id) = self.traces.get(place) else {
+    /// Whether an invoke goes no farther: its program has failed, or is cut off before its trace.
+    pub(super) fn gives_up(&self, group: &Group) -> bool {
+        self.job.failed.is_some() || group.trace.is_some_and(|trace| self.job.is_cut_off(trace))
+    }
+
+    /// Takes the invokes off their way where the program is cut off.
+    fn drop_cut_off(&mut self) {
+        let Self { job, groups, .. } = self;
+        for group in groups.iter_mut().filter(|group| group.trace.is_some_and(|trace| job.is_cut_off(trace)))
+        {
+            group.place = Place::Done;
+        }
+    }
+
+    /// The next of the traces that run together has its turn, if all of the one before it is over.
+    fn next_turn(&mut self) -> bool {
+        let mut own = self.groups.iter().filter(|group| group.trace == self.job.trace);
+        let is_over = own.all(|group| matches!(group.place, Place::Done));
+        is_over && !self.job.has_deferred() && self.away.is_empty() && self.job.next_turn()
+    }
+
+    /// Begins the trace of that place, if there is one, and those that run together with it.
+    fn begin_traces(&mut self, first: usize, ground: Ground<'_>, pool: &mut BufferPool) {
+        let (job, program) = (&self.job, self.job.program.clone());
+        let (held, allowed) = (job.held_bytes(), job.options.memory_bytes);
+        let end = first + together(&program, first, held, allowed, ground.rewrites);
+        let traces = self.traces.get(first..end).unwrap_or_default().to_vec();
+        if traces.is_empty() {
             self.stage = Stage::Last;
             return;
-        };
-        self.stage = Stage::Trace(place);
-        self.job.trace = Some(id);
+        }
+        self.stage = Stage::Traces { first, end };
+        self.job.begin_turns(&traces);
+        for id in traces {
+            if self.job.failed.is_none() && !self.job.is_cut_off(id) {
+                self.begin_trace(id, ground, pool);
+            }
+        }
+    }
+
+    fn begin_trace(&mut self, id: NodeId, ground: Ground<'_>, pool: &mut BufferPool) {
         let program = self.job.program.clone();
         let node = program.program.node(id);
         let NodeKind::Trace(trace) = &node.kind else { return };
@@ -259,32 +304,40 @@ impl<'a> Member<'a> {
         self.ways = Ways::of(&program, id, loaded.model.stages(), &loaded.schedule);
         let end_tokens = &loaded.model.spec().end_tokens;
         for (invoke, asked) in Asked::of(&program, id, trace).into_iter().enumerate() {
-            let mut group = Group::new((node.label(), trace), invoke, steps.clone(), asked, end_tokens);
+            let mut group = Group::new(
+                (id, node.label(), trace),
+                (invoke, self.groups.len()),
+                steps.clone(),
+                asked,
+                end_tokens,
+            );
             group.tracked = self.ways.tracked(invoke);
             group.tape.weights = self.ways.weights(invoke);
             self.groups.push(group);
         }
     }
 
-    /// The running trace is at its end.
-    fn end_trace(&mut self) {
+    /// The running traces are at their end.
+    fn end_traces(&mut self, places: Range<usize>) {
         // What was kept for ways back that never began.
         self.groups.drain(..).for_each(|group| self.job.let_go(group.tape.bytes()));
         let program = self.job.program.clone();
-        let Some(id) = self.job.trace else { return };
-        for plan in &program.gradients {
-            let own = program.nodes[plan.backward.index()].trace == Some(id);
-            if own && self.job.is_lost((OUTSIDE, plan.backward)) {
-                self.job.end_way_back(plan);
+        for &id in self.traces.get(places).unwrap_or_default() {
+            for plan in &program.gradients {
+                let own = program.nodes[plan.backward.index()].trace == Some(id);
+                if own && self.job.is_lost((OUTSIDE, plan.backward)) {
+                    self.job.end_way_back(plan);
+                }
             }
-        }
-        if let NodeKind::Trace(trace) = &program.program.node(id).kind {
-            let total = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
-            self.job.note_absent(&trace.body, total);
+            if let NodeKind::Trace(trace) = &program.program.node(id).kind {
+                let total = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
+                self.job.note_absent(&trace.body, total);
+            }
         }
     }
 
-    /// Steps that no invoke walked to: what their bodies compute from outside is there all the same.
+    /// Steps that no invoke walked to: what their bodies compute from outside is there all the same. A trace that has any runs
+    /// alone.
     fn remaining_steps(&mut self, ground: Ground<'_>, pool: &mut BufferPool) {
         let program = self.job.program.clone();
         let Some(NodeKind::Trace(trace)) = self.job.trace.map(|id| &program.program.node(id).kind) else {
@@ -314,15 +367,16 @@ impl<'a> Member<'a> {
         self.fail_stuck_on_the_way_back();
         let waiting = self.groups.iter().find(|group| !matches!(group.place, Place::Done));
         let Some(group) = waiting else { return };
-        let (invoke, node) = (group.invoke, self.stuck_at(group));
+        let (seat, invoke, node) = (group.seat, group.label.clone(), self.stuck_at(group));
         if let Some(id) = node {
             let error = OperationError::new("it waits for a value that waits for this edit itself");
             self.job.fail(id, &error);
         }
         // Whatever it was that it waited for, it does not go on.
-        self.job.failed.get_or_insert_with(|| {
-            EngineError::Internal(format!("invoke {invoke} waits for a value that never comes"))
-        });
+        if !self.gives_up(&self.groups[seat]) {
+            let message = format!("invoke `{invoke}` waits for a value that never comes");
+            self.job.failed = Some(EngineError::Internal(message));
+        }
     }
 
     /// A node's outputs, or why it has none.

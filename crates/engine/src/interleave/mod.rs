@@ -7,7 +7,7 @@
 //! taken up when the value has come. So passes are cut just where the programs' own dependencies cut them; the checker
 //! has made sure that some group can always go on.
 //!
-//! Programs come and go between passes: each is at a trace and a step of its own. Nothing of one program is seen by another;
+//! Programs come and go between passes: each is at a trace, or several that run together, and at a step of its own. Nothing of one program is seen by another;
 //! all that they share is the time, the buffers and the kernels, which give a row the same bits whatever other rows there
 //! are.
 //!

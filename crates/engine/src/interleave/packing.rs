@@ -10,7 +10,7 @@ use crate::loaded::Loaded;
 use crate::plan::{Rewrites, Sharing, Trunk, Work};
 use crate::serve::{PassReport, Waiting};
 
-/// An invoke of a program that is there: the program's place, and the invoke's.
+/// An invoke of a program that is there: the program's place, and the invoke's among those that are on their way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Seat {
     pub member: usize,
@@ -243,7 +243,7 @@ impl Interleaver<'_> {
                 return;
             }
             plan.end = plan.end.max(group.end);
-            plan.riders.push(Seat { member: place, invoke: group.invoke });
+            plan.riders.push(Seat { member: place, invoke: group.seat });
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is noted of a pass for whoever asked for the plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Interleaver;
@@ -78,8 +78,11 @@ impl Interleaver<'_> {
                 resumed: group.resumed.is_some(),
             });
         }
+        let places = plan.riders.iter().filter_map(|seat| self.members[seat.member].place_of(seat.invoke));
+        let places: BTreeSet<usize> = places.collect();
         self.records.push(PassRecord {
             model: plan.model,
+            traces: places.first().copied().zip(places.last().copied()).unwrap_or_default(),
             from: plan.stand.stage,
             to: plan.end,
             tokens: plan.rows.values().map(|rows| rows.1).sum(),

@@ -200,7 +200,7 @@ impl Interleaver<'_> {
         {
             let Self { members, pool, ground, .. } = self;
             let member = &mut members[seat.member];
-            if member.job.failed.is_some() {
+            if member.gives_up(&member.groups[seat.invoke]) {
                 continue;
             }
             if plan.to < plan.end {

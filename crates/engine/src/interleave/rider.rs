@@ -128,7 +128,7 @@ impl<'v, 'e> Rider<'v, 'e> {
             let own = self.owns(seat);
             let (ground, loaded, scratch) = (self.run.ground, self.loaded, &mut self.scratch);
             let member = &mut self.run.members[place];
-            if member.job.failed.is_some() || blocked.contains(&seat) {
+            if member.gives_up(&member.groups[invoke]) || blocked.contains(&seat) {
                 continue;
             }
             // Who has taken all its time goes on in another pass, where the rows are its own to be parked.
@@ -148,7 +148,7 @@ impl<'v, 'e> Rider<'v, 'e> {
         self.leave(stage, state, &seats, &blocked)
     }
 
-    /// Parks the invokes that must wait, and lets those go that are at their end or whose program has failed.
+    /// Parks the invokes that must wait, and lets those go that are at their end or whose trace has failed.
     fn leave(
         &mut self,
         stage: usize,
@@ -160,7 +160,7 @@ impl<'v, 'e> Rider<'v, 'e> {
             let member = &self.run.members[seat.member];
             let group = &member.groups[seat.invoke];
             let over = group.next_touch >= group.touches.len() && !group.wants_token;
-            let failed = member.job.failed.is_some();
+            let failed = member.gives_up(group);
             matches!(group.place, Place::Riding) && (failed || over || blocked.contains(seat))
         };
         let leaving: Vec<Seat> = seats.iter().filter(leaves).copied().collect();
@@ -168,7 +168,7 @@ impl<'v, 'e> Rider<'v, 'e> {
             let span = self.span(seat);
             let Interleaver { members, ground, records, recording, .. } = &mut *self.run;
             let member = &mut members[seat.member];
-            if member.job.failed.is_some() {
+            if member.gives_up(&member.groups[seat.invoke]) {
                 member.groups[seat.invoke].place = Place::Done;
             } else if blocked.contains(&seat) {
                 let sequences: Vec<usize> = span.collect();
@@ -379,7 +379,7 @@ impl Visitor for Rider<'_, '_> {
         for &seat in self.spans.keys() {
             let member = &mut self.run.members[seat.member];
             member.job.check_budget();
-            if member.job.failed.is_some() {
+            if member.gives_up(&member.groups[seat.invoke]) {
                 member.groups[seat.invoke].place = Place::Done;
                 leaving.push(seat);
             }

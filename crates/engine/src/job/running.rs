@@ -11,6 +11,7 @@ use pellucid_graph::check::CheckedProgram;
 use pellucid_graph::{NodeId, NodeKind, Operation, Value};
 use pellucid_kernels::pool::Stopped;
 
+use super::turns::Given;
 use super::{Held, Instance, Job, OUTSIDE, SavedValue};
 use crate::loaded::Loaded;
 use crate::nodes::Evaluator;
@@ -135,7 +136,7 @@ impl<'a> Job<'a> {
     pub fn next_deferred(&mut self) -> Option<Task<'a>> {
         while let Some(instance) = self.deferred.pop_front() {
             let id = instance.1;
-            if self.is_settled(instance) || !self.has_room(id) {
+            if self.is_settled(instance) || self.is_cut_off(id) || !self.has_room(id) {
                 continue;
             }
             match self.task(instance) {
@@ -177,11 +178,7 @@ impl<'a> Job<'a> {
         match tensor.contiguous() {
             Ok(tensor) => {
                 let kept = tensor.bytes_len();
-                if let Some(on_saved) = &self.options.on_saved {
-                    on_saved(&SavedValue { name: &name, value: &tensor });
-                }
-                self.saved.push((name.clone(), id));
-                self.results.tensors.insert(name, tensor);
+                self.give(id, Given::Saved(name, tensor));
                 kept
             }
             Err(error) => {
@@ -197,11 +194,26 @@ impl<'a> Job<'a> {
         let node = self.program.program.node(id);
         let (name, coordinates) = (node.label().to_owned(), node.coordinates().to_vec());
         let step = (step != OUTSIDE).then_some(step);
-        let entry = LogEntry { name, coordinates, step, value };
-        if let Some(on_log) = &self.options.on_log {
-            on_log(&entry);
-        }
-        self.results.logs.push(entry);
+        self.give(id, Given::Logged(LogEntry { name, coordinates, step, value }));
         kept
+    }
+
+    /// Tells what a node gives, and puts it among the results.
+    pub(super) fn tell(&mut self, id: NodeId, given: Given) {
+        match given {
+            Given::Saved(name, tensor) => {
+                if let Some(on_saved) = &self.options.on_saved {
+                    on_saved(&SavedValue { name: &name, value: &tensor });
+                }
+                self.saved.push((name.clone(), id));
+                self.results.tensors.insert(name, tensor);
+            }
+            Given::Logged(entry) => {
+                if let Some(on_log) = &self.options.on_log {
+                    on_log(&entry);
+                }
+                self.results.logs.push(entry);
+            }
+        }
     }
 }

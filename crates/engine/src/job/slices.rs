@@ -124,7 +124,7 @@ impl Job<'_> {
             if self.failed.is_some() {
                 return;
             }
-            if !self.is_settled(instance) {
+            if !self.is_settled(instance) && !self.is_cut_off(instance.1) {
                 self.at_node = Some(instance.1);
                 self.run_one(instance, &mut ready, models, pool);
                 self.check_budget();

@@ -9,6 +9,7 @@
 //! | depth sharing | `depth` | invokes with equal tokens are one row until the first stage at which each is edited |
 //! | length sharing | `length` | from there on only the positions are computed that differ, or that are read |
 //! | common prefixes | `prefix` | positions before the first difference between two prompts are computed once |
+//! | traces together | `traces` | traces of a session that do not depend on one another run in the same passes |
 //! | cached prefixes | `cache` | the same with prompts that ran before, for their owner; and where they were edited first, they go on from there |
 //!
 //! A sweep over layers needs no rewrite of its own: each of its invokes leaves the trunk at its layer.
@@ -22,6 +23,7 @@ mod length;
 mod outlook;
 mod prefix;
 mod sharing;
+mod traces;
 
 pub(crate) use cache::{Cached, Collected};
 pub use cache::{PREFIX_CACHE_BYTES, PrefixCache, PrefixCacheUse};
@@ -29,6 +31,7 @@ pub(crate) use cost::{Clock, Costs, Rows, Work};
 pub(crate) use depth::edits;
 pub(crate) use outlook::{Asker, Outlook};
 pub(crate) use sharing::{Aboard, Candidate, Sharing, Source, Trunk};
+pub(crate) use traces::together;
 
 /// Which rewrites the engine makes. They change what a program costs, never a bit of what it gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +44,17 @@ pub struct Rewrites {
     pub prefixes: bool,
     /// So are those of prompts that ran before, where a program was given a cache of them.
     pub cache: bool,
+    /// Traces of a session that do not depend on one another run in the same passes, and share what invokes of one trace do.
+    pub traces: bool,
 }
 
 impl Rewrites {
     /// All of them.
-    pub const ALL: Rewrites = Rewrites { depth: true, length: true, prefixes: true, cache: true };
+    pub const ALL: Rewrites =
+        Rewrites { depth: true, length: true, prefixes: true, cache: true, traces: true };
     /// None: every invoke computes its own rows.
-    pub const NONE: Rewrites = Rewrites { depth: false, length: false, prefixes: false, cache: false };
+    pub const NONE: Rewrites =
+        Rewrites { depth: false, length: false, prefixes: false, cache: false, traces: false };
 }
 
 impl Default for Rewrites {

@@ -4,7 +4,7 @@ use pellucid_engine::{EngineError, RunOptions};
 use pellucid_graph::check::{CheckedProgram, SpecIndex};
 
 use crate::random::outcomes::difference;
-use crate::random::sessions::one_by_one;
+use crate::random::sessions::{in_sequence, one_by_one};
 use crate::random::{Builder, Wishes};
 use crate::support::engines;
 use crate::{PROGRAMS, finish, report, seeds};
@@ -17,13 +17,16 @@ fn a_session_gives_what_its_traces_give_one_by_one() {
         let spec = engine.model().spec().clone();
         let index = SpecIndex::new(&spec);
         for seed in seeds(number, PROGRAMS) {
-            let generated = Builder::generate(
-                &index,
-                seed,
-                Wishes { may_fail: false, generation: true, alike: seed % 2 == 0, smooth: false },
-            );
-            let whole = engine.run(&generated.checked, &RunOptions::default());
-            let program = &generated.checked.program;
+            let wishes = Wishes { may_fail: false, generation: true, alike: seed % 2 == 0, smooth: false };
+            let mut checked = Builder::generate(&index, seed, wishes).checked;
+            if seed % 4 < 2 {
+                // Traces that do not depend on one another: some of them run together.
+                let other = Builder::generate(&index, seed + 500_000, wishes).checked;
+                let session = in_sequence(&[&checked.program, &other.program]);
+                checked = engine.check(session).unwrap_or_else(|faults| panic!("{faults}"));
+            }
+            let whole = engine.run(&checked, &RunOptions::default());
+            let program = &checked.program;
             let mut faults = None;
             let cut = one_by_one(program, &mut |piece| {
                 let checked = engine.check(piece).map_err(|refused| {
@@ -33,10 +36,10 @@ fn a_session_gives_what_its_traces_give_one_by_one() {
                 engine.run(&checked, &RunOptions::default())
             });
             if let Some(faults) = faults {
-                report(&mut failures, &model, seed, &format!("a trace alone: {faults}"), &generated.checked);
+                report(&mut failures, &model, seed, &format!("a trace alone: {faults}"), &checked);
                 continue;
             }
-            let cut = cut.filter(|_| !applies_rectangles_of_earlier_traces(&generated.checked));
+            let cut = cut.filter(|_| !applies_rectangles_of_earlier_traces(&checked));
             let Some(cut) = cut else {
                 uncut += usize::from(program.traces().count() > 1);
                 continue;
@@ -47,13 +50,13 @@ fn a_session_gives_what_its_traces_give_one_by_one() {
                 continue;
             }
             // What nothing needs is not computed, and so does not fail. Handed to a trace in which nothing needs it, it is.
-            if whole.is_ok() && cut.as_ref().is_err_and(|error| is_of_no_use(&generated.checked, error)) {
+            if whole.is_ok() && cut.as_ref().is_err_and(|error| is_of_no_use(&checked, error)) {
                 sessions -= 1;
                 uncut += 1;
                 continue;
             }
             if let Some(difference) = difference(&whole, &cut) {
-                report(&mut failures, &model, seed, &format!("one by one: {difference}"), &generated.checked);
+                report(&mut failures, &model, seed, &format!("one by one: {difference}"), &checked);
             }
         }
     }

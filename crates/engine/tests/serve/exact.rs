@@ -12,6 +12,7 @@ use pellucid_graph::check::{CheckedProgram, SpecIndex};
 
 use crate::random::dice::Dice;
 use crate::random::outcomes::difference;
+use crate::random::sessions::in_sequence;
 use crate::random::{Builder, Wishes};
 use crate::script::Script;
 use crate::support::engines;
@@ -221,7 +222,14 @@ fn programs_that_come_and_go_give_the_bits_that_they_give_alone() {
             .map(|seed| {
                 let wishes =
                     Wishes { may_fail: seed % 5 == 0, generation: true, alike: seed % 2 == 0, smooth: false };
-                let checked = Arc::new(Builder::generate(&index, seed, wishes).checked);
+                let mut checked = Builder::generate(&index, seed, wishes).checked;
+                if seed % 3 == 0 {
+                    // A session, of which some traces run together.
+                    let other = Builder::generate(&index, seed + 1_000, wishes).checked;
+                    let session = in_sequence(&[&checked.program, &other.program, &checked.program]);
+                    checked = engine.check(session).unwrap_or_else(|faults| panic!("{faults}"));
+                }
+                let checked = Arc::new(checked);
                 let outcome = engine.run(&checked, &RunOptions::default());
                 (seed, checked, outcome)
             })

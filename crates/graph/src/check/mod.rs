@@ -10,7 +10,8 @@
 //! 5. `gradients`: what each `backward` goes through;
 //! 6. `order`: soundness in time: what must be acyclic is the graph of events (invoke, step, place, version);
 //! 7. `use_of`: setters that nobody sees, results that nobody saves;
-//! 8. `price`: floating-point operations, peak bytes, result bytes.
+//! 8. `together`: which traces do not depend on one another;
+//! 9. `price`: floating-point operations, peak bytes, result bytes.
 //!
 //! What is checked is a program's core: [`crate::expand`] comes before. A fault that many cells of a sweep share is
 //! reported once, under the name that its author wrote, with the first cell that has it.
@@ -25,6 +26,7 @@ mod order;
 mod price;
 mod shown;
 mod skips;
+mod together;
 mod types;
 mod use_of;
 mod versions;
@@ -43,6 +45,7 @@ use crate::wire::hint_of_node;
 pub use gradients::GradientPlan;
 pub use names::SpecIndex;
 pub use price::Price;
+pub use together::CheckedTrace;
 
 /// A program that was checked against a specification: what an engine runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +56,8 @@ pub struct CheckedProgram {
     pub nodes: Vec<CheckedNode>,
     /// What each `backward` goes through, in program order.
     pub gradients: Vec<GradientPlan>,
+    /// What is known of its traces, in sequence.
+    pub traces: Vec<CheckedTrace>,
     /// What it will cost, at most.
     pub price: Price,
 }
@@ -121,11 +126,20 @@ pub fn check_models(program: Program, models: &[(&str, &SpecIndex<'_>)]) -> Resu
         checker.use_of();
     }
     if checker.faults.is_empty() {
-        let (price, flops) = checker.price();
+        let mut traces = checker.together();
+        let (mut price, flops) = checker.price(&traces);
+        if traces.iter().any(|trace| trace.joins) {
+            // Nobody is refused, or made to wait for room, because traces of one program could run together.
+            let alone: Vec<_> = traces.iter().map(|&trace| CheckedTrace { joins: false, ..trace }).collect();
+            let (sequential, _) = checker.price(&alone);
+            if price.peak_bytes > sequential.peak_bytes.max(2 * limits::TOGETHER_BYTES) {
+                (traces, price) = (alone, sequential);
+            }
+        }
         checker.nodes.iter_mut().zip(flops).for_each(|(node, flops)| node.flops = flops);
         let (nodes, mut gradients) = (checker.nodes, checker.gradients);
         gradients.iter_mut().for_each(|plan| plan.targets.retain(|target| nodes[target.index()].needed));
-        Ok(CheckedProgram { program, nodes, gradients, price })
+        Ok(CheckedProgram { program, nodes, gradients, traces, price })
     } else {
         Err(Faults(checker.faults))
     }

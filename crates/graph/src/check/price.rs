@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::Checker;
+use super::together::CheckedTrace;
 use crate::program::{HookAddress, NodeId, NodeKind, Prompts};
 use crate::rules::{ASSUMED_LENGTH, RuleContext};
 use crate::spec::ModelSpec;
@@ -28,7 +29,7 @@ pub struct Price {
 const READ_AS_ONE: u64 = 8;
 
 /// Tokens of one wave: as many as share a pass.
-const WAVE_TOKENS: u64 = 8_192;
+pub(super) const WAVE_TOKENS: u64 = 8_192;
 
 /// Bytes held, by wave.
 #[derive(Default)]
@@ -72,19 +73,22 @@ impl Waves {
 
 impl Checker<'_> {
     /// Floating-point operations and results are counted node by node. Bytes held at once follow the run: invokes pass in
-    /// waves of as many tokens as share a pass, and a value is held from the wave that makes it to the last that reads it.
-    /// Gives the operations of each node beside it.
-    pub(super) fn price(&self) -> (Price, Vec<u64>) {
+    /// waves of as many tokens as share a pass, those of traces that run together in one; a value is held from the wave that
+    /// makes it to the last that reads it. Gives the operations of each node beside it.
+    pub(super) fn price(&self, traces: &[CheckedTrace]) -> (Price, Vec<u64>) {
         let mut price = Price::default();
         let mut flops = vec![0_u64; self.program.nodes.len()];
         let mut waves = Waves::default();
         let mut totals = vec![1_u64; self.program.nodes.len()];
         let mut of_invoke: HashMap<(NodeId, usize), usize> = HashMap::new();
-        for (id, trace) in self.program.traces() {
+        let mut in_wave = 0_u64;
+        for ((id, trace), known) in self.program.traces().zip(traces) {
             let steps = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
             totals[id.index()] = steps;
-            waves.begin();
-            let mut in_wave = 0_u64;
+            if !known.joins {
+                waves.begin();
+                in_wave = 0;
+            }
             for (number, invoke) in trace.invokes.iter().enumerate() {
                 let lengths: Vec<u64> = match &invoke.prompts {
                     Prompts::Tokens(prompts) => prompts.iter().map(|tokens| tokens.len() as u64).collect(),
@@ -300,7 +304,7 @@ fn forward_flops(spec: &ModelSpec, context: u64) -> u64 {
 }
 
 /// The buffers of a pass for one prompt, and its keys and values.
-fn forward_bytes(spec: &ModelSpec, length: u64, context: u64) -> u64 {
+pub(super) fn forward_bytes(spec: &ModelSpec, length: u64, context: u64) -> u64 {
     let sizes = &spec.sizes;
     let attention = sizes.heads.saturating_mul(sizes.head_size);
     let width = sizes

@@ -103,6 +103,9 @@ fn write_pass(
         amount(pass.flops, "FLOP"),
         format!("{} moved", amount(pass.bytes, "B")),
     ];
+    if pass.traces.0 < pass.traces.1 {
+        facts.push(format!("traces {} to {} together", pass.traces.0 + 1, pass.traces.1 + 1));
+    }
     if let Some(ms) = pass.measured_ms {
         facts.push(format!("<b>{}</b>", time(ms)));
         facts.extend(rate(pass.flops, ms));

@@ -1,5 +1,5 @@
 //! A session's traces as programs of their own, run one after another: what a later one reads of an earlier one was saved by
-//! that, and comes in as a constant.
+//! that, and comes in as a constant. And programs as one session: the traces of one after those of another.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -166,4 +166,28 @@ fn own_nodes(kind: &mut NodeKind, place: &dyn Fn(NodeId) -> NodeId) {
         NodeKind::Steps { body, .. } => body.iter_mut().for_each(|id| *id = place(*id)),
         _ => {}
     }
+}
+
+/// Programs as one session: their traces, one program's after another's.
+pub fn in_sequence(programs: &[&Program]) -> Program {
+    let seed = programs.first().map_or(0, |program| program.seed);
+    let mut made = Program { seed, ..Program::default() };
+    for (number, program) in programs.iter().enumerate() {
+        let first = made.nodes.len() as u32;
+        let moved = |id: NodeId| NodeId(first + id.0);
+        let named = |name: &str| format!("p{number}_{name}");
+        for node in &program.nodes {
+            let mut node = node.clone();
+            node.renumber(&moved);
+            node.name = named(&node.name);
+            if let NodeKind::Constant(key) = &mut node.kind {
+                *key = named(key);
+            }
+            made.nodes.push(node);
+        }
+        let constants = program.constants.iter();
+        made.constants.extend(constants.map(|(key, constant)| (named(key), constant.clone())));
+        made.body.extend(program.body.iter().map(|&id| moved(id)));
+    }
+    made
 }

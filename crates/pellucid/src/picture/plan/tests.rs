@@ -45,6 +45,7 @@ fn forked() -> ExplainedPassenger {
 fn pass(passengers: Vec<ExplainedPassenger>) -> ExplainedPass {
     ExplainedPass {
         model: String::new(),
+        traces: (0, 0),
         from: "the beginning".into(),
         to: "lm_head.output".into(),
         stages: (0, 100),
