@@ -183,7 +183,8 @@ fn a_plan_tells_which_traces_run_together() {
     );
     let output = with_input(&["explain", "-"], &program);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    insta::assert_snapshot!("explain_session", text(&output.stdout));
+    let told = text(&output.stdout);
+    assert!(told.contains(", traces 2 to 4 together)"), "{told}");
 }
 
 #[test]

@@ -273,7 +273,9 @@ impl<'a> Member<'a> {
     fn begin_traces(&mut self, first: usize, ground: Ground<'_>, pool: &mut BufferPool) {
         let (job, program) = (&self.job, self.job.program.clone());
         let (held, allowed) = (job.held_bytes(), job.options.memory_bytes);
-        let end = first + together(&program, first, held, allowed, ground.rewrites);
+        // What is still to be made between traces is not among what is held: then nothing is known of the room for several.
+        let traces = ground.rewrites.traces && !job.has_deferred();
+        let end = first + together(&program, first, held, allowed, Rewrites { traces, ..ground.rewrites });
         let traces = self.traces.get(first..end).unwrap_or_default().to_vec();
         if traces.is_empty() {
             self.stage = Stage::Last;
