@@ -152,8 +152,8 @@ fn traces_that_run_together_give_and_keep_what_they_give_one_after_another() {
                 Builder::generate(&index, seed * 8 + part, wishes).checked.program
             };
             let programs: Vec<_> = (0..2 + seed % 3).map(program).collect();
-            // One comes again: its rows are the same as far as its first edit.
-            let session = in_sequence(&programs.iter().chain([&programs[0]]).collect::<Vec<_>>());
+            // One comes twice: its rows are the same as far as its first edit.
+            let session = in_sequence(&std::iter::once(&programs[0]).chain(&programs).collect::<Vec<_>>());
             let checked = engine.check(session).unwrap_or_else(|faults| panic!("{faults}"));
             let options = RunOptions::default();
             let naive = engine.run_naive_keeping(&checked, &options);

@@ -116,7 +116,7 @@ impl Naive<'_> {
             let to = program.program.node(*id).kind.written().is_some_and(|(to, _)| to == invoke);
             to && program.nodes[id.index()].place == place && reader.is_none_or(|reader| *id < reader)
         };
-        let version = all.filter(set).filter(own).last();
+        let version = all.filter(set).rfind(own);
         let plan = program.gradients.iter().find(|plan| plan.backward == backward);
         let path = plan.into_iter().flat_map(|plan| &plan.path).filter(|id| own(id));
         !path.into_iter().any(|id| match &program.program.node(*id).kind {

@@ -22,6 +22,7 @@ pub struct Price {
     /// Tokens that pass through the model.
     pub tokens: u64,
     /// Nodes that run, each as often as it does: whatever its operations, each takes some time of its own.
+    #[serde(default)]
     pub nodes: u64,
 }
 
