@@ -21,6 +21,8 @@ use crate::{PROGRAMS, all_were_tried, finish, seeds};
 
 /// Steps that are tried, along a direction of length 1, until one is small enough for the slope to be the same at half of it.
 const STEPS: [f64; 3] = [3e-2, 1e-2, 3e-3];
+/// The step at which a slope is looked at again that does not agree.
+const SMALL_STEP: f64 = 1e-3;
 /// Slopes agree to so much of the larger.
 const SLOPES: f64 = 0.03;
 /// What one result's rounding may come to, relative to the sum of what is summed: a program is some hundred roundings deep.
@@ -263,22 +265,29 @@ fn after_setters(
     NodeId(nodes.filter(own).last().unwrap_or(trace).0 + 1)
 }
 
+/// The loss with what is moved moved so far along a direction, and the sum of the sizes of what it sums.
+fn moved_loss(
+    engine: &Engine,
+    question: &Question,
+    trace: NodeId,
+    (direction, shape): (&[f64], &[u64]),
+    step: f64,
+) -> Option<(f64, f64)> {
+    let by: Vec<f64> = direction.iter().map(|value| value * step).collect();
+    let checked = engine.check(question.moved(trace, constant(&by, shape))).ok()?;
+    let found = engine.run(&checked, &RunOptions::default()).ok()?;
+    let (loss, size) = question.loss(found.tensors.get("loss_saved")?);
+    (loss.is_finite() && size.is_finite()).then_some((loss, size))
+}
+
 /// What differences say of one direction: the slope, and how much of it may be rounding. None where there is none to say.
 fn slope(
     engine: &Engine,
     question: &Question,
     trace: NodeId,
-    direction: &[f64],
-    shape: &[u64],
+    direction: (&[f64], &[u64]),
 ) -> Option<(f64, f64)> {
-    let at = |step: f64| {
-        let by: Vec<f64> = direction.iter().map(|value| value * step).collect();
-        let program = question.moved(trace, constant(&by, shape));
-        let checked = engine.check(program).ok()?;
-        let found = engine.run(&checked, &RunOptions::default()).ok()?;
-        let (loss, size) = question.loss(found.tensors.get("loss_saved")?);
-        (loss.is_finite() && size.is_finite()).then_some((loss, size))
-    };
+    let at = |step: f64| moved_loss(engine, question, trace, direction, step);
     let (middle, size) = at(0.0)?;
     for step in STEPS {
         let (below, above, nearer) = (at(-step)?.0, at(step)?.0, (at(-step / 2.0)?.0, at(step / 2.0)?.0));
@@ -330,7 +339,7 @@ fn gradients_of_random_programs_agree_with_finite_differences() {
                 let direction: Vec<f64> =
                     direction.iter().map(|value| f64::from((value / length) as f32)).collect();
                 let ours: f64 = gradient.iter().zip(&direction).map(|(one, other)| one * other).sum();
-                let Some((slope, noise)) = slope(&engine, &question, trace, &direction, &shape) else {
+                let Some((slope, noise)) = slope(&engine, &question, trace, (&direction, &shape)) else {
                     rough += 1;
                     continue;
                 };
@@ -338,9 +347,20 @@ fn gradients_of_random_programs_agree_with_finite_differences() {
                     flat += 1;
                     continue;
                 }
+                let off = (slope - ours).abs() > SLOPES * slope.abs().max(ours.abs()) + 3.0 * noise;
+                // Two bends may make up for one another over a step and its half. What is off then comes near at a small step;
+                // a gradient that is wrong does not.
+                let at = |step| moved_loss(&engine, &question, trace, (&direction, &shape), step);
+                if off
+                    && let (Some(above), Some(below)) = (at(SMALL_STEP), at(-SMALL_STEP))
+                    && ((above.0 - below.0) / (2.0 * SMALL_STEP) - ours).abs() < (slope - ours).abs() / 4.0
+                {
+                    rough += 1;
+                    continue;
+                }
                 held += 1;
                 coverage.way_back(&asked, &index);
-                if (slope - ours).abs() > SLOPES * slope.abs().max(ours.abs()) + 3.0 * noise {
+                if off {
                     let name = &asked.program.node(question.loss.node).name;
                     failures.push(format!(
                         "{model}, seed {seed}: from `{name}` the slope is {slope:e} (± {noise:.0e}), by the gradient {ours:e}\n{}",
