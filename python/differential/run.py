@@ -3,6 +3,7 @@
 The models: the bundled one, and a GPT-2 and a Llama of random weights, which are made in FOLDER.
 """
 
+import argparse
 import os
 import pathlib
 import shutil
@@ -143,6 +144,9 @@ def main(folder, only):
 
 
 if __name__ == "__main__":
-    target = pathlib.Path(sys.argv[1])
-    target.mkdir(parents=True, exist_ok=True)
-    sys.exit(1 if main(target, sys.argv[2] if len(sys.argv) > 2 else "") else 0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=pathlib.Path, metavar="FOLDER", help="where the random models and the summary go")
+    parser.add_argument("only", nargs="?", default="", help="only scripts whose names contain this")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    sys.exit(1 if main(arguments.folder, arguments.only) else 0)
