@@ -235,12 +235,13 @@ impl FairQueue {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn waiting(job: &str, account: &str, cost: f64) -> Waiting {
+    /// A job that waits, without bounds.
+    pub fn waiting(job: &str, account: &str, cost: f64) -> Waiting {
         Waiting {
             job: job.into(),
             account: account.into(),

@@ -1,26 +1,10 @@
 //! Who begins when, who waits for whom.
 
-use pellucid_client::api::Priority;
-
 use super::*;
-use crate::schedule::queue::Bounds;
+use crate::schedule::queue;
 
 fn waiting(job: &str, account: &str, cost: f64) -> Waiting {
-    Waiting {
-        job: job.into(),
-        account: account.into(),
-        weight: 1.0,
-        concurrent: Some(3),
-        priority: Priority::Normal,
-        cost,
-        bytes: 10,
-        bounds: Bounds::default(),
-        flops: 0,
-        nodes: 0,
-        since_ms: 0,
-        deadline_ms: None,
-        is_long: false,
-    }
+    Waiting { concurrent: Some(3), bytes: 10, ..queue::tests::waiting(job, account, cost) }
 }
 
 fn names(chosen: &[Chosen]) -> Vec<&str> {
