@@ -254,7 +254,7 @@ fn setters() -> Vec<Case> {
             )
         },
         Case {
-            behind: r#"{"op":"grad","name":"read","backward":"b","hook":"layers.1.output"},{"op":"save","name":"layer_1","value":"read"},
+            behind: r#"{"op":"grad","name":"read","backward":"b","hook":"layers.1.output"},{"op":"save","name":"s_layer_1","value":"read"},
                 {"op":"tanh","name":"bent","input":"read"},{"op":"mul","name":"written","input":"bent","other":2.0},
                 {"op":"set_grad","backward":"b","hook":"layers.1.output","value":"written"}"#,
             ..case(
@@ -330,9 +330,9 @@ fn gradients_through_edits_are_pytorch_s() {
             let name = case.name;
             named.insert(name.to_owned());
             let read = |(key, of): &(&str, &str)| {
-                format!(r#"{{"op":"grad","name":"g_{key}","backward":"b",{of}}},{{"op":"save","name":"{key}","value":"g_{key}"}}"#)
+                format!(r#"{{"op":"grad","name":"g_{key}","backward":"b",{of}}},{{"op":"save","name":"s_{key}","value":"g_{key}"}}"#)
             };
-            let back = r#"{"op":"save","name":"loss_","value":"total"},{"op":"backward","name":"b","of":"total"}"#;
+            let back = r#"{"op":"save","name":"s_loss","value":"total"},{"op":"backward","name":"b","of":"total"}"#;
             let mut parts = vec![case.nodes.clone(), back.to_owned()];
             parts.extend((!case.behind.is_empty()).then(|| case.behind.to_owned()));
             parts.extend(case.gradients.iter().map(read));
@@ -353,14 +353,16 @@ fn gradients_through_edits_are_pytorch_s() {
             let naive = engine.run_naive(&checked).unwrap();
             let of: BTreeSet<String> =
                 serde_json::from_value(golden["cases"][name]["gradients_of"].clone()).unwrap();
-            let saved = planned.tensors.keys().filter(|key| *key != "loss_").cloned();
-            assert_eq!(saved.collect::<BTreeSet<_>>(), of, "{model}, {name}");
+            let saved = planned.tensors.keys().map(|key| key.trim_start_matches("s_").to_owned());
+            let gradients = saved.filter(|key| key != "loss").collect::<BTreeSet<_>>();
+            assert_eq!(gradients, of, "{model}, {name}");
             for (key, tensor) in &planned.tensors {
-                let what = format!("gradient through {name}: {}", key.trim_end_matches('_'));
+                let of = key.trim_start_matches("s_");
+                let what = format!("gradient through {name}: {of}");
                 tally.same_bits(&what, tensor, &naive.tensors[key]);
-                let golden = expected(format!("{name}.{}", key.trim_end_matches('_')));
-                match key.as_str() {
-                    "loss_" => tally.absolute(&what, tensor, &golden, LOSSES),
+                let golden = expected(format!("{name}.{of}"));
+                match of {
+                    "loss" => tally.absolute(&what, tensor, &golden, LOSSES),
                     _ => tally.relative(&what, tensor, &golden, GRADIENTS),
                 }
             }

@@ -56,7 +56,7 @@ impl Writer {
             12 | 13 => self.save(out),
             14 => self.cond(place, out),
             15 | 16 if self.depth < 2 => self.sweep(place, out),
-            17 | 18 if self.depth < 2 && !steps => self.repeat(place, out),
+            17 | 18 if self.depth < 2 => self.repeat(place, out),
             19 if !steps => self.pattern(out),
             20 if !steps => self.pattern_set(out),
             21 if self.goes_back && !steps => self.gradient(place, out),

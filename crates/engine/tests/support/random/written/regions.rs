@@ -354,7 +354,11 @@ impl Writer {
         }
         let nested = self.depth > 0;
         let wanted = |known: &Known| match known.kind {
-            Kind::Stream(_, length) => length > 0 && place == Place::Trace,
+            Kind::Stream(_, length) => match place {
+                Place::Session => false,
+                Place::Trace => length > 0,
+                Place::Steps => length == 0,
+            },
             Kind::Other => false,
             _ => true,
         };
@@ -381,7 +385,11 @@ impl Writer {
         }
         out.push(node);
         self.learn(&name, start.kind, deps);
-        self.count(if place == Place::Session { "loops of traces" } else { "loops in traces" });
+        self.count(match place {
+            Place::Session => "loops of traces",
+            Place::Trace => "loops in traces",
+            Place::Steps => "loops in steps",
+        });
         if start.kind != Kind::Number {
             self.count("carried tensors");
         }
