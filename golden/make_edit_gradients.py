@@ -282,7 +282,7 @@ def all_of_it(run):
 
     def first(value):
         stream["value"] = run.keep("layer_0", value)
-        return value + vector if value.norm() > 0.1 else value
+        return stream["value"] + vector if value.norm() > 0.1 else stream["value"]
 
     run.output([0], first)
     run.output([1, "mlp"], lambda value: run.keep("given", stream["value"] * vector))

@@ -86,9 +86,10 @@ impl<'a> Row<'a> {
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let table = root().join("target/golden-table.tsv");
     let _ = std::fs::remove_file(&table);
-    let tests = cargo(&["test", "--quiet", "--workspace", "--test", "golden_models", "--test", "edit_gradients"])
-        .env("PELLUCID_GOLDEN_TABLE", &table)
-        .status()?;
+    let tests =
+        cargo(&["test", "--quiet", "--workspace", "--test", "golden_models", "--test", "edit_gradients"])
+            .env("PELLUCID_GOLDEN_TABLE", &table)
+            .status()?;
     let text = std::fs::read_to_string(&table)?;
     let rows: Vec<Row<'_>> = text.lines().filter_map(Row::parse).collect();
     println!("\n{}", by_family(&rows));

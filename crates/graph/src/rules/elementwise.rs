@@ -118,7 +118,9 @@ pub(crate) fn clamp(context: &mut RuleContext<'_>) -> RuleResult {
             if bound.is_some_and(|bound| bound.side(dtype) == out) {
                 let beyond = if out > 0 { "greatest" } else { "least" };
                 return Err(context
-                    .error(format!("has a `{name}` beyond the {beyond} number of {dtype}: nothing is left of {input}"))
+                    .error(format!(
+                        "has a `{name}` beyond the {beyond} number of {dtype}: nothing is left of {input}"
+                    ))
                     .hint("cast with `to` before, to a type that holds the bound"));
             }
         }
