@@ -39,7 +39,7 @@ def cases():
     """Pairs of an operation's name and its arguments."""
     for family in (arithmetic, comparison, rounding, transcendental, activations, choosing, reductions, normalisations,
                    products, order, gathering, indexing, shapes, joining, constructors, casts, losses, training,
-                   linear_algebra):
+                   linear_algebra, at_bounds):
         seeded(sum(map(ord, family.__name__)))
         yield from family()
 
@@ -643,3 +643,18 @@ def linear_algebra():
         yield name, dict(input=values((0.0, 1.0), (1.0, 0.0)))
     yield "svd", dict(input=torch.zeros(2, 0), full_matrices=False)
     yield "inv", dict(input=torch.zeros(0, 3, 3))
+
+
+def at_bounds():
+    """Where a value is the bound, and where a bound is beyond what the number type holds."""
+    x = values(-2.0, -1.0, 0.0, 0.5, 2.0)
+    for dtype in (F32, F64):
+        yield "clamp", dict(input=x.to(dtype), min=-1.0, max=0.5)
+        yield "clamp", dict(input=x.to(dtype), min=-1)
+        yield "clamp", dict(input=x.to(dtype), max=0.5)
+    yield "clamp", dict(input=x, min=0.5, max=0.5)
+    yield "clamp", dict(input=x, min=1.0, max=0.5)
+    yield "clamp", dict(input=values(0, 5, 200, dtype=U8), min=-3)
+    yield "clamp", dict(input=values(0, 5, 200, dtype=U8), min=-3, max=4)
+    yield "clamp", dict(input=values(0, 5, 200, dtype=U8), min=5, max=1000)
+    yield "clamp", dict(input=values(-7, 5, 200, dtype=I32), min=-3_000_000_000, max=4)

@@ -1,6 +1,6 @@
 """The language's random numbers, made again in numpy: what `crates/engine/src/operations/noise.rs` says, followed to the
-letter. Writes `operations/noise.json`, to which the engine's tests are held; with `--check`, holds the file to what is made
-again; or import `Noise` and use it.
+letter. Writes `operations/noise.json` and `operations/drawn.json`, to which the engine's tests are held; with `--check`, holds
+the files to what is made again; or import `Noise` and use it.
 
     python golden/philox.py [--check]
 """
@@ -65,6 +65,61 @@ class Noise:
     def randperm(self, count):
         return np.argsort(self.bits(count)[0], kind="stable")
 
+    def draw(self, logits, temperature=1.0, top_k=None, top_p=None, repetition_penalty=1.0, present=()):
+        """A token of logits [tokens], as a generation draws it; `present` are the prompt's tokens and those made so far. The
+        label is then the trace's name, and the coordinates are those of the invoke's cell, the invoke's place in its trace,
+        the prompt's place in the invoke, and the step."""
+        scores = [float(logit) for logit in logits]
+        for token in set(present):
+            scores[token] = scores[token] / repetition_penalty if scores[token] > 0 else scores[token] * repetition_penalty
+        if temperature == 0:
+            return max(range(len(scores)), key=lambda token: (scores[token], -token))
+        order = sorted(range(len(scores)), key=lambda token: (-scores[token], token))[:top_k]
+        weights = [math.exp((scores[token] - scores[order[0]]) / temperature) for token in order]
+        if top_p is not None:
+            reached = np.cumsum([weight / sum(weights) for weight in weights])
+            weights = weights[: int((reached < top_p).sum()) + 1]
+        left = (int(self.bits(1)[0][0]) >> 11) / 2.0**53 * sum(weights)
+        for token, weight in zip(order, weights):
+            left -= weight
+            if left < 0:
+                return token
+        return order[len(weights) - 1]
+
+
+# Of how many tokens a generation that is drawn from always the same logits makes how many.
+TOKENS, STEPS = 96, 4
+PROMPTS = {"a": [[3, 1, 4], [2, 7]], "b": [[3, 1, 4]]}
+CELLS = 3
+
+
+def generations():
+    """What generations draw whose logits are set to one table at every step: of a trace with the invokes `a` and `b`, and of a
+    trace with `a` and a sweep with `b` for each cell."""
+    table = [((37 * token) % 29 - 14) / 4 for token in range(TOKENS)]
+    cases = []
+    for seed, trace, options in [
+        (0, "trace", {"temperature": 1.0}), (7, "trace", {"temperature": 0.5}), (7, "other", {"temperature": 0.5}),
+        (LONG, "trace", {"temperature": 2.0, "top_k": 20}), (7, "trace", {"temperature": 1.5, "top_p": 0.75}),
+        (7, "trace", {"temperature": 1.0, "top_k": 30, "top_p": 0.9, "repetition_penalty": 1.5}),
+    ]:
+        def made(coordinates, prompt):
+            tokens = []
+            for step in range(STEPS):
+                noise = Noise(seed, trace, [*coordinates, step])
+                tokens.append(noise.draw(table, present=prompt + tokens, **options))
+            return tokens
+
+        def invoke(name, coordinates):
+            return [made([*coordinates, place], prompt) for place, prompt in enumerate(PROMPTS[name])]
+
+        cases.append({
+            "seed": seed, "trace": trace, "options": options,
+            "invokes": {"a": invoke("a", [0]), "b": invoke("b", [1])},
+            "cells": [invoke("b", [cell, 1]) for cell in range(CELLS)],
+        })
+    return {"logits": table, "steps": STEPS, "prompts": PROMPTS, "cases": cases}
+
 
 def main():
     # The known answers of the generator's authors (Random123, kat_vectors) for 4x32 with ten rounds.
@@ -84,9 +139,12 @@ def main():
                         for low, high in [(0, 10), (-5, 5), (-(1 << 63), (1 << 63) - 1)]],
             "randperm": noise.randperm(20).tolist(),
         })
-    path = Path(__file__).parent / "operations" / "noise.json"
+    folder = Path(__file__).parent / "operations"
+    path, drawn = folder / "noise.json", folder / "drawn.json"
     if "--check" in sys.argv[1:]:
+        assert json.loads(drawn.read_text()) == json.loads(json.dumps(generations())), "drawn.json"
         return check(json.loads(path.read_text()), json.loads(json.dumps(cases)))
+    drawn.write_text(json.dumps(generations()) + "\n")
     lines = ",\n".join(json.dumps(case) for case in cases)
     path.write_text(f"[\n{lines}\n]\n")
 

@@ -151,7 +151,8 @@ class Composed(Reductions):
 
     def logit(self: Any, eps: float | None = None) -> Tensor:
         """`log(input / (1 - input))`; with `eps` of what is kept between that and 1 - eps."""
-        kept = self if eps is None else ops.clamp(self, eps, 1 - eps)
+        # Unlike `clamp` it has a slope at the bounds.
+        kept = self if eps is None else ops.where(ops.lt(self, eps), eps, ops.where(ops.gt(self, 1 - eps), 1 - eps, self))
         return ops.log(ops.div(kept, ops.sub(1, kept)))
 
     def addcmul(self: Any, tensor1: Any, tensor2: Any, *, value: float = 1) -> Tensor:

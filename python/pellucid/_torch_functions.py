@@ -205,7 +205,8 @@ def _leaky_relu(input: Any, negative_slope: float = 0.01) -> Any:
 
 @function("elu")
 def _elu(input: Any, alpha: float = 1.0) -> Any:
-    return ops.where(ops.gt(input, 0), input, scaled(ops.expm1(ops.clamp(input, None, 0)), alpha))
+    positive = ops.gt(input, 0)
+    return ops.where(positive, input, scaled(ops.expm1(ops.where(positive, 0, input)), alpha))
 
 
 @function("relu6")

@@ -86,17 +86,10 @@ def test_of_square_matrices(function, x):
 
 
 TIES = torch.tensor([[1.0, 2.0, 2.0, -1.0], [2.0, 0.0, 2.0, 0.0]])
+CHOSEN = {family: ONE[family] for family in ("signs", "activations", "bounds", "reductions", "order", "norms")}
 
 
-#: At a bound itself torch's `clamp` by numbers passes nothing on, and the engine's passes all.
-AT_BOUNDS = {"activations-12", "activations-13", "bounds-0", "bounds-1", "bounds-2", "bounds-3", "bounds-4", "bounds-10"}
-CHOSEN = [
-    pytest.param(*each.values, id=each.id, marks=pytest.mark.xfail(strict=True) if each.id in AT_BOUNDS else ())
-    for each in without({family: ONE[family] for family in ("signs", "activations", "bounds", "reductions", "order", "norms")})
-]
-
-
-@pytest.mark.parametrize("function", CHOSEN)
+@pytest.mark.parametrize("function", without(CHOSEN))
 def test_of_ties_and_zeros(function):
     """Where derivatives are a choice, torch's."""
     agree(function, [TIES], [Choices(3, TIES)])

@@ -54,7 +54,7 @@ const KINDS: [&str; 25] = [
     "logits",
 ];
 /// After those: what is made of whole runs.
-const RUNS: [&str; 2] = ["interventions", "greedy tokens"];
+const RUNS: [&str; 3] = ["interventions", "gradients through edits", "greedy tokens"];
 
 /// One comparison, as the test writes it.
 struct Row<'a> {
@@ -75,6 +75,7 @@ impl<'a> Row<'a> {
     fn kind(&self) -> &'static str {
         match self.measure {
             "exact" => "greedy tokens",
+            _ if self.what.starts_with("gradient through") => "gradients through edits",
             _ if self.what.starts_with("intervention") => "interventions",
             _ if self.what == "logits" || self.what == "output" => "logits",
             _ => kind(self.what),
@@ -85,9 +86,10 @@ impl<'a> Row<'a> {
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let table = root().join("target/golden-table.tsv");
     let _ = std::fs::remove_file(&table);
-    let tests = cargo(&["test", "--quiet", "--workspace", "--test", "golden_models"])
-        .env("PELLUCID_GOLDEN_TABLE", &table)
-        .status()?;
+    let tests =
+        cargo(&["test", "--quiet", "--workspace", "--test", "golden_models", "--test", "edit_gradients"])
+            .env("PELLUCID_GOLDEN_TABLE", &table)
+            .status()?;
     let text = std::fs::read_to_string(&table)?;
     let rows: Vec<Row<'_>> = text.lines().filter_map(Row::parse).collect();
     println!("\n{}", by_family(&rows));
@@ -106,7 +108,7 @@ fn by_family(rows: &[Row<'_>]) -> String {
     let models: BTreeSet<&str> = rows.iter().map(|row| row.model).collect();
     let mut text = format!(
         "{} comparisons with transformers on {} models, f32; each figure is the largest deviation of its kind.\n\
-         Hook points: max|a−b| / max|b| of a tensor, below 1e-5. Logits, and logits after interventions: max|a−b|, below 1e-4.\n\
+         Hook points, and gradients: max|a−b| / max|b| of a tensor, below 1e-5. Logits, and logits after interventions: max|a−b|, below 1e-4.\n\
          Greedy tokens: how many continuations are the same, token by token. ·: the family has none.\n\n",
         rows.len(),
         models.len()

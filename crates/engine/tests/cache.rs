@@ -15,6 +15,7 @@ use pellucid_engine::{Engine, PrefixCache, Results, Rewrites, RunOptions};
 use pellucid_graph::check::{CheckedProgram, SpecIndex};
 use pellucid_graph::{Program, Prompts};
 
+use random::crowd::Crowd;
 use random::outcomes::difference_from_naive;
 use random::{Builder, Wishes};
 use support::{Golden, engines};
@@ -248,7 +249,7 @@ fn random_programs_give_the_same_bits_with_a_warm_cache() {
         // One in which something is always given up.
         let narrow = Arc::new(PrefixCache::new(20_000));
         let first = number_from("PELLUCID_SEED", 1) + number as u64 * 1_000_003;
-        let mut crowd = Vec::new();
+        let mut crowd = Crowd::default();
         for seed in first..first + number_from("PELLUCID_PROGRAMS", PROGRAMS) {
             let wishes = Wishes { may_fail: seed % 7 == 0, generation: true, alike: true, smooth: false };
             let checked = Builder::generate(&index, seed, wishes).checked;
@@ -279,21 +280,8 @@ fn random_programs_give_the_same_bits_with_a_warm_cache() {
                 }
             }
             assert!(narrow.usage().bytes <= 20_000);
-            crowd.push((checked, naive));
-            if crowd.len() == 4 {
-                let (own, none) = (with(&roomy), RunOptions::default());
-                let options = [&own, &none, &own, &none];
-                let together: Vec<_> = crowd.iter().map(|(checked, _)| checked).zip(options).collect();
-                for ((checked, naive), outcome) in crowd.iter().zip(engine.run_together(&together)) {
-                    if let Some(difference) = difference_from_naive(&engine, checked, &outcome, naive) {
-                        failures.push(format!(
-                            "{model}, near {seed}, beside others: {difference}\n{}",
-                            checked.program.to_json()
-                        ));
-                    }
-                }
-                crowd.clear();
-            }
+            let beside = crowd.join(&engine, (checked, naive), &[&with(&roomy), &RunOptions::default()]);
+            failures.extend(beside.map(|told| format!("{model}, near {seed}, beside others: {told}")));
         }
     }
     println!("{hits} of {programs} programs took something from the cache");

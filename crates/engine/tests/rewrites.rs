@@ -10,8 +10,9 @@ mod random;
 mod support;
 
 use pellucid_engine::{Engine, EngineError, Failure, Results, Rewrites, RunOptions};
-use pellucid_graph::check::{CheckedProgram, SpecIndex};
+use pellucid_graph::check::SpecIndex;
 
+use random::crowd::Crowd;
 use random::outcomes::{difference_from_naive, same_bits};
 use random::sessions::in_sequence;
 use random::{Builder, Wishes};
@@ -53,7 +54,7 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
         let with = |rewrites: Rewrites| engine.share().with_rewrites(rewrites);
         let (none, depth, length, prefixes, traces) =
             (with(Rewrites::NONE), with(DEPTH), with(LENGTH), with(PREFIXES), with(TRACES));
-        let mut crowd: Vec<(CheckedProgram, Result<Results, EngineError>)> = Vec::new();
+        let mut crowd = Crowd::default();
         let first = number_from("PELLUCID_SEED", 1) + number as u64 * 1_000_003;
         for seed in first..first + number_from("PELLUCID_PROGRAMS", PROGRAMS) {
             let wishes = Wishes { may_fail: seed % 7 == 0, generation: true, alike: true, smooth: false };
@@ -78,20 +79,8 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
                 saved.prefixes += usize::from(prefixes < none);
                 saved.more += usize::from(all < length);
             }
-            crowd.push((checked, naive));
-            if crowd.len() == 4 {
-                let options = RunOptions::default();
-                let programs: Vec<_> = crowd.iter().map(|(checked, _)| (checked, &options)).collect();
-                for ((checked, naive), outcome) in crowd.iter().zip(engine.run_together(&programs)) {
-                    if let Some(difference) = difference_from_naive(&engine, checked, &outcome, naive) {
-                        failures.push(format!(
-                            "{model}, near seed {seed}, beside others: {difference}\n{}",
-                            checked.program.to_json()
-                        ));
-                    }
-                }
-                crowd.clear();
-            }
+            let beside = crowd.join(&engine, (checked, naive), &[&RunOptions::default()]);
+            failures.extend(beside.map(|told| format!("{model}, near seed {seed}, beside others: {told}")));
         }
     }
     println!("{saved:?}");

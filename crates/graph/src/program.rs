@@ -85,6 +85,18 @@ impl Program {
             _ => None,
         })
     }
+
+    /// Where a gradient that is read or written stands, if that is at a hook point: the address, and the node whose place is
+    /// its own, the target for a hook point's gradient, the getter for that of what one reads.
+    pub fn gradient_at(&self, target: NodeId) -> Option<(NodeId, &HookAddress)> {
+        match self.node(target).kind.gradient()?.1 {
+            GradientOf::Hook(address) => Some((target, address)),
+            GradientOf::Value(value) => match &self.node(value.node).kind {
+                NodeKind::Get(address) => Some((value.node, address)),
+                _ => None,
+            },
+        }
+    }
 }
 
 /// A tensor that travels beside the program: little-endian elements in row-major order.

@@ -54,6 +54,17 @@ impl Scalar {
         }
     }
 
+    /// On which side of an integer type it lies: −1 below all that the type holds, 1 above, 0 within. In other types 0.
+    pub fn side(self, dtype: DType) -> i8 {
+        let (low, high) = match dtype {
+            DType::I32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
+            DType::U8 => (0.0, 255.0),
+            _ => return 0,
+        };
+        let number = self.as_f64();
+        i8::from(number > high) - i8::from(number < low)
+    }
+
     /// Whether it becomes that number type as itself, up to the rounding of floats: in integer types fractions, negative
     /// numbers in `u8` and all that is out of range do not. Everything becomes a truth value.
     pub fn is_kept_by(self, dtype: DType) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pellucid_graph::check::CheckedProgram;
-use pellucid_graph::{GradientOf, NodeId, NodeKind, Trace};
+use pellucid_graph::{NodeId, NodeKind, Trace};
 
 use crate::job::Instance;
 
@@ -70,14 +70,7 @@ impl Asked {
         }
         // Gradients may be asked for anywhere: after the trace, or in a later one.
         for &id in program.gradients.iter().flat_map(|plan| &plan.targets).filter(needed) {
-            let (id, address) = match program.program.node(id).kind.gradient() {
-                Some((_, GradientOf::Hook(address))) => (id, address),
-                Some((_, GradientOf::Value(value))) => match &program.program.node(value.node).kind {
-                    NodeKind::Get(address) => (value.node, address),
-                    _ => continue,
-                },
-                None => continue,
-            };
+            let Some((id, address)) = program.program.gradient_at(id) else { continue };
             let own = program.nodes[id.index()].trace.is_some_and(|own| own == trace_id);
             if let (true, Some(asked), Some(place)) =
                 (own, all.get_mut(address.invoke), program.nodes[id.index()].place)

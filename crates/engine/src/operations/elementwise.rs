@@ -283,8 +283,10 @@ fn clamped<N: Number>(
     dtype: DType,
 ) -> Result<Tensor> {
     let elements = elements::<N>(input, dtype)?;
-    let low: Option<N> = low.map(|low| rounded(low, dtype));
-    let high: Option<N> = high.map(|high| rounded(high, dtype));
+    // A bound beyond the number type bounds nothing; one on the other side, which would leave nothing, was refused.
+    let within = |bound: &Scalar| bound.side(dtype) == 0;
+    let low: Option<N> = low.filter(within).map(|low| rounded(low, dtype));
+    let high: Option<N> = high.filter(within).map(|high| rounded(high, dtype));
     // A NaN among the bounds makes all NaN; where the bounds cross, the upper one holds.
     let at_least = |x: N, low: N| if low.is_nan() || x < low { low } else { x };
     let at_most = |x: N, high: N| if high.is_nan() || x > high { high } else { x };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pellucid_graph::check::{CheckedProgram, GradientPlan};
-use pellucid_graph::{GradientOf, NodeId, NodeKind};
+use pellucid_graph::{NodeId, NodeKind};
 use pellucid_models::stage::{Kernel, StageList, WeightId};
 
 use crate::pass::Schedule;
@@ -120,14 +120,7 @@ fn ends(
         }
     }
     for &target in &plan.targets {
-        let (id, address) = match program.program.node(target).kind.gradient() {
-            Some((_, GradientOf::Hook(address))) => (target, address),
-            Some((_, GradientOf::Value(value))) => match &program.program.node(value.node).kind {
-                NodeKind::Get(address) => (value.node, address),
-                _ => continue,
-            },
-            None => continue,
-        };
+        let Some((id, address)) = program.program.gradient_at(target) else { continue };
         if let Some(stage) = stage(id) {
             let (starts, ends, _) = by_invoke.entry(address.invoke).or_default();
             starts.insert(stage);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod conditions;
+mod drawn;
 mod edits;
 mod failures;
 mod gradients;
@@ -22,10 +23,18 @@ fn engine(name: &str) -> Engine {
     Golden::open(name).engine()
 }
 
+/// The JSON of a program with that of its body.
+fn whole(body: &str) -> String {
+    format!(r#"{{"pellucid":1,"body":[{body}]}}"#)
+}
+
+fn read(text: &str) -> Program {
+    Program::from_bytes(text.as_bytes()).unwrap_or_else(|faults| panic!("{faults}\n{text}"))
+}
+
 /// A program from the JSON of its body.
 fn session(body: &str) -> Program {
-    let text = format!(r#"{{"pellucid":1,"body":[{body}]}}"#);
-    Program::from_bytes(text.as_bytes()).unwrap_or_else(|faults| panic!("{faults}\n{text}"))
+    read(&whole(body))
 }
 
 /// A trace from the JSON of its invokes, of further fields, and of its nodes.
@@ -45,13 +54,18 @@ fn refusal(engine: &Engine, body: &str) -> String {
     }
 }
 
-/// Runs a program both ways, which must agree to the bit.
+/// Runs a program of that body both ways, which must agree to the bit.
 fn run(engine: &Engine, body: &str) -> Results {
-    let checked = check(engine, body);
+    run_text(engine, &whole(body))
+}
+
+/// The same with the whole program's JSON.
+fn run_text(engine: &Engine, text: &str) -> Results {
+    let checked = engine.check(read(text)).unwrap_or_else(|faults| panic!("{faults}\n{text}"));
     let planned =
-        engine.run(&checked, &RunOptions::default()).unwrap_or_else(|error| panic!("{error}\n{body}"));
-    let naive = engine.run_naive(&checked).unwrap_or_else(|error| panic!("naive: {error}\n{body}"));
-    assert_same(&planned, &naive, body);
+        engine.run(&checked, &RunOptions::default()).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let naive = engine.run_naive(&checked).unwrap_or_else(|error| panic!("naive: {error}\n{text}"));
+    assert_same(&planned, &naive, text);
     planned
 }
 

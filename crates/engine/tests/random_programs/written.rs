@@ -14,7 +14,7 @@ use crate::support::engines;
 use crate::{Crowd, PROGRAMS, all_were_tried, finish, seeds};
 
 /// Constructs, and how many programs each stands in at least.
-const CONSTRUCTS: [(&str, usize); 22] = [
+const CONSTRUCTS: [(&str, usize); 23] = [
     ("sweeps in traces", 20),
     ("sweeps of traces", 10),
     ("sweeps in steps", 5),
@@ -22,6 +22,7 @@ const CONSTRUCTS: [(&str, usize); 22] = [
     ("sweeps with invokes of their own", 20),
     ("loops in traces", 20),
     ("loops of traces", 10),
+    ("loops in steps", 5),
     ("loops inside another region", 10),
     ("loops with invokes of their own", 10),
     ("carried tensors", 10),

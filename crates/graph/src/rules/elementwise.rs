@@ -113,6 +113,18 @@ pub(crate) fn clamp(context: &mut RuleContext<'_>) -> RuleResult {
     if dtype == DType::Bool {
         return Err(context.error(format!("takes numbers, not the truth values {input}")));
     }
+    if dtype.is_integer() {
+        for (name, bound, out) in [("min", bounds[0], 1), ("max", bounds[1], -1)] {
+            if bound.is_some_and(|bound| bound.side(dtype) == out) {
+                let beyond = if out > 0 { "greatest" } else { "least" };
+                return Err(context
+                    .error(format!(
+                        "has a `{name}` beyond the {beyond} number of {dtype}: nothing is left of {input}"
+                    ))
+                    .hint("cast with `to` before, to a type that holds the bound"));
+            }
+        }
+    }
     let result = TensorType { dtype, shape: input.shape().to_vec() };
     let flops = cost(&result, 2);
     context.one(result.dtype, result.shape, flops)

@@ -173,6 +173,7 @@ pub(super) fn sign(x: f64) -> f64 {
 }
 
 /// All of the gradient between the bounds and on them, none outside.
+/// What was kept as it is; at a bound itself nothing passes, as in PyTorch.
 pub(super) fn clamp(backward: &mut Backward<'_>) -> Result<()> {
     backward.give(0, |backward| {
         let (input, gradient) = (backward.call.tensor(0)?, backward.cotangent()?);
@@ -181,7 +182,7 @@ pub(super) fn clamp(backward: &mut Backward<'_>) -> Result<()> {
             Ok(bound.map_or(absent, |bound| rounded(bound, float_type(input.dtype()))))
         };
         let (low, high) = (bound(1, f64::NEG_INFINITY)?, bound(2, f64::INFINITY)?);
-        combined(&gradient, &input, &input, |g, x, _| if x >= low && x <= high { g } else { 0.0 })
+        combined(&gradient, &input, &input, |g, x, _| if x > low && x < high { g } else { 0.0 })
     })
 }
 

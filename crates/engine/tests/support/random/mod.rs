@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 pub mod coverage;
+#[allow(dead_code, reason = "random programs have a crowd of their own, in which one is cancelled")]
+pub mod crowd;
 pub mod dice;
 mod dynamic;
 mod gradients;
