@@ -155,6 +155,12 @@ impl Read for Download {
                 Ok(Some(read)) => {
                     self.at += read as u64;
                     self.backoff = None;
+                    if self.at == self.length
+                        && let Some(mut body) = self.body.take()
+                    {
+                        // Only one that has been read to its end gives its connection back, for the next request.
+                        let _ = body.read(&mut [0]);
+                    }
                     return Ok(read);
                 }
                 Ok(None) => {}
