@@ -97,7 +97,9 @@ fn the_demonstration_finds_the_same() {
     let mut here = json(&["demo", "--json"]);
     let mut there = json(&["demo", "--json", "--remote", &service.address]);
     for findings in [&mut here, &mut there] {
-        findings.as_object_mut().unwrap().remove("seconds");
+        // How long it takes, and in how many passes: a service cuts what is too long for one, where the machine is slow.
+        let findings = findings.as_object_mut().unwrap();
+        assert!(findings.remove("seconds").is_some() && findings.remove("passes").is_some());
     }
     assert_eq!(here, there);
 }
