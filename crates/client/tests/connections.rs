@@ -310,8 +310,7 @@ fn two_halves_of_different_results_are_never_one() {
 #[test]
 fn a_connection_whose_result_was_read_is_used_again() {
     let fixture = Fixture::start(|_, _| {
-        let headers =
-            [("content-type", "application/vnd.safetensors"), ("etag", ETAG), ("pellucid-job", ID)];
+        let headers = [("content-type", "application/vnd.safetensors"), ("etag", ETAG), ("pellucid-job", ID)];
         Answer::new("200 OK", &headers, &content()).kept()
     });
     let client = client(&fixture);

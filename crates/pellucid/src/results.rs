@@ -101,7 +101,8 @@ impl Results {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let bytes = self.to_safetensors()?;
-        pellucid_client::replace(path, bytes.as_slice()).map_err(|error| Error::File { path: path.to_owned(), error })
+        pellucid_client::replace(path, bytes.as_slice())
+            .map_err(|error| Error::File { path: path.to_owned(), error })
     }
 }
 

@@ -173,7 +173,9 @@ async fn ending_of(
             }
             let problem = match error {
                 // Any of them may be the cause: each runs again, alone.
-                EngineError::PassFailed { programs, .. } if programs > 1 => return (Ending::Suspected, did, None),
+                EngineError::PassFailed { programs, .. } if programs > 1 => {
+                    return (Ending::Suspected, did, None);
+                }
                 EngineError::Cancelled => {
                     let bound = bound.unwrap_or(0) as f64;
                     exceeded(ProblemKind::ResultTooLarge, "result_bytes", bound, bound + 1.0, "bytes")
@@ -199,13 +201,8 @@ async fn ending_of(
         && size as u64 > bound
     {
         did.saved.clear();
-        let too_large = exceeded(
-            ProblemKind::ResultTooLarge,
-            "result_bytes",
-            bound as f64,
-            size as f64,
-            "bytes",
-        );
+        let too_large =
+            exceeded(ProblemKind::ResultTooLarge, "result_bytes", bound as f64, size as f64, "bytes");
         return (failed(Some(problem.unwrap_or(too_large)), None), did, None);
     }
     let few = (size <= FEW_BYTES).then(|| written.bytes.clone());

@@ -61,7 +61,9 @@ impl Service {
             let program = Program::from_bytes(&body).map_err(faulty)?;
             let entry = service.entry(&asker, model.as_deref().or(program.model.as_deref()))?.clone();
             match entry.opened() {
-                Some(outline) => Ok(Read::Checked(entry, outline.engine.check(program).map_err(faulty)?, outline)),
+                Some(outline) => {
+                    Ok(Read::Checked(entry, outline.engine.check(program).map_err(faulty)?, outline))
+                }
                 None => Ok(Read::Waits(entry, program)),
             }
         });
@@ -70,7 +72,8 @@ impl Service {
             Read::Waits(entry, program) => {
                 let outline = entry.outline().await?;
                 let checker = outline.clone();
-                let checked = tokio::task::spawn_blocking(move || checker.engine.check(program).map_err(faulty));
+                let checked =
+                    tokio::task::spawn_blocking(move || checker.engine.check(program).map_err(faulty));
                 (entry, blocking_answer(checked.await)?, outline)
             }
         };
