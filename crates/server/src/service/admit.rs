@@ -25,7 +25,7 @@ pub(super) struct Admitted {
 
 /// A program that was read.
 enum Read {
-    Checked(Arc<Entry>, CheckedProgram, Arc<Outline>),
+    Checked(Arc<Entry>, Arc<CheckedProgram>, Arc<Outline>),
     /// Its model is not open yet.
     Waits(Arc<Entry>, Program),
 }
@@ -62,7 +62,8 @@ impl Service {
             let entry = service.entry(&asker, model.as_deref().or(program.model.as_deref()))?.clone();
             match entry.opened() {
                 Some(outline) => {
-                    Ok(Read::Checked(entry, outline.engine.check(program).map_err(faulty)?, outline))
+                    let program = outline.engine.check(program).map_err(faulty)?;
+                    Ok(Read::Checked(entry, Arc::new(program), outline))
                 }
                 None => Ok(Read::Waits(entry, program)),
             }
@@ -74,7 +75,7 @@ impl Service {
                 let checker = outline.clone();
                 let checked =
                     tokio::task::spawn_blocking(move || checker.engine.check(program).map_err(faulty));
-                (entry, blocking_answer(checked.await)?, outline)
+                (entry, Arc::new(blocking_answer(checked.await)?), outline)
             }
         };
         let price = Price::new(&program.price, entry.milliseconds(&program.price));
@@ -90,6 +91,6 @@ impl Service {
                 "bytes",
             )));
         }
-        Ok(Admitted { entry, outline, program: Arc::new(program), price })
+        Ok(Admitted { entry, outline, program, price })
     }
 }
