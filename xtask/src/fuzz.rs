@@ -181,7 +181,7 @@ fn table(done: &[Done]) -> String {
     }
     let total = |of: fn(&Done) -> f64| done.iter().map(of).sum::<f64>();
     text.push_str(&format!(
-        "\n{:.0} minutes and {:.0} inputs in all. An input counts as a finding that takes 5 s of the processor, {HANG_SECONDS} s by the clock, or 4 GB.\n",
+        "\n{:.0} minutes and {:.0} inputs in all. An input counts as a finding that takes 5 s of the processor (of `{SERVICE}`: that has no answer in 30 s), {HANG_SECONDS} s by the clock, or 4 GB.\n",
         total(|done| done.seconds) / 60.0,
         total(|done| done.executions as f64)
     ));

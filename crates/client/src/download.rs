@@ -1,7 +1,7 @@
 //! A result's bytes, over cut connections.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,6 +12,7 @@ use ureq::{Body, BodyReader};
 use crate::api::{ResultInfo, SAFETENSORS};
 use crate::client::job_path;
 use crate::error::{Error, Result};
+use crate::files::replace;
 use crate::retry::{Backoff, is_cancelled, wait};
 use crate::send::{Fate, Request, Sender};
 
@@ -80,32 +81,14 @@ impl Download {
         self.at
     }
 
-    /// Writes what is still to come to a file, as it comes. The file is there only when all of it is.
+    /// Writes what is still to come to a file, as it comes: see [`crate::replace`]. The file is there only when all of it is.
     ///
     /// # Errors
     /// [`Error::File`] where the file cannot be written; those of reading.
-    pub fn save(mut self, path: impl AsRef<Path>) -> Result<()> {
+    pub fn save(self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let file = |error| Error::file(path, error);
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".pellucid-");
-        // A result is no secret of its file's: it is as readable as any other file of the user's.
-        #[cfg(unix)]
-        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        #[cfg(unix)]
-        builder.permissions(permissions);
-        let mut beside = builder.tempfile_in(folder).map_err(file)?;
-        let mut buffer = vec![0; 1 << 17];
-        loop {
-            match self.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => beside.write_all(&buffer[..read]).map_err(file)?,
-                Err(error) => return Err(error.downcast::<Error>().unwrap_or_else(Error::from)),
-            }
-        }
-        beside.persist(path).map_err(|error| file(error.error))?;
-        Ok(())
+        // What goes wrong in reading says so itself.
+        replace(path, self).map_err(|error| error.downcast().unwrap_or_else(|error| Error::file(path, error)))
     }
 
     /// Opens a connection at the place where the last one was cut.
@@ -172,6 +155,12 @@ impl Read for Download {
                 Ok(Some(read)) => {
                     self.at += read as u64;
                     self.backoff = None;
+                    if self.at == self.length
+                        && let Some(mut body) = self.body.take()
+                    {
+                        // Only one that has been read to its end gives its connection back, for the next request.
+                        let _ = body.read(&mut [0]);
+                    }
                     return Ok(read);
                 }
                 Ok(None) => {}

@@ -22,6 +22,7 @@
 //! | `run` | submitting, waiting and cancelling |
 //! | [`Events`] | what happens to a job, over cut connections |
 //! | [`Download`] | a result's bytes, over cut connections |
+//! | [`replace`] | files that are there as a whole or not at all |
 //! | `connections` | connections that are kept open |
 //! | `send`, `retry` | one request, tried again while that can help |
 //! | `server_sent` | the form of server-sent events |
@@ -42,6 +43,7 @@ mod connections;
 mod download;
 mod error;
 mod events;
+mod files;
 mod retry;
 mod run;
 mod send;
@@ -56,4 +58,5 @@ pub use connections::forked;
 pub use download::Download;
 pub use error::{Error, Result};
 pub use events::Events;
+pub use files::replace;
 pub use run::{Ended, Update};

@@ -308,6 +308,23 @@ fn two_halves_of_different_results_are_never_one() {
 }
 
 #[test]
+fn a_connection_whose_result_was_read_is_used_again() {
+    let fixture = Fixture::start(|_, _| {
+        let headers = [("content-type", "application/vnd.safetensors"), ("etag", ETAG), ("pellucid-job", ID)];
+        Answer::new("200 OK", &headers, &content()).kept()
+    });
+    let client = client(&fixture);
+    for _ in 0..3 {
+        let mut result = client.run_quietly(PROGRAM, &Submission::default(), None).unwrap().result.unwrap();
+        // As many bytes as there are, and not one more is asked for.
+        let mut read = vec![0; content().len()];
+        result.read_exact(&mut read).unwrap();
+        assert!(read == content());
+    }
+    assert_eq!((fixture.received().len(), fixture.connections()), (3, 1));
+}
+
+#[test]
 fn a_result_is_written_whole_or_not_at_all() {
     let all = content().len();
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! What a run gives back.
 
 use std::fs::File;
-use std::io::{self, BufReader, Write};
+use std::io::BufReader;
 use std::ops::Index;
 use std::path::Path;
 
@@ -101,29 +101,9 @@ impl Results {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let bytes = self.to_safetensors()?;
-        replace(path, &bytes).map_err(|error| Error::File { path: path.to_owned(), error })
+        pellucid_client::replace(path, bytes.as_slice())
+            .map_err(|error| Error::File { path: path.to_owned(), error })
     }
-}
-
-/// Writes a file beside and renames it. What is no plain file (a pipe, a device) is written to as it is.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // A link stays one: what it leads to is replaced.
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    if std::fs::metadata(&path).is_ok_and(|there| !there.is_file()) {
-        return std::fs::write(path, bytes);
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".pellucid-");
-    // It is as readable as any other file of the user's.
-    #[cfg(unix)]
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    #[cfg(unix)]
-    builder.permissions(permissions);
-    let mut beside = builder.tempfile_in(folder)?;
-    beside.write_all(bytes)?;
-    beside.persist(&path)?;
-    Ok(())
 }
 
 impl Index<&str> for Results {

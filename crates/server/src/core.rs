@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use bytes::Bytes;
 use pellucid_client::api::{Job, JobState, Problem, QueuePlace};
 
 use crate::account::{Checking, Meters};
@@ -147,21 +148,23 @@ impl Core {
     /// Tells those who watch a job that it has ended, as the store has it now.
     pub async fn tell_end(&self, account: &str, job: &str) {
         match self.store.job(account, job).await {
-            Ok(Some(stored)) if stored.state.is_final() => {
-                if let Some(finished) = stored.finished_ms {
-                    self.metrics.took(finished.saturating_sub(stored.submitted_ms) as f64 / 1000.0);
-                }
-                self.metrics
-                    .ended(stored.state.name(), stored.problem.as_ref().map(|problem| problem.kind.name()));
-                self.spans.ended(job, stored.state.name());
-                self.hub.end(self.view(stored));
-            }
+            Ok(Some(stored)) if stored.state.is_final() => self.ended(stored, None),
             Ok(_) => {
                 self.spans.ended(job, "gone");
                 self.hub.drop(job);
             }
             Err(error) => tracing::error!(%error, job, "its end cannot be told"),
         }
+    }
+
+    /// Tells those who watch a job that it has ended so; to those who wait for it, with its result's bytes, where these are at hand.
+    pub fn ended(&self, stored: StoredJob, result: Option<Bytes>) {
+        if let Some(finished) = stored.finished_ms {
+            self.metrics.took(finished.saturating_sub(stored.submitted_ms) as f64 / 1000.0);
+        }
+        self.metrics.ended(stored.state.name(), stored.problem.as_ref().map(|problem| problem.kind.name()));
+        self.spans.ended(&stored.id, stored.state.name());
+        self.hub.end(self.view(stored), result);
     }
 
     /// Fails a job that has not begun.

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use pellucid_client::api::{Event, Gap, Job, RunProgress, Started};
 use tokio::sync::watch;
 
@@ -64,16 +65,20 @@ impl Hub {
         if let Some(channel) = channel {
             channel.state().gone = true;
             channel.changed.send_modify(|version| *version += 1);
+            channel.over.send_replace(true);
         }
     }
 
-    /// Tells that a job has ended: nothing more will happen to it.
-    pub fn end(&self, job: Job) {
+    /// Tells that a job has ended: nothing more will happen to it. Who waits for its result finds the bytes here, if they are given.
+    pub fn end(&self, job: Job, result: Option<Bytes>) {
         let mut channels = self.channels();
         // An end is told once, whoever finds it.
         if let Some(channel) = channels.open.get(&job.id).filter(|channel| channel.done().is_none()) {
+            let kept = result.filter(|_| channel.over.receiver_count() > 0);
+            let bytes = kept.as_ref().map_or(0, Bytes::len);
+            channel.state().result = kept;
             channels_end(channel, &job);
-            let bytes = channel.state().bytes;
+            let bytes = bytes + channel.state().bytes;
             channels.ended_bytes += bytes;
             channels.ended.push_back((Instant::now(), job.id, bytes));
         }
@@ -93,12 +98,15 @@ impl Hub {
 fn channels_end(channel: &Channel, job: &Job) {
     channel.state().done = Some(Arc::new(job.clone()));
     channel.push(&Event::Done(Box::new(job.clone())));
+    channel.over.send_replace(true);
 }
 
 /// What happens to one job.
 pub struct Channel {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
+    /// Whether it has ended, or is gone. Who waits for nothing else is not woken at every layer of a pass.
+    over: watch::Sender<bool>,
 }
 
 struct State {
@@ -110,6 +118,8 @@ struct State {
     bound: usize,
     progress: Option<RunProgress>,
     done: Option<Arc<Job>>,
+    /// Its result, until it is taken.
+    result: Option<Bytes>,
     /// There is no such job any more.
     gone: bool,
 }
@@ -123,9 +133,10 @@ impl Channel {
             bound,
             progress: None,
             done: None,
+            result: None,
             gone: false,
         };
-        Channel { state: Mutex::new(state), changed: watch::Sender::new(0) }
+        Channel { state: Mutex::new(state), changed: watch::Sender::new(0), over: watch::Sender::new(false) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -178,6 +189,11 @@ impl Channel {
         self.state().done.clone()
     }
 
+    /// The result of the job that has ended, if it is here: once, to who waited for it.
+    pub fn take_result(&self) -> Option<Bytes> {
+        self.state().result.take()
+    }
+
     /// Whether there is no such job any more.
     pub fn is_gone(&self) -> bool {
         self.state().gone
@@ -185,15 +201,8 @@ impl Channel {
 
     /// Waits until the job has ended or is there no more, or for so long.
     pub async fn ended(&self, within: Duration) -> Option<Arc<Job>> {
-        let mut changed = self.changed.subscribe();
-        let waiting = async {
-            while self.done().is_none() && !self.is_gone() {
-                if changed.changed().await.is_err() {
-                    break;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(within, waiting).await;
+        let mut over = self.over.subscribe();
+        let _ = tokio::time::timeout(within, over.wait_for(|over| *over)).await;
         self.done()
     }
 
@@ -337,11 +346,11 @@ mod tests {
         for number in 0..100 {
             let job = Job { id: number.to_string(), label: Some(text.clone()), ..job() };
             hub.open(&job.id, 1, usize::MAX);
-            hub.end(job);
+            hub.end(job, None);
         }
         assert!(hub.get("99").is_some_and(|channel| channel.done().is_some()));
         let events = hub.get("99").unwrap().state().events.len();
-        hub.end(Job { id: "99".into(), ..job() });
+        hub.end(Job { id: "99".into(), ..job() }, None);
         assert_eq!(hub.get("99").unwrap().state().events.len(), events, "its end is told twice");
         assert!(hub.get("0").is_none());
         let channels = hub.channels();
@@ -352,6 +361,21 @@ mod tests {
         let text = r#"{"id":"","model":"m","state":"succeeded","priority":"normal","created_at":"","attempts":1,
             "price":{"milliseconds":0.0,"flops":0,"tokens":0,"peak_bytes":0,"result_bytes":0}}"#;
         serde_json::from_str(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_result_is_here_for_who_waits_and_for_nobody_else() {
+        let hub = Hub::default();
+        let result = || Some(Bytes::from_static(b"result"));
+        let nobody = hub.open("nobody", 1, 1000);
+        hub.end(Job { id: "nobody".into(), ..job() }, result());
+        assert!(nobody.done().is_some() && nobody.take_result().is_none());
+        let waited = hub.open("waited", 1, 1000);
+        let mut waits = std::pin::pin!(waited.ended(Duration::from_secs(60)));
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        hub.end(Job { id: "waited".into(), ..job() }, result());
+        assert!(waits.await.is_some());
+        assert_eq!((waited.take_result(), waited.take_result()), (result(), None));
     }
 
     #[tokio::test]

@@ -70,8 +70,8 @@ async fn a_job_goes_its_way_once() {
         assert_eq!(store.program(&job).await.unwrap().unwrap(), b"program");
         assert_eq!(store.begin(std::slice::from_ref(&job), NOW).await.unwrap(), [(job.clone(), 1)]);
         assert_eq!(store.begin(std::slice::from_ref(&job), NOW).await.unwrap(), []);
-        assert!(store.finish(done(&job, 1)).await.unwrap());
-        assert!(!store.finish(done(&job, 1)).await.unwrap());
+        assert!(store.finish(done(&job, 1)).await.unwrap().is_some());
+        assert!(store.finish(done(&job, 1)).await.unwrap().is_none());
         let ended = store.job("ada", &job).await.unwrap().unwrap();
         assert_eq!(
             (ended.state, ended.result.unwrap().bytes, ended.outcome.tokens),
@@ -123,7 +123,7 @@ async fn a_death_makes_a_suspect_and_a_second_one_a_poisoned_job() {
         // Being put back is no death.
         store.begin(std::slice::from_ref(&job), NOW).await.unwrap();
         let back = Finished { ending: Ending::PutBack, ..done(&job, 2) };
-        assert!(store.finish(back).await.unwrap());
+        assert!(store.finish(back).await.unwrap().is_some());
         assert_eq!(store.repair(NOW).await.unwrap().poisoned, 0);
         store.begin(std::slice::from_ref(&job), NOW).await.unwrap();
         let repaired = store.repair(NOW).await.unwrap();
@@ -132,7 +132,7 @@ async fn a_death_makes_a_suspect_and_a_second_one_a_poisoned_job() {
         assert_eq!((failed.state, failed.problem.unwrap().kind), (JobState::Failed, ProblemKind::Poisoned));
         assert_eq!(store.queued().await.unwrap()[0].id, waits);
         // What ended before counts no more.
-        assert!(!store.finish(done(&job, 3)).await.unwrap());
+        assert!(store.finish(done(&job, 3)).await.unwrap().is_none());
     }
 }
 
@@ -361,7 +361,7 @@ async fn results_to_come_are_counted_with_those_that_are_there_at_once() {
         assert!(matches!(replayed, Accepted::Before(_)), "{replayed:?}");
         // One that has ended counts with what it is.
         store.begin(std::slice::from_ref(&first), NOW).await.unwrap();
-        assert!(store.finish(done(&first, 1)).await.unwrap());
+        assert!(store.finish(done(&first, 1)).await.unwrap().is_some());
         let full = store.accept(limited()).await.unwrap();
         assert!(matches!(full, Accepted::Full(25)), "{full:?}");
         store.erase("ada", &first).await.unwrap();
@@ -379,7 +379,7 @@ async fn a_day_is_metered_as_priced_or_measured_and_who_is_poisoned_counts() {
         accepted(&*store, new_job("ada", None)).await;
         let ended = accepted(&*store, new_job("ada", None)).await;
         store.begin(std::slice::from_ref(&ended), NOW).await.unwrap();
-        assert!(store.finish(done(&ended, 1)).await.unwrap());
+        assert!(store.finish(done(&ended, 1)).await.unwrap().is_some());
         assert_eq!(metered("ada").await, 3.5);
         // One is cancelled before it has done anything that was measured.
         let cancelled = accepted(&*store, new_job("bob", None)).await;
@@ -387,7 +387,7 @@ async fn a_day_is_metered_as_priced_or_measured_and_who_is_poisoned_counts() {
         let outcome = Outcome::default();
         let finished =
             Finished { job: cancelled, attempt: 1, ending: Ending::Cancelled, outcome, at_ms: NOW };
-        assert!(store.finish(finished).await.unwrap());
+        assert!(store.finish(finished).await.unwrap().is_some());
         assert_eq!(metered("bob").await, 1.5);
         let poisoned = accepted(&*store, new_job("cat", None)).await;
         for _ in 0..2 {

@@ -4,6 +4,8 @@
 #![cfg(unix)]
 
 mod service_process;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,16 +17,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pellucid::{Error, Model, RemoteOptions, RunOptions, s};
-use service_process::{ServiceProcess, command, text};
+use service_process::ServiceProcess;
+use support::{command, printed, text};
 
 const PROGRAM: &str = "examples/patching.json";
-
-/// Runs a command, which must say nothing on standard error and succeed; gives its standard output.
-fn printed(arguments: &[&str]) -> String {
-    let output = command(arguments).output().unwrap();
-    assert_eq!((text(&output.stderr), output.status.code()), (String::new(), Some(0)), "{arguments:?}");
-    text(&output.stdout)
-}
 
 fn json(arguments: &[&str]) -> serde_json::Value {
     serde_json::from_str(&printed(arguments)).unwrap()
@@ -101,7 +97,9 @@ fn the_demonstration_finds_the_same() {
     let mut here = json(&["demo", "--json"]);
     let mut there = json(&["demo", "--json", "--remote", &service.address]);
     for findings in [&mut here, &mut there] {
-        findings.as_object_mut().unwrap().remove("seconds");
+        // How long it takes, and in how many passes: a service cuts what is too long for one, where the machine is slow.
+        let findings = findings.as_object_mut().unwrap();
+        assert!(findings.remove("seconds").is_some() && findings.remove("passes").is_some());
     }
     assert_eq!(here, there);
 }

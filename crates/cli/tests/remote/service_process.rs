@@ -2,27 +2,10 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// The command, with nothing of the tester's own set up.
-pub fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pellucid"));
-    command.args(arguments).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
-    for name in ["PELLUCID_MODEL", "PELLUCID_DTYPE", "PELLUCID_REMOTE", "PELLUCID_API_KEY", "COLUMNS"] {
-        command.env_remove(name);
-    }
-    command
-        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
-        .env("XDG_CONFIG_HOME", "/nowhere")
-        .env("HF_HUB_OFFLINE", "1")
-        .stdin(Stdio::null());
-    command
-}
-
-pub fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
+use crate::support::{command, text};
 
 /// A service, which ends with its test.
 pub struct ServiceProcess {

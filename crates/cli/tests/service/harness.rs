@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::in_clean_environment;
+
 pub const SAFETENSORS: &str = "application/vnd.safetensors";
 
 /// The command, with nothing of the caller's environment that matters to it.
@@ -19,17 +21,7 @@ pub fn command_within(within: &[&str], arguments: &[&str]) -> Command {
     let words: Vec<&str> = within.iter().copied().chain([env!("CARGO_BIN_EXE_pellucid")]).collect();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).args(arguments);
-    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
-    for (name, _) in
-        std::env::vars().filter(|(name, _)| name.starts_with("PELLUCID_") && name != "PELLUCID_ISA")
-    {
-        command.env_remove(name);
-    }
-    command
-        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
-        .env("HF_HUB_OFFLINE", "1")
-        .stdin(Stdio::null());
-    command
+    in_clean_environment(command)
 }
 
 /// A service that runs.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{SAFETENSORS, Server, long, next_token, values};
+use crate::harness::{SAFETENSORS, Server, command, long, next_token, values};
 use crate::raw;
 
 #[test]
@@ -74,6 +74,19 @@ fn a_result_comes_with_the_answer_where_that_is_wanted() {
     assert_eq!(job["state"], "succeeded");
     let bytes = client.result(&next_token("The Eiffel Tower is in the city of"));
     assert_eq!(values(&bytes)[0].0, "last_logits");
+    // One that is little need not be read again, and is the same as its file in every way.
+    let mut much = next_token("");
+    much["body"][0]["invokes"][0] = json!({ "prompts": vec!["When Mary and John went to the store"; 16] });
+    let body = much["body"][0]["body"].as_array_mut().unwrap();
+    body.push(json!({ "op": "save", "name": "all", "value": "logits" }));
+    for program in [next_token("Mary has"), much] {
+        let waited = client.post("/v1/jobs", &program, &[("Prefer", "wait=60"), ("Accept", SAFETENSORS)]);
+        let file = client.get(&format!("/v1/jobs/{}/result", waited.header("pellucid-job")));
+        assert!(waited.status == 200 && waited.body == file.body);
+        for name in ["content-type", "content-length", "etag", "accept-ranges", "cache-control"] {
+            assert_eq!(waited.header(name), file.header(name), "{name}");
+        }
+    }
     let answer = client.post("/v1/jobs", &long(400), &[("Prefer", "wait=0"), ("Accept", SAFETENSORS)]);
     assert_eq!((answer.status, answer.header("preference-applied")), (202, "wait=0"));
 }
@@ -157,6 +170,16 @@ fn a_retried_submission_is_one_job() {
         ada.post("/v1/jobs?priority=low", &next_token("Mary has"), &key).problem(),
         "idempotency-conflict"
     );
+    // Who may run no more is told of what runs already, all the same.
+    let cat = server.account("cat", &[]);
+    let first = cat.post("/v1/jobs", &next_token("Mary has"), &key);
+    assert_eq!(first.status, 202);
+    let data = server.folder.to_str().unwrap();
+    let nothing = ["keys", "limit", "cat", "--data", data, "--limit", "queued_jobs=0"];
+    assert!(command(&nothing).output().unwrap().status.success());
+    let again = cat.post("/v1/jobs", &next_token("Mary has"), &key);
+    assert_eq!((again.status, again.json()["id"].clone()), (202, first.json()["id"].clone()));
+    assert_eq!(cat.post("/v1/jobs", &next_token("Mary has"), &[]).status, 429);
     // Another's key is another's.
     assert_ne!(bob.post("/v1/jobs", &next_token("Mary has"), &key).json()["id"], first.json()["id"]);
     // Many at once are one.

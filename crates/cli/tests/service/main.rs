@@ -17,4 +17,6 @@ mod operators;
 mod packing;
 mod prefixes;
 mod raw;
+#[path = "../support/mod.rs"]
+mod support;
 mod traces;

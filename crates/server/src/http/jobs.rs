@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use pellucid_client::api::{self, Job, JobQuery, JobState, ProblemKind, Removal, Submission};
 
 use super::answer::{Refusal, json};
@@ -23,17 +24,20 @@ pub(super) async fn submit(State(shared): State<Shared>, request: Request) -> Re
     let received = shared.receiving.receive(&caller, &parts.headers, body, body::PROGRAM).await?;
     let submitted = shared.service.submit(&caller, options, received.bytes.clone()).await?;
     drop(received);
-    let mut job = submitted.job;
+    let (mut job, mut bytes) = (submitted.job, None);
     if let (Some(wait), false) = (wait, job.state.is_final()) {
         job = match &submitted.channel {
             Some(channel) => match channel.ended(wait).await {
-                Some(ended) => ended.as_ref().clone(),
+                Some(ended) => {
+                    bytes = channel.take_result();
+                    ended.as_ref().clone()
+                }
                 None => shared.service.job(&caller, &job.id, None).await?,
             },
             None => shared.service.job(&caller, &job.id, None).await?,
         };
     }
-    let mut response = ended(&shared, &caller, &job, &parts.headers, wait.is_some()).await?;
+    let mut response = ended(&shared, &caller, &job, bytes, &parts.headers, wait.is_some()).await?;
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{}", job.id)) {
         headers.insert(header::LOCATION, location);
@@ -48,8 +52,16 @@ pub(super) async fn submit(State(shared): State<Shared>, request: Request) -> Re
     Ok(response)
 }
 
-/// A job that was waited for: its result, where that is wanted and there; else what is known of it.
-async fn ended(shared: &Shared, caller: &Caller, job: &Job, headers: &HeaderMap, waited: bool) -> Reply {
+/// A job that was waited for: its result, where that is wanted and there; else what is known of it. `bytes`: its result, where it
+/// need not be read.
+async fn ended(
+    shared: &Shared,
+    caller: &Caller,
+    job: &Job,
+    bytes: Option<Bytes>,
+    headers: &HeaderMap,
+    waited: bool,
+) -> Reply {
     if !job.state.is_final() || !waited {
         return Ok(json(StatusCode::ACCEPTED, job));
     }
@@ -58,6 +70,9 @@ async fn ended(shared: &Shared, caller: &Caller, job: &Job, headers: &HeaderMap,
         .flat_map(|value| value.split(','))
         .any(|one| one.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(api::SAFETENSORS));
     if wants_result && job.state == JobState::Succeeded {
+        if let (Some(bytes), Some(info)) = (bytes, &job.result) {
+            return Ok(result::at_hand(bytes, info));
+        }
         return result::whole(shared, caller, &job.id).await;
     }
     Ok(json(StatusCode::OK, job))

@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use pellucid_client::api::{self, JobState, Problem, ProblemKind, ResultInfo};
 
 use super::answer::Refusal;
@@ -46,6 +47,11 @@ pub(super) async fn whole(shared: &Shared, caller: &Caller, id: &str) -> Reply {
     let job = shared.service.stored_job(caller, id).await?;
     let (key, info) = of(&job)?;
     send(shared, &key, &info, 0..info.bytes, StatusCode::OK).await
+}
+
+/// A result whose bytes need not be read.
+pub(super) fn at_hand(bytes: Bytes, info: &ResultInfo) -> Response {
+    described((StatusCode::OK, Body::from(bytes)).into_response(), info)
 }
 
 /// A job's file, or why there is none.

@@ -153,6 +153,9 @@ impl Entry {
     /// # Errors
     /// 503, where it cannot be opened, or not yet.
     pub async fn outline(self: &Arc<Self>) -> Result<Arc<Outline>, Box<Problem>> {
+        if let Some(outline) = self.opened() {
+            return Ok(outline);
+        }
         let entry = self.clone();
         // A task of its own: it goes on when the request gives up.
         let opening =
@@ -163,6 +166,11 @@ impl Entry {
             Ok(Err(_)) => Err(self.unavailable("opening it failed", None)),
             Err(_) => Err(self.unavailable("it is being downloaded", Some(10.0))),
         }
+    }
+
+    /// The model without its weights, if it is open already.
+    pub fn opened(&self) -> Option<Arc<Outline>> {
+        self.outline.get().cloned()
     }
 
     /// What strangers are told names no path and no address: the log does.

@@ -15,13 +15,15 @@ use super::listen;
 use super::queue::Waiting;
 use crate::account::exceeded;
 use crate::core::Core;
-use crate::store::{Ending, Finished, Outcome, StoredResult};
+use crate::store::{Ending, Finished, Outcome, StoredJob, StoredResult};
 use crate::{files, time};
 
 /// Values of a result's small tensors that are kept with its job, at most.
 const SMALL_VALUES: usize = 256;
 /// Saved values that are listed with a job, at most.
 const LISTED: usize = 1_000;
+/// Bytes of a result that may still be in memory when it is asked for by who waits for it.
+const FEW_BYTES: usize = 64 << 10;
 /// How long the store or the files are left alone when they fail; each time twice as long.
 const PAUSES: [u64; 6] = [1, 2, 4, 8, 16, 30];
 /// How often a result is tried to be written that alone cannot be, where other files can.
@@ -82,11 +84,12 @@ async fn left(core: Arc<Core>, ticket: Ticket, outcome: Result<Results, Box<Fail
     }
     core.spans.is_recorded(&waiting.job, usage.passes, usage.tokens, usage.measured_ms);
     let ended = Ended { waiting: &waiting, attempt, stop: &stop, overflows };
-    let (ending, did) = ending_of(&core, &ended, outcome, usage).await;
+    let (ending, did, bytes) = ending_of(&core, &ended, outcome, usage).await;
     let again = matches!(ending, Ending::PutBack | Ending::Suspected);
     let suspect = matches!(ending, Ending::Suspected);
     let written = matches!(ending, Ending::Done(_) | Ending::Failed(_, Some(_)));
-    if !record(&core, &waiting.job, attempt, ending, did, &stop).await && written {
+    let stored = record(&core, &waiting.job, attempt, ending, did, &stop).await;
+    if stored.is_none() && written {
         // The job was erased meanwhile.
         let _ = core.files.delete(&files::result(&waiting.job, attempt)).await;
     }
@@ -99,17 +102,18 @@ async fn left(core: Arc<Core>, ticket: Ticket, outcome: Result<Results, Box<Fail
         again,
         "has left the engine"
     );
-    let stored =
-        if again { core.store.job(&waiting.account, &waiting.job).await.ok().flatten() } else { None };
     match stored {
         // One that its owner has cancelled meanwhile does not run again.
         Some(stored) if !stored.state.is_final() => {
             core.spans.waits(&waiting.job, &model);
             core.board().push(&model, waiting, suspect);
         }
-        _ => {
+        stored => {
             core.history.ended();
-            core.tell_end(&waiting.account, &waiting.job).await;
+            match stored {
+                Some(stored) => core.ended(stored, bytes),
+                None => core.tell_end(&waiting.account, &waiting.job).await,
+            }
             if let Some(entry) = entry {
                 entry.release();
             }
@@ -126,7 +130,6 @@ struct Ended<'a> {
 }
 
 /// Whether a job is to end before its time: its owner's word, or the service's, which ends.
-#[derive(Clone)]
 struct Stop {
     cancel: Arc<AtomicBool>,
     put_back: Arc<AtomicBool>,
@@ -147,13 +150,13 @@ impl Stop {
     }
 }
 
-/// What became of an attempt, with its result written.
+/// What became of an attempt, with its result written; and the bytes of that, where they are few.
 async fn ending_of(
     core: &Core,
     ended: &Ended<'_>,
     outcome: Result<Results, Box<Failure>>,
     usage: Usage,
-) -> (Ending, Outcome) {
+) -> (Ending, Outcome, Option<Bytes>) {
     let mut did = Outcome {
         milliseconds: usage.measured_ms,
         passes: usage.passes,
@@ -166,11 +169,13 @@ async fn ending_of(
         Err(failure) => {
             let Failure { error, trace, kept } = *failure;
             if error == EngineError::Cancelled && !ended.overflows {
-                return (ended.stop.ending(), did);
+                return (ended.stop.ending(), did, None);
             }
             let problem = match error {
                 // Any of them may be the cause: each runs again, alone.
-                EngineError::PassFailed { programs, .. } if programs > 1 => return (Ending::Suspected, did),
+                EngineError::PassFailed { programs, .. } if programs > 1 => {
+                    return (Ending::Suspected, did, None);
+                }
                 EngineError::Cancelled => {
                     let bound = bound.unwrap_or(0) as f64;
                     exceeded(ProblemKind::ResultTooLarge, "result_bytes", bound, bound + 1.0, "bytes")
@@ -182,42 +187,61 @@ async fn ending_of(
         }
     };
     let Some(results) = results else {
-        return (failed(problem, None), did);
+        return (failed(problem, None), did, None);
     };
     core.metrics.cached(results.report.cached_tokens);
     did.saved = saved(&results);
     did.absent = results.absent.iter().take(LISTED).cloned().collect();
-    let written = match tokio::task::spawn_blocking(move || results.to_safetensors()).await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) => return (failed(Some(internal(&error.to_string())), None), did),
-        Err(_) => return (failed(Some(internal("the result could not be written")), None), did),
+    let written = match in_bytes(results).await {
+        Ok(written) => written,
+        Err(problem) => return (failed(Some(problem), None), did, None),
     };
+    let size = written.bytes.len();
     if let Some(bound) = bound
-        && written.len() as u64 > bound
+        && size as u64 > bound
     {
         did.saved.clear();
-        let too_large = exceeded(
-            ProblemKind::ResultTooLarge,
-            "result_bytes",
-            bound as f64,
-            written.len() as f64,
-            "bytes",
-        );
-        return (failed(Some(problem.unwrap_or(too_large)), None), did);
+        let too_large =
+            exceeded(ProblemKind::ResultTooLarge, "result_bytes", bound as f64, size as f64, "bytes");
+        return (failed(Some(problem.unwrap_or(too_large)), None), did, None);
     }
+    let few = (size <= FEW_BYTES).then(|| written.bytes.clone());
     match (write(core, ended, written).await, problem) {
         (Written::Stopped, _) => {
             (did.saved, did.absent) = (Vec::new(), Vec::new());
-            (ended.stop.ending(), did)
+            (ended.stop.ending(), did, None)
         }
-        (Written::Whole(result), None) => (Ending::Done(result), did),
-        (Written::Whole(result), Some(problem)) => (failed(Some(problem), Some(result)), did),
+        (Written::Whole(result), None) => (Ending::Done(result), did, few),
+        (Written::Whole(result), Some(problem)) => (failed(Some(problem), Some(result)), did, few),
         // Why it failed itself says more.
         (Written::Nothing(unwritten), problem) => {
             did.saved.iter_mut().for_each(|saved| saved.values = None);
-            (failed(Some(problem.unwrap_or(*unwritten)), None), did)
+            (failed(Some(problem.unwrap_or(*unwritten)), None), did, None)
         }
     }
+}
+
+/// A result as it is written down.
+struct InBytes {
+    bytes: Bytes,
+    etag: String,
+}
+
+/// What is little is written at once; much takes its time beside the threads that wait.
+async fn in_bytes(results: Results) -> Result<InBytes, Problem> {
+    let size: u64 = results.tensors.values().map(Tensor::bytes_len).sum();
+    let logged: u64 = results.logs.iter().map(|entry| entry.value.bytes_len()).sum();
+    let count = results.tensors.len() + results.logs.len() + results.absent.len();
+    let write = move || {
+        let bytes = results.to_safetensors().map_err(|error| internal(&error.to_string()))?;
+        let etag = format!("\"{}\"", data_encoding::HEXLOWER.encode(&Sha256::digest(&bytes)));
+        Ok(InBytes { bytes: Bytes::from(bytes), etag })
+    };
+    if count <= SMALL_VALUES && size.saturating_add(logged) <= FEW_BYTES as u64 {
+        return write();
+    }
+    let written = tokio::task::spawn_blocking(write).await;
+    written.unwrap_or_else(|_| Err(internal("the result could not be written")))
 }
 
 fn failed(problem: Option<Problem>, result: Option<StoredResult>) -> Ending {
@@ -279,10 +303,10 @@ enum Written {
 
 /// Writes a result. Where the files fail, it waits and tries again: the result is not lost meanwhile. Where other files can be
 /// written and this one cannot, it is too large for the room that is left: that does not go on for ever.
-async fn write(core: &Core, ended: &Ended<'_>, written: Vec<u8>) -> Written {
+async fn write(core: &Core, ended: &Ended<'_>, written: InBytes) -> Written {
     let job = &ended.waiting.job;
-    let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(&written));
-    let (key, bytes) = (files::result(job, ended.attempt), Bytes::from(written));
+    let InBytes { bytes, etag } = written;
+    let key = files::result(job, ended.attempt);
     let (mut failures, mut alone, began) = (0, 0, tokio::time::Instant::now());
     while let Err(error) = core.files.put(&key, bytes.clone()).await {
         tracing::error!(%error, job, "the result cannot be written; it is tried again");
@@ -294,7 +318,7 @@ async fn write(core: &Core, ended: &Ended<'_>, written: Vec<u8>) -> Written {
             if alone >= TRIES || began.elapsed() >= OUTAGE {
                 return Written::Nothing(Box::new(unwritten(bytes.len() as u64)));
             }
-            if !pause(&mut failures, ended.stop).await {
+            if !pause(&mut failures, || ended.stop.is_cancelled()).await {
                 return Written::Stopped;
             }
             if works || core.files.check().await.is_ok() {
@@ -304,7 +328,6 @@ async fn write(core: &Core, ended: &Ended<'_>, written: Vec<u8>) -> Written {
     }
     let kept = (core.config.retention.result_hours * 3_600_000.0) as u64;
     let expires_ms = time::now_ms().saturating_add(kept);
-    let etag = format!("\"{digest}\"");
     Written::Whole(StoredResult { key, bytes: bytes.len() as u64, etag, expires_ms })
 }
 
@@ -315,23 +338,30 @@ fn unwritten(bytes: u64) -> Problem {
     problem
 }
 
-/// Waits before something is tried again; not if the job is to end.
-async fn pause(failures: &mut usize, stop: &Stop) -> bool {
+/// Waits before something is tried again, unless that is to end: whether it is still to be tried.
+async fn pause(failures: &mut usize, is_over: impl Fn() -> bool) -> bool {
     let seconds = PAUSES[(*failures).min(PAUSES.len() - 1)];
     *failures += 1;
     let until = tokio::time::Instant::now() + Duration::from_secs(seconds);
     while tokio::time::Instant::now() < until {
-        if stop.is_cancelled() {
+        if is_over() {
             return false;
         }
         tokio::time::sleep(GLANCE).await;
     }
-    !stop.is_cancelled()
+    !is_over()
 }
 
-/// Records an attempt's end; whether the job was still there. Where the store fails, it waits and tries again, until the
-/// service ends: the next start finds the attempt without an end then.
-async fn record(core: &Core, job: &str, attempt: u32, ending: Ending, outcome: Outcome, stop: &Stop) -> bool {
+/// Records an attempt's end; the job as it is then, if it was still there. Where the store fails, it waits and tries again, until
+/// the service ends: the next start finds the attempt without an end then.
+async fn record(
+    core: &Core,
+    job: &str,
+    attempt: u32,
+    ending: Ending,
+    outcome: Outcome,
+    stop: &Stop,
+) -> Option<StoredJob> {
     let mut failures = 0;
     loop {
         let finished = Finished {
@@ -346,11 +376,9 @@ async fn record(core: &Core, job: &str, attempt: u32, ending: Ending, outcome: O
             Err(error) => {
                 tracing::error!(%error, job, "its end cannot be recorded; it is tried again");
                 core.metrics.store_failed();
-                if stop.is_put_back() {
+                // One that is cancelled meanwhile has its end all the same. While the service ends, it has little time left.
+                if !pause(&mut failures, || stop.is_put_back()).await {
                     tokio::time::sleep(GLANCE).await;
-                } else {
-                    // One that is cancelled meanwhile has its end all the same.
-                    pause(&mut failures, &Stop { cancel: stop.put_back.clone(), ..stop.clone() }).await;
                 }
             }
         }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use pellucid_client::api::{Price, Problem, ProblemKind};
 use pellucid_graph::Program;
 use pellucid_graph::check::CheckedProgram;
+use pellucid_graph::fault::Faults;
 use tracing::{Instrument, info_span};
 
 use super::{Caller, Result, Service, blocking_answer};
@@ -20,6 +21,17 @@ pub(super) struct Admitted {
     pub outline: Arc<Outline>,
     pub program: Arc<CheckedProgram>,
     pub price: Price,
+}
+
+/// A program that was read.
+enum Read {
+    Checked(Arc<Entry>, Arc<CheckedProgram>, Arc<Outline>),
+    /// Its model is not open yet.
+    Waits(Arc<Entry>, Program),
+}
+
+fn faulty(faults: Faults) -> Box<Problem> {
+    Box::new(Problem::of_faults(&faults))
 }
 
 impl Service {
@@ -44,17 +56,28 @@ impl Service {
     }
 
     async fn checked(&self, caller: &Caller, model: Option<&str>, body: Bytes) -> Result<Admitted> {
+        let (service, asker, model) = (self.clone(), caller.clone(), model.map(str::to_owned));
         let read = tokio::task::spawn_blocking(move || {
-            Program::from_bytes(&body).map_err(|faults| Box::new(Problem::of_faults(&faults)))
+            let program = Program::from_bytes(&body).map_err(faulty)?;
+            let entry = service.entry(&asker, model.as_deref().or(program.model.as_deref()))?.clone();
+            match entry.opened() {
+                Some(outline) => {
+                    let program = outline.engine.check(program).map_err(faulty)?;
+                    Ok(Read::Checked(entry, Arc::new(program), outline))
+                }
+                None => Ok(Read::Waits(entry, program)),
+            }
         });
-        let program = blocking_answer(read.await)?;
-        let entry = self.entry(caller, model.or(program.model.as_deref()))?.clone();
-        let outline = entry.outline().await?;
-        let checker = outline.clone();
-        let checked = tokio::task::spawn_blocking(move || {
-            checker.engine.check(program).map_err(|faults| Box::new(Problem::of_faults(&faults)))
-        });
-        let program = blocking_answer(checked.await)?;
+        let (entry, program, outline) = match blocking_answer(read.await)? {
+            Read::Checked(entry, program, outline) => (entry, program, outline),
+            Read::Waits(entry, program) => {
+                let outline = entry.outline().await?;
+                let checker = outline.clone();
+                let checked =
+                    tokio::task::spawn_blocking(move || checker.engine.check(program).map_err(faulty));
+                (entry, Arc::new(blocking_answer(checked.await)?), outline)
+            }
+        };
         let price = Price::new(&program.price, entry.milliseconds(&program.price));
         policy::allows(&caller.account.limits, entry.config.strict, &program, &price)?;
         let most = self.core.config.engine.value_bytes;
@@ -68,6 +91,6 @@ impl Service {
                 "bytes",
             )));
         }
-        Ok(Admitted { entry, outline, program: Arc::new(program), price })
+        Ok(Admitted { entry, outline, program, price })
     }
 }

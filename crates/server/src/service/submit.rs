@@ -53,14 +53,20 @@ impl Service {
         valid(&options)?;
         let fingerprint = fingerprint(&options.query, &body);
         let name = caller.account.name.clone();
-        if let Some(key) = &options.idempotency_key
-            && let Some((job, kept)) = core.store.job_by_idempotency_key(&name, key).await?
-        {
+        // Most keys are new: the program is checked while it is looked up whether this one is.
+        let check = async {
+            self.has_room(caller, false)?;
+            self.check(caller, options.query.model.as_deref(), body.clone()).await
+        };
+        let (before, admitted) = tokio::join!(self.before(&name, options.idempotency_key.as_deref()), check);
+        if let Some((job, kept)) = before? {
             return if kept == fingerprint { Ok(self.again(job)) } else { Err(conflict()) };
         }
-        self.has_room(caller, false)?;
-        let admitted = self.check(caller, options.query.model.as_deref(), body.clone()).await?;
-        self.can_be_stored(caller, admitted.price.result_bytes).await?;
+        let admitted = admitted?;
+        if body.len() > INLINE {
+            // Its file need not be written to learn that: a smaller one learns it when it is kept.
+            self.can_be_stored(caller, admitted.price.result_bytes).await?;
+        }
         let now = time::now_ms();
         // Others may have come while it was checked.
         let _place = self.has_room(caller, true)?;
@@ -70,6 +76,14 @@ impl Service {
             core.meters.forget(&name, admitted.price.milliseconds);
         }
         taken
+    }
+
+    /// The job that was taken under an idempotency key, with its fingerprint.
+    async fn before(&self, account: &str, key: Option<&str>) -> Result<Option<(StoredJob, Vec<u8>)>> {
+        match key {
+            Some(key) => Ok(self.core.store.job_by_idempotency_key(account, key).await?),
+            None => Ok(None),
+        }
     }
 
     async fn keep(

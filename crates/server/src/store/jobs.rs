@@ -22,29 +22,40 @@ fn select(rest: &str) -> AssertSqlSafe<String> {
     AssertSqlSafe(format!("SELECT {JOB_COLUMNS} FROM jobs {rest}"))
 }
 
+/// A statement that changes a job, and reads what it is then. `statement` is this file's own text.
+fn changed(statement: &str) -> AssertSqlSafe<String> {
+    AssertSqlSafe(format!("{statement} RETURNING {JOB_COLUMNS}"))
+}
+
 async fn own_job(connection: &mut SqliteConnection, account: &str, id: &str) -> Sql<Option<StoredJob>> {
     let found = query(select("WHERE id = $1 AND account = $2")).bind(id).bind(account);
     found.fetch_optional(connection).await?.as_ref().map(rows::job).transpose()
 }
 
 pub(super) async fn accept(store: &Sqlite, job: NewJob) -> Result<Accepted> {
-    store.writer.write(move |connection| Box::pin(insert(connection, job))).await
+    store.writer.write_one(move |connection| Box::pin(insert(connection, job))).await
+}
+
+/// Bytes of the results of an account, by the name of its parameter, that lie ready, and of those that its unfinished jobs may
+/// come to. As a floating-point number a sum does not overflow, however high the prices.
+fn promised(account: &'static str) -> String {
+    format!(
+        "CAST(COALESCE((SELECT bytes FROM stored WHERE account = {account}), 0) AS DOUBLE PRECISION)
+            + COALESCE((SELECT SUM(CAST(price_result_bytes AS DOUBLE PRECISION)) FROM jobs
+                        WHERE account = {account} AND state IN ('queued', 'running')), 0)"
+    )
 }
 
 async fn insert(connection: &mut SqliteConnection, job: NewJob) -> Sql<Accepted> {
-    if let Some(allowed) = job.stored_bytes {
-        let used = promised(&mut *connection, &job.account).await?.saturating_add(job.price.result_bytes);
-        // One that was taken before is told so, and needs no room.
-        if used > allowed && before(&mut *connection, &job).await?.is_none() {
-            return Ok(Accepted::Full(used));
-        }
-    }
-    let done = query(
+    // One statement, which is all that a submission waits for here.
+    let done = query(AssertSqlSafe(format!(
         "INSERT INTO jobs (id, account, model, label, priority, state, submitted_ms, deadline_ms, idempotency_key,
              fingerprint, flops, peak_bytes, price_result_bytes, tokens, nodes, estimated_ms, program)
-         VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+         SELECT $1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16
+         WHERE $17 IS NULL OR {} + $12 <= $17
          ON CONFLICT (account, idempotency_key) DO NOTHING",
-    )
+        promised("$2")
+    )))
     .bind(&job.id)
     .bind(&job.account)
     .bind(&job.model)
@@ -61,12 +72,19 @@ async fn insert(connection: &mut SqliteConnection, job: NewJob) -> Sql<Accepted>
     .bind(number(job.price.nodes))
     .bind(job.price.milliseconds)
     .bind(&job.program)
+    .bind(job.stored_bytes.map(number))
     .execute(&mut *connection)
     .await?;
     if done.rows_affected() > 0 {
         return Ok(Accepted::New);
     }
-    Ok(before(connection, &job).await?.unwrap_or(Accepted::Conflict))
+    // One that was taken before is told so, and needs no room.
+    if let Some(before) = before(&mut *connection, &job).await? {
+        return Ok(before);
+    }
+    let row = query(AssertSqlSafe(format!("SELECT {}", promised("$1")))).bind(&job.account);
+    let used = row.fetch_one(connection).await?.try_get::<f64, _>(0)?.max(0.0) as u64;
+    Ok(Accepted::Full(used.saturating_add(job.price.result_bytes)))
 }
 
 /// What was kept under a job's idempotency key.
@@ -81,20 +99,6 @@ async fn before(connection: &mut SqliteConnection, job: &NewJob) -> Sql<Option<A
     let Some(row) = row else { return Ok(None) };
     let same = row.try_get::<Vec<u8>, _>("fingerprint")? == job.fingerprint;
     Ok(Some(if same { Accepted::Before(Box::new(rows::job(&row)?)) } else { Accepted::Conflict }))
-}
-
-/// Bytes of an account's results that lie ready, and of those that its unfinished jobs may come to.
-async fn promised(connection: &mut SqliteConnection, account: &str) -> Sql<u64> {
-    // As a floating-point number a sum does not overflow, however high the prices.
-    let row = query(
-        "SELECT CAST(COALESCE((SELECT bytes FROM stored WHERE account = $1), 0) AS DOUBLE PRECISION)
-              + COALESCE((SELECT SUM(CAST(price_result_bytes AS DOUBLE PRECISION)) FROM jobs
-                          WHERE account = $1 AND state IN ('queued', 'running')), 0)",
-    )
-    .bind(account)
-    .fetch_one(connection)
-    .await?;
-    Ok(row.try_get::<f64, _>(0)?.max(0.0) as u64)
 }
 
 pub(super) async fn begin(
@@ -133,11 +137,11 @@ pub(super) async fn begin(
         .await
 }
 
-pub(super) async fn finish(store: &Sqlite, finished: Finished) -> Result<bool> {
+pub(super) async fn finish(store: &Sqlite, finished: Finished) -> Result<Option<StoredJob>> {
     store.writer.write(move |connection| Box::pin(end(connection, finished))).await
 }
 
-async fn end(connection: &mut SqliteConnection, finished: Finished) -> Sql<bool> {
+async fn end(connection: &mut SqliteConnection, finished: Finished) -> Sql<Option<StoredJob>> {
     let Finished { job, attempt, ending, outcome, at_ms } = finished;
     let name = match &ending {
         Ending::Done(_) => "done",
@@ -156,34 +160,34 @@ async fn end(connection: &mut SqliteConnection, finished: Finished) -> Sql<bool>
     .execute(&mut *connection)
     .await?;
     if closed.rows_affected() == 0 {
-        return Ok(false);
+        return Ok(None);
     }
     let (state, result, problem) = match ending {
         Ending::PutBack | Ending::Suspected => {
             // One whose owner meanwhile wants it to end does not run again.
-            query(
+            let row = query(changed(
                 "UPDATE jobs SET suspect = $1,
                      state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'queued' END,
                      finished_ms = CASE WHEN cancel_requested = 1 THEN $2 ELSE NULL END
                  WHERE id = $3 AND state = 'running'",
-            )
+            ))
             .bind(i64::from(matches!(ending, Ending::Suspected)))
             .bind(number(at_ms))
             .bind(&job)
-            .execute(connection)
+            .fetch_optional(connection)
             .await?;
-            return Ok(true);
+            return row.as_ref().map(rows::job).transpose();
         }
         Ending::Done(result) => (JobState::Succeeded, Some(result), None),
         Ending::Failed(problem, result) => (JobState::Failed, result, Some(problem)),
         Ending::Cancelled => (JobState::Cancelled, None, None),
     };
     let StoredResult { key, bytes, etag, expires_ms } = result.clone().unwrap_or_default();
-    let row = query(
+    let row = query(changed(
         "UPDATE jobs SET state = $1, finished_ms = $2, result_key = $3, result_bytes = $4, result_etag = $5,
              expires_ms = $6, outcome = $7, problem = $8, program = NULL
-         WHERE id = $9 AND state = 'running' RETURNING account, model",
-    )
+         WHERE id = $9 AND state = 'running'",
+    ))
     .bind(state.name())
     .bind(number(at_ms))
     .bind(result.is_some().then_some(key))
@@ -195,10 +199,10 @@ async fn end(connection: &mut SqliteConnection, finished: Finished) -> Sql<bool>
     .bind(&job)
     .fetch_optional(&mut *connection)
     .await?;
-    let Some(row) = row else { return Ok(false) };
-    let account: String = row.try_get("account")?;
+    let Some(row) = row else { return Ok(None) };
+    let ended = rows::job(&row)?;
     if result.is_some() {
-        stores(&mut *connection, &account, number(bytes)).await?;
+        stores(&mut *connection, &ended.account, number(bytes)).await?;
     }
     query(
         "INSERT INTO usage (account, day, model, jobs, failed, flops, tokens, result_bytes, milliseconds, priced_ms)
@@ -209,9 +213,9 @@ async fn end(connection: &mut SqliteConnection, finished: Finished) -> Sql<bool>
              milliseconds = usage.milliseconds + excluded.milliseconds,
              priced_ms = usage.priced_ms + excluded.priced_ms",
     )
-    .bind(account)
+    .bind(&ended.account)
     .bind(time::day(at_ms))
-    .bind(row.try_get::<String, _>("model")?)
+    .bind(&ended.model)
     .bind(i64::from(state == JobState::Failed))
     .bind(number(outcome.tokens))
     .bind(number(bytes))
@@ -219,7 +223,7 @@ async fn end(connection: &mut SqliteConnection, finished: Finished) -> Sql<bool>
     .bind(&job)
     .execute(connection)
     .await?;
-    Ok(true)
+    Ok(Some(ended))
 }
 
 pub(super) async fn cancel(

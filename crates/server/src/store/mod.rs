@@ -290,8 +290,9 @@ pub trait Store: Send + Sync {
     async fn accept(&self, job: NewJob) -> Result<Accepted>;
     /// Records that jobs begin to run, before they do: of those that may, which attempt it is. Others have been cancelled meanwhile.
     async fn begin(&self, jobs: &[String], at_ms: Milliseconds) -> Result<Vec<(String, u32)>>;
-    /// Records an attempt's end, the job's effect and its account's usage, all or nothing, and once: whether it was this call.
-    async fn finish(&self, finished: Finished) -> Result<bool>;
+    /// Records an attempt's end, the job's effect and its account's usage, all or nothing, and once: the job as it is then, if it
+    /// was this call.
+    async fn finish(&self, finished: Finished) -> Result<Option<StoredJob>>;
     /// Notes that a job's owner wants it to end. One that waits has ended then.
     async fn cancel(&self, account: &str, job: &str, at_ms: Milliseconds) -> Result<Option<StoredJob>>;
     /// Fails a job that has not begun: its time is over, say. Whether it was this call.

@@ -144,7 +144,7 @@ impl Store for Sqlite {
     async fn begin(&self, jobs: &[String], at_ms: Milliseconds) -> Result<Vec<(String, u32)>> {
         jobs::begin(self, jobs, at_ms).await
     }
-    async fn finish(&self, finished: Finished) -> Result<bool> {
+    async fn finish(&self, finished: Finished) -> Result<Option<StoredJob>> {
         jobs::finish(self, finished).await
     }
     async fn cancel(&self, account: &str, job: &str, at_ms: Milliseconds) -> Result<Option<StoredJob>> {

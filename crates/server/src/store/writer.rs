@@ -15,9 +15,16 @@ pub(super) type Change<'c, T> =
 
 /// Tells whoever asked, once it is known whether the commit succeeded.
 type Tell = Box<dyn FnOnce(std::result::Result<(), String>) + Send>;
-type Command = Box<
+type Make = Box<
     dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Pin<Box<dyn Future<Output = Told> + Send + 'c>> + Send,
 >;
+
+/// A change that waits.
+struct Command {
+    make: Make,
+    /// Only one of its statements changes anything: that is whole or not at all by itself.
+    one: bool,
+}
 
 /// How a change went before the commit.
 struct Told {
@@ -40,7 +47,11 @@ impl Writer {
     pub async fn start(options: &SqliteConnectOptions) -> std::result::Result<Writer, sqlx::Error> {
         let connection = options.connect().await?;
         let (commands, inbox) = mpsc::channel(WAITING);
-        tokio::spawn(write(connection, options.clone(), inbox));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let (runtime, options) = (runtime.map_err(sqlx::Error::Io)?, options.clone());
+        // A thread of its own: each statement waits for the connection's thread, and two that wait for one another are quick at it.
+        let work = move || runtime.block_on(write(connection, options, inbox));
+        std::thread::Builder::new().name("store".to_owned()).spawn(work).map_err(sqlx::Error::Io)?;
         Ok(Writer { commands })
     }
 
@@ -50,8 +61,25 @@ impl Writer {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Change<'c, T> + Send + 'static,
     {
+        self.send(change, false).await
+    }
+
+    /// [`Writer::write`], of a change of which only one statement changes anything: alone it needs no transaction around it.
+    pub async fn write_one<T, F>(&self, change: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Change<'c, T> + Send + 'static,
+    {
+        self.send(change, true).await
+    }
+
+    async fn send<T, F>(&self, change: F, one: bool) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Change<'c, T> + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
-        let command: Command = Box::new(move |connection| {
+        let make: Make = Box::new(move |connection| {
             Box::pin(async move {
                 let outcome = change(connection).await;
                 let succeeded = outcome.is_ok();
@@ -68,7 +96,7 @@ impl Writer {
             })
         });
         let closed = || StoreError::Failed("it is closed".into());
-        self.commands.send(command).await.map_err(|_| closed())?;
+        self.commands.send(Command { make, one }).await.map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
     }
 }
@@ -101,22 +129,27 @@ async fn commit(
     batch: impl ExactSizeIterator<Item = Command>,
     told: &mut Vec<Told>,
 ) -> std::result::Result<(), sqlx::Error> {
-    let began = connection.execute("BEGIN IMMEDIATE").await;
     let alone = batch.len() == 1;
+    let mut batch = batch.peekable();
+    if alone && let Some(Command { make, .. }) = batch.next_if(|command| command.one) {
+        told.push(make(connection).await);
+        return Ok(());
+    }
+    let began = connection.execute("BEGIN IMMEDIATE").await;
     for command in batch {
         if began.is_err() {
             told.push(Told { succeeded: false, tell: refused(command) });
             continue;
         }
         if alone {
-            let one = command(connection).await;
+            let one = (command.make)(connection).await;
             let succeeded = one.succeeded;
             told.push(one);
             // What failed is undone with the whole.
             return connection.execute(if succeeded { "COMMIT" } else { "ROLLBACK" }).await.map(|_| ());
         }
         connection.execute("SAVEPOINT one").await?;
-        let one = command(connection).await;
+        let one = (command.make)(connection).await;
         if !one.succeeded {
             connection.execute("ROLLBACK TO one").await?;
         }
