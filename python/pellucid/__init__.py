@@ -63,7 +63,9 @@ from ._writer import manual_seed
 if TYPE_CHECKING:
     from . import show
     from ._adapters import Lora, SparseAutoencoder
+    from ._optimiser import Optimiser, Schedule
     from ._remote import Job, login
+    from ._training import Checkpoint
 
 #: nnsight's and torch's name for joining along a dimension.
 concat = cat
@@ -73,7 +75,10 @@ if hasattr(_os, "register_at_fork"):  # not on Windows, where no process is fork
 
 
 #: What few need, and where it is.
-_LATER = {"Job": "._remote", "login": "._remote", "Lora": "._adapters", "SparseAutoencoder": "._adapters"}
+_LATER = {
+    "Job": "._remote", "login": "._remote", "Lora": "._adapters", "SparseAutoencoder": "._adapters", "Optimiser": "._optimiser",
+    "Schedule": "._optimiser", "Checkpoint": "._training",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -286,6 +286,9 @@ class Model(LensForms, Module):
                 recorder.lead += len(edit.nodes)
                 recorder.constants.update(edit.constants)
                 recorder.edits[id(edit)] = edit.name
+                if edit.waiting:
+                    recorder.core_names.update(edit.core_names)
+                    recorder.given.joined(edit.waiting)
             names.append(edit.name)
         return names
 

@@ -51,7 +51,7 @@ class Recorder(Writer):
         "model", "root", "scope", "counts", "names", "constants", "core_names", "lead", "seed", "state",
         "saved", "prefix", "invoke", "step", "backward", "edits", "faults", "results", "models", "caches", "steps_of",
         "parameters", "job", "nodes", "known", "kinds", "traces", "dropped", "detached",
-        "reserved", "given", "holders", "perhaps",
+        "reserved", "given", "holders", "perhaps", "ways", "asked",
     )
 
     def __init__(self, model: Any, seed: int = 0, prefix: str = ""):
@@ -81,6 +81,9 @@ class Recorder(Writer):
         self.step: int | None = None
         #: The way back whose gradients `.grad` is.
         self.backward: str | None = None
+        #: Ways back by name, with the bodies that they stand in; and those of which a gradient was asked for.
+        self.ways: dict[str, Scope] = {}
+        self.asked: set[str] = set()
         self.edits: dict[int, str] = {}
         self.faults: list[Fault] = []
         self.results: Any = None
@@ -311,6 +314,10 @@ class Recorder(Writer):
         scope.caches = []
         if self.holders:
             hold(self, scope)
+        if self.ways:
+            from ._gradients import for_torch
+
+            for_torch(self, scope)
         for tensor, name, line in scope.saves:
             chosen = self.save_name(name, line)
             scope.body.append({"op": "save", "name": chosen, "value": tensor._reference(self), "source": line})

@@ -160,6 +160,10 @@ def deliver(recorder: Recorder, results: Results) -> None:
             tensor._become(core)  # numbers that were given are still there
     recorder.saved = []
     recorder.caches = []
+    if recorder.given.filled:
+        from ._gradients import fill
+
+        fill(recorder, results)
 
 
 def _one(results: Results, name: str, absent: set[str], why: str) -> Tensor:

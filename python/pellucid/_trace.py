@@ -15,6 +15,8 @@ from ._writing import Writing
 
 if TYPE_CHECKING:
     from ._model import Model
+    from ._optimiser import Optimiser
+    from ._training import Checkpoint, Training
 
 
 class Session(Writing):
@@ -58,6 +60,24 @@ class Session(Writing):
             return False
         return True
 
+    def train(
+        self,
+        optimiser: Optimiser,
+        parameters: Any,
+        steps: int | None = None,
+        resume: Checkpoint | None = None,
+        **axes: Any,
+    ) -> Training:
+        """Trains parameters (a dictionary of tensors, a list, or one): `with session.train(pl.Optimiser.adam(0.01), start, steps=30) as training:`. The
+        block is written once and is every step: a trace in which a loss, without dimensions, is computed of `training.parameters`, and
+        `training.backward(loss)`. What is saved in it is stacked over the steps. In place of `steps`, axes as those of a sweep are data to go over,
+        the last one fastest: `epoch=range(3), batch=batches`, and then `training.batch`. `resume` goes on from a checkpoint to the same numbers as
+        without a stop: so many steps more, or the same data as before, of which what is behind it is left out. `parameters` then only say what is
+        trained. Noise is keyed by the names of nodes, so what is random stands in the same order in both."""
+        from ._training import Training
+
+        return Training(self._recorder, optimiser, parameters, steps, resume, axes)
+
     def stop(self) -> None:
         """Ends the session here: the rest of the block is passed over."""
         raise EarlyStop
@@ -66,8 +86,10 @@ class Session(Writing):
 def finish(recorder: Recorder, options: dict[str, Any], run: bool) -> None:
     """Ends a program's writing, and runs it."""
     recorder.flush(recorder.root)
-    if recorder.counts.get("backward"):
-        recorder.given.warn()
+    if recorder.ways:
+        from ._gradients import settle
+
+        settle(recorder, run)
     recorder.given.end()
     if not run:
         recorder.state = "scanned"
