@@ -18,6 +18,7 @@ saved are the results.
 from __future__ import annotations
 
 import os as _os
+import sys as _sys
 from typing import TYPE_CHECKING, Any
 
 from . import _core
@@ -72,6 +73,13 @@ concat = cat
 
 if hasattr(_os, "register_at_fork"):  # not on Windows, where no process is forked off
     _os.register_at_fork(after_in_child=_core.forked)
+
+if "IPython" in _sys.modules:
+    _shell = getattr(_sys.modules["IPython"], "get_ipython", lambda: None)()
+    if _shell is not None:
+        from ._completion import install as _install
+
+        _install(_shell)
 
 
 #: What few need, and where it is.
