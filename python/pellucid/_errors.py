@@ -73,7 +73,8 @@ class Fault:
         return Fault(fields["message"], fields.get("hint"), fields.get("node"), file, line, text, place)
 
     def __str__(self) -> str:
-        lines = [self.message if self.file or not self.node else f"`{self.node}`: {self.message}"]
+        message = self.message.replace(self.file, _shown(self.file)) if self.file else self.message
+        lines = [message if self.file or not self.node else f"`{self.node}`: {message}"]
         if self.file:
             lines.append(f"  --> {_shown(self.file)}:{self.line}")
             if self.text:

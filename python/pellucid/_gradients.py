@@ -132,7 +132,7 @@ _NOTHING = ("does not depend on", "where no gradient flows", "only by way of a g
 
 def settle(recorder: Recorder, run: bool) -> None:
     """The program is written. Takes back gradients for torch of what has none, as torch has none there; and ways back of which nothing is asked."""
-    given = recorder.given
+    given, before = recorder.given, list(recorder.given.filled)
     if given.filled:
         known = {grad for _, _, _, grad, _ in given.filled}
         missing: set[str | None] = set() if run else set(known)
@@ -145,12 +145,15 @@ def settle(recorder: Recorder, run: bool) -> None:
             if grad in missing:
                 scope.body[:] = [node for node in scope.body if node.get("name") not in (grad, save)]
         given.filled = [each for each in given.filled if each[3] not in missing]
+    quiet = set() if run else {name for _, _, name, _, _ in before}
     recorder.asked |= {name for _, _, name, _, _ in given.filled}
     for name, scope in recorder.ways.items():
         node = recorder.nodes[name]
         if name in recorder.asked or not any(each is node for each in scope.body):
             continue
         scope.body[:] = [each for each in scope.body if each is not node]
+        if name in quiet:
+            continue
         warnings.warn_explicit(
             "nobody asks for a gradient of this `backward`, so nothing goes back\n  hint: read one, `h.grad.save()`, inside the trace",
             UserWarning, node["source"]["file"], node["source"]["line"],

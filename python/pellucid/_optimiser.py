@@ -115,7 +115,8 @@ class Optimiser:
         """A parameter after a step, followed by its states."""
         if self.kind == "sgd":
             return ops.sgd_step(parameter, gradient, rate, states[0], **self._options)
-        return ops.adam_step(parameter, gradient, *states, number, rate, **self._options)
+        mean, square = states
+        return ops.adam_step(parameter, gradient, mean, square, number, rate, **self._options)
 
     def _rate(self, number: Tensor) -> Any:
         return self.lr if self.schedule is None else self.schedule._factor(number) * self.lr

@@ -22,7 +22,7 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _THROUGH = ("torch", "numpy", "einops", "contextlib")
 #: Of each file that calls came from, whether it is an author's.
 _own: dict[str, bool] = {}
-_ASSIGNED = re.compile(r"\s*([A-Za-z_]\w*)\s*(?::[^=]+)?=(?!=)")
+_ASSIGNED = re.compile(r"\s*(?:(?:with|for|if)\b.*?:\s+)?([A-Za-z_]\w*)\s*(?::[^=]+)?=(?!=)")
 
 #: The program that is being recorded here, in this thread or task.
 recording: ContextVar[Recorder | None] = ContextVar("pellucid_recording", default=None)

@@ -102,6 +102,20 @@ def test_outside_of_traces(model):
             model.logits.save()
 
 
+def test_an_edit_gives_the_model_alone(model):
+    with pytest.raises(TypeError, match="`with model.edit\\(\\) as edited:`"):
+        with model.edit() as (tracer, edited):
+            pass
+
+
+def test_another_place_that_is_told_of_is_as_short_as_the_own(model):
+    with pytest.raises(pl.ProgramError) as caught:
+        with model.trace(PROMPT):
+            model.layers[0].output = model.layers[3].output
+            model.logits.save()
+    assert "read at" in str(caught.value) and "(read at /" not in str(caught.value)
+
+
 def test_a_trace_in_a_trace(model):
     with pytest.raises(pl.NotComputedError, match="tracer.invoke"):
         with model.trace(PROMPT):
