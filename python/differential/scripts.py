@@ -785,6 +785,18 @@ def train_a_module_of_torch(model, m):
 
 
 @both
+def gradient_of_a_weight(model, m):
+    with model.trace(PROMPT):
+        weight = m.projection(m.blocks(model)[1]).weight
+        norm = m.norm(model).weight
+        loss = model.lm_head.output[0, -1].log_softmax(-1)[3]
+        with loss.backward():
+            of_norm = norm.grad.save()
+            gradient = weight.grad.save()
+    return {"gradient": gradient, "norm": of_norm}
+
+
+@both
 def a_way_back_of_which_nothing_is_asked(model, m):
     with model.trace(PROMPT):
         loss = model.lm_head.output[0, -1, 3].save()

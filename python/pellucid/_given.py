@@ -61,8 +61,13 @@ class Given:
         if wants_gradients(value):
             from ._recorder import source
 
+            _watch_optimisers()
             self._torch.setdefault(id(value), (value, source(), []))[2].append(core)
         return core
+
+    def waits_for(self, value: Any) -> bool:
+        """Whether it is a tensor of torch's own whose gradient this program may give."""
+        return id(value) in self._torch
 
     def waiting(self) -> list[tuple[Any, dict[str, Any], list[Core]]]:
         """Tensors of torch's own whose gradients go to torch."""
@@ -140,6 +145,33 @@ class Given:
 
 #: How to get the gradient of an array of another library.
 _ANOTHERS = "`with loss.backward() as back: g = back.grad(w).save()`, or begin with `v = pl.tensor(w)` inside the trace and read `v.grad`"
+
+
+_watched = False
+
+
+def _watch_optimisers() -> None:
+    """Has torch's optimisers refuse a step inside of a trace: gradients come when it has run, and a step before that would do nothing."""
+    global _watched
+    if _watched:
+        return
+    _watched = True
+    try:
+        from torch.optim.optimizer import register_optimizer_step_pre_hook  # type: ignore[import-not-found]
+    except ImportError:
+        return
+
+    def before_a_step(optimiser: Any, *_: Any) -> None:
+        from ._recorder import recording
+
+        recorder = recording.get()
+        if recorder is not None and any(recorder.given.waits_for(each) for group in optimiser.param_groups for each in group["params"]):
+            raise NotComputedError(
+                "an optimiser takes its step inside of the trace or session, and the gradients are there when that has run\n  hint: put "
+                "`optimiser.step()` after the `with` block; to train inside of one session, `session.train(pl.Optimiser.adam(0.01), …)`"
+            )
+
+    register_optimizer_step_pre_hook(before_a_step)
 
 
 def wants_gradients(value: Any) -> bool:

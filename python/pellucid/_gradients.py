@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._errors import NotComputedError, ProgramError
 from ._inplace import refuse_detached
+from ._points import WeightOrigin
 from ._recorder import Recorder, recording
 from ._tensor import Tensor
 
@@ -75,6 +76,9 @@ def _read(recorder: Recorder, of: Any, backward: str) -> Tensor:
     known = recorder.scope.hooks.get(key)
     if known is not None:
         return known
+    origin = of._of_hook if waits else None
+    if isinstance(origin, WeightOrigin) and of._scope is recorder.scope and recorder.nodes[ref.partition(".")[0]]["op"] == "weight":
+        origin.follow(recorder, ref)
     fields = {"backward": backward, "of": ref}
     tensor = recorder.one("grad", dict(fields))
     origin = GradientOrigin(fields)

@@ -51,7 +51,7 @@ class Recorder(Writer):
         "model", "root", "scope", "counts", "names", "constants", "core_names", "lead", "seed", "state",
         "saved", "prefix", "invoke", "step", "backward", "edits", "faults", "results", "models", "caches", "steps_of",
         "parameters", "job", "nodes", "known", "kinds", "traces", "dropped", "detached",
-        "reserved", "given", "holders", "perhaps", "ways", "asked",
+        "reserved", "given", "holders", "perhaps", "ways", "asked", "weights_set",
     )
 
     def __init__(self, model: Any, seed: int = 0, prefix: str = ""):
@@ -84,6 +84,8 @@ class Recorder(Writer):
         #: Ways back by name, with the bodies that they stand in; and those of which a gradient was asked for.
         self.ways: dict[str, Scope] = {}
         self.asked: set[str] = set()
+        #: Parameters that are set, with the invokes that they are set for.
+        self.weights_set: set[Any] = set()
         self.edits: dict[int, str] = {}
         self.faults: list[Fault] = []
         self.results: Any = None

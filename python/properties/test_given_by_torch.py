@@ -171,3 +171,20 @@ def test_what_torch_computed_at_once_is_not_left_out():
             with logit().backward():
                 tensor.grad.save()
     assert not torch.allclose(torch.tanh(tensor), tensor.torch())
+
+
+def test_an_optimiser_of_torch_does_not_take_its_step_in_the_trace():
+    given = NUMBERS.clone().requires_grad_()
+    optimiser = torch.optim.SGD([given], lr=1.0)
+    other = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=1.0)
+    with pytest.raises(pl.NotComputedError, match="after the `with` block"):
+        with MODEL.trace(PROMPT):
+            MODEL.layers[1].output[:] += given
+            logit().backward()
+            other.step()  # somebody else's
+            optimiser.step()
+    with MODEL.trace(PROMPT):
+        MODEL.layers[1].output[:] += given
+        logit().backward()
+    optimiser.step()
+    assert torch.equal(given, NUMBERS - torch.from_numpy(of_a_value()))
