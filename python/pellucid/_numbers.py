@@ -168,6 +168,10 @@ class Numbers(Views):
         if self._steps is not None:
             return iter(self._steps)
         if self._core is None:
+            # `hidden, *rest = module.output`, where that was a tuple.
+            taken = self._of_hook.of_tuple(self, slice(None)) if self._of_hook is not None and self._base is None else None
+            if taken is not None:
+                return iter(self[:])
             self._refuse("a `for` loop goes over it", control=True)
         # As a tuple: of what was one in older versions of transformers, too, a loop goes over the prompts.
         return (self[(k,)] for k in range(len(self)))

@@ -292,3 +292,66 @@ def test_small_things_that_python_asks(model):
         with model.trace(PROMPT):
             assert (model.logits == None) is False  # noqa: E711
             f"{model.logits[0, 0, 0]:.2f}"
+
+
+def test_the_member_of_an_old_tuple_is_a_tensor_like_any(model):
+    prompts = [PROMPT, "The capital of France is"]
+
+    def run(write, of=lambda block: block.output):
+        with model.trace(prompts):
+            block = model.transformer.h[1]
+            write(of(block))
+            out, logits = model.layers[1].output.save(), model.logits.save()
+        return out.numpy(), logits.numpy()
+
+    def member(block):
+        return block.output[0]
+
+    def first(h):
+        h[0] = 0
+
+    def last(h):
+        h[:, -1] *= 2
+        h[:, -1] += h[:, -2]
+
+    def slices(h):
+        h[:] *= 1.5
+        h[:1] = h[1:]
+
+    def twice(h):
+        h += 1.0
+        again = model.transformer.h[1].output[0] if old else model.transformer.h[1].output
+        again[:, 0] = 3.0
+        h.mul_(2.0)
+
+    for write in (first, last, slices, twice):
+        old = False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wanted = run(write)
+        with pl.compat("nnsight<0.6"), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            old = True
+            found = run(write, member)
+        assert np.array_equal(found[0], wanted[0]) and np.array_equal(found[1], wanted[1])
+    with model.trace(prompts):
+        h = model.transformer.h[1].output
+        h[:, 0] *= 2.0
+        with model.logits[0, -1, 3].backward():
+            wanted = h.grad.save()
+    with pl.compat("nnsight<0.6"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with model.trace(prompts):
+            h, *rest = model.transformer.h[1].output
+            h[:, 0] *= 2.0
+            row, whole = h[0].save(), model.transformer.h[1].output[0].save()
+            with model.logits[0, -1, 3].backward():
+                found = h.grad.save()
+        assert rest == [] and row.shape == whole[0].shape == (10, 128)
+    assert np.array_equal(found, wanted)
+    zeros = []
+    with model.generate(PROMPT, max_new_tokens=2, stop_tokens=[]) as tracer, pl.compat("nnsight<0.6"):
+        for step in tracer.iter[:]:
+            model.transformer.h[1].output[0][:] *= 0.0
+            zeros.append(model.transformer.h[1].output[0][:, -1].save())
+    assert len(zeros) == 2 and not any(each.numpy().any() for each in zeros)
