@@ -19,7 +19,9 @@ class Schedule:
             raise ValueError(f"there is no schedule `{kind}`; there are `linear` and `cosine`")
         if warmup < 0 or total < warmup:
             raise ValueError(f"a schedule has 0 or more steps of warm-up and as many steps in all or more, not {warmup} of {total}")
-        self.kind, self.warmup, self.total = kind, int(warmup), int(total)
+        self.kind: str = kind
+        self.warmup: int = int(warmup)
+        self.total: int = int(total)
 
     @staticmethod
     def linear(warmup: int, total: int) -> Schedule:
@@ -52,8 +54,11 @@ class Optimiser:
             raise ValueError(f"gradients are clipped to a norm above 0, not {clip_grad_norm}")
         if schedule is not None and not isinstance(schedule, Schedule):
             raise TypeError("a schedule is `pl.Schedule.linear(warmup, total)` or `pl.Schedule.cosine(warmup, total)`")
-        self.kind, self.lr, self.schedule, self.clip_grad_norm = kind, float(lr), schedule, clip_grad_norm
-        self._options = options
+        self.kind: str = kind
+        self.lr: float = float(lr)
+        self.schedule: Schedule | None = schedule
+        self.clip_grad_norm: float | None = clip_grad_norm
+        self._options: dict[str, Any] = options
 
     @staticmethod
     def sgd(

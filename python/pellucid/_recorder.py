@@ -55,21 +55,22 @@ class Recorder(Writer):
     )
 
     def __init__(self, model: Any, seed: int = 0, prefix: str = ""):
-        self.model = model
+        self.model: Any = model
         #: What the names of all nodes begin with: an edit's own, so that they stay unique where it is used.
-        self.prefix = prefix
-        self.root = self.scope = Scope("session", None, [], None)
+        self.prefix: str = prefix
+        self.root: Scope = Scope("session", None, [], None)
+        self.scope: Scope = self.root
         self.counts: dict[str, int] = {}
         self.names: set[str] = set()
         self.constants: dict[str, _core.Tensor] = {}
         self.core_names: dict[int, str] = {}
         #: What it was given by Python, and where that came from.
-        self.given = Given()
+        self.given: Given = Given()
         #: How many nodes at the beginning hold constants and edits.
-        self.lead = 0
-        self.seed = seed
+        self.lead: int = 0
+        self.seed: int = seed
         #: `open` while it is written, then `done`, `failed` or `abandoned`.
-        self.state = "open"
+        self.state: str = "open"
         self.saved: list[tuple[Any, str]] = []
         #: Lists and the like of which all tensors are saved, also those that come into them later, with the lines that say so.
         self.holders: list[tuple[Any, dict[str, Any]]] = []

@@ -24,9 +24,9 @@ class Checkpoint:
 
     def __init__(self, steps: int, tensors: list[Tensor]):
         #: How many steps were taken.
-        self.steps = steps
+        self.steps: int = steps
         #: Each parameter, followed by what the optimiser keeps of it.
-        self.tensors = tensors
+        self.tensors: list[Tensor] = tensors
 
     @staticmethod
     def of(results: Mapping[str, Tensor], name: str) -> Checkpoint:
