@@ -98,6 +98,10 @@ class Numbers(Views):
     def requires_grad(self) -> bool:
         return False
 
+    @requires_grad.setter
+    def requires_grad(self, requires_grad: bool) -> None:
+        """Not needed: see `requires_grad_`."""
+
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Not needed: gradients are of what they are asked for."""
         return self  # type: ignore[return-value]

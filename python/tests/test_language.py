@@ -201,6 +201,8 @@ def test_gradients_in_the_forms_of_older_scripts(model):
     with model.trace(PROMPT):
         h = model.layers[1].output
         h.requires_grad_()
+        h.requires_grad = True
+        h.retain_grad()
         loss = model.logits[0, -1].logsumexp(0)
         loss.backward(retain_graph=True)
         g = h.grad.save()
