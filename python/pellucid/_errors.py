@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +88,11 @@ class Fault:
 
 
 def _shown(file: str) -> str:
-    """A file's name as short as it can be found by."""
+    """A file's name as short as it can be found by; of a notebook's cell what it is called there."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    named = getattr(getattr(shell, "compile", None), "format_code_name", lambda _: None)(file)
+    if named is not None:
+        return " ".join(named)
     try:
         near = os.path.relpath(file)
     except ValueError:

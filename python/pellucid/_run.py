@@ -114,6 +114,7 @@ def show_log(entry: dict[str, Any]) -> None:
 
 def execute(recorder: Recorder, options: dict[str, Any]) -> None:
     """Runs a program that has been written."""
+    __tracebackhide__ = True
     recorder.state = "failed"
     options = {"on_log": show_log, **options}
     remote, blocking = options.pop("remote", None) or recorder.model._remote, options.pop("blocking", True)

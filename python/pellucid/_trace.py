@@ -36,6 +36,7 @@ class Session(Writing):
         return self
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> bool | None:
+        __tracebackhide__ = True
         if not self._close(kind):
             self._recorder.given.explain(error)
             return False
@@ -46,6 +47,7 @@ class Session(Writing):
         return self.__enter__()
 
     async def __aexit__(self, kind: Any, error: Any, _: Any) -> bool | None:
+        __tracebackhide__ = True
         if not self._close(kind):
             self._recorder.given.explain(error)
             return False
@@ -85,6 +87,7 @@ class Session(Writing):
 
 def finish(recorder: Recorder, options: dict[str, Any], run: bool) -> None:
     """Ends a program's writing, and runs it."""
+    __tracebackhide__ = True  # in notebooks and pytest an error stands at the author's own lines
     recorder.flush(recorder.root)
     if recorder.ways:
         from ._gradients import settle
@@ -181,6 +184,7 @@ class Trace(Writing):
             recorder.invoke = add_invoke(recorder, prompts_of(self._given, self._special_tokens))
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> bool | None:
+        __tracebackhide__ = True
         if not self._close(kind):
             self._recorder.given.explain(error)
             return False
@@ -192,6 +196,7 @@ class Trace(Writing):
         return self.__enter__()
 
     async def __aexit__(self, kind: Any, error: Any, _: Any) -> bool | None:
+        __tracebackhide__ = True
         if not self._close(kind):
             self._recorder.given.explain(error)
             return False

@@ -355,3 +355,20 @@ def test_the_member_of_an_old_tuple_is_a_tensor_like_any(model):
             model.transformer.h[1].output[0][:] *= 0.0
             zeros.append(model.transformer.h[1].output[0][:, -1].save())
     assert len(zeros) == 2 and not any(each.numpy().any() for each in zeros)
+
+
+def test_in_a_notebook_the_cell_is_named(model, monkeypatch):
+    class Shell:
+        class compile:
+            format_code_name = staticmethod(lambda file: ("Cell", "In[7]") if file == __file__ else None)
+
+    class IPython:
+        get_ipython = staticmethod(Shell)
+
+    monkeypatch.setitem(sys.modules, "IPython", IPython)
+    with pytest.raises(pl.ProgramError) as caught:
+        with model.trace(PROMPT):
+            model.layers[0].output = model.layers[3].output
+            model.logits.save()
+    line = caught.value.faults[0].line
+    assert f"--> Cell In[7]:{line}" in str(caught.value) and f"(read at Cell In[7]:{line})" in str(caught.value)
