@@ -138,7 +138,8 @@ fn types() -> Outcome<String> {
     let told = output(complete.args(["-m", "pyright", "--verifytypes", "pellucid", "--ignoreexternal"]))?;
     let score = told.lines().find(|line| line.starts_with("Type completeness score"));
     let faults = faults.lines().last().unwrap_or_default();
-    Ok(format!("{faults}. What it exports: {}", score.ok_or("pyright did not say how complete the types are")?))
+    let score = score.ok_or("pyright did not say how complete the types are")?;
+    Ok(format!("{faults}. What it exports: {score}"))
 }
 
 /// Builds all libraries and the command. The whole workspace is named, and one of its tests, so that dependencies have the features
