@@ -120,7 +120,7 @@ class Training(Loop):
             back, found = self._back(loss, gradient)
         part = self._part
         if part is not None:
-            part._sums = [sum_ + each for sum_, each in zip(part._sums, found)]
+            part._sums, part._found = [sum_ + each for sum_, each in zip(part._sums, found)], True
         elif self._gradients is None:
             self._gradients = found
         else:
@@ -181,7 +181,7 @@ class Accumulation(Loop):
         self._carry = dict(zip(self._names, (_zeros(parameter) for parameter in training._now)))
         super().__enter__()
         training._part = self
-        self._sums = [self._parameter(name) for name in self._names]
+        self._sums, self._found = [self._parameter(name) for name in self._names], False
         return self
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
@@ -190,7 +190,7 @@ class Accumulation(Loop):
         if kind is None:
             self.next(**dict(zip(self._names, self._sums)))
         super().__exit__(kind, *rest)
-        if kind is None:
+        if kind is None and self._found:
             found = [self._parameter(name) for name in self._names]
             before = training._gradients
             training._gradients = found if before is None else [one + other for one, other in zip(before, found)]

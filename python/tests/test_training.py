@@ -208,6 +208,13 @@ def test_mistakes_are_told(model):
         probe(model, pl.Optimiser.adam(), {}, squares, steps=2)
     with pytest.raises(pl.NotComputedError, match="nothing is trained"):
         probe(model, pl.Optimiser.adam(), START, lambda training: None, steps=2)
+
+    def without(training):
+        with training.accumulate(part=range(2)):
+            pass
+
+    with pytest.raises(pl.NotComputedError, match="nothing is trained"):
+        probe(model, pl.Optimiser.adam(), START, without, steps=2)
     _, results = probe(model, pl.Optimiser.adam(), START, squares, steps=2)
     checkpoint = pl.Checkpoint.of(results, "probe")
     with pytest.raises(pl.PellucidError, match="6 tensors, where these parameters and `sgd` have 4|holds 6 tensors"):
@@ -239,3 +246,23 @@ def test_a_way_back_of_which_nothing_is_asked_is_no_error(model):
             model.logits[0, -1, 3].backward()
             gradient = h.grad.save()
     assert np.abs(gradient).max() > 0
+
+
+def test_a_training_stands_in_a_sweep_and_programs_of_it_are_files(model, tmp_path):
+    def train(session, layer, rate):
+        with session.train(pl.Optimiser.sgd(1.0), pl.zeros(128), steps=3) as training:
+            with model.trace(PROMPT):
+                model.layers[layer].output[:, -1] += training.parameters
+                training.backward(model.logits[0, -1].log_softmax(-1)[3] * rate)
+        training.parameters.save("trained")
+
+    with model.session() as session:
+        with session.sweep(layer=[0, 2], rate=[0.01, 0.1]) as cell:
+            train(session, cell.layer, cell.rate)
+    swept = session.results["trained"]
+    assert swept.shape == (2, 2, 128)
+    with model.session(run=False) as session:
+        train(session, 2, 0.1)
+    session.program.save(tmp_path / "training.json")
+    results = pl.Program.load(tmp_path / "training.json").run(model)
+    assert np.array_equal(results["trained"], swept[1, 1])
