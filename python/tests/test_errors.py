@@ -357,6 +357,15 @@ def test_the_member_of_an_old_tuple_is_a_tensor_like_any(model):
     assert len(zeros) == 2 and not any(each.numpy().any() for each in zeros)
 
 
+def test_options_of_other_libraries_say_what_to_write_instead(model):
+    with pytest.raises(TypeError, match=r"hint: token ids are a prompt"):
+        model.trace(input_ids=[1, 2])
+    with pytest.raises(TypeError, match=r"`generate` has no option `num_return_sequences`\n  hint: give the prompt so many times"):
+        model.generate(PROMPT, num_return_sequences=3)
+    with pytest.raises(TypeError, match="has no option `nonsense`$"):
+        model.trace(PROMPT, nonsense=1)
+
+
 def test_in_a_notebook_the_cell_is_named(model, monkeypatch):
     class Shell:
         class compile:
