@@ -29,25 +29,19 @@ def divergence(says, lens):
 
 # %%
 start = {"w": pl.zeros(4, 128, 128), "b": pl.zeros(4, 1, 1, 128)}
-state = {f"{name}_{part}": pl.zeros_like(value) for name, value in start.items() for part in ("mean", "square")}
 with model.session() as session:
-    with session.loop(20, carry={**start, **state}) as loop:
+    with session.train(pl.Optimiser.adam(0.003), start, steps=20) as training:
         with model.trace(train) as tracer:
             h = streams(tracer)
-            w, b = loop.w, loop.b
+            w, b = training.parameters["w"], training.parameters["b"]
             loss = divergence(model.logits, read(h + h @ w.unsqueeze(1) + b))
-            with loss.sum().backward():
-                gradients = {"w": w.grad, "b": b.grad}
-        for name in start:
-            new, mean, square = pl.adam_step(
-                loop[name], gradients[name], loop[f"{name}_mean"], loop[f"{name}_square"], loop.i + 1, 0.003
-            )
-            loop.next(**{name: new, f"{name}_mean": mean, f"{name}_square": square})
+            training.backward(loss.sum())
         losses = loss.save()
+    w, b = training.parameters["w"], training.parameters["b"]
     with model.trace(test) as tracer:
         h = streams(tracer)
         logit_lens = divergence(model.logits, read(h)).save()
-        tuned_lens = divergence(model.logits, read(h + h @ loop.w.unsqueeze(1) + loop.b)).save()
+        tuned_lens = divergence(model.logits, read(h + h @ w.unsqueeze(1) + b)).save()
 # %%
 pl.show.curves({f"into layer {k}": losses[:, k] for k in range(4)}, "The divergence from what the model says, in training")
 # %%

@@ -35,14 +35,12 @@ with model.session() as session:
     (seen, mean, variance), (unseen, _, _) = read(train), read(test)
     x, y = ((states - mean) / (variance.sqrt() + 1e-3) for states in (seen, unseen))
     goals = labels.unsqueeze(-1).expand(-1, 4)
-    with session.loop(60, carry={"w": pl.zeros(4, 128), "b": pl.zeros(4)}) as loop:
-        logits = (x * loop.w).sum(-1) + loop.b  # [prompts, layers]
+    with session.train(pl.Optimiser.sgd(0.5), {"w": pl.zeros(4, 128), "b": pl.zeros(4)}, steps=60) as training:
+        w, b = training.parameters["w"], training.parameters["b"]
+        logits = (x * w).sum(-1) + b  # [prompts, layers]
         losses = pl.binary_cross_entropy_with_logits(logits, goals, reduction="none").mean(0).save()
-        error = (logits.sigmoid() - goals) / len(train)  # the gradient of the loss at the logits
-        w, _ = pl.sgd_step(loop.w, pl.einsum("pl,plh->lh", error, x) + loop.w * 0.01, 0.5)
-        b, _ = pl.sgd_step(loop.b, error.sum(0), 0.5)
-        loop.next(w=w, b=b)
-    says = (y * loop.w).sum(-1) + loop.b
+        training.backward(losses.sum() + (w**2).sum() * 0.005)  # no model is needed for it
+    says = (y * training.parameters["w"]).sum(-1) + training.parameters["b"]
     right = ((says > 0) == (truth > 0.5).unsqueeze(-1)).float().mean(0).save()
 # %%
 pl.show.curves({f"layer {k}": losses[:, k] for k in range(4)}, "Loss")

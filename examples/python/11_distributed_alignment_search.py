@@ -42,18 +42,13 @@ with model.session(seed=1) as session:
         with tracer.invoke(test[1]):
             test_sources = model.layers[layer].input[:, position].clone()
     start = pl.randn(128, width)
-    zero = pl.zeros(128, width)
-    with session.loop(25, carry={"free": start, "mean": zero, "square": zero}) as loop:
+    with session.train(pl.Optimiser.adam(0.05), start, steps=25) as training:
         with model.trace(train[0]):
-            free = loop.free
-            loss = pl.cross_entropy(exchange(free, train_sources), train[2])
-            with loss.backward():
-                gradient = free.grad
-        new, mean, square = pl.adam_step(free, gradient, loop.mean, loop.square, loop.i + 1, 0.05)
-        loop.next(free=new, mean=mean, square=square)
+            loss = pl.cross_entropy(exchange(training.parameters, train_sources), train[2])
+            training.backward(loss)
         losses = loss.save()
     with model.trace(test[0]):
-        logits = exchange(loop.free, test_sources)
+        logits = exchange(training.parameters, test_sources)
         every = pl.arange(len(test[0]))
         margin = (logits[every, test[2]] - logits[every, test[3]]).save()
 # %%

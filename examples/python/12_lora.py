@@ -16,21 +16,15 @@ asked, oslo = "You can visit the White Tower in", model.token(" Oslo")
 def train(facts):
     """The loss at each step, and the probability of Oslo afterwards."""
     prompts, answers = [prompt for prompt, _ in facts], pl.tensor([model.token(" " + city) for _, city in facts])
-    state = {f"{name}_{part}": value * 0 for name, value in start.items() for part in ("mean", "square")}
     with model.session() as session:
-        with session.loop(30, carry={**start, **state}) as loop:
+        with session.train(pl.Optimiser.adam(0.01), start, steps=30) as training:
             with model.trace(prompts):
-                parameters = {name: loop[name] for name in start}
-                lora.attach(model, parameters)
+                lora.attach(model, training.parameters)
                 loss = pl.cross_entropy(model.logits[:, -1], answers)
-                with loss.backward():
-                    gradients = {name: value.grad for name, value in parameters.items()}
-            for name in start:
-                new, mean, square = pl.adam_step(loop[name], gradients[name], loop[f"{name}_mean"], loop[f"{name}_square"], loop.i + 1, 0.01)
-                loop.next(**{name: new, f"{name}_mean": mean, f"{name}_square": square})
+                training.backward(loss)
             losses = loss.save()
         with model.trace(asked):
-            lora.attach(model, {name: loop[name] for name in start})
+            lora.attach(model, training.parameters)
             after = model.logits[0, -1].softmax(-1)[oslo].save()
     return losses, float(after)
 

@@ -27,18 +27,13 @@ def answers_of(soft, data):
 # %%
 with model.session(seed=2) as session:
     start = pl.randn(4, 128) * 0.1
-    zero = pl.zeros(4, 128)
-    with session.loop(25, carry={"soft": start, "mean": zero, "square": zero}) as loop:
+    with session.train(pl.Optimiser.adam(0.03), start, steps=25) as training:
         with model.trace(train[0]):
-            soft = loop.soft
-            loss = pl.cross_entropy(answers_of(soft, train), train[1])
-            with loss.backward():
-                gradient = soft.grad
-        new, mean, square = pl.adam_step(soft, gradient, loop.mean, loop.square, loop.i + 1, 0.03)
-        loop.next(soft=new, mean=mean, square=square)
+            loss = pl.cross_entropy(answers_of(training.parameters, train), train[1])
+            training.backward(loss)
         losses = loss.save()
     with model.trace(test[0]):
-        says = answers_of(loop.soft, test).argmax(-1).save()
+        says = answers_of(training.parameters, test).argmax(-1).save()
 # %%
 print([model.tokenizer.decode(token) for token in says])
 pl.show.curves({"loss": losses}, "Training")

@@ -22,16 +22,12 @@ with model.session() as session:
     covariance = products / tokens.double()
     with model.trace(prompt):
         key = model.layers[layer].mlp.post[0, position].double()
-    zero = pl.zeros(128)
-    with session.loop(25, carry={"change": zero, "mean": zero, "square": zero}) as loop:
+    with session.train(pl.Optimiser.adam(0.2), pl.zeros(128), steps=25) as training:
         with model.trace(prompt):
-            change = loop.change
+            change = training.parameters
             model.layers[layer].mlp.output[:, position] += change
             loss = pl.cross_entropy(model.logits[:, -1], pl.tensor([paris])) + change.pow(2).sum() * 0.01
-            with loss.backward():
-                gradient = change.grad
-        new, mean, square = pl.adam_step(change, gradient, loop.mean, loop.square, loop.i + 1, 0.2)
-        loop.next(change=new, mean=mean, square=square)
+            training.backward(loss)
         losses = loss.save()
     ridge = pl.eye(512).double() * covariance.diagonal().mean() * 0.1
     direction = pl.solve(covariance + ridge, key)
@@ -43,7 +39,7 @@ with model.session() as session:
                 before = model.logits[0, -1].argmax()
             with tracer.invoke(asked):
                 weight = model.transformer.h[layer].mlp.c_proj.weight
-                model.transformer.h[layer].mlp.c_proj.weight = weight + pl.outer(direction, loop.change.double()).float()
+                model.transformer.h[layer].mlp.c_proj.weight = weight + pl.outer(direction, training.parameters.double()).float()
                 after = model.logits[0, -1].argmax()
             found[asked] = pl.stack([before, after]).save()
 # %%

@@ -759,6 +759,52 @@ def gradient_of_a_given_vector_pellucid(model, m):
 
 
 @both
+def gradient_that_torch_s_own_tensor_has_after_the_trace(model, m):
+    vector = torch.linspace(-1, 1, m.hidden).requires_grad_()
+    with model.trace(PROMPT):
+        m.blocks(model)[1].output[:] += torch.tanh(vector) * 2
+        model.lm_head.output[0, -1, 3].backward()
+    return {"gradient": vector.grad}
+
+
+@both
+def train_a_module_of_torch(model, m):
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(m.hidden, 4), torch.nn.ReLU(), torch.nn.Linear(4, m.hidden))
+    optimiser, losses = torch.optim.SGD(module.parameters(), lr=0.01), []
+    for _ in range(4):
+        optimiser.zero_grad()
+        with model.trace(PROMPT):
+            h = m.blocks(model)[1].output
+            m.blocks(model)[1].output = h + module(h)
+            loss = torch.nn.functional.cross_entropy(model.lm_head.output[:, -1], torch.tensor([3])).save()
+            loss.backward()
+        optimiser.step()
+        losses.append(float(loss))
+    return {"losses": torch.tensor(losses), "weight": module[0].weight}
+
+
+@both
+def gradient_of_a_weight(model, m):
+    with model.trace(PROMPT):
+        weight = m.projection(m.blocks(model)[1]).weight
+        norm = m.norm(model).weight
+        loss = model.lm_head.output[0, -1].log_softmax(-1)[3]
+        with loss.backward():
+            of_norm = norm.grad.save()
+            gradient = weight.grad.save()
+    return {"gradient": gradient, "norm": of_norm}
+
+
+@both
+def a_way_back_of_which_nothing_is_asked(model, m):
+    with model.trace(PROMPT):
+        loss = model.lm_head.output[0, -1, 3].save()
+        loss.backward()
+    return {"loss": loss}
+
+
+@both
 def gradient_of_a_clone(model, m):
     with model.trace(PROMPT):
         h = m.blocks(model)[1].output

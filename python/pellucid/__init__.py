@@ -18,6 +18,7 @@ saved are the results.
 from __future__ import annotations
 
 import os as _os
+import sys as _sys
 from typing import TYPE_CHECKING, Any
 
 from . import _core
@@ -63,7 +64,27 @@ from ._writer import manual_seed
 if TYPE_CHECKING:
     from . import show
     from ._adapters import Lora, SparseAutoencoder
+    from ._optimiser import Optimiser, Schedule
     from ._remote import Job, login
+    from ._training import Checkpoint
+
+#: What is meant to be used: type checkers take other names for the package's own affair.
+__all__ = [
+    "__version__", "abs", "adam_step", "all", "amax", "amin", "any", "arange", "argmax", "argmin", "argsort", "bfloat16",
+    "binary_cross_entropy_with_logits", "bool_", "cat", "ceil", "Checkpoint", "cholesky", "chunk", "clamp", "clip_grad_norm", "compat",
+    "concat", "cond", "ControlFlowError", "cos", "cosine_similarity", "cross_entropy", "cumprod", "cumsum", "det", "diagonal", "dot",
+    "DType", "eigh", "einsum", "erf", "exp", "explain", "eye", "Fault", "float16", "float32", "float64", "floor", "from_numpy", "full",
+    "full_like", "gather", "gelu", "index_select", "int32", "int64", "inv", "isfinite", "isinf", "isnan", "Job", "kl_div", "layer_norm",
+    "lerp", "linspace", "log", "log1p", "log2", "log_softmax", "logical_and", "logical_not", "logical_or", "login", "logsumexp", "Lora",
+    "lstsq", "manual_seed", "masked_fill", "matmul", "matrix_exp", "maximum", "mean", "minimum", "Model", "ModelError", "Module",
+    "mse_loss", "nll_loss", "norm", "NotComputedError", "one_hot", "ones", "ones_like", "OperationError", "Optimiser", "orthogonal",
+    "outer", "pad", "PellucidError", "pinv", "pow", "prod", "Program", "ProgramError", "qr", "rand", "rand_like", "randint", "randn",
+    "randn_like", "randperm", "reciprocal", "relu", "RemoteError", "Results", "rms_norm", "roll", "round", "rsqrt", "RunError", "save",
+    "scan", "scatter", "scatter_add", "Schedule", "Session", "sgd_step", "Shape", "show", "sigmoid", "sign", "silu", "sin", "slogdet",
+    "softmax", "softplus", "solve", "sort", "SparseAutoencoder", "split", "sqrt", "square", "stack", "std", "Steering", "sum", "svd",
+    "take_along_dim", "tanh", "Tensor", "tensor", "texts", "Tokenizer", "topk", "Trace", "tril", "triu", "trunc", "uint8", "var", "where",
+    "zeros", "zeros_like",
+]
 
 #: nnsight's and torch's name for joining along a dimension.
 concat = cat
@@ -71,9 +92,19 @@ concat = cat
 if hasattr(_os, "register_at_fork"):  # not on Windows, where no process is forked off
     _os.register_at_fork(after_in_child=_core.forked)
 
+if "IPython" in _sys.modules:
+    _shell = getattr(_sys.modules["IPython"], "get_ipython", lambda: None)()
+    if _shell is not None:
+        from ._completion import install as _install
+
+        _install(_shell)
+
 
 #: What few need, and where it is.
-_LATER = {"Job": "._remote", "login": "._remote", "Lora": "._adapters", "SparseAutoencoder": "._adapters"}
+_LATER = {
+    "Job": "._remote", "login": "._remote", "Lora": "._adapters", "SparseAutoencoder": "._adapters", "Optimiser": "._optimiser",
+    "Schedule": "._optimiser", "Checkpoint": "._training",
+}
 
 
 def __getattr__(name: str) -> Any:

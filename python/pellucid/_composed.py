@@ -64,17 +64,6 @@ def along(dim: int, item: Any) -> Any:
     return (..., item, *[slice(None)] * (-dim - 1))
 
 
-def _in_place(name: str) -> Callable[..., Tensor]:
-    """The form of a method that changes the tensor."""
-
-    def method(self: Any, *arguments: Any, **options: Any) -> Tensor:
-        return self._write(getattr(self, name)(*arguments, **options))
-
-    method.__name__ = method.__qualname__ = f"{name}_"
-    method.__doc__ = f"`{name}`, in place."
-    return method
-
-
 class Composed(Reductions):
     """Methods that tensors have beside those of the table."""
 
@@ -110,8 +99,6 @@ class Composed(Reductions):
         left = ops.sub(self, ops.mul(down, other))
         negative = ops.logical_and(ops.lt(down, 0), ops.ne(left, 0))
         return ops.where(negative, ops.add(down, 1), down)
-
-    divide = true_divide = div
 
     def round(self: Any, *, decimals: int = 0) -> Tensor:
         """Rounded to the nearest, halves to even; to so many decimals."""
@@ -167,8 +154,6 @@ class Composed(Reductions):
         """`beta * input + alpha * (mat1 @ mat2)`."""
         product = scaled(ops.matmul(mat1, mat2), alpha)
         return product if beta == 0 else ops.add(scaled(self, beta), product)
-
-    addmv = baddbmm = addmm
 
     def logaddexp(self: Any, other: Any) -> Tensor:
         """`log(exp(input) + exp(other))`."""
@@ -349,39 +334,6 @@ class Composed(Reductions):
 
     def __ixor__(self: Any, other: Any) -> Tensor:
         return self._write(self ^ other)
-
-    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
-    bitwise_and, bitwise_or, bitwise_xor, bitwise_not = __and__, __or__, __xor__, __invert__
-
-    # Other names
-
-    mm = bmm = mv = dot = ops.matmul
-    multiply = ops.mul
-    subtract = sub
-    negative = ops.neg
-    absolute = ops.abs
-    greater = ops.gt
-    less = ops.lt
-    greater_equal = ops.ge
-    less_equal = ops.le
-    not_equal = ops.ne
-    ger = ops.outer
-    inverse = ops.inv
-    fix = ops.trunc
-
-    # In place
-
-    add_, sub_, subtract_, div_ = _in_place("add"), _in_place("sub"), _in_place("sub"), _in_place("div")
-    divide_, true_divide_, multiply_ = _in_place("div"), _in_place("div"), _in_place("mul")
-    round_, clamp_, clip_, fix_ = _in_place("round"), _in_place("clamp"), _in_place("clamp"), _in_place("trunc")
-    clamp_min_, clamp_max_ = _in_place("clamp_min"), _in_place("clamp_max")
-    lerp_, square_, negative_, absolute_ = _in_place("lerp"), _in_place("square"), _in_place("neg"), _in_place("abs")
-    sign_, logit_ = _in_place("sign"), _in_place("logit")
-    addcmul_, addcdiv_, addmm_ = _in_place("addcmul"), _in_place("addcdiv"), _in_place("addmm")
-    addmv_, baddbmm_ = _in_place("addmm"), _in_place("addmm")
-    scatter_, index_add_, index_fill_ = _in_place("scatter"), _in_place("index_add"), _in_place("index_fill")
-    index_copy_, index_put_ = _in_place("index_copy"), _in_place("index_put")
-    cumsum_, cumprod_ = _in_place("cumsum"), _in_place("cumprod")
 
 
 def _is_tensor(value: Any) -> builtins.bool:

@@ -12,11 +12,11 @@ class DType:
 
     def __init__(self, name: str, short: str, size: int):
         #: Its name as numpy and torch have it: `float32`.
-        self.name = name
+        self.name: str = name
         #: Its name in programs: `f32`.
-        self.short = short
+        self.short: str = short
         #: Bytes of an element.
-        self.size = size
+        self.size: int = size
 
     @property
     def is_floating_point(self) -> bool:
@@ -47,14 +47,14 @@ class DType:
         return dtype, (self.name,)
 
 
-float64 = DType("float64", "f64", 8)
-float32 = DType("float32", "f32", 4)
-bfloat16 = DType("bfloat16", "bf16", 2)
-float16 = DType("float16", "f16", 2)
-int64 = DType("int64", "i64", 8)
-int32 = DType("int32", "i32", 4)
-uint8 = DType("uint8", "u8", 1)
-bool_ = DType("bool", "bool", 1)
+float64: DType = DType("float64", "f64", 8)
+float32: DType = DType("float32", "f32", 4)
+bfloat16: DType = DType("bfloat16", "bf16", 2)
+float16: DType = DType("float16", "f16", 2)
+int64: DType = DType("int64", "i64", 8)
+int32: DType = DType("int32", "i32", 4)
+uint8: DType = DType("uint8", "u8", 1)
+bool_: DType = DType("bool", "bool", 1)
 
 ALL = (float64, float32, bfloat16, float16, int64, int32, uint8, bool_)
 _NAMES: dict[str, DType] = {name: kind for kind in ALL for name in (kind.name, kind.short)}

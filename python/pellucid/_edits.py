@@ -18,8 +18,10 @@ _numbers = itertools.count(1)
 class Edits:
     """A stack of edits, as nodes of a program."""
 
-    def __init__(self, name: str, nodes: list[Any], constants: dict[str, Any]):
-        self.name, self.nodes, self.constants = name, nodes, constants
+    def __init__(self, name: str, recorder: Recorder):
+        self.name, self.nodes, self.constants = name, recorder.root.body, recorder.held()
+        #: What its constants are called, and those that are torch's own and ask for gradients.
+        self.core_names, self.waiting = recorder.core_names, recorder.given.waiting()
 
 
 class Edit:
@@ -51,4 +53,4 @@ class Edit:
             return
         if self._scope.saves:
             raise NotComputedError("nothing can be saved in an edit\n  hint: save in the traces of the edited model")
-        self._edited._edits.append(Edits(self._name, recorder.root.body, recorder.held()))
+        self._edited._edits.append(Edits(self._name, recorder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +74,8 @@ class Fault:
         return Fault(fields["message"], fields.get("hint"), fields.get("node"), file, line, text, place)
 
     def __str__(self) -> str:
-        lines = [self.message if self.file or not self.node else f"`{self.node}`: {self.message}"]
+        message = self.message.replace(self.file, _shown(self.file)) if self.file else self.message
+        lines = [message if self.file or not self.node else f"`{self.node}`: {message}"]
         if self.file:
             lines.append(f"  --> {_shown(self.file)}:{self.line}")
             if self.text:
@@ -86,7 +88,11 @@ class Fault:
 
 
 def _shown(file: str) -> str:
-    """A file's name as short as it can be found by."""
+    """A file's name as short as it can be found by; of a notebook's cell what it is called there."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    named = getattr(getattr(shell, "compile", None), "format_code_name", lambda _: None)(file)
+    if named is not None:
+        return " ".join(named)
     try:
         near = os.path.relpath(file)
     except ValueError:

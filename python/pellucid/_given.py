@@ -28,7 +28,7 @@ _HINT = (
 class Given:
     """What a program was given, and where it came from."""
 
-    __slots__ = ("arrays", "made", "values", "_through", "_asked", "_torch")
+    __slots__ = ("arrays", "made", "values", "filled", "_through", "_asked", "_torch")
 
     def __init__(self) -> None:
         #: Arrays of other libraries, by identity, and the tensor that was last made of each.
@@ -41,8 +41,10 @@ class Given:
         self._through: dict[int, Core] = {}
         #: Of what a gradient was asked for.
         self._asked: dict[int, Core] = {}
-        #: Tensors of torch's own that ask for gradients, and the lines at which they were used first.
-        self._torch: dict[int, tuple[Any, dict[str, Any]]] = {}
+        #: Tensors of torch's own that ask for gradients, the lines at which they were used first, and what they are in the program.
+        self._torch: dict[int, tuple[Any, dict[str, Any], list[Core]]] = {}
+        #: Of these, where the gradients come from: the tensor, the body, the way back, the gradient and the result.
+        self.filled: list[tuple[Any, Any, str, str, str]] = []
 
     def core(self, value: Any) -> Core:
         """The numbers of what is given: of an array the same tensor as long as it has the same numbers."""
@@ -59,8 +61,22 @@ class Given:
         if wants_gradients(value):
             from ._recorder import source
 
-            self._torch[id(value)] = value, source()
+            _watch_optimisers()
+            self._torch.setdefault(id(value), (value, source(), []))[2].append(core)
         return core
+
+    def waits_for(self, value: Any) -> bool:
+        """Whether it is a tensor of torch's own whose gradient this program may give."""
+        return id(value) in self._torch
+
+    def waiting(self) -> list[tuple[Any, dict[str, Any], list[Core]]]:
+        """Tensors of torch's own whose gradients go to torch."""
+        return list(self._torch.values())
+
+    def joined(self, other: list[tuple[Any, dict[str, Any], list[Core]]]) -> None:
+        """Takes over those of an edit."""
+        for value, line, cores in other:
+            self._torch.setdefault(id(value), (value, line, []))[2].extend(cores)
 
     def name_of(self, value: Any, names: dict[int, str]) -> str:
         """The constant that a gradient is asked of."""
@@ -123,23 +139,39 @@ class Given:
         known = self.arrays.get(id(of))
         array = name == "grad" and known is not None and known[0]() is of
         if array or of is None and self._torch:
-            what = "a numpy array has no `.grad`" if array else "`.grad` of a tensor of torch's own is torch's, and a trace does not fill it"
+            what = "a numpy array has no `.grad`" if array else "`.grad` of a tensor of torch's own is filled when the trace has run, and is not there yet"
             raise NotComputedError(f"{what}\n  hint: {_ANOTHERS}") from error
-
-    def warn(self) -> None:
-        """Says that gradients of torch's own tensors are not filled in."""
-        import warnings
-
-        for _, line in self._torch.values():
-            warnings.warn_explicit(
-                f"a tensor of torch that requires a gradient is a constant here, and the trace does not fill its `.grad`: {_ANOTHERS}; or give "
-                "it as `.detach()`",
-                UserWarning, line["file"], line["line"],
-            )
 
 
 #: How to get the gradient of an array of another library.
 _ANOTHERS = "`with loss.backward() as back: g = back.grad(w).save()`, or begin with `v = pl.tensor(w)` inside the trace and read `v.grad`"
+
+
+_watched = False
+
+
+def _watch_optimisers() -> None:
+    """Has torch's optimisers refuse a step inside of a trace: gradients come when it has run, and a step before that would do nothing."""
+    global _watched
+    if _watched:
+        return
+    _watched = True
+    try:
+        from torch.optim.optimizer import register_optimizer_step_pre_hook  # type: ignore[import-not-found]
+    except ImportError:
+        return
+
+    def before_a_step(optimiser: Any, *_: Any) -> None:
+        from ._recorder import recording
+
+        recorder = recording.get()
+        if recorder is not None and any(recorder.given.waits_for(each) for group in optimiser.param_groups for each in group["params"]):
+            raise NotComputedError(
+                "an optimiser takes its step inside of the trace or session, and the gradients are there when that has run\n  hint: put "
+                "`optimiser.step()` after the `with` block; to train inside of one session, `session.train(pl.Optimiser.adam(0.01), …)`"
+            )
+
+    register_optimizer_step_pre_hook(before_a_step)
 
 
 def wants_gradients(value: Any) -> bool:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Callable
 
 from . import _refusals
+from ._given import wants_gradients
 from ._recorder import recording
 from ._tensor import Tensor
 
@@ -86,6 +87,7 @@ def torch_function(function: Any, arguments: Any, options: dict[str, Any]) -> An
         changed = listed[0] if listed else options.get("input")
         if not isinstance(changed, Tensor):
             raise _refusals.into(shown, "a tensor of torch")
+    listed, options = _followed(listed), {key: _followed(value) for key, value in options.items()}
     target = FUNCTIONS.get(bare)
     if name == "where" and hasattr(function, "__objclass__"):
         target = WHERE_OF_A_TENSOR
@@ -97,6 +99,16 @@ def torch_function(function: Any, arguments: Any, options: dict[str, Any]) -> An
     if changed is not None:
         return changed._write(result)
     return result if out is None else _into(shown, out, result)
+
+
+def _followed(value: Any) -> Any:
+    """Tensors of torch that ask for gradients as values of the program: so that nothing is computed of them at once on the way into it."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_followed(each) for each in value) if type(value) in (list, tuple) else value
+    recorder = recording.get()
+    if recorder is None or not wants_gradients(value):
+        return value
+    return Tensor._recorded(recorder, recorder.tensor(value))
 
 
 def _into(name: str, out: Any, result: Any) -> Any:

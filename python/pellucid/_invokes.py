@@ -118,7 +118,7 @@ class Invoke:
         self._recorder, self._prompts = recorder, prompts
         self._before: list[tuple[Any, ...]] = []
         #: Its name in the program.
-        self.name = ""
+        self.name: str = ""
 
     def __enter__(self) -> Invoke:
         recorder = self._recorder

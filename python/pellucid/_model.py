@@ -6,7 +6,7 @@ import json
 import os
 import re
 import warnings
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 from . import _core
 from ._config import Config
@@ -169,6 +169,16 @@ class Model(LensForms, Module):
 
     get = __getitem__
 
+    def __iter__(self) -> Iterator[Any]:
+        recorder = recording.get()
+        if recorder is not None and recorder.inside("edit"):
+            raise TypeError("an edit gives the edited model alone\n  hint: `with model.edit() as edited:`; nnsight's `as (tracer, edited)` has a tracer, too")
+        raise TypeError("a model is no list of modules\n  hint: `for layer in model.layers:`")
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """All modules with their paths under transformers' names, as `torch.nn.Module` lists its own: `("", model)` first."""
+        return ((path, self.module(path) if path else self) for path in self._tree.modules)
+
     def _ipython_key_completions_(self) -> list[str]:
         tree = self._tree
         points = [f"{module}.{name}" for module, names in tree.hooks.items() if module for name in names]
@@ -286,6 +296,9 @@ class Model(LensForms, Module):
                 recorder.lead += len(edit.nodes)
                 recorder.constants.update(edit.constants)
                 recorder.edits[id(edit)] = edit.name
+                if edit.waiting:
+                    recorder.core_names.update(edit.core_names)
+                    recorder.given.joined(edit.waiting)
             names.append(edit.name)
         return names
 

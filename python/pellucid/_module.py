@@ -237,15 +237,15 @@ class Module:
 
     def _weight(self, name: str) -> Tensor:
         path = f"{self._path}.{name}"
-        origin = WeightOrigin(path)
         recorder = recording.get()
         if recorder is None:
             # Outside of traces: a program of its own that only reads it.
             with self._model.session():
                 tensor = self._weight(name).save()
-            tensor._write_to = origin.write
+            tensor._write_to = WeightOrigin(path).write
             return tensor
         key = self._weight_key(recorder, name)
+        origin = WeightOrigin(path, key)
         known = read_before(recorder, key)
         if known is not None:
             return known
@@ -269,9 +269,9 @@ class Module:
         if known is value and known is not None:
             return  # `module.weight *= 2`: it has been set already
         ref = recorder.literal(value) if isinstance(value, (int, float)) else recorder.tensor(value)
-        set_parameter(recorder, f"{self._path}.{name}", ref)
+        set_parameter(recorder, f"{self._path}.{name}", ref, key)
         # What is read from now on for this invoke is what was set.
-        origin = WeightOrigin(f"{self._path}.{name}")
+        origin = WeightOrigin(f"{self._path}.{name}", key)
         tensor = Tensor._recorded(recorder, ref)
         tensor._of_hook, tensor._write_to = origin, origin.write
         if known is not None:

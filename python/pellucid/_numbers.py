@@ -98,6 +98,10 @@ class Numbers(Views):
     def requires_grad(self) -> bool:
         return False
 
+    @requires_grad.setter
+    def requires_grad(self, requires_grad: bool) -> None:
+        """Not needed: see `requires_grad_`."""
+
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Not needed: gradients are of what they are asked for."""
         return self  # type: ignore[return-value]
@@ -168,6 +172,10 @@ class Numbers(Views):
         if self._steps is not None:
             return iter(self._steps)
         if self._core is None:
+            # `hidden, *rest = module.output`, where that was a tuple.
+            taken = self._of_hook.of_tuple(self, slice(None)) if self._of_hook is not None and self._base is None else None
+            if taken is not None:
+                return iter(self[:])
             self._refuse("a `for` loop goes over it", control=True)
         # As a tuple: of what was one in older versions of transformers, too, a loop goes over the prompts.
         return (self[(k,)] for k in range(len(self)))

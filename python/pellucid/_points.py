@@ -85,8 +85,9 @@ class WeightOrigin:
     #: It is never read anew: a parameter that is read is the model's own, whatever was set.
     again = None
 
-    def __init__(self, path: str):
-        self.path = path
+    def __init__(self, path: str, key: Any = None):
+        #: Its path as it was named; and the invoke that was open when it was read, with its path under transformers' names.
+        self.path, self.key = path, key
 
     def write(self, recorder: Recorder | None, ref: str) -> None:
         if recorder is None:
@@ -94,15 +95,25 @@ class WeightOrigin:
                 f"`{self.path}` is the model's own, and stays as it is\n  hint: inside of a trace writing to it sets it for that input, and in "
                 "`with model.edit() as edited:` for all traces of `edited`; `.clone()` is a tensor of your own"
             )
-        set_parameter(recorder, self.path, ref)
+        set_parameter(recorder, self.path, ref, self.key)
+
+    def follow(self, recorder: Recorder, ref: str) -> None:
+        """A gradient is asked of a parameter as it was read: the invoke runs with that value, and so it is on the way back; unless it runs with
+        another, of which it is a part or not."""
+        _, invoke, path = self.key
+        elsewhere = any(node["op"] == "edit" and any(each["op"] == "set_weight" for each in node["body"]) for node in recorder.root.body)
+        if invoke is not None and "{" not in path and self.key not in recorder.weights_set and not elsewhere:
+            recorder.weights_set.add(self.key)
+            recorder.plain("set_weight", {**({"invoke": invoke} if invoke else {}), "parameter": path, "value": ref})
 
     def of_tuple(self, tensor: Tensor, index: Any) -> None:
         return None
 
 
-def set_parameter(recorder: Recorder, path: str, ref: str) -> None:
+def set_parameter(recorder: Recorder, path: str, ref: str, key: Any) -> None:
     from ._invokes import _invoke_field
 
+    recorder.weights_set.add(("weight", recorder.invoke, key[2]))
     recorder.plain("set_weight", {**_invoke_field(recorder, f"the parameter `{path}` is set"), "parameter": path, "value": ref})
 
 

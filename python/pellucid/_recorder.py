@@ -22,7 +22,7 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _THROUGH = ("torch", "numpy", "einops", "contextlib")
 #: Of each file that calls came from, whether it is an author's.
 _own: dict[str, bool] = {}
-_ASSIGNED = re.compile(r"\s*([A-Za-z_]\w*)\s*(?::[^=]+)?=(?!=)")
+_ASSIGNED = re.compile(r"\s*(?:(?:with|for|if)\b.*?:\s+)?([A-Za-z_]\w*)\s*(?::[^=]+)?=(?!=)")
 
 #: The program that is being recorded here, in this thread or task.
 recording: ContextVar[Recorder | None] = ContextVar("pellucid_recording", default=None)
@@ -51,25 +51,26 @@ class Recorder(Writer):
         "model", "root", "scope", "counts", "names", "constants", "core_names", "lead", "seed", "state",
         "saved", "prefix", "invoke", "step", "backward", "edits", "faults", "results", "models", "caches", "steps_of",
         "parameters", "job", "nodes", "known", "kinds", "traces", "dropped", "detached",
-        "reserved", "given", "holders", "perhaps",
+        "reserved", "given", "holders", "perhaps", "ways", "asked", "weights_set",
     )
 
     def __init__(self, model: Any, seed: int = 0, prefix: str = ""):
-        self.model = model
+        self.model: Any = model
         #: What the names of all nodes begin with: an edit's own, so that they stay unique where it is used.
-        self.prefix = prefix
-        self.root = self.scope = Scope("session", None, [], None)
+        self.prefix: str = prefix
+        self.root: Scope = Scope("session", None, [], None)
+        self.scope: Scope = self.root
         self.counts: dict[str, int] = {}
         self.names: set[str] = set()
         self.constants: dict[str, _core.Tensor] = {}
         self.core_names: dict[int, str] = {}
         #: What it was given by Python, and where that came from.
-        self.given = Given()
+        self.given: Given = Given()
         #: How many nodes at the beginning hold constants and edits.
-        self.lead = 0
-        self.seed = seed
+        self.lead: int = 0
+        self.seed: int = seed
         #: `open` while it is written, then `done`, `failed` or `abandoned`.
-        self.state = "open"
+        self.state: str = "open"
         self.saved: list[tuple[Any, str]] = []
         #: Lists and the like of which all tensors are saved, also those that come into them later, with the lines that say so.
         self.holders: list[tuple[Any, dict[str, Any]]] = []
@@ -81,6 +82,11 @@ class Recorder(Writer):
         self.step: int | None = None
         #: The way back whose gradients `.grad` is.
         self.backward: str | None = None
+        #: Ways back by name, with the bodies that they stand in; and those of which a gradient was asked for.
+        self.ways: dict[str, Scope] = {}
+        self.asked: set[str] = set()
+        #: Parameters that are set, with the invokes that they are set for.
+        self.weights_set: set[Any] = set()
         self.edits: dict[int, str] = {}
         self.faults: list[Fault] = []
         self.results: Any = None
@@ -311,6 +317,10 @@ class Recorder(Writer):
         scope.caches = []
         if self.holders:
             hold(self, scope)
+        if self.ways:
+            from ._gradients import for_torch
+
+            for_torch(self, scope)
         for tensor, name, line in scope.saves:
             chosen = self.save_name(name, line)
             scope.body.append({"op": "save", "name": chosen, "value": tensor._reference(self), "source": line})

@@ -24,7 +24,7 @@ class Texts:
     """Prompts along an axis: a text, or several, for each cell."""
 
     def __init__(self, cells: Sequence[Any]):
-        self.cells = list(cells)
+        self.cells: list[Any] = list(cells)
 
 
 def texts(cells: Sequence[Any]) -> Texts:

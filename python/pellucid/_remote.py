@@ -51,6 +51,7 @@ def login(address: str, key: str | None = None) -> None:
 
 def run_at(recorder: Recorder, program: _core.Program, remote: Any, blocking: bool, options: dict[str, Any]) -> None:
     """Runs a program at a service, and gives its results to the tensors that stand for them; or submits it as a job."""
+    __tracebackhide__ = True
     if options.pop("memory_bytes", None) is not None:
         raise ValueError("`memory_bytes` bounds runs here: a service has a bound of its own\n  hint: `pl.explain` tells what it needs")
     if options.pop("naive", False):

@@ -114,6 +114,7 @@ def show_log(entry: dict[str, Any]) -> None:
 
 def execute(recorder: Recorder, options: dict[str, Any]) -> None:
     """Runs a program that has been written."""
+    __tracebackhide__ = True
     recorder.state = "failed"
     options = {"on_log": show_log, **options}
     remote, blocking = options.pop("remote", None) or recorder.model._remote, options.pop("blocking", True)
@@ -160,6 +161,10 @@ def deliver(recorder: Recorder, results: Results) -> None:
             tensor._become(core)  # numbers that were given are still there
     recorder.saved = []
     recorder.caches = []
+    if recorder.given.filled:
+        from ._gradients import fill
+
+        fill(recorder, results)
 
 
 def _one(results: Results, name: str, absent: set[str], why: str) -> Tensor:

@@ -16,10 +16,10 @@ class Scope:
 
     def __init__(self, kind: str, node: dict[str, Any] | None, body: list[Any], parent: Scope | None):
         #: `session`, `trace`, `steps`, `sweep`, `loop`, `branch` or `edit`.
-        self.kind = kind
-        self.node = node
-        self.body = body
-        self.parent = parent
+        self.kind: str = kind
+        self.node: dict[str, Any] | None = node
+        self.body: list[Any] = body
+        self.parent: Scope | None = parent
         #: The trace that it is, or stands in.
         self.trace: dict[str, Any] | None = node if kind == "trace" else parent.trace if parent else None
         #: Values of hook points that were read in this body: what is changed in place is changed for all who read it.

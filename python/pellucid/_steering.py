@@ -43,8 +43,12 @@ class Steering:
                 f"a steering vector has one dimension, and this has shape {list(vector.shape)}\n  hint: choose one prompt and position of "
                 "it, as in `value[0, -1]`"
             )
-        self.hook, self.vector, self.scale = hook, vector.float(), float(scale)
-        self.positions, self.prompt, self.generated = positions, prompt, generated
+        self.hook: str = hook
+        self.vector: Tensor = vector.float()
+        self.scale: float = float(scale)
+        self.positions: slice | None = positions
+        self.prompt: bool = prompt
+        self.generated: bool = generated
 
     def apply(self, where: Model | Trace) -> None:
         """Steers the invoke that is open, in a trace or at every step of a generation, or the model that is edited: `where` is the tracer, or the

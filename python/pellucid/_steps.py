@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterator, Sequence
 
 from ._recorder import Recorder, Scope, source
 
@@ -29,10 +29,12 @@ class StepsOf:
         self._scope: Scope | None = None
         self._before: int | None = None
 
-    def _chosen(self) -> range:
+    def _chosen(self) -> Sequence[int]:
         total = self._trace.get("generate", {}).get("max_new_tokens", 1)
         if isinstance(self._index, slice):
             return range(*self._index.indices(total))
+        if isinstance(self._index, (list, tuple)):
+            return [step + total if step < 0 else step for step in self._index]
         step = self._index + total if self._index < 0 else self._index
         return range(step, step + 1)
 
@@ -50,6 +52,11 @@ class StepsOf:
         recorder = self._recorder
         self._before = recorder.step
         chosen = self._chosen()
+        if not isinstance(chosen, range):
+            raise TypeError(
+                f"a body of all of its steps is for those from one to another, not for {self._index!r}\n  hint: `for step in tracer.iter[{self._index!r}]:` "
+                "writes it for each of them"
+            )
         if not isinstance(self._index, slice):
             recorder.step = chosen[0]
             return chosen[0]

@@ -14,6 +14,10 @@ from ._numbers import Shape
 from ._writer import as_tensor
 
 
+#: How the member of what was a tuple is a view of it: as it is.
+_WHOLE: dict[str, Any] = {"index": ["..."]}
+
+
 class Tensor(InPlace):
     """A tensor. Inside a trace it stands for what will have been computed; after the trace it is the result.
 
@@ -143,7 +147,7 @@ class Tensor(InPlace):
                     raise NotComputedError(
                         f"what it is a part of, by `{op}`, was changed in place since\n  hint: take `{op}` after the change"
                     )
-                self._ref = recorder.node(op, {"input": base, **fields})
+                self._ref = base if fields is _WHOLE else recorder.node(op, {"input": base, **fields})
                 self._seen = root._version
                 if self._scope is not recorder.scope:
                     recorder.scope.touched.append(self)
@@ -183,7 +187,7 @@ class Tensor(InPlace):
         if self._of_hook is not None and self._base is None and (type(index) is int and index == 0 or type(index) is slice):
             taken = self._of_hook.of_tuple(self, index)
             if taken is not None:
-                return taken
+                return self._whole() if taken is self else tuple(each._whole() for each in taken)
         writer = _writer.writer(self, index)
         if type(writer) is _writer.Eager and _arrays.has_mask(index):
             return Tensor._computed(_arrays.chosen(self._here("it is indexed"), index))
@@ -192,6 +196,15 @@ class Tensor(InPlace):
         if any(type(item) is dict for item in items):
             return new
         return self._viewed(new, "getitem", {"index": items})
+
+    def _whole(self) -> Tensor:
+        """Itself as the member of what was a tuple: the same elements, which an index chooses of."""
+        if self._core is not None:
+            whole = Tensor._computed(self._core)
+        else:
+            recorder = self._open()
+            whole = Tensor._recorded(recorder, self._reference(recorder))
+        return self._viewed(whole, "getitem", _WHOLE)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if self._of_hook is not None and type(index) is int and index == 0 and self._base is None:

@@ -27,8 +27,9 @@ class Tokenizer:
         self._model = model
         #: An ellipsis where it is at a service, which does not tell.
         self._begins: Any = about[0]
-        self.eos_token_id, self.vocab_size = about[1:]
-        self.pad_token_id = self.eos_token_id
+        self.eos_token_id: int | None = about[1]
+        self.vocab_size: int = about[2]
+        self.pad_token_id: int | None = self.eos_token_id
 
     @property
     def bos_token_id(self) -> int | None:

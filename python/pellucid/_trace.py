@@ -15,6 +15,8 @@ from ._writing import Writing
 
 if TYPE_CHECKING:
     from ._model import Model
+    from ._optimiser import Optimiser
+    from ._training import Checkpoint, Training
 
 
 class Session(Writing):
@@ -34,6 +36,7 @@ class Session(Writing):
         return self
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> bool | None:
+        __tracebackhide__ = True
         if not self._close(kind):
             self._recorder.given.explain(error)
             return False
@@ -44,6 +47,7 @@ class Session(Writing):
         return self.__enter__()
 
     async def __aexit__(self, kind: Any, error: Any, _: Any) -> bool | None:
+        __tracebackhide__ = True
         if not self._close(kind):
             self._recorder.given.explain(error)
             return False
@@ -58,6 +62,24 @@ class Session(Writing):
             return False
         return True
 
+    def train(
+        self,
+        optimiser: Optimiser,
+        parameters: Any,
+        steps: int | None = None,
+        resume: Checkpoint | None = None,
+        **axes: Any,
+    ) -> Training:
+        """Trains parameters (a dictionary of tensors, a list, or one): `with session.train(pl.Optimiser.adam(0.01), start, steps=30) as training:`. The
+        block is written once and is every step: a trace in which a loss, without dimensions, is computed of `training.parameters`, and
+        `training.backward(loss)`. What is saved in it is stacked over the steps. In place of `steps`, axes as those of a sweep are data to go over,
+        the last one fastest: `epoch=range(3), batch=batches`, and then `training.batch`. `resume` goes on from a checkpoint to the same numbers as
+        without a stop: so many steps more, or the same data as before, of which what is behind it is left out. `parameters` then only say what is
+        trained. Noise is keyed by the names of nodes, so what is random stands in the same order in both."""
+        from ._training import Training
+
+        return Training(self._recorder, optimiser, parameters, steps, resume, axes)
+
     def stop(self) -> None:
         """Ends the session here: the rest of the block is passed over."""
         raise EarlyStop
@@ -65,9 +87,12 @@ class Session(Writing):
 
 def finish(recorder: Recorder, options: dict[str, Any], run: bool) -> None:
     """Ends a program's writing, and runs it."""
+    __tracebackhide__ = True  # in notebooks and pytest an error stands at the author's own lines
     recorder.flush(recorder.root)
-    if recorder.counts.get("backward"):
-        recorder.given.warn()
+    if recorder.ways:
+        from ._gradients import settle
+
+        settle(recorder, run)
     recorder.given.end()
     if not run:
         recorder.state = "scanned"
@@ -159,6 +184,7 @@ class Trace(Writing):
             recorder.invoke = add_invoke(recorder, prompts_of(self._given, self._special_tokens))
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> bool | None:
+        __tracebackhide__ = True
         if not self._close(kind):
             self._recorder.given.explain(error)
             return False
@@ -170,6 +196,7 @@ class Trace(Writing):
         return self.__enter__()
 
     async def __aexit__(self, kind: Any, error: Any, _: Any) -> bool | None:
+        __tracebackhide__ = True
         if not self._close(kind):
             self._recorder.given.explain(error)
             return False

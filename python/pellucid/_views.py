@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable, ClassVar
 
 from . import _dtype, _operations, _strides, _writer
-from ._composed import Composed
+from ._aliases import Aliases
 from ._errors import NotComputedError, ProgramError
 from ._writer import Size
 
@@ -20,7 +20,7 @@ _OLD_NAMES = {
 }
 
 
-class Views(Composed):
+class Views(Aliases):
     """The methods of tensors that give the same elements in another form."""
 
     __slots__ = ()
@@ -80,7 +80,8 @@ class Views(Composed):
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         return self._viewed(_operations.transpose(self, dim0, dim1), "transpose", {"dim0": dim0, "dim1": dim1})
 
-    swapaxes = swapdims = transpose
+    swapaxes = transpose
+    swapdims: ClassVar[Callable[..., Tensor]] = transpose
 
     def t(self) -> Tensor:
         return self if self.ndim < 2 else self.transpose(0, 1)  # type: ignore[return-value]

@@ -223,6 +223,9 @@ def writer(*values: Any) -> Any:
             for item in value:
                 if type(item) is _tensor and item._core is None:
                     return item._open()
+    recorder = _recording.get()
+    if recorder is not None and any(getattr(value, "requires_grad", False) and hasattr(value, "grad_fn") for value in values):
+        return recorder  # torch's own tensors, to which gradients go back
     return Eager()
 
 

@@ -38,7 +38,8 @@ class Picture:
     """A picture of numbers."""
 
     def __init__(self, title: str, body: str, text: str, draw: Any):
-        self.title, self._body, self._text, self._draw = title, body, text, draw
+        self.title: str = title
+        self._body, self._text, self._draw = body, text, draw
 
     def html(self) -> str:
         """A whole page that needs nothing else."""

@@ -173,6 +173,7 @@ ONE = {
         lambda x, c: x.to(torch.float64), lambda x, c: x.to(dtype=torch.float32) + 0, lambda x, c: x.float() + 0, lambda x, c: x.double(),
         lambda x, c: x.half(), lambda x, c: x.bfloat16(),
         lambda x, c: (x * 0 + 1).long(), lambda x, c: (x * 0).int(), lambda x, c: x.bool(), lambda x, c: x.type_as(torch.zeros(1)),
+        lambda x, c: (x * 0).type(torch.LongTensor), lambda x, c: x.type(torch.float64), lambda x, c: x.type("torch.DoubleTensor"),
         lambda x, c: torch.zeros_like(x), lambda x, c: torch.ones_like(x, dtype=torch.int64),
         lambda x, c: torch.full_like(x, 2), lambda x, c: torch.full_like(x, 1.5, dtype=torch.float64), lambda x, c: x.new_zeros(2, 3),
         lambda x, c: x.new_ones((2,)), lambda x, c: x.new_full((2,), 3),

@@ -102,6 +102,20 @@ def test_outside_of_traces(model):
             model.logits.save()
 
 
+def test_an_edit_gives_the_model_alone(model):
+    with pytest.raises(TypeError, match="`with model.edit\\(\\) as edited:`"):
+        with model.edit() as (tracer, edited):
+            pass
+
+
+def test_another_place_that_is_told_of_is_as_short_as_the_own(model):
+    with pytest.raises(pl.ProgramError) as caught:
+        with model.trace(PROMPT):
+            model.layers[0].output = model.layers[3].output
+            model.logits.save()
+    assert "read at" in str(caught.value) and "(read at /" not in str(caught.value)
+
+
 def test_a_trace_in_a_trace(model):
     with pytest.raises(pl.NotComputedError, match="tracer.invoke"):
         with model.trace(PROMPT):
@@ -278,3 +292,92 @@ def test_small_things_that_python_asks(model):
         with model.trace(PROMPT):
             assert (model.logits == None) is False  # noqa: E711
             f"{model.logits[0, 0, 0]:.2f}"
+
+
+def test_the_member_of_an_old_tuple_is_a_tensor_like_any(model):
+    prompts = [PROMPT, "The capital of France is"]
+
+    def run(write, of=lambda block: block.output):
+        with model.trace(prompts):
+            block = model.transformer.h[1]
+            write(of(block))
+            out, logits = model.layers[1].output.save(), model.logits.save()
+        return out.numpy(), logits.numpy()
+
+    def member(block):
+        return block.output[0]
+
+    def first(h):
+        h[0] = 0
+
+    def last(h):
+        h[:, -1] *= 2
+        h[:, -1] += h[:, -2]
+
+    def slices(h):
+        h[:] *= 1.5
+        h[:1] = h[1:]
+
+    def twice(h):
+        h += 1.0
+        again = model.transformer.h[1].output[0] if old else model.transformer.h[1].output
+        again[:, 0] = 3.0
+        h.mul_(2.0)
+
+    for write in (first, last, slices, twice):
+        old = False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wanted = run(write)
+        with pl.compat("nnsight<0.6"), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            old = True
+            found = run(write, member)
+        assert np.array_equal(found[0], wanted[0]) and np.array_equal(found[1], wanted[1])
+    with model.trace(prompts):
+        h = model.transformer.h[1].output
+        h[:, 0] *= 2.0
+        with model.logits[0, -1, 3].backward():
+            wanted = h.grad.save()
+    with pl.compat("nnsight<0.6"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with model.trace(prompts):
+            h, *rest = model.transformer.h[1].output
+            h[:, 0] *= 2.0
+            row, whole = h[0].save(), model.transformer.h[1].output[0].save()
+            with model.logits[0, -1, 3].backward():
+                found = h.grad.save()
+        assert rest == [] and row.shape == whole[0].shape == (10, 128)
+    assert np.array_equal(found, wanted)
+    zeros = []
+    with model.generate(PROMPT, max_new_tokens=2, stop_tokens=[]) as tracer, pl.compat("nnsight<0.6"):
+        for step in tracer.iter[:]:
+            model.transformer.h[1].output[0][:] *= 0.0
+            zeros.append(model.transformer.h[1].output[0][:, -1].save())
+    assert len(zeros) == 2 and not any(each.numpy().any() for each in zeros)
+
+
+def test_options_of_other_libraries_say_what_to_write_instead(model):
+    with pytest.raises(TypeError, match=r"hint: token ids are a prompt"):
+        model.trace(input_ids=[1, 2])
+    with pytest.raises(TypeError, match=r"`generate` has no option `num_return_sequences`\n  hint: give the prompt so many times"):
+        model.generate(PROMPT, num_return_sequences=3)
+    with pytest.raises(TypeError, match="has no option `nonsense`$"):
+        model.trace(PROMPT, nonsense=1)
+
+
+def test_in_a_notebook_the_cell_is_named(model, monkeypatch):
+    class Shell:
+        class compile:
+            format_code_name = staticmethod(lambda file: ("Cell", "In[7]") if file == __file__ else None)
+
+    class IPython:
+        get_ipython = staticmethod(Shell)
+
+    monkeypatch.setitem(sys.modules, "IPython", IPython)
+    with pytest.raises(pl.ProgramError) as caught:
+        with model.trace(PROMPT):
+            model.layers[0].output = model.layers[3].output
+            model.logits.save()
+    line = caught.value.faults[0].line
+    assert f"--> Cell In[7]:{line}" in str(caught.value) and f"(read at Cell In[7]:{line})" in str(caught.value)

@@ -160,3 +160,18 @@ def test_after_a_loop_over_steps_the_prompt_s_step_is_meant_again(model):
             model.layers[1].output.save()
         again = model.layers[1].output.save()
     assert first.shape == again.shape == (1, 10, 128)
+
+
+def test_some_steps_by_a_list(model):
+    options = {"max_new_tokens": 4, "stop_tokens": []}
+    with model.generate(PROMPT, **options) as tracer:
+        with tracer.all():
+            every = model.logits[:, -1].argmax(-1).save()
+    some = {}
+    with model.generate(PROMPT, **options) as tracer:
+        for step in tracer.iter[[0, 2, -1]]:
+            some[step] = model.logits[:, -1].argmax(-1).save()
+    assert list(some) == [0, 2, 3] and all(int(value) == int(every[step]) for step, value in some.items())
+    with pytest.raises(TypeError, match=r"for step in tracer.iter\[\[0, 2\]\]"):
+        with model.generate(PROMPT, **options) as tracer, tracer.iter[[0, 2]]:
+            pass

@@ -288,6 +288,16 @@ def test_the_core_s_stubs_say_what_is_there():
             assert members == there, name
 
 
+def test_all_that_is_exported_is_there_and_the_other_way_round():
+    import types
+
+    there = {name for name, value in vars(pl).items() if not name.startswith("_") and not isinstance(value, types.ModuleType)}
+    assert there - {"annotations", "TYPE_CHECKING", "Any"} <= set(pl.__all__)
+    assert len(set(pl.__all__)) == len(pl.__all__) and all(getattr(pl, name) is not None for name in pl.__all__)
+    with pytest.raises(AttributeError, match="`nothing`"):
+        pl.nothing
+
+
 def test_a_truth_value_is_no_dimension():
     x = pl.tensor([[1.0, 2.0], [3.0, 5.0]])
     for function in (lambda: pl.std(x, True), lambda: x.sum(True), lambda: pl.amax(x, [0, False]), lambda: x.unsqueeze(False)):

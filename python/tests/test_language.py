@@ -155,10 +155,54 @@ def test_gradients(model):
     assert slope == pytest.approx(float((gradient.numpy() * direction).sum()), rel=2e-2, abs=1e-2)
 
 
+def test_gradients_of_weights(model):
+    path, place = "transformer.h.0.mlp.c_fc", (3, 7)
+
+    def run(write=lambda weight: None, ask=True):
+        with model.trace(PROMPT):
+            weight = model.module(path).weight
+            write(weight)
+            loss = model.logits[0, -1].log_softmax(-1)[3].save()
+            if ask:
+                with loss.backward():
+                    gradient = weight.grad.save()
+        return (float(loss), gradient.numpy()) if ask else float(loss)
+
+    def moved(by):
+        def write(weight):
+            weight[place] += by
+
+        return run(write, ask=False)
+
+    loss, gradient = run()
+    assert loss == run(ask=False)  # asking for it changes nothing
+    np.testing.assert_allclose(gradient[place], (moved(0.05) - moved(-0.05)) / 0.1, rtol=0.02, atol=1e-4)
+    with model.trace(PROMPT):
+        with model.logits[0, -1].log_softmax(-1)[3].backward():
+            again = model.module(path).weight.grad.save()  # read on the way back
+            bias = model.layers[0].mlp.c_fc.bias.grad.save()
+    assert np.array_equal(again, gradient) and bias.shape == (512,)
+
+    def doubled(weight):
+        model.module(path).weight = weight * 2
+
+    with model.trace(PROMPT):
+        own = model.module(path).weight.clone() * 2
+        model.module(path).weight = own
+        loss = model.logits[0, -1].log_softmax(-1)[3].save()
+        with loss.backward():
+            of_what_was_set = own.grad.save()
+    theirs, gradient = run(doubled)
+    assert theirs == float(loss)  # what was set stays set
+    np.testing.assert_allclose(gradient, of_what_was_set.numpy() * 2, rtol=1e-5, atol=1e-7)
+
+
 def test_gradients_in_the_forms_of_older_scripts(model):
     with model.trace(PROMPT):
         h = model.layers[1].output
         h.requires_grad_()
+        h.requires_grad = True
+        h.retain_grad()
         loss = model.logits[0, -1].logsumexp(0)
         loss.backward(retain_graph=True)
         g = h.grad.save()

@@ -47,6 +47,18 @@ def test_module_access_by_attribute_index_and_path(model):
         model.transformer.h[0].atn
     with pytest.raises(IndexError, match="4 modules"):
         model.transformer.h[4]
+    listed = dict(model.named_modules())
+    assert listed[""] is model and listed["transformer.h.1.attn"] == model.layers[1].attention and len(listed) == len(model.spec["modules"])
+    with pytest.raises(TypeError, match="for layer in model.layers"):
+        list(model)
+
+
+def test_a_result_has_the_name_that_it_is_assigned_to(model):
+    with model.trace(PROMPT) as tracer: one = model.logits[0, 0, 0].save()  # noqa: E701
+    assert list(tracer.results) == ["one"] and one.shape == ()
+    with model.trace(PROMPT) as tracer:
+        for layer in range(2): other = model.layers[layer].output.save()  # noqa: E701
+    assert list(tracer.results) == ["other", "other_1"] and other.shape == (1, 10, 128)
 
 
 def test_every_form_of_writing_writes(model):

@@ -127,12 +127,19 @@ fn costs() -> Outcome {
     record.write(&std::fs::read_to_string(summary)?)
 }
 
-/// Whether types agree, in the package and in what shows how it is used; what pyright says of it.
+/// Whether types agree, in the package and in what shows how it is used, and whether all that the package exports has types; what
+/// pyright says of both.
 fn types() -> Outcome<String> {
     let python = environment("types", "python/requirements-types.txt")?;
     let mut check = Command::new(&python);
     check.args(["-m", "pyright", "-p", "python"]).arg("--pythonpath").arg(&python).current_dir(root());
-    Ok(output(&mut check)?.lines().last().unwrap_or_default().to_owned())
+    let faults = output(&mut check)?;
+    let mut complete = with_package(&python);
+    let told = output(complete.args(["-m", "pyright", "--verifytypes", "pellucid", "--ignoreexternal"]))?;
+    let score = told.lines().find(|line| line.starts_with("Type completeness score"));
+    let faults = faults.lines().last().unwrap_or_default();
+    let score = score.ok_or("pyright did not say how complete the types are")?;
+    Ok(format!("{faults}. What it exports: {score}"))
 }
 
 /// Builds all libraries and the command. The whole workspace is named, and one of its tests, so that dependencies have the features
