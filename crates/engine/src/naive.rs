@@ -679,6 +679,7 @@ impl<'a> Naive<'a> {
             length: if walker.step == 0 { walker.width } else { 1 },
             context: walker.width + walker.step as usize,
             columns: None,
+            vocabulary: None,
         }
     }
 
