@@ -146,6 +146,21 @@ fn without_anyone_who_reads_them_all_a_pass_has_only_those_columns() {
 }
 
 #[test]
+fn readers_of_the_same_rows_have_each_others_columns_too() {
+    let engine = Golden::open("llama3").engine();
+    // No edit: all three read the same rows.
+    let invokes = [("p", PROMPT), ("q", PROMPT), ("r", PROMPT)];
+    let reads = [read("a", "p", "[0,-1,3]"), read("b", "q", "[0,-1,40]"), read("c", "r", "[0,-2,7]")];
+    let program = checked(&engine, &trace(&invokes, &reads.join(",")));
+    let results = run(&engine, &program, "shared rows");
+    assert_eq!(results.report.tokens, 5);
+    // One more, and every part of the vocabulary is read of these rows: then all of it is computed.
+    let more = [read("d", "p", "[0,-1,70]"), read("e2", "q", "[0,-1,39]")];
+    let program = checked(&engine, &trace(&invokes, &format!("{},{}", reads.join(","), more.join(","))));
+    run(&engine, &program, "shared rows, everywhere");
+}
+
+#[test]
 fn an_unembedding_that_was_set_is_read_at_those_columns() {
     let engine = Golden::open("gpt-neox").engine();
     let name = "embed_out.weight";
