@@ -98,7 +98,17 @@ fn folded(passengers: &[ExplainedPassenger]) -> Vec<Vec<&ExplainedPassenger>> {
     let mut known: HashMap<String, usize> = HashMap::new();
     for passenger in passengers {
         let ExplainedPassenger {
-            invoke, step, prompts, tokens, columns, vocabulary, until, after, cached, resumed, ..
+            invoke,
+            step,
+            prompts,
+            tokens,
+            columns,
+            vocabulary,
+            until,
+            after,
+            cached,
+            resumed,
+            ..
         } = passenger;
         let with = passenger.shares.as_ref().map(|shares| (&shares.with, shares.until.is_some()));
         let read = (columns, vocabulary, until);

@@ -189,9 +189,7 @@ impl Costs {
         let (spared_flops, spared_values) = self.spared(rows.unread, from, to);
         let flops = linear(from, narrow)
             .saturating_mul(rows.tokens)
-            .saturating_add(
-                (linear(narrow, to) - spared_flops).saturating_mul(rows.read.min(rows.tokens)),
-            )
+            .saturating_add((linear(narrow, to) - spared_flops).saturating_mul(rows.read.min(rows.tokens)))
             .saturating_add((self.attention[to] - self.attention[from]).saturating_mul(rows.pairs));
         let values = |from: usize, to: usize| self.values[to] - self.values[from];
         let moved = values(from, narrow)

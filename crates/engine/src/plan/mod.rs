@@ -57,14 +57,8 @@ pub struct Rewrites {
 
 impl Rewrites {
     /// All of them.
-    pub const ALL: Rewrites = Rewrites {
-        depth: true,
-        length: true,
-        prefixes: true,
-        cache: true,
-        traces: true,
-        unembedding: true,
-    };
+    pub const ALL: Rewrites =
+        Rewrites { depth: true, length: true, prefixes: true, cache: true, traces: true, unembedding: true };
     /// None: every invoke computes its own rows.
     pub const NONE: Rewrites = Rewrites {
         depth: false,

@@ -401,7 +401,11 @@ impl<'a> Builder<'a> {
         let way = size.map_or(0, |_| self.dice.below(5));
         let mut getitem = |program: &mut Program, value: Value, index: Vec<IndexItem>| {
             let arguments = vec![Argument::Value(value), Argument::Index(index)];
-            Value::from(add(program, trace, NodeKind::Operation(operation(OperationKind::GetItem, arguments))))
+            Value::from(add(
+                program,
+                trace,
+                NodeKind::Operation(operation(OperationKind::GetItem, arguments)),
+            ))
         };
         let Some(size) = size.filter(|_| way > 0) else { return getitem(&mut self.program, value, index) };
         let places: Vec<i64> = (0..self.dice.range(1, 4))
