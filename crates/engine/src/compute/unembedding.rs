@@ -15,13 +15,13 @@ use crate::slots::{BufferPool, Rows, SlotValue};
 /// The unembedding. The rows of a sequence of which only some columns are read have these, one after another, at their
 /// beginning, and zeros behind them; rows are as wide as the widest has to be.
 pub(crate) fn unembed(model: &Model, stage: &Stage, state: &mut PassState, pool: &mut BufferPool) -> Done {
+    if state.sequences.iter().all(|sequence| sequence.vocabulary.is_none()) {
+        return linear(model, stage, &Then::default(), stage.outputs[0], state, pool);
+    }
     // The rows of each set of columns.
     let mut alike: BTreeMap<Option<Arc<[usize]>>, Vec<usize>> = BTreeMap::new();
     for (sequence, rows) in state.sequences.iter().zip(&state.rows) {
         alike.entry(sequence.vocabulary.clone()).or_default().extend(rows.clone());
-    }
-    if alike.keys().all(Option::is_none) {
-        return linear(model, stage, &Then::default(), stage.outputs[0], state, pool);
     }
     let Kernel::Linear { weight, bias, .. } = &stage.kernel else {
         return Err(Interruption::missing("a linear stage's weight"));
