@@ -34,25 +34,42 @@ def first(output):
     return output if isinstance(output, torch.Tensor) else output[0]
 
 
+def blocks(model):
+    """A model's layers: of GPT-2's family or Llama's."""
+    return model.transformer.h if hasattr(model, "transformer") else model.model.layers
+
+
+def projections(model):
+    """Each layer's output projection: what it reads are the heads' mixed values, side by side."""
+    return [block.attn.c_proj if hasattr(block, "attn") else block.self_attn.o_proj for block in blocks(model)]
+
+
 class Patching:
-    """From the clean prompt into the corrupted one; a cell's result is the difference of two logits at the last position."""
+    """From clean prompts into as many corrupted ones; a cell's result, of each pair, is the difference of two logits at the last position."""
 
     def __init__(self, model, lens, prompts):
         self.model, self.lens = model, lens
-        self.clean, self.corrupted = (torch.tensor([prompt]) for prompt in prompts)
-        self.layers, self.heads = model.config.n_layer, model.config.n_head
-        self.size = model.config.n_embd // self.heads
+        pairs = len(prompts) // 2
+        self.clean, self.corrupted = torch.tensor(prompts[:pairs]), torch.tensor(prompts[pairs:])
+        config = model.config
+        self.layers, self.heads = config.num_hidden_layers, config.num_attention_heads
+        self.size = config.hidden_size // self.heads
 
     @staticmethod
     def metric(logits):
         return logits[0, -1, 0] - logits[0, -1, 1]
 
     def batch(self, modules, rows, write):
-        """All cells in one batch, the logits of the last position alone."""
+        """All cells of a pair in one batch, the logits of the last position alone."""
+        pairs = zip(self.clean.split(1), self.corrupted.split(1), strict=True)
+        found = [self.batch_of(clean, corrupted, modules, rows, write) for clean, corrupted in pairs]
+        return torch.stack(found, 1).flatten().tolist()
+
+    def batch_of(self, clean, corrupted, modules, rows, write):
         kept = {}
         keep = lambda layer: lambda module, inputs: kept.__setitem__(layer, inputs[0][0].clone())  # noqa: E731
         with hooked([(module, keep(layer)) for layer, module in enumerate(modules)], before=True):
-            self.model(self.clean, use_cache=False, logits_to_keep=1)
+            self.model(clean, use_cache=False, logits_to_keep=1)
 
         def patch(layer):
             def function(module, inputs):
@@ -63,8 +80,8 @@ class Patching:
             return function
 
         with hooked([(module, patch(layer)) for layer, module in enumerate(modules)], before=True):
-            logits = self.model(self.corrupted.expand(rows, -1), use_cache=False, logits_to_keep=1).logits[:, -1]
-        return (logits[:, 0] - logits[:, 1]).tolist()
+            logits = self.model(corrupted.expand(rows, -1), use_cache=False, logits_to_keep=1).logits[:, -1]
+        return logits[:, 0] - logits[:, 1]
 
 
 class Heads(Patching):
@@ -79,8 +96,7 @@ class Heads(Patching):
             for head in range(self.heads):
                 values[layer * self.heads + head, -1, self.part(head)] = clean[-1, self.part(head)]
 
-        projections = [block.attn.c_proj for block in self.model.transformer.h]
-        return self.batch(projections, self.layers * self.heads, write)
+        return self.batch(projections(self.model), self.layers * self.heads, write)
 
     @torch.no_grad()
     def transformer_lens(self):
@@ -131,7 +147,7 @@ class Residual(Patching):
             for position in range(length):
                 values[layer * length + position, position] = clean[position]
 
-        return self.batch(self.model.transformer.h, self.layers * length, write)
+        return self.batch(blocks(self.model), self.layers * length, write)
 
     @torch.no_grad()
     def transformer_lens(self):

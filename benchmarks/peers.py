@@ -17,6 +17,7 @@ import transformers
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".cache" / "benchmarks" / "gpt2-small"
+SMOLLM2 = FOLDER.parent / "smollm2-135m"
 CONTEXT = 128
 
 torch.set_num_threads(THREADS)
@@ -34,6 +35,18 @@ def model():
         FOLDER.mkdir(parents=True, exist_ok=True)
         made.save_pretrained(FOLDER)
     return transformers.GPT2LMHeadModel.from_pretrained(FOLDER, dtype=torch.float32).eval()
+
+
+def smollm2():
+    """SmolLM2-135M's shape."""
+    if not (SMOLLM2 / "model.safetensors").is_file():
+        torch.manual_seed(0)
+        config = transformers.LlamaConfig(
+            vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+            num_key_value_heads=3, max_position_embeddings=8192, rms_norm_eps=1e-5, tie_word_embeddings=True,
+        )  # fmt: skip
+        transformers.LlamaForCausalLM(config).save_pretrained(SMOLLM2)
+    return transformers.LlamaForCausalLM.from_pretrained(SMOLLM2, dtype=torch.float32).eval()
 
 
 def tiny_model():

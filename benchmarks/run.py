@@ -25,6 +25,7 @@ NEW_TOKENS = 24
 GRADIENTS = (2, 32)
 LORA = (2, 64)
 PATCHING = 15
+PAIRS = 32
 
 
 class Server:
@@ -155,10 +156,6 @@ def experiments(report, arguments, model, server):
     vocabulary = model.config.vocab_size
     seconds = lambda *words: lambda: server.seconds(*words)  # noqa: E731
 
-    def same(ours, theirs, what, tolerance=1e-3):
-        worst = max(abs(mine - other) for mine, other in zip(ours, theirs, strict=True))
-        assert worst < tolerance, f"{what}: the two sides find different things, by {worst}"
-
     def table(title):
         report.table(title, "Pellucid, ms", "the peer, ms", "times as fast", "aim")
 
@@ -183,7 +180,12 @@ def experiments(report, arguments, model, server):
     once("TransformerLens, `generic_activation_patch`", words, case.transformer_lens, expected)
     once("nnsight, the clean run cached", words, lambda: case.nnsight(True), expected)
     once("nnsight as first written", words, case.nnsight, expected, 200)
-    for name, how in [("Pellucid without shared rows", "alone"), ("Pellucid's naive interpreter", "naive")]:
+    others = [
+        ("Pellucid, every logit of the read positions computed", "every-logit"),
+        ("Pellucid without any rewrite", "alone"),
+        ("Pellucid's naive interpreter", "naive"),
+    ]
+    for name, how in others:
         other = server.ask(*words, how)
         assert other["values"] == expected, "a rewrite changes what is found"
         report.compared(name, [(server.seconds(*words), other["seconds"]) for _ in range(3)])
@@ -217,6 +219,59 @@ def experiments(report, arguments, model, server):
     pair = tokens(2, 32, vocabulary)
     theirs = lambda: peers.attribution(model, pair)  # noqa: E731
     against("PyTorch hooks and autograd", ("attribution", 1, 32), theirs, None, 1.5)
+
+
+def same(ours, theirs, what, tolerance=1e-3):
+    worst = max(abs(mine - other) for mine, other in zip(ours, theirs, strict=True))
+    assert worst < tolerance, f"{what}: the two sides find different things, by {worst}"
+
+
+def pairs(report, arguments, model, server):
+    """The case study on many pairs of prompts. The peer runs once: it takes minutes."""
+    count = 2 if arguments.quick else PAIRS
+    prompts = tokens(2 * count, PATCHING, model.config.vocab_size)
+    case, words = cases.Heads(model, None, prompts), ("pairs", count, PATCHING)
+    planned = server.ask(*words)
+    title = f"patching a head, {count} pairs of {PATCHING} tokens, {len(planned['values'])} results"
+    report.table(title, "Pellucid, ms", "the peer, ms", "times as fast", "aim")
+    found = []
+    took = peers.timed(lambda: found.extend(case.batched()))
+    same(planned["values"], found, title)
+    times = [server.seconds(*words) for _ in range(3)]
+    report.compared("PyTorch hooks, a pair's cells in a batch", [(mine, took) for mine in times], 15)
+    other = server.ask(*words, "every-logit")
+    assert other["values"] == planned["values"], "a rewrite changes what is found"
+    report.compared("Pellucid, every logit of the read positions computed", [(mine, other["seconds"]) for mine in times])
+
+
+def smollm2(report, arguments, path):
+    """The same on another family, whose layers are more and narrower."""
+    model = peers.smollm2()
+    vocabulary = model.config.vocab_size
+    with Server(path, peers.SMOLLM2) as server:
+        difference = peers.difference(model, server.ask("logits", 32))
+        assert difference < 1e-3, f"the two sides compute different things: {difference}"
+        title = "SmolLM2-135M's shape (30 layers of 9 heads, 3 of keys and values), random weights"
+        report.table(title, "Pellucid, ms", "PyTorch eager, ms", "times as fast", "aim")
+        for length, rounds in [(32, 11), (128, 7)]:
+            theirs = peers.forward(model, tokens(1, length, vocabulary))
+            ours = lambda n=length: server.seconds("forward", 1, n)  # noqa: E731
+            report.compared(f"forward 1 × {length}", interleaved(ours, theirs, 2 if arguments.quick else rounds))
+        ours = lambda: server.seconds("decode", CONTEXT, NEW_TOKENS)  # noqa: E731
+        compared = interleaved(ours, lambda: peers.decode(model, NEW_TOKENS), 1 if arguments.quick else 5)
+        report.compared(f"decoding a token, context {CONTEXT}", compared)
+        prompts = tokens(2, PATCHING, vocabulary)
+        for name, words, case, aim in [
+            ("a head at the last position", "patching", cases.Heads, 15),
+            ("the residual stream, every layer and position", "residual", cases.Residual, 5),
+        ]:
+            theirs, words = case(model, None, prompts).batched, (words, PATCHING)
+            found = server.ask(*words)["values"]
+            same(found, theirs(), name)
+            # What was found is the warm-up.
+            times = [(server.seconds(*words), peers.timed(theirs)) for _ in range(1 if arguments.quick else 3)]
+            title = f"patching {name}, {len(found)} cells, {PATCHING} tokens; PyTorch hooks, batched by hand"
+            report.compared(title, times, aim)
 
 
 def overheads(report, arguments, path):
@@ -336,7 +391,7 @@ def drawn(curves, path):
     figure.savefig(path, metadata={"Date": None})
 
 
-PARTS = ["forward", "bf16", "backward", "experiments", "overhead", "memory", "growth"]
+PARTS = ["forward", "bf16", "backward", "experiments", "pairs", "smollm2", "overhead", "memory", "growth"]
 
 
 def main():
@@ -359,6 +414,10 @@ def main():
             backwards(report, arguments, model, server)
         if "experiments" in arguments.only:
             experiments(report, arguments, model, server)
+        if "pairs" in arguments.only:
+            pairs(report, arguments, model, server)
+    if "smollm2" in arguments.only:
+        smollm2(report, arguments, arguments.server)
     if "bf16" in arguments.only:
         half(report, arguments, model, arguments.server)
     if "overhead" in arguments.only:

@@ -3,6 +3,7 @@
 //! A second implementation (a GPU's) stands beside this file: it walks the same stages over slots of its own.
 
 mod attention;
+mod unembedding;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use pellucid_models::stage::{ActivationKind, Attention, Kernel, Norm, NormKind, 
 use pellucid_models::{Model, ModelWeight};
 
 pub(crate) use attention::attention_scores;
+pub(crate) use unembedding::unembed;
 
 use crate::error::Interruption;
 use crate::pass::PassState;

@@ -52,6 +52,8 @@ pub(crate) struct Job<'a> {
     saved: Vec<(String, NodeId)>,
     /// Getters whose value has only some columns of the rectangle: which.
     pub narrowed: HashMap<Instance, Vec<usize>>,
+    /// Getters of logits, and what picks positions of them, that have only some columns of the vocabulary: which.
+    pub vocabulary: HashMap<Instance, Arc<[usize]>>,
     values: HashMap<Instance, Vec<Tensor>>,
     /// Of each instance that has not run: how many values that it reads are not there.
     pending: HashMap<Instance, usize>,
@@ -100,6 +102,7 @@ impl<'a> Job<'a> {
             turns: Turns::default(),
             saved: Vec::new(),
             narrowed: HashMap::new(),
+            vocabulary: HashMap::new(),
             values: HashMap::new(),
             pending: HashMap::new(),
             unread: HashMap::new(),
@@ -247,6 +250,7 @@ impl<'a> Job<'a> {
         if *unread == 0 {
             self.unread.remove(&read);
             self.narrowed.remove(&read);
+            self.vocabulary.remove(&read);
             if let Some(values) = self.values.remove(&read) {
                 self.held_bytes -= values.iter().map(Tensor::bytes_len).sum::<u64>();
             }

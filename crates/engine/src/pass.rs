@@ -14,6 +14,7 @@ use pellucid_models::stage::{Kernel, ModuleStages, POSITIONS, Slot, SlotShape, S
 
 use crate::compute;
 use crate::error::Interruption;
+use crate::plan::unembedding;
 pub(crate) use crate::sequence::Sequence;
 use crate::slots::{BufferPool, Rows, SlotValue};
 use crate::weights::{WeightSet, Weights};
@@ -30,6 +31,8 @@ pub(crate) struct Schedule {
     /// For each module, the stage of its input hook point and that of its output, where all stages between can be left
     /// out when its output is given: nobody outside reads what they make.
     pub skippable: Vec<Option<(usize, usize)>>,
+    /// The stage that computes the logits, if some of the vocabulary's columns can be computed alone.
+    pub unembedding: Option<usize>,
     /// For each slot of ids, how many rows the smallest table has that they are looked up in.
     id_limit: Vec<u64>,
 }
@@ -56,7 +59,8 @@ impl Schedule {
             last_use[logits.0 as usize] = list.stages.len();
         }
         let skippable = list.modules.iter().map(|module| skippable(list, module, &last_use)).collect();
-        Schedule { hook_stage, last_use, uses, skippable, id_limit: id_limits(list) }
+        let unembedding = unembedding(list);
+        Schedule { hook_stage, last_use, uses, skippable, unembedding, id_limit: id_limits(list) }
     }
 
     /// Ids in that slot are below this.
@@ -107,6 +111,10 @@ pub(crate) trait Visitor {
     /// Where the pass goes on when every sequence in it is given the output of a module that begins at that stage: the
     /// stage of its output's hook point.
     fn skips(&self, _stage: usize) -> Option<usize> {
+        None
+    }
+    /// The vocabulary's columns that are read of a sequence's logits; none: all.
+    fn vocabulary(&self, _sequence: usize) -> Option<Arc<[usize]>> {
         None
     }
     /// Whether what a stage reads is needed on the way back from it.
@@ -488,6 +496,13 @@ fn compute_stage(
     let list = model.stages();
     let stage = &list.stages[number];
     match &stage.kernel {
+        Kernel::Linear { .. } if schedule.unembedding == Some(number) => {
+            for (place, sequence) in state.sequences.iter_mut().enumerate() {
+                sequence.vocabulary = visitor.vocabulary(place);
+            }
+            compute::unembed(model, stage, state, pool)?;
+            Ok(number + 1)
+        }
         Kernel::Linear { .. } => {
             // The activation or the residual sum that follows, if nobody looks at what lies between.
             let fused = follow(list, schedule, number, end, visitor);

@@ -18,6 +18,8 @@ pub(crate) struct Sequence {
     pub keep_caches: bool,
     /// From the narrowing stage on, only these of this step's tokens, in order; none: all.
     pub narrow: Option<Vec<usize>>,
+    /// The columns of the vocabulary that its logits have, once they are computed, one after another; none: all.
+    pub vocabulary: Option<Arc<[usize]>>,
     /// Where the keys and values of the tokens before its own are, if they are another's.
     pub prefix: Option<Arc<Prefix>>,
     /// Where its own go, if others attend to them.
@@ -54,6 +56,7 @@ impl Sequence {
                 caches: self.caches.clone(),
                 keep_caches: self.keep_caches,
                 narrow: self.narrow.clone(),
+                vocabulary: self.vocabulary.clone(),
                 prefix: self.prefix.clone(),
                 publishes: None,
                 tail: self.tail.clone(),

@@ -35,6 +35,8 @@ pub(crate) struct Rectangle {
     pub context: usize,
     /// Where only some columns of the rectangle are computed: which, in order.
     pub columns: Option<Vec<usize>>,
+    /// Where only some columns of the vocabulary are read of logits: which.
+    pub vocabulary: Option<Arc<[usize]>>,
 }
 
 type Result<T> = std::result::Result<T, OperationError>;
@@ -58,6 +60,9 @@ pub(crate) fn take(
             .iter()
             .enumerate()
             .all(|(at, member)| member.sequence == Some(at) && member.padding == 0);
+    if let Some(vocabulary) = &rectangle.vocabulary {
+        return read_columns(state, slot, rectangle, vocabulary);
+    }
     let cells = rectangle.members.len() * rectangle.columns.as_ref().map_or(rectangle.length, Vec::len);
     if everyone
         && cells == tokens
@@ -84,6 +89,9 @@ pub(crate) fn read(
     layout: HookLayout,
     rectangle: &Rectangle,
 ) -> Result<Tensor> {
+    if let Some(vocabulary) = &rectangle.vocabulary {
+        return read_columns(state, slot, rectangle, vocabulary);
+    }
     let value = state.slot(slot).ok_or_else(missing)?;
     let prompts = rectangle.members.len();
     match (value, layout) {
@@ -174,6 +182,39 @@ pub(crate) fn read(
             Tensor::from_f32(out, &[prompts, heads, length, context])
         }
     }
+}
+
+/// Copies those columns of the vocabulary out of an invoke's logits, wherever each prompt's rows have them.
+fn read_columns(
+    state: &PassState,
+    slot: Slot,
+    rectangle: &Rectangle,
+    vocabulary: &[usize],
+) -> Result<Tensor> {
+    let Some(SlotValue::Rows(rows)) = state.slot(slot) else { return Err(missing()) };
+    let (prompts, own) = (rectangle.members.len(), vocabulary.len());
+    let columns = rectangle.columns.as_ref().map_or(rectangle.length, Vec::len);
+    let mut out = vec![0.0; prompts * columns * own];
+    let mut row = vec![0.0; rows.width()];
+    for (prompt, member) in rectangle.members.iter().enumerate() {
+        let Some(sequence) = member.sequence else { continue };
+        let place = |column: usize| match &state.sequences[sequence].vocabulary {
+            Some(there) => there.iter().position(|&other| other == column),
+            None => (column < row.len()).then_some(column),
+        };
+        let places: Vec<usize> =
+            vocabulary.iter().map(|&column| place(column)).collect::<Option<_>>().ok_or_else(missing)?;
+        let range = state.rows[sequence].clone();
+        let first = columns - range.len();
+        for (cell, token) in range.enumerate() {
+            rows.copy_row(token, &mut row);
+            let out = &mut out[(prompt * columns + first + cell) * own..][..own];
+            for (out, &place) in out.iter_mut().zip(&places) {
+                *out = row[place];
+            }
+        }
+    }
+    Tensor::from_f32(out, &[prompts, columns, own])
 }
 
 /// Writes a value, already of the view's shape, to an invoke's rows of a hook point; ids must be below `id_limit`.

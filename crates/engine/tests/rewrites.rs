@@ -24,6 +24,7 @@ const PROGRAMS: u64 = 60;
 const DEPTH: Rewrites = Rewrites { depth: true, ..Rewrites::NONE };
 const LENGTH: Rewrites = Rewrites { depth: true, length: true, ..Rewrites::NONE };
 const PREFIXES: Rewrites = Rewrites { prefixes: true, ..Rewrites::NONE };
+const UNEMBEDDING: Rewrites = Rewrites { unembedding: true, ..Rewrites::NONE };
 const TRACES: Rewrites = Rewrites { traces: true, ..Rewrites::NONE };
 
 fn number_from(variable: &str, otherwise: u64) -> u64 {
@@ -42,6 +43,14 @@ struct Saved {
     length: usize,
     prefixes: usize,
     more: usize,
+    /// Of which an invoke computes only some columns of the vocabulary.
+    columns: usize,
+}
+
+/// Whether an invoke computes only some columns of the vocabulary.
+fn has_few_columns(engine: &Engine, checked: &CheckedProgram) -> bool {
+    let Ok(plan) = engine.explain(checked) else { return false };
+    plan.passes.iter().flat_map(|pass| &pass.passengers).any(|passenger| passenger.vocabulary.is_some())
 }
 
 #[test]
@@ -52,8 +61,8 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
         let spec = engine.model().spec().clone();
         let index = SpecIndex::new(&spec);
         let with = |rewrites: Rewrites| engine.share().with_rewrites(rewrites);
-        let (none, depth, length, prefixes, traces) =
-            (with(Rewrites::NONE), with(DEPTH), with(LENGTH), with(PREFIXES), with(TRACES));
+let (none, depth, length) = (with(Rewrites::NONE), with(DEPTH), with(LENGTH));
+        let (prefixes, unembedding, traces) = (with(PREFIXES), with(UNEMBEDDING), with(TRACES));
         let mut crowd = Crowd::default();
         let first = number_from("PELLUCID_SEED", 1) + number as u64 * 1_000_003;
         for seed in first..first + number_from("PELLUCID_PROGRAMS", PROGRAMS) {
@@ -61,8 +70,8 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
             let checked = Builder::generate(&index, seed, wishes).checked;
             let naive = engine.run_naive(&checked);
             let run = |engine: &Engine| engine.run(&checked, &RunOptions::default());
-            let planned = [&none, &depth, &length, &prefixes, &traces, &engine].map(run);
-            let names = ["none", "depth", "length", "prefixes", "traces", "all"];
+            let planned = [&none, &depth, &length, &prefixes, &unembedding, &traces, &engine].map(run);
+            let names = ["none", "depth", "length", "prefixes", "unembedding", "traces", "all"];
             for (name, outcome) in names.iter().zip(&planned) {
                 if let Some(difference) = difference_from_naive(&engine, &checked, outcome, &naive) {
                     failures.push(format!(
@@ -72,12 +81,13 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
                 }
             }
             let counts: Vec<u64> = planned.iter().filter_map(tokens).collect();
-            if let [none, depth, length, prefixes, _, all] = counts[..] {
+            if let [none, depth, length, prefixes, _, _, all] = counts[..] {
                 saved.programs += 1;
                 saved.depth += usize::from(depth != none);
                 saved.length += usize::from(length != depth);
                 saved.prefixes += usize::from(prefixes < none);
                 saved.more += usize::from(all < length);
+                saved.columns += usize::from(has_few_columns(&engine, &checked));
             }
             let beside = crowd.join(&engine, (checked, naive), &[&RunOptions::default()]);
             failures.extend(beside.map(|told| format!("{model}, near seed {seed}, beside others: {told}")));
@@ -87,7 +97,7 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
     let shown: Vec<&str> = failures.iter().take(3).map(String::as_str).collect();
     assert!(failures.is_empty(), "{} runs differ. The first:\n{}", failures.len(), shown.join("\n\n"));
     if std::env::var("PELLUCID_MODEL").is_err() && saved.programs > 200 {
-        for shared in [saved.depth, saved.length, saved.prefixes, saved.more] {
+        for shared in [saved.depth, saved.length, saved.prefixes, saved.more, saved.columns] {
             assert!(shared * 40 >= saved.programs, "too little was shared: {saved:?}");
         }
     }

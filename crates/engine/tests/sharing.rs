@@ -27,7 +27,8 @@ fn run(engine: &Engine, program: &CheckedProgram) -> Results {
     let naive = engine.run_naive(program).unwrap();
     let alone = Rewrites { prefixes: true, ..Rewrites::NONE };
     let depth = Rewrites { depth: true, ..Rewrites::NONE };
-    let others = [Rewrites::NONE, depth, alone].map(|rewrites| {
+    let columns = Rewrites { unembedding: true, ..Rewrites::NONE };
+    let others = [Rewrites::NONE, depth, alone, columns].map(|rewrites| {
         let engine = engine.share().with_rewrites(rewrites);
         engine.run(program, &RunOptions::default()).unwrap()
     });
@@ -107,7 +108,7 @@ fn a_sweep_costs_what_its_cells_written_out_cost() {
     let explanation = engine.explain(&program).unwrap();
     let told = explanation.to_string();
     let line = format!(
-        "{} × p: 7 tokens each, shared as far as transformer.h.0.attn.mixed … transformer.h.{}.attn.mixed, from there 1 own from column 6 on, until lm_head.output, logits at position 6",
+        "{} × p: 7 tokens each, shared as far as transformer.h.0.attn.mixed … transformer.h.{}.attn.mixed, from there 1 own from column 6 on, until lm_head.output, logits of 1 vocabulary column at position 6",
         layers * heads,
         layers - 1
     );

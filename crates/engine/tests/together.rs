@@ -136,7 +136,7 @@ fn a_session_of_many_traces_costs_what_one_trace_of_many_invokes_does() {
             1 + cells
         ),
         format!(
-            "  {cells} × p: 7 tokens each, shared as far as transformer.h.0.attn.mixed … transformer.h.{}.attn.mixed, from there 1 own from column 6 on, until lm_head.output, logits at position 6",
+            "  {cells} × p: 7 tokens each, shared as far as transformer.h.0.attn.mixed … transformer.h.{}.attn.mixed, from there 1 own from column 6 on, until lm_head.output, logits of 1 vocabulary column at position 6",
             sizes.layers - 1
         ),
     ] {

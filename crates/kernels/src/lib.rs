@@ -52,5 +52,7 @@ pub use allocator::keep_freed_memory;
 pub use attention::{AttentionOptions, HeadsView, HeadsViewMut};
 pub use isa::Isa;
 pub use key_value::KeyValueStore;
-pub use matmul::{Epilogue, Residual, matmul, matmul_columns, matmul_f32, matmul_weight_backward};
+pub use matmul::{
+    Epilogue, Residual, columns_computed, matmul, matmul_columns, matmul_f32, matmul_weight_backward,
+};
 pub use packed::{NumberFormat, PackedMatrix, Precision, WeightLayout, WeightSource};

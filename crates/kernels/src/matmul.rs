@@ -411,14 +411,17 @@ pub fn matmul_columns(
     order.sort_unstable();
     let groups: Vec<&[(usize, usize)]> = order.chunk_by(|a, b| a.0 / PANEL == b.0 / PANEL).collect();
     let right = Right::packed(weights);
+    let row_blocks = rows.div_ceil(ROW_BLOCK);
+    let threads = if rows * k * groups.len() * PANEL < SERIAL_WORK { 1 } else { pool::threads() };
     let out = Shared(out.as_mut_ptr());
-    pool::parallel(groups.len(), |index| {
-        let group = groups[index];
-        let panel = group[0].0 / PANEL;
-        let mut scratch = [0.0; ROW_BLOCK * PANEL];
-        for first_row in (0..rows).step_by(ROW_BLOCK) {
-            let block_rows = ROW_BLOCK.min(rows - first_row);
+    pool::with_threads(threads, || {
+        pool::parallel(groups.len() * row_blocks, |item| {
+            let group = groups[item / row_blocks];
+            let first_row = item % row_blocks * rows / row_blocks;
+            let block_rows = (item % row_blocks + 1) * rows / row_blocks - first_row;
+            let panel = group[0].0 / PANEL;
             let valid = PANEL.min(n - panel * PANEL);
+            let mut scratch = [0.0; ROW_BLOCK * PANEL];
             // SAFETY: the scratch holds the block's rows, PANEL apart.
             unsafe {
                 product_block(
@@ -436,13 +439,21 @@ pub fn matmul_columns(
                 for (column, place) in group {
                     let sum = sums[column % PANEL];
                     let value = bias.map_or(sum, |bias| sum + bias[*column]);
-                    // SAFETY: place is below columns.len() and each place belongs to one group; the row is in range
-                    // by the check above.
+                    // SAFETY: place is below columns.len(), each place belongs to one group, and each row to one block; the
+                    // row is in range by the check above.
                     unsafe { out.get().add((first_row + row) * columns.len() + place).write(value) };
                 }
             }
-        }
+        });
     });
+}
+
+/// How many columns [`matmul_columns`] computes for those: all of each panel in which one of them stands.
+pub fn columns_computed(columns: &[usize]) -> usize {
+    let mut panels: Vec<usize> = columns.iter().map(|column| column / PANEL).collect();
+    panels.sort_unstable();
+    panels.dedup();
+    panels.len() * PANEL
 }
 
 /// `out = a · b` for user tensors: `a` `[m, k]`, `out` `[m, n]`, and `b` `[k, n]` or (output-major) `[n, k]`; packed on

@@ -6,7 +6,7 @@ use common::{assert_same_bits, normal, on_every_isa};
 use half::{bf16, f16};
 use pellucid_kernels::{
     Activation, Epilogue, NumberFormat, PackedMatrix, Precision, Residual, WeightLayout, WeightSource,
-    activation, matmul, matmul_columns, matmul_f32, pool, reference,
+    activation, columns_computed, matmul, matmul_columns, matmul_f32, pool, reference,
 };
 
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
@@ -186,23 +186,29 @@ fn weights_side_by_side_give_each_ones_products() {
 fn some_columns_have_the_bits_of_the_whole_product() {
     on_every_isa(|_| {
         for precision in PRECISIONS {
-            let (rows, k, n) = (107, 45, 150);
+            let (k, n) = (45, 150);
             let weights = normal(30, k * n);
             let source = WeightSource::from_f32(&weights, WeightLayout::OutputMajor);
             let packed = PackedMatrix::pack(k, n, &source, precision);
-            let (x, bias) = (normal(31, rows * k), normal(32, n));
-            let mut whole = vec![0.0; rows * n];
-            let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
-            matmul(&x, k, rows, &packed, &epilogue, &mut whole, n);
-            let columns = [149, 0, 31, 32, 33, 149, 100, 64];
-            let mut got = vec![0.0; rows * columns.len()];
-            matmul_columns(&x, k, rows, &packed, Some(&bias), &columns, &mut got);
-            for (index, got) in got.iter().enumerate() {
-                let want = whole[index / columns.len() * n + columns[index % columns.len()]];
-                assert_eq!(got.to_bits(), want.to_bits(), "{precision:?} {index}");
+            for rows in [1, 2, 15, 107, 300] {
+                let (x, bias) = (normal(31, rows * k), normal(32, n));
+                for bias in [Some(bias.as_slice()), None] {
+                    let mut whole = vec![0.0; rows * n];
+                    let epilogue = Epilogue { bias, ..Epilogue::default() };
+                    matmul(&x, k, rows, &packed, &epilogue, &mut whole, n);
+                    let columns = [149, 0, 31, 32, 33, 149, 100, 64];
+                    let mut got = vec![f32::NAN; rows * columns.len()];
+                    matmul_columns(&x, k, rows, &packed, bias, &columns, &mut got);
+                    for (index, got) in got.iter().enumerate() {
+                        let want = whole[index / columns.len() * n + columns[index % columns.len()]];
+                        assert_eq!(got.to_bits(), want.to_bits(), "{precision:?}, {rows} rows: {index}");
+                    }
+                }
             }
         }
     });
+    assert_eq!(columns_computed(&[]), 0);
+    assert_eq!(columns_computed(&[149, 0, 31, 149]), 64);
 }
 
 #[test]

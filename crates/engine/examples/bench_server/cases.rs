@@ -24,11 +24,15 @@ fn case(engine: &Engine, body: &str, how: &str, read: impl Fn(&Results) -> Vec<f
     ));
 }
 
-/// `how` is `planned`, `alone` (no rewrites) or `naive`.
+/// `how` is `planned`, `every-logit` (all rewrites but that of the unembedding), `alone` (no rewrites) or `naive`.
 fn run(engine: &Engine, program: &CheckedProgram, how: &str) -> Results {
     let options = RunOptions::default();
     match how {
         "planned" => engine.run(program, &options),
+        "every-logit" => {
+            let all_but_one = Rewrites { unembedding: false, ..Rewrites::ALL };
+            engine.share().with_rewrites(all_but_one).run(program, &options)
+        }
         "alone" => engine.share().with_rewrites(Rewrites::NONE).run(program, &options),
         _ => engine.run_naive(program),
     }
@@ -48,13 +52,14 @@ fn difference(at: &str) -> String {
     )
 }
 
-/// Patching from the clean prompt into the corrupted one: an invoke for each cell, whose hook point and index it says.
-pub fn patching_of(engine: &Engine, length: usize, cells: &[(String, String)]) -> String {
-    let prompts = tokens(2, length, engine.model().spec().sizes.vocabulary);
-    let mut invokes = vec![format!(r#"{{"name":"clean","tokens":[{:?}]}}"#, prompts[0])];
+/// Patching from clean prompts into as many corrupted ones: an invoke for each cell, whose hook point and index it says.
+pub fn patching_of(engine: &Engine, pairs: usize, length: usize, cells: &[(String, String)]) -> String {
+    let prompts = tokens(2 * pairs, length, engine.model().spec().sizes.vocabulary);
+    let (clean, corrupted) = prompts.split_at(pairs);
+    let mut invokes = vec![format!(r#"{{"name":"clean","tokens":{clean:?}}}"#)];
     let mut nodes = Vec::new();
     for (at, (hook, index)) in cells.iter().enumerate() {
-        invokes.push(format!(r#"{{"name":"p{at}","tokens":[{:?}]}}"#, prompts[1]));
+        invokes.push(format!(r#"{{"name":"p{at}","tokens":{corrupted:?}}}"#));
         nodes.push(format!(
             r#"{{"op":"get","name":"c{at}","invoke":"clean","hook":"{hook}"}},{{"op":"getitem","name":"z{at}","input":"c{at}","index":{index}}},
             {{"op":"get","name":"m{at}","invoke":"p{at}","hook":"{hook}"}},{{"op":"index_put","name":"n{at}","input":"m{at}","index":{index},"values":"z{at}"}},
@@ -65,30 +70,30 @@ pub fn patching_of(engine: &Engine, length: usize, cells: &[(String, String)]) -
     trace(&invokes.join(","), "", &nodes.join(","))
 }
 
-fn patched(engine: &Engine, length: usize, cells: &[(String, String)], how: &str) {
-    let body = patching_of(engine, length, cells);
+fn patched(engine: &Engine, pairs: usize, length: usize, cells: &[(String, String)], how: &str) {
+    let body = patching_of(engine, pairs, length, cells);
     let read =
-        |results: &Results| (0..cells.len()).map(|at| numbers(results, &format!("s{at}"))[0]).collect();
+        |results: &Results| (0..cells.len()).flat_map(|at| numbers(results, &format!("s{at}"))).collect();
     case(engine, &body, how, read);
 }
 
-/// One head's mixed values at the last position, for every layer and head.
-pub fn patching(engine: &Engine, length: usize, how: &str) {
+/// One head's mixed values at the last position, for every layer and head: of so many pairs of prompts.
+pub fn patching(engine: &Engine, pairs: usize, length: usize, how: &str) {
     let sizes = &engine.model().spec().sizes;
     let heads = |layer| {
         (0..sizes.heads)
             .map(move |head| (format!("layers.{layer}.attention.mixed"), format!(r#"[":",-1,{head}]"#)))
     };
     let cells: Vec<(String, String)> = (0..sizes.layers).flat_map(heads).collect();
-    patched(engine, length, &cells, how);
+    patched(engine, pairs, length, &cells, how);
 }
 
 /// The residual stream that enters a layer, for every layer and position.
-pub fn residual(engine: &Engine, length: usize) {
+pub fn residual(engine: &Engine, length: usize, how: &str) {
     let positions =
         |layer| (0..length).map(move |at| (format!("layers.{layer}.input"), format!(r#"[":",{at}]"#)));
     let cells: Vec<(String, String)> = (0..engine.model().spec().sizes.layers).flat_map(positions).collect();
-    patched(engine, length, &cells, "planned");
+    patched(engine, 1, length, &cells, how);
 }
 
 /// Every hook point of a prompt, saved.

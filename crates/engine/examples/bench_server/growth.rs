@@ -26,7 +26,7 @@ pub fn cells(engine: &Engine, count: usize, length: usize) {
         (format!("layers.{layer}.attention.mixed"), format!(r#"[":",{position},{head}]"#))
     };
     let cells: Vec<(String, String)> = (0..count).map(cell).collect();
-    grown(engine, &try_checked(engine, &cases::patching_of(engine, length, &cells)).unwrap());
+    grown(engine, &try_checked(engine, &cases::patching_of(engine, 1, length, &cells)).unwrap());
 }
 
 /// The seconds of a run, and what its passes compute and move; of a run that shares nothing and stops nowhere as well.

@@ -54,16 +54,16 @@ fn main() {
         let line = line.unwrap();
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |at: usize| words[at].parse::<usize>().unwrap();
+        let how = |at: usize| words.get(at).copied().unwrap_or("planned");
         match words.first().copied() {
             Some("forward") => forward(&engine, number(1), number(2), "all"),
             Some("last") => forward(&engine, number(1), number(2), "last"),
             Some("decode") => decode(&engine, number(1), number(2)),
             Some("overhead") => overhead(&engine),
             Some("gradients") => gradients(&engine, number(1), number(2)),
-            Some("patching") => {
-                cases::patching(&engine, number(1), words.get(2).copied().unwrap_or("planned"))
-            }
-            Some("residual") => cases::residual(&engine, number(1)),
+            Some("patching") => cases::patching(&engine, 1, number(1), how(2)),
+            Some("pairs") => cases::patching(&engine, number(1), number(2), how(3)),
+            Some("residual") => cases::residual(&engine, number(1), how(2)),
             Some("everything") => cases::everything(&engine, number(1)),
             Some("lens") => cases::lens(&engine, number(1), number(2)),
             Some("steering") => cases::steering(&engine, number(1), number(2), number(3)),

@@ -139,6 +139,9 @@ pub struct ExplainedPassenger {
     pub rows_from: usize,
     /// The columns that are computed from the final norm on; none: all.
     pub columns: Option<Vec<usize>>,
+    /// How many columns of the vocabulary are computed of its logits; none: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<usize>,
     /// The last hook point that matters to it.
     pub until: String,
     /// The stage after it.
@@ -212,6 +215,7 @@ pub(crate) struct Passenger {
     pub width: usize,
     pub rows_from: usize,
     pub columns: Option<Vec<usize>>,
+    pub vocabulary: Option<usize>,
     pub until: usize,
     pub shares: Option<PassengerShares>,
     pub after: Vec<(Arc<str>, usize)>,

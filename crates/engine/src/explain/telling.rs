@@ -90,6 +90,7 @@ fn rides(loaded: &Loaded, passenger: &Passenger) -> ExplainedPassenger {
         width: passenger.width,
         rows_from: passenger.rows_from,
         columns: passenger.columns.clone(),
+        vocabulary: passenger.vocabulary,
         until: name(loaded, passenger.until, false),
         end: passenger.until,
         shares,

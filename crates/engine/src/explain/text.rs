@@ -98,11 +98,21 @@ fn folded(passengers: &[ExplainedPassenger]) -> Vec<Vec<&ExplainedPassenger>> {
     let mut known: HashMap<String, usize> = HashMap::new();
     for passenger in passengers {
         let ExplainedPassenger {
-            invoke, step, prompts, tokens, columns, until, after, cached, resumed, ..
+            invoke,
+            step,
+            prompts,
+            tokens,
+            columns,
+            vocabulary,
+            until,
+            after,
+            cached,
+            resumed,
+            ..
         } = passenger;
         let with = passenger.shares.as_ref().map(|shares| (&shares.with, shares.until.is_some()));
-        let alike =
-            format!("{:?}", (invoke, step, prompts, tokens, columns, until, after, cached, resumed, with));
+        let read = (columns, vocabulary, until);
+        let alike = format!("{:?}", (invoke, step, prompts, tokens, read, after, cached, resumed, with));
         let place = *known.entry(alike).or_insert(all.len());
         if place == all.len() {
             all.push(Vec::new());
@@ -132,8 +142,17 @@ fn write_passengers(alike: &[&ExplainedPassenger], formatter: &mut fmt::Formatte
         alike.iter().filter_map(|passenger| passenger.shares.as_ref()).collect();
     write_shared(&passenger.invoke, &shares, formatter)?;
     write!(formatter, ", until {}", passenger.until)?;
+    if passenger.columns.is_none() && passenger.vocabulary.is_none() {
+        return Ok(());
+    }
+    formatter.write_str(", logits")?;
+    match passenger.vocabulary {
+        Some(1) => formatter.write_str(" of 1 vocabulary column")?,
+        Some(many) => write!(formatter, " of {many} vocabulary columns")?,
+        None => {}
+    }
     match &passenger.columns {
-        Some(columns) => write!(formatter, ", logits at {}", listed(columns)),
+        Some(columns) => write!(formatter, " at {}", listed(columns)),
         None => Ok(()),
     }
 }

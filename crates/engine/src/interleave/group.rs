@@ -49,6 +49,10 @@ pub(crate) struct Group {
     pub wants_token: bool,
     /// The columns of its rectangle that matter from the narrowing stage on; none: all.
     pub columns: Option<Vec<usize>>,
+    /// The columns of the vocabulary that are read of its logits, if not all.
+    pub vocabulary: Option<Arc<[usize]>>,
+    /// How many columns of the vocabulary are not computed therefore.
+    pub unread: u64,
     /// What is known of this step's rows before it walks.
     pub outlook: Outlook,
     /// Of each prompt: the beginning that is in its program's cache; empty: of none.
@@ -151,7 +155,7 @@ impl Group {
         });
         let rows = Rows::after(going);
         let read = self.columns.as_ref().map(|columns| (columns.len() * self.prompts.len()) as u64);
-        Rows { read: read.unwrap_or(rows.tokens).min(rows.tokens), ..rows }
+        Rows { read: read.unwrap_or(rows.tokens).min(rows.tokens), unread: self.unread, ..rows }
     }
 
     /// The rows that it would bring by itself, from its first token on.
@@ -181,6 +185,7 @@ impl Group {
             outlook: &self.outlook,
             end: self.end,
             columns: self.columns.as_deref(),
+            unread: self.unread,
             cached: &self.cached,
         }
     }
@@ -218,6 +223,7 @@ impl Group {
             length: if self.step == 0 { self.width } else { 1 },
             context: self.width + self.step as usize,
             columns: if narrowed { self.columns.clone() } else { None },
+            vocabulary: None,
         }
     }
 }

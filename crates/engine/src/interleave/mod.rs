@@ -24,6 +24,7 @@
 //! | `record` | what is noted of a pass for whoever asked for the plan |
 //! | `fork` | where invokes leave the rows that they share |
 //! | `rider` | what happens at each touched hook point of a pass |
+//! | `vocabulary` | which columns of the vocabulary an invoke reads of its logits |
 //! | `waiting` | invokes that wait for conditions and weights before they start, or for the word to stop |
 //! | `back` | ways back, between the passes |
 //! | `between` | programs' own operations that take long, between the passes and beside them |
@@ -43,6 +44,7 @@ mod ride;
 mod rider;
 mod steps;
 mod touches;
+mod vocabulary;
 mod waiting;
 
 use std::time::{Duration, Instant};

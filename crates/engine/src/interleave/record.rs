@@ -70,6 +70,7 @@ impl Interleaver<'_> {
                     state.sequences[span].iter().map(|sequence| sequence.tokens.len()).sum()
                 },
                 columns: group.columns.clone(),
+                vocabulary: group.vocabulary.as_ref().map(|columns| columns.len()),
                 until: group.end,
                 shares,
                 after,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use pellucid_graph::{NodeId, NodeKind};
 use pellucid_models::stage::{HookLayout, Kernel, Slot};
@@ -16,6 +17,7 @@ use crate::job::{Instance, OUTSIDE, Progress};
 use crate::loaded::Loaded;
 use crate::operations::OperationError;
 use crate::pass::{PassState, Visitor};
+use crate::plan::columns_together;
 use crate::slots::BufferPool;
 use crate::tensor::Tensor;
 use crate::view::{self, fit};
@@ -47,6 +49,8 @@ struct Hook {
     point: usize,
     layout: HookLayout,
     slot: Slot,
+    /// Whether it is of logits.
+    logits: bool,
     /// Whether the value may be taken along: nobody else looks at it, and the pass ends there.
     last: bool,
 }
@@ -120,7 +124,8 @@ impl<'v, 'e> Rider<'v, 'e> {
         // The one touch with which the pass ends may take the value along instead of copying it.
         let wants_token = |seat: &Seat| self.run.members[seat.member].groups[seat.invoke].wants_token;
         let last = touches.len() == 1 && self.run.pass_end == stage + 1 && !seats.iter().any(wants_token);
-        let hook = Hook { point, layout, slot: kernel.outputs[0], last };
+        let logits = self.loaded.schedule.unembedding.is_some_and(|unembedding| stage > unembedding);
+        let hook = Hook { point, layout, slot: kernel.outputs[0], logits, last };
         let mut blocked: BTreeSet<Seat> = BTreeSet::new();
         for (place, _, invoke, instance) in touches {
             let seat = Seat { member: place, invoke };
@@ -132,8 +137,10 @@ impl<'v, 'e> Rider<'v, 'e> {
                 continue;
             }
             // Who has taken all its time goes on in another pass, where the rows are its own to be parked.
-            // A skip is not put off: its module was left out because of it.
-            if own && member.advanced && member.job.slice_is_over() && member.may_wait(instance) {
+            // A skip is not put off: its module was left out because of it. Nor are a few logits, which others' rows have no place
+            // for.
+            let waits = !(logits && member.groups[invoke].vocabulary.is_some()) && member.may_wait(instance);
+            if own && member.advanced && member.job.slice_is_over() && waits {
                 blocked.insert(seat);
                 continue;
             }
@@ -290,7 +297,8 @@ impl Member<'_> {
             let outputs = if ground.dry || !self.job.is_read(instance) {
                 Ok(Vec::new())
             } else {
-                let rectangle = self.groups[invoke].rectangle(span, state.narrowed);
+                let mut rectangle = self.groups[invoke].rectangle(span, state.narrowed);
+                rectangle.vocabulary = self.groups[invoke].vocabulary.clone().filter(|_| hook.logits);
                 let value = if hook.last {
                     view::take(state, hook.slot, hook.layout, &rectangle)
                 } else {
@@ -349,6 +357,13 @@ impl Visitor for Rider<'_, '_> {
         let &(seat, instance) = skipping.first()?;
         let module = self.run.members[seat.member].job.program.nodes[instance.1.index()].module?;
         self.loaded.schedule.skippable.get(module).copied().flatten().map(|(_, output)| output)
+    }
+
+    fn vocabulary(&self, sequence: usize) -> Option<Arc<[usize]>> {
+        let party = &self.parties[*self.owners.get(sequence)?];
+        let groups = &self.run.members[party.member].groups;
+        let size = self.loaded.model.spec().sizes.vocabulary as usize;
+        columns_together(party.invokes.iter().map(|&invoke| groups[invoke].vocabulary.as_ref()), size)
     }
 
     fn tracks(&self, stage: usize) -> bool {

@@ -52,6 +52,7 @@ impl Member<'_> {
         let group = &mut self.groups[invoke];
         group.forked = 0;
         self.set_columns(invoke, columns, list.token_wise_from);
+        self.set_vocabulary(invoke, loaded, ground.rewrites);
         self.groups[invoke].outlook = self.outlook(&self.groups[invoke], loaded, ground.rewrites);
         self.groups[invoke].cached = self.look_up(&self.groups[invoke], loaded, ground.rewrites);
         self.resume_from_cache(invoke, loaded, ground);

@@ -4,6 +4,8 @@ use pellucid_graph::{Argument, IndexItem, NodeId, NodeKind, Operation, Operation
 
 use super::{Instance, Job};
 use crate::nodes::prompts_of;
+use crate::operations::OperationError;
+use crate::plan::{Among, among};
 
 impl Job<'_> {
     /// The `getitem` of a getter whose value has only some columns, with its column's place among those.
@@ -23,6 +25,21 @@ impl Job<'_> {
             *column = columns.iter().position(|&kept| kept as i64 == wanted)? as i64;
         }
         Some(operation)
+    }
+
+    /// What picks from a value that has only some columns of the vocabulary, as it picks from these; `operation` stands for its own.
+    pub fn among_read_columns(
+        &self,
+        (step, id): Instance,
+        operation: Option<&Operation>,
+    ) -> Result<Option<Among>, OperationError> {
+        let (false, NodeKind::Operation(own)) = (self.vocabulary.is_empty(), self.kind(id)) else {
+            return Ok(None);
+        };
+        let Some(Argument::Value(input)) = own.arguments.first() else { return Ok(None) };
+        let Some(columns) = self.vocabulary.get(&self.at(input.node, step)) else { return Ok(None) };
+        let among = among(&self.program, operation.unwrap_or(own), input.node, columns);
+        among.map(Some).ok_or_else(|| OperationError::new("a column of the vocabulary was not computed"))
     }
 
     /// The full width of the rectangle that a getter reads.

@@ -167,7 +167,15 @@ impl<'a> Job<'a> {
             })?;
             reads.insert(value, tensor);
         }
-        let operation = self.in_narrowed_columns(instance);
+        let mut operation = self.in_narrowed_columns(instance);
+        if let Some(among) = self.among_read_columns(instance, operation.as_ref())? {
+            if let Some((value, places)) = among.index
+                && let Some(index) = reads.get_mut(&value)
+            {
+                *index = Tensor::from_i64(places, index.shape())?;
+            }
+            operation = Some(among.operation);
+        }
         Ok(Task { program: self.program.clone(), instance, operation, reads })
     }
 

@@ -396,6 +396,7 @@ impl Naive<'_> {
             length: if walker.step == 0 { walker.width } else { 1 },
             context: walker.width + walker.step as usize,
             columns: None,
+            vocabulary: None,
         }
     }
 

@@ -6,6 +6,8 @@ use std::ops::Range;
 use pellucid_models::Model;
 use pellucid_models::stage::{Kernel, POSITIONS, Slot, SlotShape, TOKENS};
 
+use super::unembedding::unembedding;
+
 /// What follows for costs from a model's list of stages: computed once for each model.
 #[derive(Debug)]
 pub(crate) struct Costs {
@@ -29,7 +31,20 @@ pub(crate) struct Costs {
     /// The stages that put keys and values into their places.
     attends: Vec<usize>,
     token_wise_from: usize,
+    /// Where some columns of the vocabulary can be computed alone.
+    logits: Option<Logits>,
     stages: usize,
+}
+
+/// What the logits cost.
+#[derive(Debug)]
+struct Logits {
+    /// The stage that computes them.
+    stage: usize,
+    /// Operations of one of them.
+    flops: u64,
+    /// Stages after it that read and write each of them.
+    after: Vec<usize>,
 }
 
 /// Rows of a pass.
@@ -38,6 +53,8 @@ pub(crate) struct Rows {
     pub tokens: u64,
     /// Those that are read from the narrowing stage on.
     pub read: u64,
+    /// Columns of the vocabulary that are not computed for them.
+    pub unread: u64,
     /// Pairs of a query and a key.
     pub pairs: u64,
     /// Keys that are attended to, each counted once.
@@ -131,6 +148,11 @@ impl Costs {
         }
         let attends = list.stages.iter().enumerate();
         let attends = attends.filter(|(_, stage)| matches!(stage.kernel, Kernel::AttentionScores(_)));
+        let logits = unembedding(list).map(|stage| Logits {
+            stage,
+            flops: list.stages[stage].inputs.first().map_or(0, |slot| 2 * width(slot)),
+            after: (stage + 1..count).filter(|&after| !is_hook(after)).collect(),
+        });
         Costs {
             linear,
             attention,
@@ -143,6 +165,7 @@ impl Costs {
             layers,
             attends: attends.map(|(number, _)| number).collect(),
             token_wise_from: list.token_wise_from,
+            logits,
             stages: count,
         }
     }
@@ -163,16 +186,29 @@ impl Costs {
         let to = to.min(self.stages).max(from);
         let linear = |from: usize, to: usize| self.linear[to.max(from)] - self.linear[from];
         let narrow = self.token_wise_from.clamp(from, to);
+        let (spared_flops, spared_values) = self.spared(rows.unread, from, to);
         let flops = linear(from, narrow)
             .saturating_mul(rows.tokens)
-            .saturating_add(linear(narrow, to).saturating_mul(rows.read.min(rows.tokens)))
+            .saturating_add((linear(narrow, to) - spared_flops).saturating_mul(rows.read.min(rows.tokens)))
             .saturating_add((self.attention[to] - self.attention[from]).saturating_mul(rows.pairs));
         let values = |from: usize, to: usize| self.values[to] - self.values[from];
         let moved = values(from, narrow)
             .saturating_mul(rows.tokens)
-            .saturating_add(values(narrow, to).saturating_mul(rows.read.min(rows.tokens)))
+            .saturating_add((values(narrow, to) - spared_values).saturating_mul(rows.read.min(rows.tokens)))
             .saturating_add((self.keys[to] - self.keys[from]).saturating_mul(rows.keys));
-        Work { flops, weights: linear(from, to), values: moved }
+        Work { flops, weights: linear(from, to) - spared_flops, values: moved }
+    }
+
+    /// Of stages `from..to`: operations of one row that are not done, and numbers that are not moved, where so many columns of the
+    /// vocabulary are not computed.
+    fn spared(&self, unread: u64, from: usize, to: usize) -> (u64, u64) {
+        match &self.logits {
+            Some(logits) if unread > 0 && (from..to).contains(&logits.stage) => {
+                let after = logits.after.iter().filter(|&&stage| stage < to).count() as u64;
+                (logits.flops * unread, (1 + 2 * after) * unread)
+            }
+            _ => (0, 0),
+        }
     }
 
     /// Bytes of one position's keys and values, in all layers.
@@ -197,7 +233,7 @@ impl Costs {
 
     /// What all stages cost for some rows, every logit included.
     pub fn naive(&self, rows: Rows) -> Work {
-        self.of(Rows { read: rows.tokens, ..rows }, 0, self.stages)
+        self.of(Rows { read: rows.tokens, unread: 0, ..rows }, 0, self.stages)
     }
 
     /// Where to cut a pass of some rows, from a stage to their end, that would take longer than `most` milliseconds: as late as

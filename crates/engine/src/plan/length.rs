@@ -124,7 +124,7 @@ impl Asker<'_> {
 }
 
 /// Whether a node's value is what an operation picks from or changes, and nothing else in it.
-fn changes(operation: &Operation, id: NodeId) -> bool {
+pub(super) fn changes(operation: &Operation, id: NodeId) -> bool {
     let of = |value: &Value| value.node == id;
     let first = matches!(operation.arguments.first(), Some(Argument::Value(value)) if of(value));
     first

@@ -10,6 +10,7 @@
 //! | length sharing | `length` | from there on only the positions are computed that differ, or that are read |
 //! | common prefixes | `prefix` | positions before the first difference between two prompts are computed once |
 //! | traces together | `traces` | traces of a session that do not depend on one another run in the same passes |
+//! | vocabulary columns | `unembedding` | of the logits only the columns are computed that are read |
 //! | cached prefixes | `cache` | the same with prompts that ran before, for their owner; and where they were edited first, they go on from there |
 //!
 //! A sweep over layers needs no rewrite of its own: each of its invokes leaves the trunk at its layer.
@@ -24,6 +25,7 @@ mod outlook;
 mod prefix;
 mod sharing;
 mod traces;
+mod unembedding;
 
 pub(crate) use cache::{Cached, Collected};
 pub use cache::{PREFIX_CACHE_BYTES, PrefixCache, PrefixCacheUse};
@@ -32,6 +34,9 @@ pub(crate) use depth::edits;
 pub(crate) use outlook::{Asker, Outlook};
 pub(crate) use sharing::{Aboard, Candidate, Sharing, Source, Trunk};
 pub(crate) use traces::together;
+pub(crate) use unembedding::{
+    Among, ColumnsRead, among, together as columns_together, unembedding, worthwhile,
+};
 
 /// Which rewrites the engine makes. They change what a program costs, never a bit of what it gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,15 +51,23 @@ pub struct Rewrites {
     pub cache: bool,
     /// Traces of a session that do not depend on one another run in the same passes, and share what invokes of one trace do.
     pub traces: bool,
+    /// Of the logits only the vocabulary's columns are computed that are read.
+    pub unembedding: bool,
 }
 
 impl Rewrites {
     /// All of them.
     pub const ALL: Rewrites =
-        Rewrites { depth: true, length: true, prefixes: true, cache: true, traces: true };
+        Rewrites { depth: true, length: true, prefixes: true, cache: true, traces: true, unembedding: true };
     /// None: every invoke computes its own rows.
-    pub const NONE: Rewrites =
-        Rewrites { depth: false, length: false, prefixes: false, cache: false, traces: false };
+    pub const NONE: Rewrites = Rewrites {
+        depth: false,
+        length: false,
+        prefixes: false,
+        cache: false,
+        traces: false,
+        unembedding: false,
+    };
 }
 
 impl Default for Rewrites {

@@ -22,6 +22,8 @@ pub(crate) struct Candidate<'a> {
     pub end: usize,
     /// Columns that are read from the narrowing stage on, if not all.
     pub columns: Option<&'a [usize]>,
+    /// Columns of the vocabulary that are not read.
+    pub unread: u64,
     /// Of each prompt: the beginning that is in its program's cache; empty: of none.
     pub cached: &'a [Option<Cached>],
 }
@@ -42,7 +44,7 @@ impl Candidate<'_> {
         let lengths = self.prompts.iter().map(|tokens| tokens.len());
         let rows = Rows::after(lengths.zip(from.iter().copied()));
         let read = self.columns.map_or(rows.tokens, |columns| (columns.len() * self.prompts.len()) as u64);
-        Rows { read: read.min(rows.tokens), ..rows }
+        Rows { read: read.min(rows.tokens), unread: self.unread, ..rows }
     }
 }
 
@@ -66,6 +68,7 @@ pub(crate) struct Trunk {
     parts: bool,
     shares: bool,
     read: u64,
+    unread: u64,
 }
 
 /// An invoke aboard a trunk.
@@ -193,7 +196,7 @@ impl Trunk {
     fn rows(&self) -> Rows {
         let own = |(tokens, link): (&Vec<u32>, &Option<Link>)| (tokens.len(), positions_of(link));
         let rows = Rows::after(self.prompts.iter().zip(&self.links).map(own));
-        Rows { read: self.read.min(rows.tokens), ..rows }
+        Rows { read: self.read.min(rows.tokens), unread: self.unread, ..rows }
     }
 
     fn reach_with(&self, one: &Aboard, costs: &Costs) -> usize {
@@ -315,7 +318,7 @@ impl Sharing {
         let given_back: usize =
             trunk.links.iter().zip(&links).map(|(old, new)| positions_of(old) - positions_of(new)).sum();
         if given_back > 0 {
-            let more = Rows { tokens: given_back as u64, read: 0, pairs: rows.pairs, keys: rows.keys };
+            let more = Rows { tokens: given_back as u64, read: 0, ..rows };
             work = work.with(costs.of(more, 0, reach));
             tokens += given_back;
         }
@@ -345,6 +348,7 @@ impl Sharing {
             trunk.parts = true;
             trunk.column = trunk.column.min(outlook.first_column);
             trunk.read = trunk.read.max(read);
+            trunk.unread = trunk.unread.min(candidate.unread);
             trunk.links = offer.links;
             trunk.aboard.push(one);
             return;
@@ -372,6 +376,7 @@ impl Sharing {
             parts: false,
             shares: outlook.shares,
             read,
+            unread: candidate.unread,
         };
         trunk.reach = trunk.reach_with(&one, costs);
         trunk.aboard.push(one);
@@ -457,6 +462,7 @@ mod tests {
                 outlook,
                 end: 60,
                 columns: None,
+                unread: 0,
                 cached: &[],
             };
             let offer = sharing.offer(&candidate, &costs, rewrites);

@@ -51,6 +51,7 @@ impl Trail<'_> {
             length: width,
             context: width,
             columns: if narrowed { self.columns.map(<[usize]>::to_vec) } else { None },
+            vocabulary: None,
         }
     }
 }

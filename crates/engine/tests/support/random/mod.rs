@@ -21,6 +21,7 @@ pub mod written;
 use std::collections::BTreeMap;
 
 use pellucid_graph::check::{self, CheckedProgram, SpecIndex};
+use pellucid_graph::spec::Axis;
 use pellucid_graph::{
     Argument, DType, Generation, Guard, HookAddress, IndexItem, Invoke, Node, NodeId, NodeKind, Operation,
     OperationKind, Program, Prompts, Sampling, Scalar, StepSelection, Trace, Value,
@@ -371,25 +372,73 @@ impl<'a> Builder<'a> {
             };
             let narrowed = if self.wishes.alike { 0.85 } else { 0.4 };
             let narrow = matches!(&read, NodeKind::Get(_)) && self.dice.chance(narrowed);
+            let size = self.last_size(&read);
             add(&mut self.program, trace, read);
             let mut value = Value::from(NodeId(base as u32));
             if narrow {
-                let index =
-                    vec![IndexItem::Slice { start: None, stop: None, step: 1 }, IndexItem::Integer(-1)];
-                add(
-                    &mut self.program,
-                    trace,
-                    NodeKind::Operation(operation(
-                        OperationKind::GetItem,
-                        vec![Argument::Value(value), Argument::Index(index)],
-                    )),
-                );
-                value = NodeId(base as u32 + 1).into();
+                value = self.pick(value, size);
             }
             let NodeKind::Save(_) = save else { continue };
             add(&mut self.program, trace, NodeKind::Save(value));
         }
         self.known.retain(|known| known.steps.is_none());
+    }
+
+    /// The size of the last dimension of a hook point that is read and has its positions before it.
+    fn last_size(&self, read: &NodeKind) -> Option<u64> {
+        let NodeKind::Get(address) = read else { return None };
+        let hook = &self.index.spec().hook_points[self.index.hook(&address.hook)?];
+        match hook.shape.as_slice() {
+            [Axis::Prompts, Axis::Length, Axis::Size(size)] if *size >= 4 => Some(*size),
+            _ => None,
+        }
+    }
+
+    /// The last position of a value; where its last dimension has a size, most often only a few places of it: what lets few
+    /// columns of the vocabulary be computed.
+    fn pick(&mut self, value: Value, size: Option<u64>) -> Value {
+        let trace = self.trace.unwrap();
+        let whole = || IndexItem::Slice { start: None, stop: None, step: 1 };
+        let mut index = vec![whole(), IndexItem::Integer(-1)];
+        let way = size.map_or(0, |_| self.dice.below(5));
+        let mut getitem = |program: &mut Program, value: Value, index: Vec<IndexItem>| {
+            let arguments = vec![Argument::Value(value), Argument::Index(index)];
+            Value::from(add(
+                program,
+                trace,
+                NodeKind::Operation(operation(OperationKind::GetItem, arguments)),
+            ))
+        };
+        let Some(size) = size.filter(|_| way > 0) else { return getitem(&mut self.program, value, index) };
+        let places: Vec<i64> = (0..self.dice.range(1, 4))
+            .map(|_| self.dice.below(size) as i64 - if self.dice.chance(0.3) { size as i64 } else { 0 })
+            .collect();
+        let few = match self.dice.below(3) {
+            0 => IndexItem::Integer(places[0]),
+            1 => {
+                let start = self.dice.below(size) as i64;
+                let stop = Some(start + self.dice.range(0, 5) as i64);
+                IndexItem::Slice { start: Some(start), stop, step: self.dice.range(1, 3) as i64 }
+            }
+            _ => {
+                let shape = vec![places.len() as u64];
+                let elements = places.iter().map(|&place| Scalar::Int(place)).collect();
+                let literal = NodeKind::Literal { dtype: DType::I64, shape, elements };
+                IndexItem::Tensor(add(&mut self.program, trace, literal).into())
+            }
+        };
+        if way < 3 {
+            index.push(few);
+            return getitem(&mut self.program, value, index);
+        }
+        // Positions first, then places of what that gave; sometimes some others too.
+        let rows = getitem(&mut self.program, value, index);
+        let picked = getitem(&mut self.program, rows, vec![IndexItem::Ellipsis, few]);
+        if way == 4 {
+            let other = getitem(&mut self.program, rows, vec![whole(), IndexItem::Integer(places[0])]);
+            add(&mut self.program, trace, NodeKind::Save(other));
+        }
+        picked
     }
 
     /// Most of what was computed is saved in the end: what nobody reads is not run.

@@ -21,6 +21,7 @@ fn passenger() -> ExplainedPassenger {
         width: 8,
         rows_from: 0,
         columns: Some(vec![7]),
+        vocabulary: None,
         until: "lm_head.output".into(),
         end: 100,
         shares: None,
