@@ -41,6 +41,9 @@ struct Saved {
     length: usize,
     prefixes: usize,
     more: usize,
+    /// Those of `depth` that generate, and those that go back.
+    generating: usize,
+    going_back: usize,
 }
 
 #[test]
@@ -74,6 +77,9 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
             if let [none, depth, length, prefixes, _, all] = counts[..] {
                 saved.programs += 1;
                 saved.depth += usize::from(depth != none);
+                let generates = checked.program.traces().any(|(_, trace)| trace.generation.is_some());
+                saved.generating += usize::from(depth != none && generates);
+                saved.going_back += usize::from(depth != none && !checked.gradients.is_empty());
                 saved.length += usize::from(length != depth);
                 saved.prefixes += usize::from(prefixes < none);
                 saved.more += usize::from(all < length);
@@ -100,6 +106,9 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
     if std::env::var("PELLUCID_MODEL").is_err() && saved.programs > 200 {
         for shared in [saved.depth, saved.length, saved.prefixes, saved.more] {
             assert!(shared * 40 >= saved.programs, "too little was shared: {saved:?}");
+        }
+        for shared in [saved.generating, saved.going_back] {
+            assert!(shared * 100 >= saved.programs, "too little was shared: {saved:?}");
         }
     }
 }

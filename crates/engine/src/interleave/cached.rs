@@ -46,17 +46,22 @@ impl Member<'_> {
     }
 
     /// Lets the only invoke of a trace begin where something of it is first read or written, with the residual stream that is in
-    /// the program's cache. Not where that would keep it from leaving more there than it takes.
+    /// the program's cache. Not where that would keep it from leaving more there than it takes, nor where a next step needs the
+    /// keys and values of all layers.
     pub(super) fn resume_from_cache(&mut self, invoke: usize, loaded: &Loaded, ground: Ground<'_>) {
         let Some(cache) = self.job.options.prefixes.clone() else { return };
         let group = &self.groups[invoke];
         if self.groups.len() != 1
+            || group.keeps_caches()
             || !matches!(group.place, Place::Start)
             || !self.may_take(group, ground.rewrites)
         {
             return;
         }
-        let Some(&(first, _)) = group.touches.first() else { return };
+        let Some(&(touched, _)) = group.touches.first() else { return };
+        // A way back goes through what it has walked.
+        let tracked = group.tracked.as_ref().and_then(|own| own.iter().position(|&tracked| tracked));
+        let first = tracked.map_or(touched, |tracked| tracked.min(touched));
         let most = group.first_positions();
         let starts: Vec<usize> = group
             .prompts
