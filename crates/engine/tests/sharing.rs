@@ -242,7 +242,8 @@ fn a_steering_sweep_walks_its_prompt_once_as_far_as_the_edit() {
     // Where only the prompt's last position is edited, only that position is theirs.
     let nudged = |at: usize, name: &str| {
         let edit = steered(at, name);
-        edit.replace(r#""op":"add""#, r#""op":"index_put","index":[":",-1]"#).replace(r#""other""#, r#""values""#)
+        edit.replace(r#""op":"add""#, r#""op":"index_put","index":[":",-1]"#)
+            .replace(r#""other""#, r#""values""#)
     };
     let edits: Vec<String> = NAMES.iter().enumerate().map(|(at, name)| nudged(at, name)).collect();
     let (edits, saved) = (edits.join(","), saved.join(","));
@@ -258,8 +259,7 @@ fn a_steering_sweep_walks_its_prompt_once_as_far_as_the_edit() {
 fn continuations_of_one_prompt_walk_it_once_and_draw_apart() {
     let engine = engine();
     let saved: Vec<String> = NAMES.iter().map(|name| made(name)).collect();
-    let first =
-        r#"{"op":"get","name":"l","invoke":"once","hook":"logits","step":0},{"op":"save","name":"once","value":"l"}"#;
+    let first = r#"{"op":"get","name":"l","invoke":"once","hook":"logits","step":0},{"op":"save","name":"once","value":"l"}"#;
     let invokes = alike(&[&NAMES[..], &["once"]].concat());
     let nodes = format!("{},{first}", saved.join(","));
     let program = generating(&engine, r#""max_new_tokens":6,"temperature":1.5"#, &invokes, &nodes);
