@@ -584,8 +584,15 @@ fn follow(
     None
 }
 
+/// The stage at which the scores are computed of the attention that a stage is of; none: it is of none.
+pub(crate) fn attention_of(list: &StageList, number: usize) -> Option<usize> {
+    let stage = list.stages.get(number)?;
+    matches!(stage.kernel, Kernel::AttentionPattern(_) | Kernel::AttentionMixed(_)).then_some(())?;
+    list.stages[..number].iter().rposition(|stage| matches!(stage.kernel, Kernel::AttentionScores(_)))
+}
+
 /// The hook stages of scores and pattern of the attention whose scores are computed at that stage.
-fn attention_hooks(list: &StageList, number: usize) -> Vec<usize> {
+pub(crate) fn attention_hooks(list: &StageList, number: usize) -> Vec<usize> {
     let mut hooks = Vec::new();
     for (at, stage) in list.stages.iter().enumerate().skip(number + 1) {
         match stage.kernel {

@@ -47,6 +47,7 @@ impl Sequence {
     }
 
     /// The same rows from a position on, which attend to what this sequence publishes. From its first row on: a copy of it.
+    /// Where keys and values are kept for a next step, those of the layers that were walked are all the same.
     pub fn fork(&self, position: usize) -> Sequence {
         let skipped = position.saturating_sub(self.start).min(self.tokens.len());
         if skipped == 0 {
@@ -66,7 +67,21 @@ impl Sequence {
         Sequence {
             tokens: self.tokens[skipped..].to_vec(),
             start: position,
+            caches: if self.keep_caches { self.caches.clone() } else { Vec::new() },
+            keep_caches: self.keep_caches,
             prefix: self.publishes.clone(),
+            ..Sequence::default()
+        }
+    }
+
+    /// What comes after it at the next step: one token, which attends to all its keys and values. Several may come after one;
+    /// each copies them when it adds its own.
+    pub fn then(&self, token: u32) -> Sequence {
+        Sequence {
+            tokens: vec![i64::from(token)],
+            start: self.start + self.tokens.len(),
+            caches: self.caches.clone(),
+            keep_caches: self.keep_caches,
             ..Sequence::default()
         }
     }

@@ -150,6 +150,47 @@ fn a_lone_invoke_begins_where_it_is_edited_first() {
 }
 
 #[test]
+fn a_generation_takes_its_prompt_from_the_cache_and_leaves_it_there() {
+    let engine = Golden::open("gpt2").engine();
+    let cache = Arc::new(PrefixCache::default());
+    let text = format!(
+        r#"{{"pellucid":1,"body":[{{"op":"trace","invokes":[{{"tokens":{PROMPT}}}],"generate":{{"max_new_tokens":4,"stop_tokens":[]}},"body":[
+        {{"op":"generated","name":"g"}},{{"op":"save","name":"made","value":"g"}}]}}]}}"#
+    );
+    let generates = engine.check(Program::from_bytes(text.as_bytes()).unwrap()).unwrap();
+    assert_eq!(run(&engine, &generates, &cache), (8 + 3, 0));
+    assert_eq!(run(&engine, &generates, &cache), (1 + 3, 7));
+    // Its own tokens are nobody's prompt, and left the prompt's keys as they were.
+    assert_eq!(run(&engine, &edited(&engine, PROMPT, -1, 0.5), &cache), (1, 7));
+    assert_eq!(run(&engine, &generates, &cache), (1 + 3, 7));
+}
+
+#[test]
+fn a_way_back_begins_no_higher_than_it_goes() {
+    let engine = Golden::open("gpt2").engine();
+    let cache = Arc::new(PrefixCache::default());
+    let goes_back = |hook: &str, value: f64| {
+        let nodes = format!(
+            r#"{{"op":"get","name":"h","hook":"layers.1.output"}},{{"op":"mul","name":"e","input":"h","other":{value}}},
+            {{"op":"set","hook":"layers.1.output","value":"e"}},{{"op":"get","name":"m","hook":"logits"}},
+            {{"op":"getitem","name":"loss","input":"m","index":[0,-1,3]}},{{"op":"backward","name":"b","of":"loss"}},
+            {{"op":"grad","name":"g","backward":"b","hook":"{hook}"}},{{"op":"save","name":"gradient","value":"g"}}"#
+        );
+        checked(&engine, PROMPT, &nodes)
+    };
+    let resumes = |program: &CheckedProgram| {
+        let plan = engine.explain_with(program, &with(&cache)).unwrap();
+        run(&engine, program, &cache);
+        plan.passes[0].passengers[0].resumed
+    };
+    assert!(!resumes(&goes_back("layers.1.output", 0.5)));
+    assert!(resumes(&goes_back("layers.1.output", 0.25)));
+    // What is gone back through below the edit is walked; its gradient is 0 here, for nothing comes through the edit.
+    run(&engine, &goes_back("layers.0.output", 0.25), &cache);
+    run(&engine, &goes_back("layers.0.attention.input", 0.75), &cache);
+}
+
+#[test]
 fn nothing_of_one_cache_is_ever_anothers_also_in_the_same_pass() {
     let engine = Golden::open("gpt2").engine();
     let (ann, ben) = (Arc::new(PrefixCache::default()), Arc::new(PrefixCache::default()));

@@ -10,7 +10,7 @@ mod random;
 mod support;
 
 use pellucid_engine::{Engine, EngineError, Failure, Results, Rewrites, RunOptions};
-use pellucid_graph::check::SpecIndex;
+use pellucid_graph::check::{CheckedProgram, SpecIndex};
 
 use random::crowd::Crowd;
 use random::outcomes::{difference_from_naive, same_bits};
@@ -45,6 +45,9 @@ struct Saved {
     more: usize,
     /// Of which an invoke computes only some columns of the vocabulary.
     columns: usize,
+    /// Those of `depth` that generate, and those that go back.
+    generating: usize,
+    going_back: usize,
 }
 
 /// Whether an invoke computes only some columns of the vocabulary.
@@ -84,6 +87,9 @@ let (none, depth, length) = (with(Rewrites::NONE), with(DEPTH), with(LENGTH));
             if let [none, depth, length, prefixes, _, _, all] = counts[..] {
                 saved.programs += 1;
                 saved.depth += usize::from(depth != none);
+                let generates = checked.program.traces().any(|(_, trace)| trace.generation.is_some());
+                saved.generating += usize::from(depth != none && generates);
+                saved.going_back += usize::from(depth != none && !checked.gradients.is_empty());
                 saved.length += usize::from(length != depth);
                 saved.prefixes += usize::from(prefixes < none);
                 saved.more += usize::from(all < length);
@@ -99,6 +105,9 @@ let (none, depth, length) = (with(Rewrites::NONE), with(DEPTH), with(LENGTH));
     if std::env::var("PELLUCID_MODEL").is_err() && saved.programs > 200 {
         for shared in [saved.depth, saved.length, saved.prefixes, saved.more, saved.columns] {
             assert!(shared * 40 >= saved.programs, "too little was shared: {saved:?}");
+        }
+        for shared in [saved.generating, saved.going_back] {
+            assert!(shared * 100 >= saved.programs, "too little was shared: {saved:?}");
         }
     }
 }

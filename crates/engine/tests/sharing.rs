@@ -183,3 +183,197 @@ fn programs_share_nothing_with_one_another() {
         assert_eq!(results.report.tokens, alone.report.tokens, "rows of one program are another's");
     }
 }
+
+/// A program of one trace that generates.
+fn generating(engine: &Engine, generate: &str, invokes: &str, nodes: &str) -> CheckedProgram {
+    let text = format!(
+        r#"{{"pellucid":1,"seed":5,"body":[{{"op":"trace","name":"t","invokes":[{invokes}],"generate":{{{generate},"stop_tokens":[]}},"body":[{nodes}]}}]}}"#
+    );
+    let program = Program::from_bytes(text.as_bytes()).unwrap_or_else(|faults| panic!("{faults}\n{text}"));
+    engine.check(program).unwrap_or_else(|faults| panic!("{faults}\n{text}"))
+}
+
+/// Invokes of one prompt by those names.
+fn alike(names: &[&str]) -> String {
+    let invokes: Vec<String> =
+        names.iter().map(|name| format!(r#"{{"name":"{name}","tokens":{CORRUPTED}}}"#)).collect();
+    invokes.join(",")
+}
+
+/// What an invoke has generated is saved.
+fn made(name: &str) -> String {
+    format!(
+        r#"{{"op":"generated","name":"g{name}","invoke":"{name}"}},{{"op":"save","name":"{name}","value":"g{name}"}}"#
+    )
+}
+
+/// Operations of the passes as they are planned, and without any rewrite.
+fn operations(engine: &Engine, program: &CheckedProgram) -> (u64, u64) {
+    let unshared = engine.share().with_rewrites(Rewrites::NONE);
+    (engine.explain(program).unwrap().flops(), unshared.explain(program).unwrap().flops())
+}
+
+const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+#[test]
+fn a_steering_sweep_walks_its_prompt_once_as_far_as_the_edit() {
+    let engine = engine();
+    let steered = |at: usize, name: &str| {
+        let by = at as f64 / 2.0 - 2.0;
+        format!(
+            r#"{{"op":"get","name":"h{name}","invoke":"{name}","hook":"layers.1.output"}},{{"op":"add","name":"s{name}","input":"h{name}","other":{by}}},
+            {{"op":"set","invoke":"{name}","hook":"layers.1.output","value":"s{name}"}}"#
+        )
+    };
+    let edits: Vec<String> = NAMES.iter().enumerate().map(|(at, name)| steered(at, name)).collect();
+    let saved: Vec<String> = NAMES.iter().map(|name| made(name)).collect();
+    let nodes = format!(r#"{{"op":"steps","body":[{}]}},{}"#, edits.join(","), saved.join(","));
+    let program = generating(&engine, r#""max_new_tokens":6"#, &alike(&NAMES), &nodes);
+    let results = run(&engine, &program);
+    // One of those that leave the rows in common has these rows; five more tokens of each.
+    assert_eq!(results.report.tokens, 8 * 7 + 8 * 5);
+    let (shared, unshared) = operations(&engine, &program);
+    println!("steering sweep: {unshared} → {shared} operations");
+    // All of the first layer but one row in eight, of the prompt's 56 of 96 tokens.
+    assert!(shared * 4 < unshared * 3, "{unshared} → {shared} operations");
+    let told = engine.explain(&program).unwrap().to_string();
+    let line = "with a as far as transformer.h.1.output, from there 7 own from column 0 on, until the end, logits at position 6";
+    assert!(told.contains(line), "{told}");
+
+    // Where only the prompt's last position is edited, only that position is theirs.
+    let nudged = |at: usize, name: &str| {
+        let edit = steered(at, name);
+        edit.replace(r#""op":"add""#, r#""op":"index_put","index":[":",-1]"#)
+            .replace(r#""other""#, r#""values""#)
+    };
+    let edits: Vec<String> = NAMES.iter().enumerate().map(|(at, name)| nudged(at, name)).collect();
+    let (edits, saved) = (edits.join(","), saved.join(","));
+    for nodes in [format!("{edits},{saved}"), format!(r#"{{"op":"steps","body":[{edits}]}},{saved}"#)] {
+        let program = generating(&engine, r#""max_new_tokens":6"#, &alike(&NAMES), &nodes);
+        assert_eq!(run(&engine, &program).report.tokens, 7 + 8 + 8 * 5);
+        let (shared, unshared) = operations(&engine, &program);
+        println!("steering at the last position: {unshared} → {shared} operations");
+    }
+}
+
+#[test]
+fn continuations_of_one_prompt_walk_it_once_and_draw_apart() {
+    let engine = engine();
+    let saved: Vec<String> = NAMES.iter().map(|name| made(name)).collect();
+    let first = r#"{"op":"get","name":"l","invoke":"once","hook":"logits","step":0},{"op":"save","name":"once","value":"l"}"#;
+    let invokes = alike(&[&NAMES[..], &["once"]].concat());
+    let nodes = format!("{},{first}", saved.join(","));
+    let program = generating(&engine, r#""max_new_tokens":6,"temperature":1.5"#, &invokes, &nodes);
+    let results = run(&engine, &program);
+    assert_eq!(results.report.tokens, 7 + 8 * 5);
+    let drawn: std::collections::BTreeSet<Vec<i64>> =
+        NAMES.iter().map(|name| results.tensors[*name].to_vec_i64().unwrap()).collect();
+    assert!(drawn.len() > 4, "they drew the same: {drawn:?}");
+    let (shared, unshared) = operations(&engine, &program);
+    println!("continuations: {unshared} → {shared} operations");
+    assert!(shared * 2 < unshared, "{unshared} → {shared} operations");
+    let explanation = engine.explain(&program).unwrap();
+    assert!(explanation.to_string().contains("b: 7 tokens, with a, until the end"), "{explanation}");
+    assert_eq!(explanation.passes[0].tokens, 7);
+}
+
+#[test]
+fn generations_whose_prompts_begin_alike_share_their_beginning() {
+    let engine = engine();
+    let invokes: Vec<String> = [[5, 1], [6, 2], [6, 3]]
+        .iter()
+        .zip(NAMES)
+        .map(|([one, other], name)| format!(r#"{{"name":"{name}","tokens":[[1,2,3,4,{one},{other}]]}}"#))
+        .collect();
+    let saved: Vec<String> = NAMES[..3].iter().map(|name| made(name)).collect();
+    let program = generating(&engine, r#""max_new_tokens":4"#, &invokes.join(","), &saved.join(","));
+    assert_eq!(run(&engine, &program).report.tokens, 6 + 2 + 1 + 3 * 3);
+}
+
+#[test]
+fn a_generation_that_waits_in_its_prompt_has_all_its_keys_when_it_goes_on() {
+    let engine = engine();
+    // `early` waits in the first layer for what `late` makes in the last; `plain` keeps the rows in common in the pass.
+    let nodes = format!(
+        r#"{{"op":"get","name":"v","invoke":"late","hook":"layers.1.output"}},{{"op":"getitem","name":"w","input":"v","index":[":",-1]}},
+        {{"op":"get","name":"m","invoke":"early","hook":"layers.1.attention.input"}},{{"op":"index_put","name":"n","input":"m","index":[":",-2],"values":"w"}},
+        {{"op":"set","invoke":"early","hook":"layers.1.attention.input","value":"n"}},{},{},{}"#,
+        made("early"),
+        made("late"),
+        made("plain")
+    );
+    let invokes = alike(&["late", "early", "plain"]);
+    let program = generating(&engine, r#""max_new_tokens":4"#, &invokes, &nodes);
+    // The rows in common; two of `early`, once before it waits and once after.
+    assert_eq!(run(&engine, &program).report.tokens, 7 + 2 + 2 + 3 * 3);
+}
+
+/// The difference of two logits at the last position, and what goes back from it.
+fn metric(name: &str, one: u32, other: u32) -> String {
+    format!(
+        r#"{{"op":"get","name":"l{name}","invoke":"{name}","hook":"logits"}},{{"op":"getitem","name":"o{name}","input":"l{name}","index":[0,-1,{one}]}},
+        {{"op":"getitem","name":"w{name}","input":"l{name}","index":[0,-1,{other}]}},{{"op":"sub","name":"d{name}","input":"o{name}","other":"w{name}"}},
+        {{"op":"backward","name":"b{name}","of":"d{name}"}}"#
+    )
+}
+
+fn gradient(name: &str, hook: &str) -> String {
+    format!(
+        r#"{{"op":"grad","name":"q{name}","backward":"b{name}","invoke":"{name}","hook":"{hook}"}},{{"op":"save","name":"{name}","value":"q{name}"}}"#
+    )
+}
+
+#[test]
+fn interpolations_between_two_values_share_what_lies_below_them() {
+    let engine = engine();
+    let nodes: Vec<String> = NAMES
+        .iter()
+        .enumerate()
+        .map(|(at, name)| {
+            let part = (at + 1) as f64 / 8.0;
+            format!(
+                r#"{{"op":"get","name":"h{name}","invoke":"{name}","hook":"layers.1.output"}},{{"op":"mul","name":"p{name}","input":"h{name}","other":{part}}},
+                {{"op":"set","invoke":"{name}","hook":"layers.1.output","value":"p{name}"}},{},{}"#,
+                metric(name, 5, 9),
+                gradient(name, "layers.1.output")
+            )
+        })
+        .collect();
+    let program = checked(&engine, &alike(&NAMES), &nodes.join(","));
+    assert_eq!(run(&engine, &program).report.tokens, 8 * 7);
+    let (shared, unshared) = operations(&engine, &program);
+    println!("interpolations: {unshared} → {shared} operations");
+    assert!(shared * 2 < unshared, "{unshared} → {shared} operations");
+}
+
+#[test]
+fn metrics_of_one_prompt_go_back_through_rows_that_are_computed_and_kept_once() {
+    let engine = engine();
+    let nodes: Vec<String> = NAMES
+        .iter()
+        .enumerate()
+        .map(|(at, name)| {
+            let hook = ["layers.0.mlp.output", "layers.1.attention.input"][at % 2];
+            format!("{},{}", metric(name, at as u32, 9), gradient(name, hook))
+        })
+        .collect();
+    // Another looks at the pattern, and one is patched at its last position: these are of the same rows too.
+    let others = r#"{"op":"get","name":"pattern","invoke":"looks","hook":"layers.1.attention.pattern"},{"op":"save","name":"looks","value":"pattern"},
+        {"op":"get","name":"x","invoke":"patched","hook":"layers.1.attention.input"},{"op":"index_put","name":"y","input":"x","index":[":",-1],"values":0.5},
+        {"op":"set","invoke":"patched","hook":"layers.1.attention.input","value":"y"},
+        {"op":"get","name":"z","invoke":"patched","hook":"logits"},{"op":"getitem","name":"last","input":"z","index":[0,-1]},{"op":"save","name":"patched","value":"last"}"#;
+    let invokes = alike(&[&NAMES[..], &["looks", "patched"]].concat());
+    let program = checked(&engine, &invokes, &format!("{},{others}", nodes.join(",")));
+    let results = run(&engine, &program);
+    assert_eq!((results.report.passes, results.report.tokens), (1, 7 + 1));
+    let (shared, unshared) = operations(&engine, &program);
+    println!("metrics: {unshared} → {shared} operations");
+    assert!(shared * 5 < unshared, "{unshared} → {shared} operations");
+    let unplanned = engine.share().with_rewrites(Rewrites::NONE);
+    let unplanned = unplanned.run(&program, &RunOptions::default()).unwrap();
+    let (held, without) = (results.report.peak_value_bytes, unplanned.report.peak_value_bytes);
+    println!("metrics: {without} → {held} bytes held");
+    assert!(held * 3 < without, "{without} → {held} bytes held");
+    let told = engine.explain(&program).unwrap().to_string();
+    assert!(told.contains("b: 7 tokens, with a, until lm_head.output"), "{told}");
+}

@@ -21,7 +21,7 @@ fn tokens(result: &[u8]) -> (u64, u64) {
 
 #[test]
 fn an_account_pays_for_a_prompt_once_and_is_not_seen_by_others() {
-    let server = Server::keyed(&["engine.prefix_bytes=536870912"]);
+    let server = Server::keyed(&[]);
     let (ann, ben) = (server.account("ann", &[]), server.account("ben", &[]));
     let program = next_token(PROMPT);
     let results = [&ann, &ann, &ben, &ann].map(|client| client.result(&program));
@@ -51,7 +51,7 @@ fn an_account_pays_for_a_prompt_once_and_is_not_seen_by_others() {
 
 #[test]
 fn without_room_for_them_there_are_none() {
-    let server = Server::open(&[]);
+    let server = Server::open(&["engine.prefix_bytes=0"]);
     let client = server.anyone();
     let program = next_token(PROMPT);
     assert_eq!([0; 2].map(|_| tokens(&client.result(&program))), [(14, 0); 2]);

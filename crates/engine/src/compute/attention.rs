@@ -47,7 +47,7 @@ pub(crate) fn attention_scores(
 }
 
 /// Keeps a sequence's keys and values of a layer until its values are mixed: in a store of its own; or, where another's
-/// come first and nobody looks, by themselves.
+/// come first, nobody looks, and no next step needs them, by themselves.
 fn keep(
     attention: &Attention,
     sequence: &mut Sequence,
@@ -60,7 +60,7 @@ fn keep(
         sequence.caches.resize_with(layer + 1, || None);
     }
     match &sequence.prefix {
-        Some(_) if !wanted && sequence.publishes.is_none() => {
+        Some(_) if !wanted && sequence.publishes.is_none() && !sequence.keep_caches => {
             sequence.tail = Some(Tail::of(keys, values));
             return Ok(());
         }

@@ -46,17 +46,22 @@ impl Member<'_> {
     }
 
     /// Lets the only invoke of a trace begin where something of it is first read or written, with the residual stream that is in
-    /// the program's cache. Not where that would keep it from leaving more there than it takes.
+    /// the program's cache. Not where that would keep it from leaving more there than it takes, nor where a next step needs the
+    /// keys and values of all layers.
     pub(super) fn resume_from_cache(&mut self, invoke: usize, loaded: &Loaded, ground: Ground<'_>) {
         let Some(cache) = self.job.options.prefixes.clone() else { return };
         let group = &self.groups[invoke];
         if self.groups.len() != 1
+            || group.keeps_caches()
             || !matches!(group.place, Place::Start)
             || !self.may_take(group, ground.rewrites)
         {
             return;
         }
-        let Some(&(first, _)) = group.touches.first() else { return };
+        let Some(&(touched, _)) = group.touches.first() else { return };
+        // A way back goes through what it has walked.
+        let tracked = group.tracked.as_ref().and_then(|own| own.iter().position(|&tracked| tracked));
+        let first = tracked.map_or(touched, |tracked| tracked.min(touched));
         let most = group.first_positions();
         let starts: Vec<usize> = group
             .prompts
@@ -93,10 +98,13 @@ impl Member<'_> {
                 taken.push(cached.positions);
             } else if !ground.dry {
                 // It may get farther than whoever left these.
-                let streams = Arc::new(Streams::of(prompt.tokens.len(), Some(known)));
-                sequence.streams = Some(streams.clone());
                 let (tokens, prefix) = (prompt.tokens.clone(), Arc::default());
-                collected.push(Collected { tokens, prefix, positions: 0, streams });
+                let bytes = loaded.costs.stream_bytes().saturating_mul(tokens.len() as u64);
+                if let Some(reserved) = cache.reserve(bytes) {
+                    let streams = Arc::new(Streams::of(tokens.len(), Some(known)));
+                    sequence.streams = Some(streams.clone());
+                    collected.push(Collected { tokens, prefix, positions: 0, streams, reserved });
+                }
             }
             parked.push(Parked::before(stage, sequence, (slot, values), list, &loaded.schedule));
         }
@@ -132,10 +140,7 @@ impl Member<'_> {
             let streams = if known == 0 { loaded.costs.stream_bytes() } else { 0 };
             let bytes = loaded.costs.key_bytes().saturating_mul(positions as u64);
             let bytes = bytes.saturating_add(streams.saturating_mul(tokens.len() as u64));
-            if bytes == 0 || bytes > cache.most_bytes().saturating_sub(self.collecting_bytes) {
-                continue;
-            }
-            self.collecting_bytes += bytes;
+            let Some(reserved) = (bytes > 0).then(|| cache.reserve(bytes)).flatten() else { continue };
             let prefix: Arc<Prefix> = Arc::default();
             // What comes from elsewhere has no rows here.
             let streams = Arc::new(Streams::of(if known == 0 { tokens.len() } else { 0 }, None));
@@ -144,6 +149,7 @@ impl Member<'_> {
                 prefix: prefix.clone(),
                 positions,
                 streams: streams.clone(),
+                reserved,
             });
             chosen.push((number, (positions > 0).then_some(prefix), streams));
         }
@@ -152,7 +158,6 @@ impl Member<'_> {
 
     /// The running trace is at its end: what it published goes into the cache.
     pub(super) fn keep_prefixes(&mut self, ground: Ground<'_>) {
-        self.collecting_bytes = 0;
         let collected = std::mem::take(&mut self.collecting);
         let (Some(cache), Some(loaded)) = (&self.job.options.prefixes, ground.models.get(self.model)) else {
             return;

@@ -51,6 +51,7 @@ impl Rider<'_, '_> {
                     let group = &self.run.members[heir.member].groups[heir.invoke];
                     for (sequence, prompt) in state.sequences[span.clone()].iter_mut().zip(&group.prompts) {
                         sequence.publishes = None;
+                        sequence.keep_caches = group.keeps_caches();
                         if !state.narrowed {
                             sequence.narrow = group.narrow(prompt.tokens.len(), sequence.start);
                         }
@@ -104,6 +105,7 @@ impl Rider<'_, '_> {
             for prompt in &group.prompts {
                 let sequence = &mut state.sequences[next];
                 next += 1;
+                sequence.keep_caches = group.keeps_caches();
                 member.job.results.report.tokens += sequence.tokens.len() as u64;
                 if !state.narrowed {
                     sequence.narrow = group.narrow(prompt.tokens.len(), sequence.start);
@@ -124,6 +126,8 @@ impl Rider<'_, '_> {
         let mut leaving: Vec<usize> = Vec::new();
         let mut lengths: Vec<usize> = state.rows.iter().map(Range::len).collect();
         for (party, span) in placed(self.parties.iter()).filter(|(party, _)| party.invokes.is_empty()) {
+            // What goes on attends to what is published; nobody goes on after these rows.
+            state.sequences[span.clone()].iter_mut().for_each(|sequence| sequence.keep_caches = false);
             if party.until <= stage {
                 leaving.extend(span);
             } else if !party.cropped && !state.narrowed {

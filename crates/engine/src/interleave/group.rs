@@ -207,6 +207,16 @@ impl Group {
         }
     }
 
+    /// Whether its keys and values are needed at a next step.
+    pub fn keeps_caches(&self) -> bool {
+        self.last_step > 0
+    }
+
+    /// Whether a way back goes through it.
+    pub fn goes_back(&self) -> bool {
+        self.tracked.is_some() || !self.asked.gradients.is_empty()
+    }
+
     /// Whether a way back goes through a stage.
     pub fn tracks(&self, stage: usize) -> bool {
         self.tracked.as_ref().is_some_and(|tracked| tracked.get(stage).copied().unwrap_or(false))

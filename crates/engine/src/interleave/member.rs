@@ -65,9 +65,8 @@ pub(crate) struct Member<'a> {
     pub(super) ways: Ways,
     /// Ways back that have begun and not ended.
     pub(super) backs: Vec<WayBack>,
-    /// Prompts of the running traces whose keys and values go into its cache, and the bytes that these take.
+    /// Prompts of the running traces whose keys and values go into its cache.
     pub(super) collecting: Vec<Collected>,
-    pub(super) collecting_bytes: u64,
     /// Weights that it has set, while an invoke runs with them, with the bytes that they take.
     pub(super) replaced: HashMap<(Value, WeightId), (Weak<ModelWeight>, u64)>,
 }
@@ -132,7 +131,6 @@ impl<'a> Member<'a> {
             ways: Ways::default(),
             backs: Vec::new(),
             collecting: Vec::new(),
-            collecting_bytes: 0,
             replaced: HashMap::new(),
         }
     }

@@ -86,6 +86,9 @@ impl Interleaver<'_> {
                 }
             }
             let count = taken.len();
+            // Whoever stays aboard to the end goes on after these rows.
+            let keeps = trunk.aboard.iter().any(|one| member.groups[one.invoke].keeps_caches());
+            taken.iter_mut().for_each(|sequence| sequence.keep_caches = keeps);
             let collected = member.collect_prefixes(trunk, loaded, ground);
             if let Some(group) = there.map(|invoke| &member.groups[invoke]) {
                 for (sequence, prompt) in taken.iter_mut().zip(&group.prompts) {

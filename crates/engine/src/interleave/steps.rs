@@ -95,11 +95,10 @@ impl Member<'_> {
         there.first().copied()
     }
 
-    /// What is known of an invoke's rows before it walks. What generates, or what gradients go back through, shares none.
+    /// What is known of an invoke's rows before it walks. Those of a later step are one token after what it made itself: it
+    /// shares none of them.
     fn outlook(&self, group: &Group, loaded: &Loaded, rewrites: Rewrites) -> Outlook {
-        let one_step = group.step == 0 && group.last_step == 0 && !group.wants_token;
-        let gradients = group.tracked.is_some() || !group.asked.gradients.is_empty();
-        if !one_step || gradients || rewrites == Rewrites::NONE {
+        if group.step > 0 || rewrites == Rewrites::NONE {
             return Outlook::default();
         }
         let job = &self.job;
@@ -111,7 +110,9 @@ impl Member<'_> {
             invoke: group.invoke,
             width: group.width,
         };
-        Outlook::of(&asker, &group.touches, rewrites)
+        let outlook = Outlook::of(&asker, &group.touches, rewrites);
+        // On the way back all of its rows are read.
+        if group.goes_back() { outlook.whole() } else { outlook }
     }
 
     /// The columns of the rectangle that matter from the final norm on; none: all of them.
@@ -142,7 +143,7 @@ impl Member<'_> {
     pub(super) fn finish_step(
         &mut self,
         invoke: usize,
-        state: &mut PassState,
+        state: &PassState,
         members: Range<usize>,
         ground: Ground<'_>,
         pool: &mut BufferPool,
@@ -227,7 +228,7 @@ impl Member<'_> {
     fn next_tokens(
         &mut self,
         invoke: usize,
-        state: &mut PassState,
+        state: &PassState,
         mut members: Range<usize>,
         ground: Ground<'_>,
     ) -> Result<(), Interruption> {
@@ -274,11 +275,8 @@ impl Member<'_> {
                 prompt.finished =
                     group.stop_tokens.contains(&token) || stops(model, generation, &prompt.made);
             }
-            let mut sequence = std::mem::take(&mut state.sequences[member]);
-            sequence.start += sequence.tokens.len();
-            sequence.tokens = vec![i64::from(token)];
-            sequence.narrow = None;
-            prompt.sequence = (!prompt.finished).then_some(sequence);
+            let goes_on = !prompt.finished && group.step < group.last_step;
+            prompt.sequence = goes_on.then(|| state.sequences[member].then(token));
         }
         Ok(())
     }

@@ -86,9 +86,10 @@ impl Member<'_> {
             return;
         };
         group.last_step = last_step;
+        let keeps = group.keeps_caches();
         for prompt in &mut group.prompts {
             if let Some(sequence) = &mut prompt.sequence {
-                sequence.keep_caches = last_step > 0;
+                sequence.keep_caches = keeps;
             }
         }
         group.place = Place::Start;

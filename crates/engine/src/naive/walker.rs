@@ -34,7 +34,7 @@ impl Visitor for Everywhere<'_> {
 
     fn record(&mut self, stage: usize, state: &PassState) {
         if let Some(tape) = &mut self.tape {
-            tape.record(&self.list.stages[stage], state, 0..state.sequences.len());
+            tape.record(&self.list.stages[stage], state, 0..state.sequences.len(), true, None);
         }
     }
 

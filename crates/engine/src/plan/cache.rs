@@ -7,7 +7,8 @@
 //! with keys and values in every layer.
 //!
 //! The residual stream is kept before the stages at which nothing else is alive, up to the first edit. A trace of one invoke of which
-//! nothing is read or written before such a stage begins there.
+//! nothing is read or written before such a stage begins there. While programs run they collect, all of one cache together, no more
+//! than it may hold; what finds no room then is not kept.
 //!
 //! **Keeps:** keys and values of a position, and its residual stream, depend on the tokens up to it and on the weights, and kernels give a row the same bits
 //! whatever other rows there are: they are bit for bit those that the prompt would make.
@@ -35,6 +36,8 @@ struct Held {
     most_bytes: u64,
     prompts: Vec<Kept>,
     bytes: u64,
+    /// Bytes of what is still being collected.
+    reserved: u64,
     /// Counts uses: of two prompts that which was used last has the higher number.
     uses: u64,
     taken: (u64, u64),
@@ -85,6 +88,20 @@ pub(crate) struct Collected {
     /// Positions that nothing edits.
     pub positions: usize,
     pub streams: Arc<Streams>,
+    pub reserved: Reserved,
+}
+
+/// Room for what is being collected, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    cache: Arc<PrefixCache>,
+    bytes: u64,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.cache.held().reserved -= self.bytes;
+    }
 }
 
 impl Default for PrefixCache {
@@ -129,9 +146,12 @@ impl PrefixCache {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes that it may hold.
-    pub(crate) fn most_bytes(&self) -> u64 {
-        self.held().most_bytes
+    /// Room for so many bytes that are to be collected; none: what all that run with it collect would come to more than it may hold.
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reserved> {
+        let mut held = self.held();
+        let reserved = held.reserved.checked_add(bytes).filter(|&all| all <= held.most_bytes)?;
+        held.reserved = reserved;
+        Some(Reserved { cache: self.clone(), bytes })
     }
 
     /// The longest beginning that a prompt has in common with one that is there; not more than `most` positions.
@@ -179,7 +199,7 @@ impl PrefixCache {
 
     /// Keeps a prompt's keys and values, as far as all of so many layers have them, and its residual stream.
     pub(crate) fn keep(&self, model: &Arc<Model>, layers: usize, collected: Collected) {
-        let Collected { mut tokens, prefix, positions, streams } = collected;
+        let Collected { mut tokens, prefix, positions, streams, reserved: _reserved } = collected;
         let (prefix, positions) = prefix.complete(layers, positions.min(tokens.len())).unwrap_or_default();
         let depth = streams.last(usize::MAX).unwrap_or(0);
         if depth == 0 {
@@ -225,5 +245,24 @@ impl PrefixCache {
 impl Kept {
     fn is_of(&self, model: &Arc<Model>) -> bool {
         std::ptr::eq(self.model.as_ptr(), Arc::as_ptr(model)) && self.isa == Isa::current().name()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::PrefixCache;
+
+    #[test]
+    fn what_all_collect_at_a_time_is_not_more_than_what_is_held() {
+        let cache = Arc::new(PrefixCache::new(100));
+        let (one, other) = (cache.reserve(60), cache.reserve(40));
+        assert!(one.is_some() && other.is_some());
+        assert!(cache.reserve(1).is_none() && cache.reserve(u64::MAX).is_none());
+        drop(one);
+        assert!(cache.reserve(61).is_none() && cache.reserve(60).is_some());
+        cache.close();
+        assert!(cache.reserve(1).is_none());
     }
 }

@@ -3,8 +3,9 @@
 //! **Needs:** attention is causal. Every touch from the first edit on names its columns statically, from some column on: a
 //! setter writes `index_put` of the same hook point's own value, a getter is indexed at columns, or is what such an
 //! `index_put` changes. Scores, patterns and hook points whose heads stand before their positions count as touched
-//! everywhere, as do nodes inside `steps`, skipped modules, and values that gradients need. Where anything else is done the
-//! whole row forks.
+//! everywhere, as do skipped modules, values that gradients need, and those that leave the `steps` in which they are made. An invoke that a gradient goes
+//! back through has all its rows, for they are read on the way back. Where anything else is done the whole row forks. Of a
+//! generation it is the prompt's step that is looked at; at the end of it the last column is read in any case.
 //!
 //! **Keeps:** a position depends on itself and those before it. Before the first column that is written all rows stay the
 //! trunk's; the fork's own attend to the trunk's keys and values there, which are its own bit for bit. What a getter shows at
@@ -17,7 +18,7 @@ use pellucid_graph::{
 use pellucid_models::stage::{HookLayout, Kernel};
 
 use super::Asker;
-use crate::job::{Instance, OUTSIDE};
+use crate::job::Instance;
 
 /// `index_put`s that are followed, one on another.
 const CHAIN: usize = 64;
@@ -33,10 +34,11 @@ impl Asker<'_> {
         &self.program.program.node(id).kind
     }
 
-    fn touched_from(&self, stage: usize, (step, id): Instance) -> usize {
+    /// Of a touch inside `steps` it is the prompt's step that is asked about.
+    fn touched_from(&self, stage: usize, (_, id): Instance) -> usize {
         let tokens_first =
             matches!(self.list.stages[stage].kernel, Kernel::Hook { layout: HookLayout::Tokens, .. });
-        if !tokens_first || step != OUTSIDE {
+        if !tokens_first {
             return 0;
         }
         match self.kind(id) {
@@ -55,7 +57,7 @@ impl Asker<'_> {
     /// The same by one of those that read it.
     fn used_from(&self, id: NodeId, user: NodeId, chain: usize) -> usize {
         let (own, other) = (&self.program.nodes[id.index()], &self.program.nodes[user.index()]);
-        if other.steps.is_some() || other.trace != own.trace {
+        if other.steps != own.steps || other.trace != own.trace {
             return 0;
         }
         match self.kind(user) {

@@ -43,4 +43,9 @@ impl Outlook {
         let first_column = if rewrites.prefixes || rewrites.cache { from(0) } else { 0 };
         Outlook { shares: true, differs, column, first_column }
     }
+
+    /// The same, of an invoke that takes all its rows where it leaves those of others, and none of another prompt.
+    pub fn whole(self) -> Outlook {
+        Outlook { column: 0, first_column: 0, ..self }
+    }
 }

@@ -1,8 +1,9 @@
 //! Common prefixes: of prompts that begin alike, the positions before their first difference are computed once.
 //!
-//! **Needs:** attention is causal; the invokes are of one program, with the same weights, take one step, and no gradient goes
-//! back through them. Nothing reads or writes an invoke at the columns that it takes from another, at any depth: these rows
-//! are not there (see `length` for how that is known).
+//! **Needs:** attention is causal; the invokes are of one program, with the same weights, and no gradient goes back through the
+//! one that takes. Nothing reads or writes it at the columns that it takes from another, at any depth: these rows are not there
+//! (see `length` for how that is known). Of a generation that is the prompt's step; what a later step needs of the keys and
+//! values is copied to its own.
 //!
 //! **Keeps:** the positions of a common prefix have the same tokens and positions, and the rows that they are taken from are
 //! never edited: an invoke that edits them forks. So their keys and values are bit for bit those that the prompt would make.

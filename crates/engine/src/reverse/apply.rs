@@ -49,7 +49,7 @@ pub(crate) fn apply_backward(
             }
         } else {
             compute::stage(model, stage, state, pool).map_err(failed)?;
-            tape.record(stage, state, 0..sequences);
+            tape.record(stage, state, 0..sequences, true, None);
         }
     }
     state.clear();

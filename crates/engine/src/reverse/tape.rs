@@ -50,8 +50,16 @@ fn read_on_the_way_back(stage: &Stage, weights: &BTreeSet<WeightId>) -> Vec<Slot
 }
 
 impl Tape {
-    /// Keeps what a stage that has just run needs on the way back, of those sequences. Gives back the bytes it takes.
-    pub fn record(&mut self, stage: &Stage, state: &PassState, sequences: Range<usize>) -> u64 {
+    /// Keeps what a stage that has just run needs on the way back, of those sequences; scores and patterns only if `ragged`.
+    /// What is known of the same rows from another tape takes no more room. Gives back the bytes it takes.
+    pub fn record(
+        &mut self,
+        stage: &Stage,
+        state: &PassState,
+        sequences: Range<usize>,
+        ragged: bool,
+        known: Option<&Tape>,
+    ) -> u64 {
         let before = self.bytes;
         let first = state.rows.get(sequences.start).map_or(0, |rows| rows.start);
         let end =
@@ -59,16 +67,23 @@ impl Tape {
         for slot in read_on_the_way_back(stage, &self.weights) {
             match state.slot(slot) {
                 Some(SlotValue::Rows(rows)) => {
+                    let place = (slot, state.narrowed);
                     let bytes = 4 * (rows.width() * (end - first)) as u64;
-                    self.rows.entry((slot, state.narrowed)).or_insert_with(|| {
-                        self.bytes += bytes;
-                        rows.part(first, end - first, state.tokens())
+                    let known = known.and_then(|known| known.rows.get(&place));
+                    self.rows.entry(place).or_insert_with(|| {
+                        known.cloned().unwrap_or_else(|| {
+                            self.bytes += bytes;
+                            rows.part(first, end - first, state.tokens())
+                        })
                     });
                 }
-                Some(SlotValue::Ragged(all)) => {
+                Some(SlotValue::Ragged(all)) if ragged => {
                     let own = all.get(sequences.clone()).unwrap_or_default().to_vec();
+                    let known = known.is_some_and(|known| known.ragged.contains_key(&slot));
                     self.ragged.entry(slot).or_insert_with(|| {
-                        self.bytes += own.iter().flatten().map(|own| 4 * own.len() as u64).sum::<u64>();
+                        if !known {
+                            self.bytes += own.iter().flatten().map(|own| 4 * own.len() as u64).sum::<u64>();
+                        }
                         own
                     });
                 }

@@ -137,7 +137,7 @@ pub struct EngineConfig {
     pub packing: bool,
     /// Bytes that the jobs which a model has begun may hold at once, by their prices.
     pub value_bytes: u64,
-    /// Bytes of all accounts' caches of prefixes together. 0: none, which is the default until random programs have been held to it.
+    /// Bytes of all accounts' caches of prefixes together; as much again is held at most while jobs collect what goes there. 0: none.
     pub prefix_bytes: u64,
     /// Bytes of weights of all models in memory.
     pub weight_bytes: u64,
@@ -279,7 +279,7 @@ impl Default for EngineConfig {
             jobs: 256,
             packing: true,
             value_bytes: 4 << 30,
-            prefix_bytes: 0,
+            prefix_bytes: 512 << 20,
             weight_bytes: 16 << 30,
             idle_seconds: 60.0,
         }

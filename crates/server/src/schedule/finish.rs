@@ -79,7 +79,10 @@ async fn left(core: Arc<Core>, ticket: Ticket, outcome: Result<Results, Box<Fail
     });
     let Some((waiting, model, attempt, stop, overflows)) = known else { return };
     let entry = core.registry.get(&model).cloned();
-    if let (Ok(_), Some(entry)) = (&outcome, &entry) {
+    // What was taken from a cache says nothing of how long it takes to compute.
+    if let (Ok(results), Some(entry)) = (&outcome, &entry)
+        && results.report.cached_tokens == 0
+    {
         entry.learn(waiting.flops, waiting.nodes, usage.measured_ms);
     }
     core.spans.is_recorded(&waiting.job, usage.passes, usage.tokens, usage.measured_ms);
