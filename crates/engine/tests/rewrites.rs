@@ -64,7 +64,7 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
         let spec = engine.model().spec().clone();
         let index = SpecIndex::new(&spec);
         let with = |rewrites: Rewrites| engine.share().with_rewrites(rewrites);
-let (none, depth, length) = (with(Rewrites::NONE), with(DEPTH), with(LENGTH));
+        let (none, depth, length) = (with(Rewrites::NONE), with(DEPTH), with(LENGTH));
         let (prefixes, unembedding, traces) = (with(PREFIXES), with(UNEMBEDDING), with(TRACES));
         let mut crowd = Crowd::default();
         let first = number_from("PELLUCID_SEED", 1) + number as u64 * 1_000_003;

@@ -401,7 +401,7 @@ impl<'a> Builder<'a> {
         let whole = || IndexItem::Slice { start: None, stop: None, step: 1 };
         let mut index = vec![whole(), IndexItem::Integer(-1)];
         let way = size.map_or(0, |_| self.dice.below(5));
-        let mut getitem = |program: &mut Program, value: Value, index: Vec<IndexItem>| {
+        let getitem = |program: &mut Program, value: Value, index: Vec<IndexItem>| {
             let arguments = vec![Argument::Value(value), Argument::Index(index)];
             Value::from(add(
                 program,
