@@ -206,7 +206,7 @@ impl<'a> Builder<'a> {
             .enumerate()
             .map(|(number, tokens)| Invoke::new(format!("i{number}"), Prompts::Tokens(tokens)));
         let invokes: Vec<Invoke> = invokes.collect();
-        let generates = if alike { 0.25 } else { 0.35 };
+        let generates = if alike { 0.1 } else { 0.35 };
         let generation = (self.wishes.generation && self.dice.chance(generates)).then(|| self.generation());
         let id = NodeId(self.program.nodes.len() as u32);
         let trace = Trace { invokes, generation, ..Trace::default() };
