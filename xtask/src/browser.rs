@@ -81,18 +81,6 @@ fn held(told: &str) -> Vec<String> {
     names
 }
 
-#[cfg(test)]
-mod tests {
-    use super::held;
-
-    #[test]
-    fn what_holds_is_told_by_name() {
-        let told = "TAP version 13\n# Subtest: one\nok 1 - one\n  ---\n  duration_ms: 3\n  ...\n\
-            ok 2 - two \\# 2 # SKIP\nnot ok 3 - three\n    ok 1 - within\nok 4 - /tmp/pages.test.mjs\n1..4\n";
-        assert_eq!(held(told), ["one", "within"]);
-    }
-}
-
 /// The browser: the one in `CHROMIUM`, or one that is installed.
 fn browser() -> Outcome<PathBuf> {
     if let Some(chosen) = std::env::var_os("CHROMIUM") {
@@ -108,4 +96,16 @@ fn browser() -> Outcome<PathBuf> {
         )
         .into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::held;
+
+    #[test]
+    fn what_holds_is_told_by_name() {
+        let told = "TAP version 13\n# Subtest: one\nok 1 - one\n  ---\n  duration_ms: 3\n  ...\n\
+            ok 2 - two \\# 2 # SKIP\nnot ok 3 - three\n    ok 1 - within\nok 4 - /tmp/pages.test.mjs\n1..4\n";
+        assert_eq!(held(told), ["one", "within"]);
+    }
 }

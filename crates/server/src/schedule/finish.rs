@@ -197,7 +197,7 @@ async fn ending_of(
     did.absent = results.absent.iter().take(LISTED).cloned().collect();
     let written = match in_bytes(results).await {
         Ok(written) => written,
-        Err(problem) => return (failed(Some(problem), None), did, None),
+        Err(problem) => return (failed(Some(*problem), None), did, None),
     };
     let size = written.bytes.len();
     if let Some(bound) = bound
@@ -231,12 +231,12 @@ struct InBytes {
 }
 
 /// What is little is written at once; much takes its time beside the threads that wait.
-async fn in_bytes(results: Results) -> Result<InBytes, Problem> {
+async fn in_bytes(results: Results) -> Result<InBytes, Box<Problem>> {
     let size: u64 = results.tensors.values().map(Tensor::bytes_len).sum();
     let logged: u64 = results.logs.iter().map(|entry| entry.value.bytes_len()).sum();
     let count = results.tensors.len() + results.logs.len() + results.absent.len();
     let write = move || {
-        let bytes = results.to_safetensors().map_err(|error| internal(&error.to_string()))?;
+        let bytes = results.to_safetensors().map_err(|error| Box::new(internal(&error.to_string())))?;
         let etag = format!("\"{}\"", data_encoding::HEXLOWER.encode(&Sha256::digest(&bytes)));
         Ok(InBytes { bytes: Bytes::from(bytes), etag })
     };
@@ -244,7 +244,7 @@ async fn in_bytes(results: Results) -> Result<InBytes, Problem> {
         return write();
     }
     let written = tokio::task::spawn_blocking(write).await;
-    written.unwrap_or_else(|_| Err(internal("the result could not be written")))
+    written.unwrap_or_else(|_| Err(Box::new(internal("the result could not be written"))))
 }
 
 fn failed(problem: Option<Problem>, result: Option<StoredResult>) -> Ending {

@@ -128,7 +128,9 @@ impl Builder<'_> {
                     Some(dim) => shape.get(dim).copied()?,
                     None => shape.iter().copied().min()?,
                 };
-                let own: Vec<u64> = shape.iter().map(|&size| self.dice.below(size.min(3)) + 1).collect();
+                // And there sizes of 1 fit whatever they are beside.
+                let most = if kind == TakeAlongDim && self.dice.chance(0.75) { 1 } else { 3 };
+                let own: Vec<u64> = shape.iter().map(|&size| self.dice.below(size.min(most)) + 1).collect();
                 self.places(&own, along, draft)
             }
             (IndexSelect, "index") => {
