@@ -204,7 +204,11 @@ def test_processes_that_are_forked_off_ask_for_themselves(remote):
 
 
 def test_interruption_cancels_there_too(remote, service):
-    threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    def interrupt():
+        service.until("running")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
     deadline = time.perf_counter() + 60
     with pytest.raises(KeyboardInterrupt):
         while time.perf_counter() < deadline:
