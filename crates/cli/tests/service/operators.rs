@@ -107,12 +107,14 @@ fn usage_and_keys_are_listed() {
 
 #[test]
 fn no_prompt_and_no_key_is_logged() {
-    let server = Server::keyed(&["log.level=trace", "log.format=json"]);
+    let mut server = Server::keyed(&["log.level=trace", "log.format=json"]);
     let client = server.account("ada", &[]);
     let job = client.run(&next_token("a very private prompt"));
     let wrong = json!({ "pellucid": 1, "body": [{ "op": "a very private prompt" }] });
     client.post("/v1/jobs", &wrong, &[]);
     client.get("/v1/models/a-very-private-prompt?key=a-very-private-prompt");
+    // What is logged is written by a thread of its own: all of it is there when the process has ended.
+    assert_eq!(server.terminate(), Some(0));
     let log = server.log();
     assert!(log.contains(job["id"].as_str().unwrap()), "{log}");
     assert!(!log.contains("private"), "{log}");
