@@ -278,6 +278,18 @@ fn continuations_of_one_prompt_walk_it_once_and_draw_apart() {
 }
 
 #[test]
+fn who_reads_the_logits_of_shared_rows_leaves_them_to_who_draws_from_them() {
+    let engine = engine();
+    for index in [r#"[":",-1]"#, r#"[":",-2]"#, r#"[":",-1,3]"#, r#"[":"]"#] {
+        let read = format!(
+            r#"{{"op":"get","name":"l","invoke":"reads","hook":"output"}},{{"op":"getitem","name":"i","input":"l","index":{index}}},{{"op":"save","name":"reads","value":"i"}}"#
+        );
+        let nodes = format!("{read},{}", made("draws"));
+        run(&engine, &generating(&engine, r#""max_new_tokens":3"#, &alike(&["reads", "draws"]), &nodes));
+    }
+}
+
+#[test]
 fn generations_whose_prompts_begin_alike_share_their_beginning() {
     let engine = engine();
     let invokes: Vec<String> = [[5, 1], [6, 2], [6, 3]]

@@ -121,9 +121,11 @@ impl<'v, 'e> Rider<'v, 'e> {
             touches.extend(own.map(|&(_, instance)| (member, instance.1, invoke, instance)));
         }
         touches.sort_by_key(|&(member, id, invoke, _)| (member, id, invoke));
-        // The one touch with which the pass ends may take the value along instead of copying it.
-        let wants_token = |seat: &Seat| self.run.members[seat.member].groups[seat.invoke].wants_token;
-        let last = touches.len() == 1 && self.run.pass_end == stage + 1 && !seats.iter().any(wants_token);
+        // The one touch with which the pass ends may take the value along instead of copying it, where nobody draws a token from it:
+        // not only who touches it has these rows.
+        let wants_token = |seat: Seat| self.run.members[seat.member].groups[seat.invoke].wants_token;
+        let draws = self.parties.iter().flat_map(Party::seats).any(wants_token);
+        let last = touches.len() == 1 && self.run.pass_end == stage + 1 && !draws;
         let logits = self.loaded.schedule.unembedding.is_some_and(|unembedding| stage > unembedding);
         let hook = Hook { point, layout, slot: kernel.outputs[0], logits, last };
         let mut blocked: BTreeSet<Seat> = BTreeSet::new();
