@@ -131,7 +131,7 @@ import os, sys
 import pellucid as pl
 
 model = pl.Model("bundled", remote=sys.argv[1])
-with model.generate(["The capital of France is"] * 8, max_new_tokens=20, stop_tokens=[]) as tracer:
+with model.generate(["The capital of France is"] * 192, max_new_tokens=100, stop_tokens=[]) as tracer:
     tracer.log("first", tracer.tokens[0, 0])
     made = tracer.generated.save()
 print(list(made.shape))
@@ -179,4 +179,4 @@ def test_one_sees_the_place_in_the_queue_on_a_terminal_and_nothing_elsewhere(rem
     quiet, again = seen(service, terminal=False)
     for job in ahead:
         job.cancel()
-    assert quiet == "" and again == out and "[8, 20]" in out
+    assert quiet == "" and again == out and "[192, 100]" in out
