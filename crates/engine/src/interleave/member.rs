@@ -236,7 +236,7 @@ impl<'a> Member<'a> {
     /// Whether an invoke can go on in a pass.
     pub(super) fn is_ready(&self, group: &Group) -> bool {
         match &group.place {
-            _ if self.gives_up(group) => false,
+            _ if self.gives_up(group) || self.is_full() => false,
             Place::Start | Place::Cut(_) => true,
             Place::Parked(_) => {
                 let touch = group.touches.get(group.next_touch);

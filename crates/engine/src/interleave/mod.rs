@@ -18,6 +18,7 @@
 //! | `touches` | which hook points a trace reads and writes of each invoke |
 //! | `steps` | how a group's step begins and ends; the next tokens |
 //! | `packing` | who rides in the next pass, from where to where |
+//! | `room` | how much a program's getters may bring in one pass |
 //! | `party` | rows of a pass, and the invokes whose they are |
 //! | `ride` | one pass |
 //! | `cached` | what programs take from their caches of prefixes, and put there |
@@ -42,6 +43,7 @@ mod party;
 mod record;
 mod ride;
 mod rider;
+mod room;
 mod steps;
 mod touches;
 mod vocabulary;

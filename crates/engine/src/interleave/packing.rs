@@ -232,8 +232,16 @@ impl Interleaver<'_> {
                 return;
             }
         }
+        let room = member.room();
+        let mut brought = 0_u64;
         for group in ready {
             let first = plan.riders.is_empty();
+            if let Some(room) = room {
+                brought = brought.saturating_add(group.brings(&member.job));
+                if !first && brought > room {
+                    return;
+                }
+            }
             plan.touches += group.touches.len().saturating_sub(group.next_touch);
             if self.budget.milliseconds.is_some() && !first && plan.touches > PASS_TOUCHES {
                 return;

@@ -382,3 +382,36 @@ fn many_small_nodes_of_one_program_make_way_for_others() {
     assert!(longest < (took / 4).max(Duration::from_millis(150)), "{longest:?} of {took:?}");
     assert!(waits.iter().all(|wait| *wait < took / 2), "{waits:?} of {took:?}");
 }
+
+#[test]
+fn getters_that_share_rows_bring_no_more_than_the_program_may_hold() {
+    const CELLS: usize = 3_000;
+    const ALLOWED: u64 = 1 << 20;
+    let engine = Golden::open("gpt2").engine();
+    // All cells read the same prompt's residual stream: one row, were it not for what that brings at once.
+    let invokes: Vec<String> = (0..CELLS)
+        .map(|cell| format!(r#"{{"name":"i{cell}","tokens":[[5,22,39,56,73,90,8,25]]}}"#))
+        .collect();
+    let nodes: Vec<String> = (0..CELLS)
+        .map(|cell| {
+            format!(
+                r#"{{"op":"get","name":"h{cell}","invoke":"i{cell}","hook":"layers.1.output"}},
+                {{"op":"mul","name":"m{cell}","input":"h{cell}","other":{cell}.5}},
+                {{"op":"sum","name":"t{cell}","input":"m{cell}"}},{{"op":"save","name":"s{cell}","value":"t{cell}"}}"#
+            )
+        })
+        .collect();
+    let (invokes, nodes) = (invokes.join(","), nodes.join(","));
+    let cells = checked(&engine, &format!(r#"{{"op":"trace","invokes":[{invokes}],"body":[{nodes}]}}"#));
+    let alone = engine.run(&cells, &RunOptions::default()).unwrap();
+    let mut script = Script::default();
+    script.join(0, 0, &cells, RunOptions { memory_bytes: Some(ALLOWED), ..RunOptions::default() });
+    script.join(1, 1, &trace(&engine, &[3], "", &logits(0)), RunOptions::default());
+    let script = script.play(&engine, &ServeOptions { pass_ms: 1.0, ..ServeOptions::default() });
+    let result = script.result(0);
+    assert!(alone.tensors.iter().all(|(name, tensor)| tensor.is_same_bits(&result.tensors[name])));
+    assert!(script.loads.iter().all(|load| load.held_bytes <= ALLOWED), "it holds more than it may");
+    // Together the getters bring more than that.
+    let width = engine.model().spec().sizes.hidden;
+    assert!(CELLS as u64 * 8 * width * 4 > 2 * ALLOWED);
+}
