@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use pellucid_kernels::attention::attention_pattern;
 use pellucid_kernels::rotary::{RotaryStyle, RotaryTable};
-use pellucid_kernels::{AttentionOptions, Epilogue, HeadsView, HeadsViewMut, Residual};
+use pellucid_kernels::{AttentionOptions, Epilogue, HeadsView, HeadsViewMut, PackedMatrix, Residual};
 use pellucid_kernels::{activation, elementwise, matmul, norm as norms, rotary};
 use pellucid_models::stage::{ActivationKind, Attention, Kernel, Norm, NormKind, POSITIONS, Slot, Stage};
 use pellucid_models::{Model, ModelWeight};
@@ -76,6 +76,24 @@ pub(crate) fn activation_of(kind: ActivationKind) -> pellucid_kernels::Activatio
     }
 }
 
+/// A linear stage's rows, weight and bias.
+fn operands<'a>(
+    model: &'a Model,
+    stage: &Stage,
+    state: &'a PassState,
+) -> Result<(Rows, &'a PackedMatrix, Option<&'a [f32]>), Interruption> {
+    let Kernel::Linear { weight, bias, .. } = &stage.kernel else {
+        return Err(Interruption::missing("a linear stage's weight"));
+    };
+    let x = flat(rows(state, stage.inputs[0])?, state.tokens());
+    let weights = state.weights(model);
+    let packed = weights
+        .get(*weight)
+        .and_then(ModelWeight::packed)
+        .ok_or_else(|| Interruption::missing("a linear layer's weight"))?;
+    Ok((x, packed, bias.and_then(|bias| weights.vector(bias))))
+}
+
 /// A linear layer, with what follows it.
 pub(crate) fn linear(
     model: &Model,
@@ -85,17 +103,8 @@ pub(crate) fn linear(
     state: &mut PassState,
     pool: &mut BufferPool,
 ) -> Done {
-    let Kernel::Linear { weight, bias, .. } = &stage.kernel else {
-        return Err(Interruption::missing("a linear stage's weight"));
-    };
+    let (x, packed, bias) = operands(model, stage, state)?;
     let tokens = state.tokens();
-    let x = flat(rows(state, stage.inputs[0])?, tokens);
-    let weights = state.weights(model);
-    let packed = weights
-        .get(*weight)
-        .and_then(ModelWeight::packed)
-        .ok_or_else(|| Interruption::missing("a linear layer's weight"))?;
-    let bias = bias.and_then(|bias| weights.vector(bias));
     let residual = match then.residual {
         Some(slot) => Some(flat(rows(state, slot)?, tokens)),
         None => None,

@@ -6,6 +6,7 @@
 mod columns;
 mod conditions;
 mod held;
+mod memory;
 mod options;
 mod running;
 mod slices;
@@ -283,51 +284,6 @@ impl<'a> Job<'a> {
     /// Whether somebody will read what a node gives.
     pub fn is_read(&self, (_, id): Instance) -> bool {
         !self.users[id.index()].is_empty() || self.kept[id.index()] > 0
-    }
-
-    /// Bytes held beside values: what passes keep for ways back.
-    pub fn hold_for_way_back(&mut self, bytes: u64) {
-        self.hold(bytes);
-    }
-
-    /// Bytes that it held are free.
-    pub fn let_go(&mut self, bytes: u64) {
-        self.held_bytes = self.held_bytes.saturating_sub(bytes);
-    }
-
-    /// It holds so many bytes more.
-    pub fn hold(&mut self, bytes: u64) {
-        self.held_bytes += bytes;
-        self.results.report.peak_value_bytes = self.results.report.peak_value_bytes.max(self.held_bytes);
-        if let Some(allowed) = self.options.memory_bytes
-            && self.held_bytes > allowed
-            && self.failed.is_none()
-        {
-            self.failed = Some(EngineError::MemoryExceeded { needed: self.held_bytes, allowed });
-        }
-    }
-
-    /// Bytes that it holds now.
-    pub fn held_bytes(&self) -> u64 {
-        self.held_bytes
-    }
-
-    /// Whether what a node makes fits into the program's memory beside what it holds: asked before it is made.
-    fn has_room(&mut self, id: NodeId) -> bool {
-        let outputs = &self.program.nodes[id.index()].outputs;
-        let made = outputs.iter().fold(0u64, |sum, output| sum.saturating_add(output.bytes(1)));
-        self.has_room_for(made)
-    }
-
-    /// Whether so many bytes fit into the program's memory beside what it holds; it fails where they do not.
-    pub fn has_room_for(&mut self, bytes: u64) -> bool {
-        if let Some(allowed) = self.options.memory_bytes {
-            let needed = self.held_bytes.saturating_add(bytes);
-            if needed > allowed {
-                self.failed.get_or_insert(EngineError::MemoryExceeded { needed, allowed });
-            }
-        }
-        self.failed.is_none()
     }
 
     /// The program ends here, with the node at fault.

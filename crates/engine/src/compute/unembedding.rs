@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pellucid_kernels::{Epilogue, matmul, matmul_columns};
-use pellucid_models::stage::{Kernel, Stage};
-use pellucid_models::{Model, ModelWeight};
+use pellucid_models::Model;
+use pellucid_models::stage::Stage;
 
-use super::{Done, Then, flat, linear, rows};
-use crate::error::Interruption;
+use super::{Done, Then, linear, operands};
 use crate::pass::PassState;
 use crate::slots::{BufferPool, Rows, SlotValue};
 
@@ -23,17 +22,8 @@ pub(crate) fn unembed(model: &Model, stage: &Stage, state: &mut PassState, pool:
     for (sequence, rows) in state.sequences.iter().zip(&state.rows) {
         alike.entry(sequence.vocabulary.clone()).or_default().extend(rows.clone());
     }
-    let Kernel::Linear { weight, bias, .. } = &stage.kernel else {
-        return Err(Interruption::missing("a linear stage's weight"));
-    };
+    let (x, packed, bias) = operands(model, stage, state)?;
     let tokens = state.tokens();
-    let x = flat(rows(state, stage.inputs[0])?, tokens);
-    let weights = state.weights(model);
-    let packed = weights
-        .get(*weight)
-        .and_then(ModelWeight::packed)
-        .ok_or_else(|| Interruption::missing("a linear layer's weight"))?;
-    let bias = bias.and_then(|bias| weights.vector(bias));
     let many = |columns: &Option<Arc<[usize]>>| columns.as_ref().map_or(packed.n(), |columns| columns.len());
     let width = alike.keys().map(many).max().unwrap_or(0);
     let mut out = pool.take(tokens * width);

@@ -25,6 +25,7 @@
 //! | `record` | what is noted of a pass for whoever asked for the plan |
 //! | `fork` | where invokes leave the rows that they share |
 //! | `rider` | what happens at each touched hook point of a pass |
+//! | `taping` | what a pass keeps of its rows for ways back |
 //! | `vocabulary` | which columns of the vocabulary an invoke reads of its logits |
 //! | `waiting` | invokes that wait for conditions and weights before they start, or for the word to stop |
 //! | `back` | ways back, between the passes |
@@ -45,6 +46,7 @@ mod ride;
 mod rider;
 mod room;
 mod steps;
+mod taping;
 mod touches;
 mod vocabulary;
 mod waiting;

@@ -11,12 +11,12 @@ use super::Interleaver;
 use super::group::Place;
 use super::member::{Ground, Member};
 use super::packing::Seat;
-use super::party::{Party, owners, placed, spans};
+use super::party::{Party, owners, spans};
 use crate::error::Interruption;
 use crate::job::{Instance, OUTSIDE, Progress};
 use crate::loaded::Loaded;
 use crate::operations::OperationError;
-use crate::pass::{PassState, Visitor, attention_hooks, attention_of};
+use crate::pass::{PassState, Visitor};
 use crate::plan::columns_together;
 use crate::slots::BufferPool;
 use crate::tensor::Tensor;
@@ -374,30 +374,8 @@ impl Visitor for Rider<'_, '_> {
     }
 
     fn record(&mut self, stage: usize, state: &PassState) {
-        let list = self.loaded.model.stages();
         self.keep_streams(stage + 1, state);
-        let looking = attention_of(list, stage).map_or_else(Vec::new, |scores| attention_hooks(list, scores));
-        for (party, span) in placed(self.parties.iter()) {
-            let member = &mut self.run.members[party.member];
-            // What is kept of rows in common is kept once.
-            let mut first: Option<usize> = None;
-            for seat in party.seats() {
-                if !member.groups[seat.invoke].tracks(stage) {
-                    continue;
-                }
-                // Scores and pattern may be there because another looks at them.
-                let looks = |hook: &usize| {
-                    self.touched.get(hook).is_some_and(|seats| seats.binary_search(&seat).is_ok())
-                };
-                let ragged = party.own || looking.iter().any(looks);
-                let mut tape = std::mem::take(&mut member.groups[seat.invoke].tape);
-                let known = first.map(|first| &member.groups[first].tape);
-                let bytes = tape.record(&list.stages[stage], state, span.clone(), ragged, known);
-                member.groups[seat.invoke].tape = tape;
-                first.get_or_insert(seat.invoke);
-                member.job.hold_for_way_back(bytes);
-            }
-        }
+        self.tape(stage, state);
     }
 
     fn visit(&mut self, stage: usize, _point: usize, state: &mut PassState) -> Result<(), Interruption> {

@@ -49,20 +49,6 @@ impl Job<'_> {
         prompts.iter().map(Vec::len).max()
     }
 
-    /// Bytes of what a getter gives of a rectangle of `width` columns: of those columns, and of the vocabulary, that it has.
-    pub fn bytes_given(&self, instance: Instance, width: usize) -> u64 {
-        let Some(output) = self.program.nodes[instance.1.index()].outputs.first() else { return 0 };
-        let mut bytes = output.bytes(1);
-        if let Some(columns) = self.narrowed.get(&instance) {
-            bytes = bytes / (width as u64).max(1) * columns.len() as u64;
-        }
-        let all = output.shape.last().and_then(pellucid_graph::Dimension::value);
-        match (self.vocabulary.get(&instance), all) {
-            (Some(columns), Some(all)) => bytes / all.max(1) * columns.len() as u64,
-            _ => bytes,
-        }
-    }
-
     /// The columns of a rectangle of `width` that are read of a getter, when all its readers take single columns.
     pub fn columns_read(&self, id: NodeId, width: usize) -> Option<Vec<usize>> {
         let mut columns = Vec::new();
