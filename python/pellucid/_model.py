@@ -16,6 +16,7 @@ from ._errors import NotComputedError
 from ._lens import LensForms
 from ._module import Module, hook_value
 from ._options import known, run_options
+from ._points import meant
 from ._progress import Loading
 from ._recorder import Recorder, recording
 from ._tensor import Tensor
@@ -348,12 +349,16 @@ class Model(LensForms, Module):
 class Generator:
     """`model.generator`: nnsight's name for what a generation gives."""
 
+    def __init__(self, model: Model):
+        self._model = model
+
     @property
     def output(self) -> Tensor:
         recorder = recording.get()
         if recorder is None:
             raise NotComputedError("`model.generator.output` is used outside of a generation")
+        meant(recorder, self._model, "`model.generator`")
         return generated_ids(recorder)
 
 
-Model.generator = property(lambda self: Generator())  # type: ignore[attr-defined]
+Model.generator = property(Generator)  # type: ignore[attr-defined]
