@@ -145,10 +145,10 @@ def meant(recorder: Recorder, model: Model, what: str) -> None:
     if theirs == mine:
         theirs = f"a model edited otherwise, {theirs}" if same else f"another model that is called {theirs}"
     place = "trace" if recorder.scope.trace is not None else "session"
-    hint = "`with edited.trace(prompt):` has the edits of `edited`" if same else "open a trace on that model, `with other.trace(prompt):`"
-    raise NotComputedError(
-        f"{what} is of {theirs}, and this {place} is of {mine}\n  hint: {hint}; values flow between the traces of two models in one `with model.session():`"
-    )
+    hint = "open the trace on it, `with other.trace(prompt):`; values flow between the traces of two models in one `with model.session():`"
+    if same:
+        hint = "open the trace on it, `with edited.trace(prompt):`, where the plain model's modules are the edited ones, too"
+    raise NotComputedError(f"{what} is of {theirs}, and this {place} is of {mine}\n  hint: {hint}")
 
 
 def set_parameter(recorder: Recorder, path: str, ref: str, key: Any) -> None:

@@ -101,7 +101,7 @@ def _sizes(value: Any) -> Any:
 def _told(value: Any) -> str:
     sizes = _sizes(value)
     if isinstance(sizes, list) and all(isinstance(size, int) for size in sizes):
-        return f"{len(sizes)} prompt{'' if len(sizes) == 1 else 's'} with {', '.join(map(str, sizes))} tokens"
+        return f"{len(sizes)} prompt{'' if len(sizes) == 1 else 's'} with {', '.join(map(str, sizes[:4]))}{', …' if len(sizes) > 4 else ''} tokens"
     return f"{sizes} tokens" if isinstance(sizes, int) else "another shape"
 
 

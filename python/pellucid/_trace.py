@@ -14,6 +14,7 @@ from ._recorder import Recorder, Scope, recording, source
 from ._run import execute
 from ._steps import Steps, StepsOf
 from ._tensor import Tensor
+from ._writer import seed_of
 from ._writing import Writing
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ class Session(Writing):
     """Traces in sequence, whose values flow from one to the next inside the engine: `with model.session():`. All of it runs
     when the block ends."""
 
-    def __init__(self, model: Model, seed: int = 0, run: bool = True, **options: Any):
+    def __init__(self, model: Model, seed: int | None = None, run: bool = True, **options: Any):
         self._model, self._options, self._run = model, options, run
-        self._recorder = Recorder(model, seed)
+        self._recorder = Recorder(model, seed_of(seed))
         self._token: Any = None
 
     def __enter__(self) -> Session:
@@ -135,7 +136,7 @@ class Trace(Writing):
         given: tuple[Any, ...],
         generate: dict[str, Any] | None = None,
         special_tokens: bool | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         run: bool = True,
         **options: Any,
     ):
@@ -151,7 +152,7 @@ class Trace(Writing):
         known_to_einops()
         if recorder is None:
             self._own = True
-            recorder = Recorder(self._model, self._seed)
+            recorder = Recorder(self._model, seed_of(self._seed))
             self._token = recording.set(recorder)
         elif recorder.scope.trace is not None or recorder.inside("edit"):
             raise NotComputedError(
@@ -160,6 +161,8 @@ class Trace(Writing):
             )
         if not self._own and "remote" in self._options:
             raise NotComputedError("a session runs as a whole in one place\n  hint: give `remote` to `model.session`")
+        if not self._own and self._seed is not None:
+            raise NotComputedError("a session has one seed\n  hint: give `seed` to `model.session`")
         self._recorder = recorder
         try:
             self._begin(recorder)

@@ -58,7 +58,7 @@ def test_a_result_has_the_name_that_it_is_assigned_to(model):
     assert list(tracer.results) == ["one"] and one.shape == ()
     with model.trace(PROMPT) as tracer:
         for layer in range(2): other = model.layers[layer].output.save()  # noqa: E701
-    assert list(tracer.results) == ["other", "other_1"] and other.shape == (1, 10, 128)
+    assert list(tracer.results) == ["2_other", "other"] and other.shape == (1, 10, 128)
 
 
 def test_every_form_of_writing_writes(model):
