@@ -48,7 +48,7 @@ def ones(*size: Any, dtype: Any = float32) -> Tensor:
 
 
 def randn(*size: Any, dtype: Any = float32) -> Tensor:
-    """Standard normal numbers. In a trace they are keyed by its seed; outside by `pl.manual_seed`."""
+    """Standard normal numbers. In a trace they are keyed by its seed; outside, and where it has none, by `pl.manual_seed`."""
     return ops.randn(_flat(size), dtype)
 
 
