@@ -44,7 +44,8 @@ def test_a_mask_is_of_the_token_ids_beside_it(model, ids):
         (ids, [1, 0, *whole[2:]], "leaves out token 1, which stands between others"),
     ):
         with pytest.raises(ValueError, match=told):
-            model.trace({"input_ids": given, "attention_mask": mask}).__enter__()
+            with model.trace({"input_ids": given, "attention_mask": mask}):
+                model.logits.save()
 
 
 def test_padding_on_the_right_is_refused(model, ids):
@@ -70,4 +71,5 @@ def test_what_stands_beside_token_ids_is_not_passed_over(model, ids):
         with model.trace({"inputs_embeds": np.zeros((1, 10, 128))}):
             model.logits.save()
     with pytest.raises(TypeError, match="as `input_ids`, and this has nothing"):
-        model.trace({}).__enter__()
+        with model.trace({}):
+            model.logits.save()
