@@ -9,7 +9,7 @@ from ._arrays import from_array
 from ._composed import _flat, lerp, square
 from ._dtype import float32
 from ._given import as_value
-from ._recorder import recording, source
+from ._recorder import recording
 from ._tensor import Tensor
 from ._writer import as_tensor
 
@@ -48,7 +48,7 @@ def ones(*size: Any, dtype: Any = float32) -> Tensor:
 
 
 def randn(*size: Any, dtype: Any = float32) -> Tensor:
-    """Standard normal numbers. In a trace they are keyed by its seed; outside by `pl.manual_seed`."""
+    """Standard normal numbers. In a trace they are keyed by its seed; outside, and where it has none, by `pl.manual_seed`."""
     return ops.randn(_flat(size), dtype)
 
 
@@ -109,7 +109,7 @@ def save(what: Any) -> Any:
         return what.save()
     recorder = recording.get()
     if recorder is not None and isinstance(what, (list, dict, tuple)):
-        recorder.holders.append((what, source()))
+        recorder.hold(what)
     return what
 
 

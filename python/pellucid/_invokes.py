@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any
 
 from . import _operations
 from ._errors import NotComputedError
 from ._recorder import EarlyStop, Recorder, Scope, recording
-from ._regions import Parameter
 from ._tensor import Tensor
 
 
@@ -19,45 +18,6 @@ def current(why: str) -> Recorder:
             f"{why} outside of a trace\n  hint: write it inside `with model.trace(prompt):`"
         )
     return recorder
-
-
-def prompts_of(given: tuple[Any, ...], special_tokens: bool | None = None) -> dict[str, Any]:
-    """What goes in, as programs hold it."""
-    value: Any = given[0] if len(given) == 1 else list(given)
-    fields: dict[str, Any]
-    if isinstance(value, Parameter):
-        return {"prompt": {"axis": value.name}}
-    if isinstance(value, str):
-        fields = {"prompt": value}
-    else:
-        if isinstance(value, Mapping) or hasattr(value, "input_ids"):
-            ids = value["input_ids"] if isinstance(value, Mapping) else value.input_ids
-            mask = value.get("attention_mask") if isinstance(value, Mapping) else None
-            value = _listed(ids)
-            if mask is not None and value and isinstance(value[0], list):
-                value = [[t for t, m in zip(row, keep) if m] for row, keep in zip(value, _listed(mask))]
-        value = _listed(value)
-        if not isinstance(value, list) or not value:
-            raise TypeError(f"a prompt is a text, texts, or token ids, not {value!r}")
-        if all(isinstance(item, str) for item in value):
-            fields = {"prompts": value}
-        elif all(isinstance(item, int) for item in value):
-            fields = {"tokens": [value]}
-        elif all(isinstance(item, list) and all(isinstance(token, int) for token in item) for item in value):
-            fields = {"tokens": value}
-        else:
-            raise TypeError("a prompt is a text, texts, token ids, or lists of token ids")
-    if special_tokens is not None and "tokens" not in fields:
-        fields["special_tokens"] = special_tokens
-    return fields
-
-
-def _listed(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [_listed(item) for item in value]
-    return int(value) if isinstance(value, int) else value
 
 
 def add_invoke(recorder: Recorder, prompts: dict[str, Any]) -> str:

@@ -15,7 +15,8 @@ from ._edits import Edit
 from ._errors import NotComputedError
 from ._lens import LensForms
 from ._module import Module, hook_value
-from ._options import known, run_options
+from ._options import check_remote, known, run_options
+from ._points import meant
 from ._progress import Loading
 from ._recorder import Recorder, recording
 from ._tensor import Tensor
@@ -47,6 +48,14 @@ class Model(LensForms, Module):
         """Opens a model. `dtype` is how weights are held: `float32`, or `bfloat16`, half the size. With `remote`, a service's address,
         nothing is loaded here. With `prefix_cache`, bytes, what prompts that ran have in common with later ones is kept and not
         computed again: the same results in less time. A service does so by itself."""
+        if not isinstance(source, (str, os.PathLike)):
+            hint = "a Hugging Face folder, a GGUF file, a hub id such as `openai-community/gpt2`, or `bundled`"
+            raise TypeError(f"a model is opened by its name, a text, not by {type(source).__name__}\n  hint: {hint}")
+        if not str(source).strip():
+            raise ValueError("a model's name is empty\n  hint: `pl.Model()` is the bundled one")
+        if not hasattr(prefix_cache, "__index__") or not 0 <= prefix_cache < 1 << 63:
+            raise ValueError(f"`prefix_cache` is so many bytes, a whole number from 0, and not {prefix_cache!r}")
+        check_remote(remote)
         known("Model", accepted, ("device_map", "dispatch", "torch_dtype", "attn_implementation", "low_cpu_mem_usage"))
         set_ = object.__setattr__
         set_(self, "source", str(source))
@@ -189,7 +198,7 @@ class Model(LensForms, Module):
     def trace(
         self,
         *prompts: Any,
-        seed: int = 0,
+        seed: int | None = None,
         run: bool = True,
         special_tokens: bool | None = None,
         remote: Any = None,
@@ -219,7 +228,7 @@ class Model(LensForms, Module):
         stop_tokens: Any = None,
         stop_texts: Any = None,
         eos_token_id: Any = None,
-        seed: int = 0,
+        seed: int | None = None,
         run: bool = True,
         special_tokens: bool | None = None,
         remote: Any = None,
@@ -255,7 +264,7 @@ class Model(LensForms, Module):
 
     def session(
         self,
-        seed: int = 0,
+        seed: int | None = None,
         run: bool = True,
         remote: Any = None,
         blocking: bool = True,
@@ -348,12 +357,16 @@ class Model(LensForms, Module):
 class Generator:
     """`model.generator`: nnsight's name for what a generation gives."""
 
+    def __init__(self, model: Model):
+        self._model = model
+
     @property
     def output(self) -> Tensor:
         recorder = recording.get()
         if recorder is None:
             raise NotComputedError("`model.generator.output` is used outside of a generation")
+        meant(recorder, self._model, "`model.generator`")
         return generated_ids(recorder)
 
 
-Model.generator = property(lambda self: Generator())  # type: ignore[attr-defined]
+Model.generator = property(Generator)  # type: ignore[attr-defined]

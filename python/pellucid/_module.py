@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Iterator
 
-from ._points import WeightOrigin, first_of, hook_value, read_before, set_hook, set_parameter
+from ._points import WeightOrigin, first_of, hook_value, meant, read_before, set_hook, set_parameter
 from ._recorder import Recorder, recording
 from ._steps import StepsOf, module_steps, moved_to
 from ._tensor import Tensor
@@ -198,6 +198,7 @@ class Module:
         from ._invokes import current
 
         recorder = current("`.next()` is used")
+        meant(recorder, self._model, f"`{self._path}`")
         number = 0
         for _ in range(step):
             number = module_steps(recorder, self)
@@ -215,6 +216,7 @@ class Module:
         from ._invokes import _address, current
 
         recorder = current("`.skip()` is used")
+        meant(recorder, self._model, f"`{self._path}`")
         with self._at_step():
             fields = _address(recorder, self._path)
         fields["module"] = fields.pop("hook")
@@ -231,9 +233,15 @@ class Module:
                 "a whole model is not applied to a value\n  hint: `with model.trace(prompt):` runs it, and `model.run_with_hooks(prompt)` gives its logits"
             )
         recorder = current(f"`{self._path}` is applied")
+        self._of_what_runs(recorder, f"`{self._path}`")
         return recorder.one("apply", {"module": self._path, "input": recorder.tensor(value)})
 
     # Parameters
+
+    def _of_what_runs(self, recorder: Recorder, what: str) -> None:
+        """Refuses a parameter, or a module to be applied, of another model. What is edited is not meant by these: they are the model's own."""
+        if self._model._core is not recorder.scope.model._core:
+            meant(recorder, self._model, what)
 
     def _weight(self, name: str) -> Tensor:
         path = f"{self._path}.{name}"
@@ -244,6 +252,7 @@ class Module:
                 tensor = self._weight(name).save()
             tensor._write_to = WeightOrigin(path).write
             return tensor
+        self._of_what_runs(recorder, f"`{path}`")
         key = self._weight_key(recorder, name)
         origin = WeightOrigin(path, key)
         known = read_before(recorder, key)
@@ -264,6 +273,7 @@ class Module:
         from ._invokes import current
 
         recorder = current(f"`{self._path}.{name}` is set")
+        meant(recorder, self._model, f"`{self._path}.{name}`")
         key = self._weight_key(recorder, name)
         known = read_before(recorder, key)
         if known is value and known is not None:

@@ -29,8 +29,18 @@ def known(where: str, given: dict[str, Any], accepted: tuple[str, ...]) -> None:
             raise TypeError(f"`{where}` has no option `{name}`{hint}")
 
 
+def check_remote(remote: Any) -> None:
+    """Refuses what is no service, before anything runs here in its place."""
+    hint = '\n  hint: `remote="https://…"`, or `True` for the one that is set up; without `remote` all is here'
+    if remote is not None and not isinstance(remote, (bool, str)):
+        raise TypeError(f"`remote` is the address of a service, and not {remote!r}{hint}")
+    if isinstance(remote, str) and not remote.strip():
+        raise ValueError(f"`remote` is empty, and no address of a service{hint}")
+
+
 def run_options(remote: Any, memory_bytes: Any, seconds: Any, naive: bool, blocking: bool) -> dict[str, Any]:
     """Where and in which bounds a program runs: what `execute` takes."""
+    check_remote(remote)
     options: dict[str, Any] = {"memory_bytes": memory_bytes, "seconds": seconds}
     if naive:
         options["naive"] = True

@@ -77,6 +77,28 @@ class HookOrigin:
         return None
 
 
+class PatternOrigin:
+    """The pattern whose hook points a tensor is a stack of: it cannot be changed in place."""
+
+    __slots__ = ("path",)
+
+    #: It is never read anew.
+    again = None
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def write(self, recorder: Recorder, ref: str) -> None:
+        raise NotComputedError(
+            f"`{self.path}` gives a stack of many hook points, and changing it in place would change none of them\n  hint: `tracer.set(\"{self.path}\", "
+            "value)` writes one value to all, with `each=True` row k to the k-th; or change them one by one, `for layer in model.layers: "
+            "layer.output *= 0.5`; a `.clone()` is a tensor of its own"
+        )
+
+    def of_tuple(self, tensor: Tensor, index: Any) -> Any:
+        return None
+
+
 class WeightOrigin:
     """The parameter that a tensor was read from: writing it in place sets it, for the invoke that is open."""
 
@@ -110,6 +132,25 @@ class WeightOrigin:
         return None
 
 
+def meant(recorder: Recorder, model: Model, what: str) -> None:
+    """Refuses what is of another model than the one whose modules are meant here: by its path it would be that one's. An edited model has what it was
+    made of."""
+    here: Model = recorder.scope.model
+    if model is here:
+        return
+    same = model._core is here._core
+    if same and all(any(edit is each for each in here._edits) for edit in model._edits):
+        return
+    theirs, mine = (f"`{each.name}`{' with edits' if each._edits else ''}" for each in (model, here))
+    if theirs == mine:
+        theirs = f"a model edited otherwise, {theirs}" if same else f"another model that is called {theirs}"
+    place = "trace" if recorder.scope.trace is not None else "session"
+    hint = "open the trace on it, `with other.trace(prompt):`; values flow between the traces of two models in one `with model.session():`"
+    if same:
+        hint = "open the trace on it, `with edited.trace(prompt):`, where the plain model's modules are the edited ones, too"
+    raise NotComputedError(f"{what} is of {theirs}, and this {place} is of {mine}\n  hint: {hint}")
+
+
 def set_parameter(recorder: Recorder, path: str, ref: str, key: Any) -> None:
     from ._invokes import _invoke_field
 
@@ -123,6 +164,7 @@ def hook_value(model: Model, module: str, name: str) -> Tensor:
 
     path = f"{module}.{name}" if module else name
     recorder = current(f"`{path}` is used")
+    meant(recorder, model, f"`{path}`")
     fields = _address(recorder, path)
     key = (recorder.invoke, model._tree.hook(path), fields.get("step"))
     known = read_before(recorder, key)
@@ -148,6 +190,7 @@ def set_hook(model: Model, module: str, name: str, value: Any) -> None:
 
     path = f"{module}.{name}" if module else name
     recorder = current(f"`{path}` is set")
+    meant(recorder, model, f"`{path}`")
     value = first_of(value)
     fields = _address(recorder, path)
     key = (recorder.invoke, model._tree.hook(path), fields.get("step"))

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from ._options import check_remote
 from ._run import Results, show_log
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Program:
     def run(self, model: Model | None = None, **options: Any) -> Results:
         """Runs it: `remote`, `seconds` and whatever else `model.trace` has are options. See `submit` for a job."""
         on = self._on(model)
+        check_remote(options.get("remote"))
         options = {"on_log": show_log, **options}
         remote = options.pop("remote", None) or on._remote
         if not options.pop("blocking", True):
@@ -77,7 +79,18 @@ class Program:
         from ._remote import submit
 
         on = self._on(model)
+        check_remote(remote)
         return submit(self._program, on, remote or on._remote or True, {"seconds": seconds})
+
+    def __reduce__(self) -> Any:
+        # Without its model, which stays in its process: as one that was read from a file.
+        return _again, (self._program.to_bytes(),)
+
+    def __copy__(self) -> Program:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Program:
+        return self
 
     def __repr__(self) -> str:
         return f"Program({self.json().count(chr(10)) + 1} lines of JSON)"
@@ -86,6 +99,10 @@ class Program:
         from . import _html
 
         return _html.program(self)
+
+
+def _again(data: bytes) -> Program:
+    return Program(_core.Program.from_bytes(data))
 
 
 def explain(what: Any, model: Model | None = None, analyze: bool = False) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import linecache
-import os
 import re
 import sys
 from contextvars import ContextVar
@@ -13,35 +11,14 @@ from typing import Any, Callable, Iterator
 from . import _core, _types, _writer
 from ._errors import Fault, NotComputedError
 from ._given import Given
+from ._lines import Site, author, here, site, source
 from ._saving import hold, why_absent
 from ._scope import EarlyStop, Scope
 from ._writer import _LITERAL, Writer, core_of, number
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-#: Libraries through which a call may come here: their lines are not the author's.
-_THROUGH = ("torch", "numpy", "einops", "contextlib")
-#: Of each file that calls came from, whether it is an author's.
-_own: dict[str, bool] = {}
-_ASSIGNED = re.compile(r"\s*(?:(?:with|for|if)\b.*?:\s+)?([A-Za-z_]\w*)\s*(?::[^=]+)?=(?!=)")
-
 #: The program that is being recorded here, in this thread or task.
 recording: ContextVar[Recorder | None] = ContextVar("pellucid_recording", default=None)
 _writer._recording = recording
-
-
-def source() -> dict[str, Any]:
-    """The author's own line: that of the first caller outside of this package."""
-    frame = sys._getframe(2)
-    while True:
-        file = frame.f_code.co_filename
-        own = _own.get(file)
-        if own is None:
-            name = frame.f_globals.get("__name__", "").partition(".")[0]
-            own = _own[file] = not file.startswith(_PACKAGE) and name not in _THROUGH
-        back = frame.f_back
-        if own or back is None:
-            return {"file": file, "line": frame.f_lineno}
-        frame = back
 
 
 class Recorder(Writer):
@@ -51,7 +28,7 @@ class Recorder(Writer):
         "model", "root", "scope", "counts", "names", "constants", "core_names", "lead", "seed", "state",
         "saved", "prefix", "invoke", "step", "backward", "edits", "faults", "results", "models", "caches", "steps_of",
         "parameters", "job", "nodes", "known", "kinds", "traces", "dropped", "detached",
-        "reserved", "given", "holders", "perhaps", "ways", "asked", "weights_set",
+        "reserved", "given", "holders", "sites", "perhaps", "ways", "asked", "weights_set",
     )
 
     def __init__(self, model: Any, seed: int = 0, prefix: str = ""):
@@ -59,6 +36,7 @@ class Recorder(Writer):
         #: What the names of all nodes begin with: an edit's own, so that they stay unique where it is used.
         self.prefix: str = prefix
         self.root: Scope = Scope("session", None, [], None)
+        self.root.model = model
         self.scope: Scope = self.root
         self.counts: dict[str, int] = {}
         self.names: set[str] = set()
@@ -72,8 +50,10 @@ class Recorder(Writer):
         #: `open` while it is written, then `done`, `failed` or `abandoned`.
         self.state: str = "open"
         self.saved: list[tuple[Any, str]] = []
-        #: Lists and the like of which all tensors are saved, also those that come into them later, with the lines that say so.
-        self.holders: list[tuple[Any, dict[str, Any]]] = []
+        #: Lists and the like of which all tensors are saved, also those that come into them later, with the places that say so.
+        self.holders: list[tuple[Any, Site, dict[str, Any]]] = []
+        #: How often each place has saved something.
+        self.sites: dict[Any, int] = {}
         #: Of saved values that may be absent: why.
         self.perhaps: dict[str, str] = {}
         #: The invoke that hook points are of; none: no invoke is open.
@@ -322,7 +302,7 @@ class Recorder(Writer):
 
             for_torch(self, scope)
         for tensor, name, line in scope.saves:
-            chosen = self.save_name(name, line)
+            chosen = self.save_name(name)
             scope.body.append({"op": "save", "name": chosen, "value": tensor._reference(self), "source": line})
             self.saved.append((tensor, chosen))
             reason = why_absent(scope)
@@ -333,9 +313,24 @@ class Recorder(Writer):
     def inside(self, kind: str) -> bool:
         return any(scope.kind == kind for scope in self.scopes())
 
-    def save_name(self, wanted: str | None, line: dict[str, Any]) -> str:
+    def save(self, tensor: Any, name: str | None) -> None:
+        """Keeps a value when the body ends that is being written. Without a name it is called as the variable that it goes into."""
+        frame = author(sys._getframe(2))
+        self.scope.saves.append((tensor, self.into(site(frame)) if name is None else name, here(frame)))
+
+    def hold(self, holder: Any) -> None:
+        """Keeps all tensors in a list or the like, each when the body ends that it was made in."""
+        frame = author(sys._getframe(2))
+        self.holders.append((holder, site(frame), here(frame)))
+
+    def into(self, site: Site) -> Site:
+        """The variable that the next value goes into which a place saves."""
+        count = self.sites[site.place] = self.sites.get(site.place, -1) + 1
+        return Site(site.place, (site.names[count % len(site.names)],) if site.names else ())
+
+    def save_name(self, wanted: str | Site) -> str:
         """The name of a result: the author's, else that of the variable it goes into."""
-        if wanted is not None:
+        if isinstance(wanted, str):
             if not re.fullmatch(r"\w+", wanted, re.ASCII):
                 raise ValueError(f"a name is made of letters, digits and `_`, not {wanted!r}")
             if wanted in self.reserved:
@@ -346,11 +341,12 @@ class Recorder(Writer):
                 raise ValueError(f"two values are saved as `{wanted}`")
             self.names.add(wanted)
             return wanted
-        found = _ASSIGNED.match(linecache.getline(line["file"], line["line"]))
-        base = found.group(1) if found and found.group(1).isascii() else "saved"
+        # No variable is called `2_h`, so it cannot be taken for one.
+        base = wanted.names[0] if wanted.names else "saved"
         name, count = base, 1
         while self.taken(name):
-            name, count = f"{base}_{count}", count + 1
+            count += 1
+            name = f"{count}_{base}"
         self.names.add(name)
         return name
 

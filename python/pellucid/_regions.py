@@ -107,7 +107,8 @@ class Region:
 
     def invoke(self, *prompts: Any, special_tokens: bool | None = None) -> Any:
         """An input that every cell has for itself."""
-        from ._invokes import Invoke, prompts_of
+        from ._invokes import Invoke
+        from ._prompts import prompts_of
 
         return Invoke(self._recorder, prompts_of(prompts, special_tokens))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from typing import Any, Iterator, Mapping
@@ -11,6 +12,10 @@ from ._core import Tensor as Core
 from ._errors import NotComputedError, PellucidError
 from ._recorder import Recorder
 from ._tensor import Tensor
+
+
+#: What the names of logged values begin with in a file.
+_LOGGED = "pellucid.log/"
 
 
 class Results(Mapping[str, Tensor]):
@@ -65,10 +70,11 @@ class Results(Mapping[str, Tensor]):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the saved values as a safetensors file, with their provenance."""
-        if isinstance(self._results, Kept):
-            raise ValueError(f"these results were read from {self._results.path}\n  hint: copy that file")
         with open(path, "wb") as file:
             file.write(self._results.to_safetensors())
+
+    def __reduce__(self) -> Any:
+        return _again, (self._results.to_safetensors(),)
 
     def __repr__(self) -> str:
         lines = [f"  {name}: {core.dtype} {list(core.shape)}" for name, core in self._cores.items()]
@@ -76,16 +82,21 @@ class Results(Mapping[str, Tensor]):
 
 
 class Kept:
-    """Results that were read from a file."""
+    """Results that were read from a file, or come from another process."""
 
     def __init__(self, path: str, tensors: dict[str, Core], metadata: dict[str, str]):
-        self.path = path
+        self._all, self._metadata = tensors, metadata
         try:
             about = json.loads(metadata["pellucid.result"])
             self._absent, self._provenance, self._report = about["absent"], about["provenance"], about["report"]
-        except (KeyError, TypeError, ValueError):
+            # Logged values stand beside the saved ones, by their numbers.
+            self._logs = [
+                {"name": each["name"], "coordinates": each.get("coordinates", []), "step": each.get("step"), "value": tensors[f"{_LOGGED}{place}"]}
+                for place, each in enumerate(about.get("logs", []))
+            ]
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise PellucidError(f"{path} has no results of a program\n  hint: `Results.save` writes such files") from None
-        self._tensors = tensors
+        self._tensors = {name: core for name, core in tensors.items() if not name.startswith(_LOGGED)}
 
     def tensors(self) -> dict[str, Core]:
         return self._tensors
@@ -94,13 +105,25 @@ class Kept:
         return self._absent
 
     def logs(self) -> list[dict[str, Any]]:
-        return []
+        return self._logs
+
+    def to_safetensors(self) -> bytes:
+        from ._safetensors import written
+
+        return written(self._all, self._metadata)
 
     def provenance(self) -> str:
         return json.dumps(self._provenance)
 
     def report(self) -> str:
         return json.dumps(self._report)
+
+
+def _again(data: bytes) -> Results:
+    """Results that were pickled."""
+    from ._safetensors import read_from
+
+    return Results(Kept(*read_from("what was pickled", io.BytesIO(data))))
 
 
 def show_log(entry: dict[str, Any]) -> None:

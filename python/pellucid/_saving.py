@@ -15,13 +15,13 @@ def hold(recorder: Recorder, scope: Scope) -> None:
     """Saves what is in lists that are saved: at the end of the body that it was made in."""
     around = list(recorder.scopes())
     met = {id(tensor) for tensor, _ in recorder.saved} | {id(tensor) for each in around for tensor, _, _ in each.saves}
-    for holder, line in recorder.holders:
+    for holder, place, line in recorder.holders:
         for tensor in _tensors_in(holder):
             elsewhere = tensor._scope is not scope and any(tensor._scope is each for each in around)
             gone = tensor._note is not None or tensor._ref.partition(".")[0] in recorder.dropped
             if tensor._recorder is recorder and tensor._core is None and not (elsewhere or gone or id(tensor) in met):
                 met.add(id(tensor))
-                scope.saves.append((tensor, None, line))
+                scope.saves.append((tensor, recorder.into(place), line))
 
 
 def _tensors_in(value: Any) -> Iterator[Any]:

@@ -12,7 +12,7 @@ class EarlyStop(Exception):
 class Scope:
     """A body that is being written."""
 
-    __slots__ = ("kind", "node", "body", "parent", "trace", "hooks", "saves", "caches", "touched", "parameters", "read", "replaced", "perhaps")
+    __slots__ = ("kind", "node", "body", "parent", "trace", "hooks", "saves", "caches", "touched", "parameters", "read", "replaced", "perhaps", "model")
 
     def __init__(self, kind: str, node: dict[str, Any] | None, body: list[Any], parent: Scope | None):
         #: `session`, `trace`, `steps`, `sweep`, `loop`, `branch` or `edit`.
@@ -22,10 +22,12 @@ class Scope:
         self.parent: Scope | None = parent
         #: The trace that it is, or stands in.
         self.trace: dict[str, Any] | None = node if kind == "trace" else parent.trace if parent else None
+        #: The model whose modules are meant in it; of a session's own body the session's.
+        self.model: Any = parent.model if parent else None
         #: Values of hook points that were read in this body: what is changed in place is changed for all who read it.
         self.hooks: dict[Any, Any] = {}
         #: Saved tensors, with name and line: the nodes are written at the end, when in-place changes are done.
-        self.saves: list[tuple[Any, str | None, dict[str, Any]]] = []
+        self.saves: list[tuple[Any, Any, dict[str, Any]]] = []
         #: Nodes that cache what this body ends with.
         self.caches: list[dict[str, Any]] = []
         #: Values from outside of this body that were read anew or changed in it: to be read anew after it.

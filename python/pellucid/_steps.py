@@ -32,7 +32,15 @@ class StepsOf:
     def _chosen(self) -> Sequence[int]:
         total = self._trace.get("generate", {}).get("max_new_tokens", 1)
         if isinstance(self._index, slice):
-            return range(*self._index.indices(total))
+            chosen = range(*self._index.indices(total))
+            if not chosen:
+                ends = ":".join("" if end is None else str(end) for end in (self._index.start, self._index.stop, self._index.step or None))
+                steps = f"steps 0 to {total - 1}" if total > 1 else "step 0 alone"
+                raise IndexError(
+                    f"`iter[{ends.removesuffix(':') if self._index.step is None else ends}]` has no step: the trace has {steps}\n  hint: step 0 is the "
+                    "prompt's; N new tokens take steps 0 to N−1, and `max_new_tokens` is N"
+                )
+            return chosen
         if isinstance(self._index, (list, tuple)):
             return [step + total if step < 0 else step for step in self._index]
         step = self._index + total if self._index < 0 else self._index

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import _arrays, _masks, _refusals, _writer
 from ._core import Tensor as Core
 from ._errors import ControlFlowError, NotComputedError
-from ._recorder import _LEFT, Recorder, source
+from ._recorder import _LEFT, Recorder
 from ._inplace import InPlace
 from ._numbers import Shape
 from ._writer import as_tensor
@@ -176,7 +176,7 @@ class Tensor(InPlace):
             return self
         recorder = self._open()
         if all(tensor is not self for scope in recorder.scopes() for tensor, _, _ in scope.saves):
-            recorder.scope.saves.append((self, name, source()))
+            recorder.save(self, name)
         return self
 
     # Indexing

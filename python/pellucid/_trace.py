@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from ._errors import NotComputedError
 from ._einops import known_to_einops
-from ._invokes import EarlyStop, Invoke, _address, _except, _invoke_field, _of_invoke, add_invoke, generated_ids, prompts_of
+from ._invokes import EarlyStop, Invoke, _address, _except, _invoke_field, _of_invoke, add_invoke, generated_ids
+from ._prompts import prompts_of
+from ._points import PatternOrigin, hook_value, meant, set_hook
 from ._recorder import Recorder, Scope, recording, source
 from ._run import execute
 from ._steps import Steps, StepsOf
 from ._tensor import Tensor
+from ._writer import seed_of
 from ._writing import Writing
 
 if TYPE_CHECKING:
@@ -18,14 +22,17 @@ if TYPE_CHECKING:
     from ._optimiser import Optimiser
     from ._training import Checkpoint, Training
 
+#: What makes a pattern of a path; `{layer}` is a parameter of a sweep.
+_PATTERN = re.compile(r"[*\[]")
+
 
 class Session(Writing):
     """Traces in sequence, whose values flow from one to the next inside the engine: `with model.session():`. All of it runs
     when the block ends."""
 
-    def __init__(self, model: Model, seed: int = 0, run: bool = True, **options: Any):
+    def __init__(self, model: Model, seed: int | None = None, run: bool = True, **options: Any):
         self._model, self._options, self._run = model, options, run
-        self._recorder = Recorder(model, seed)
+        self._recorder = Recorder(model, seed_of(seed))
         self._token: Any = None
 
     def __enter__(self) -> Session:
@@ -129,7 +136,7 @@ class Trace(Writing):
         given: tuple[Any, ...],
         generate: dict[str, Any] | None = None,
         special_tokens: bool | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         run: bool = True,
         **options: Any,
     ):
@@ -145,7 +152,7 @@ class Trace(Writing):
         known_to_einops()
         if recorder is None:
             self._own = True
-            recorder = Recorder(self._model, self._seed)
+            recorder = Recorder(self._model, seed_of(self._seed))
             self._token = recording.set(recorder)
         elif recorder.scope.trace is not None or recorder.inside("edit"):
             raise NotComputedError(
@@ -154,6 +161,8 @@ class Trace(Writing):
             )
         if not self._own and "remote" in self._options:
             raise NotComputedError("a session runs as a whole in one place\n  hint: give `remote` to `model.session`")
+        if not self._own and self._seed is not None:
+            raise NotComputedError("a session has one seed\n  hint: give `seed` to `model.session`")
         self._recorder = recorder
         try:
             self._begin(recorder)
@@ -178,6 +187,7 @@ class Trace(Writing):
         node.update(invokes=[], body=[], source=source())
         self._node = node
         self._scope = recorder.open("trace", node)
+        self._scope.model = self._model
         recorder.invoke, recorder.step, recorder.backward = None, None, None
         recorder.steps_of = {}
         if self._given:
@@ -261,8 +271,6 @@ class Trace(Writing):
     @property
     def result(self) -> Tensor:
         """What the model gives: the logits; of a generation all token ids, the prompt's and the new ones."""
-        from ._points import hook_value
-
         if self._generate is None:
             return hook_value(self._model, "", "logits")
         return generated_ids(self._recorder)
@@ -290,13 +298,23 @@ class Trace(Writing):
 
     def get(self, hook: str, except_: Any = ()) -> Tensor:
         """A hook point by its path, `layers.5.attention.pattern`; or all that match a pattern, stacked along a new first
-        dimension: `layers.*.output`, `layers[0:12:2].mlp.output`, `**.pattern`."""
+        dimension: `layers.*.output`, `layers[0:12:2].mlp.output`, `**.pattern`. One is the hook point itself, a stack is changed by `set`."""
         recorder = self._recorder
-        return recorder.one("get", {**_address(recorder, hook), **_except(except_)})
+        if not _PATTERN.search(hook) and not except_:
+            return hook_value(self._model, "", hook)
+        meant(recorder, self._model, f"`{hook}`")
+        stack = recorder.one("get", {**_address(recorder, hook), **_except(except_)})
+        origin = PatternOrigin(hook)
+        stack._of_hook, stack._write_to = origin, origin.write
+        return stack
 
     def set(self, hook: str, value: Any, each: bool = False, except_: Any = ()) -> None:
         """Writes one value to all hook points that match a pattern; with `each` row k of it to the k-th."""
         recorder = self._recorder
+        if not _PATTERN.search(hook) and not except_ and not each:
+            set_hook(self._model, "", hook, value)
+            return
+        meant(recorder, self._model, f"`{hook}`")
         ref = recorder.tensor(value) if not isinstance(value, (int, float)) else recorder.literal(value)
         fields: dict[str, Any] = {**_address(recorder, hook), **_except(except_), "value": ref}
         if each:
@@ -315,7 +333,11 @@ class Trace(Writing):
         `cache["layers.0.attention.pattern"]`. What is kept is what flows on, with all changes of the trace. In a generation that is a tensor for each
         step; in `for step in tracer.iter[…]` of the step that is being written."""
         from ._cache import Cache
+        from ._module import Module
 
+        for each in modules if isinstance(modules, (list, tuple)) else [modules]:
+            if isinstance(each, Module):
+                meant(self._recorder, each._model, f"`{each.path}`")
         return Cache.record(self._recorder, self._model, modules, include_inputs, include_output, pattern)
 
     # What an invoke is made of

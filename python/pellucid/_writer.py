@@ -187,15 +187,29 @@ class Eager(Writer):
 
 
 class _Random:
-    """What keys random numbers that are made outside of programs."""
+    """What keys random numbers that are made outside of programs; and of programs that name no seed."""
 
     seed = 0
     numbers = itertools.count()
 
 
 def manual_seed(seed: int) -> None:
-    """Begins the random numbers that are made outside of traces anew. A trace takes its own: `model.trace(..., seed=1)`."""
-    _Random.seed, _Random.numbers = int(seed), itertools.count()
+    """Begins the random numbers that are made outside of traces anew, and is from now on the seed of every trace, generation and session that names
+    none: each of them draws the same numbers whenever it runs, and other ones with another seed."""
+    _Random.seed, _Random.numbers = seed_of(seed), itertools.count()
+
+
+def seed_of(given: Any) -> int:
+    """The seed of a program: as given, or that of `manual_seed`, which is 0 before it is called. As torch has it, −1 is the largest."""
+    if given is None:
+        return _Random.seed
+    try:
+        seed = operator.index(given)
+    except TypeError:
+        raise TypeError(f"a seed is a whole number, not {given!r}") from None
+    if not -(1 << 63) <= seed < 1 << 64:
+        raise ValueError(f"a seed is a whole number of 64 bits, and {seed} is not")
+    return seed % (1 << 64)
 
 
 def core_of(value: Any) -> _core.Tensor:

@@ -42,3 +42,7 @@ def test_an_ipython_shell_completes_them(model):
     line = "model.transformer.h[0].mlp.c_f"
     with provisionalcompleter():
         assert [each.text for each in shell.Completer.completions(line, len(line))] == ["c_fc"]
+
+
+def test_the_package_lists_all_that_it_has():
+    assert set(pl.__all__) <= set(dir(pl)) and all(hasattr(pl, name) for name in pl.__all__)

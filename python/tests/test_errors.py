@@ -366,6 +366,31 @@ def test_options_of_other_libraries_say_what_to_write_instead(model):
         model.trace(PROMPT, nonsense=1)
 
 
+def test_what_opens_no_model_is_refused(model):
+    for source in (None, 5, model):
+        with pytest.raises(TypeError, match=f"not by {type(source).__name__}\n  hint: a Hugging Face folder"):
+            pl.Model(source)
+    with pytest.raises(ValueError, match="name is empty"):
+        pl.Model("")
+    for size in (-1, 1 << 64, 1.5, None):
+        with pytest.raises(ValueError, match=f"`prefix_cache` is so many bytes, a whole number from 0, and not {size}"):
+            pl.Model("bundled", prefix_cache=size)
+
+
+def test_what_is_no_service_does_not_run_here(model):
+    with model.trace(PROMPT, run=False) as tracer:
+        model.logits.save()
+    program = tracer.program
+    for remote, error in (("", ValueError), (" ", ValueError), (5, TypeError)):
+        for use in (
+            lambda: pl.Model("bundled", remote=remote), lambda: model.trace(PROMPT, remote=remote), lambda: model.generate(PROMPT, remote=remote),
+            lambda: model.session(remote=remote), lambda: program.run(model, remote=remote), lambda: program.submit(model, remote=remote),
+        ):
+            with pytest.raises(error, match="`remote` is .*\n  hint: `remote="):
+                use()
+    assert pl.Model("bundled", remote=False).name == model.name
+
+
 def test_in_a_notebook_the_cell_is_named(model, monkeypatch):
     class Shell:
         class compile:

@@ -175,3 +175,70 @@ def test_some_steps_by_a_list(model):
     with pytest.raises(TypeError, match=r"for step in tracer.iter\[\[0, 2\]\]"):
         with model.generate(PROMPT, **options) as tracer, tracer.iter[[0, 2]]:
             pass
+
+
+@pytest.mark.parametrize("steps", [slice(5, 7), slice(3, None), slice(1, 1), slice(0, 2, -1)])
+def test_no_steps_are_refused(model, steps):
+    with pytest.raises(IndexError, match=r"`iter\[\d:.*\]` has no step: the trace has steps 0 to 2\n  hint: step 0 is the prompt's"):
+        with model.generate(PROMPT, max_new_tokens=3) as tracer:
+            tracer.result.save()
+            for _ in tracer.iter[steps]:
+                model.layers[1].output *= 0
+    with pytest.raises(IndexError, match="has no step"):
+        with model.generate(PROMPT, max_new_tokens=3) as tracer:
+            tracer.result.save()
+            with tracer.iter[steps]:
+                model.layers[1].output *= 0
+    with pytest.raises(IndexError, match=r"`iter\[1:\]` has no step: the trace has step 0 alone"):
+        with model.trace(PROMPT) as tracer:
+            for _ in tracer.iter[1:]:
+                model.logits.save()
+
+
+@pytest.fixture()
+def seed_of_before():
+    yield
+    pl.manual_seed(0)
+
+
+def test_manual_seed_is_the_seed_of_programs_that_name_none(model, seed_of_before):
+    def sampled(**options):
+        with model.generate(PROMPT, max_new_tokens=8, temperature=1.0, stop_tokens=[], **options) as tracer:
+            tokens = tracer.generated.save()
+        return tokens[0].tolist()
+
+    def noise(**options):
+        with model.session(**options):
+            with model.trace(PROMPT):
+                drawn = (model.logits[0, -1, 0] * 0 + pl.randn(4)).save()
+        return drawn.tolist()
+
+    def all_of_it():
+        return sampled(), noise(), pl.randn(4).tolist()
+
+    plain = sampled(), noise()
+    pl.manual_seed(3)
+    first = all_of_it()
+    assert (sampled(seed=0), noise(seed=0)) == plain and (sampled(seed=3), noise(seed=3)) == first[:2]
+    pl.manual_seed(3)
+    assert all_of_it() == first
+    pl.manual_seed(4)
+    assert all(a != b for a, b in zip(all_of_it(), first, strict=True))
+    assert all(a != b for a, b in zip(first[:2], plain, strict=True))
+    pl.manual_seed(-1)
+    with model.trace(PROMPT, run=False) as tracer:
+        model.logits.save()
+    assert f'"seed": {{ "int": "{2**64 - 1}" }}' in tracer.program.json()
+
+
+def test_what_is_no_seed(model):
+    for seed, told in ((1 << 64, "64 bits"), (-(1 << 63) - 1, "64 bits"), (1.5, "a whole number, not 1.5"), ("x", "a whole number, not 'x'")):
+        with pytest.raises((TypeError, ValueError), match=told):
+            pl.manual_seed(seed)
+        with pytest.raises((TypeError, ValueError), match=told):
+            with model.trace(PROMPT, seed=seed):
+                model.logits.save()
+    with pytest.raises(pl.NotComputedError, match="a session has one seed"):
+        with model.session():
+            with model.trace(PROMPT, seed=3):
+                model.logits.save()

@@ -284,3 +284,76 @@ def test_what_depends_on_a_branch_is_refused(model):
         old, now = h.save(), model.layers[1].output.save()
         model.logits[0, 0, 0].save()
     assert np.any(old.numpy() != 0) and np.all(now.numpy() == 0)
+
+
+def test_a_hook_point_by_its_path_is_that_hook_point(model):
+    def logits(edit):
+        with model.trace(PROMPT) as tracer:
+            edit(tracer)
+            out = model.logits.save()
+        return out.numpy()
+
+    def by_attribute(tracer):
+        model.layers[1].output[:, -1] *= 0.5
+
+    def by_path(tracer):
+        tracer.get("layers.1.output")[:, -1] *= 0.5
+
+    def under_the_other_name(tracer):
+        value = tracer.get("transformer.h.1.output")
+        assert tracer.get("layers.1.output") is value and model.layers[1].output is value
+        value[:, -1] *= 0.5
+
+    def replaced(tracer):
+        value = model.layers[1].output
+        tracer.set("layers.1.output", value.clone())
+        value *= 3  # no longer what flows on
+        model.layers[1].output[:, -1] *= 0.5
+
+    expected = logits(by_attribute)
+    assert not np.array_equal(expected, logits(lambda tracer: None))
+    assert all(np.array_equal(logits(edit), expected) for edit in (by_path, under_the_other_name, replaced))
+
+
+def test_in_a_sweep_and_at_a_step_too(model):
+    with model.trace() as tracer:
+        with tracer.sweep(layer=range(3)) as cell, cell.invoke(PROMPT):
+            tracer.get("layers.{layer}.output")[:, -1] = 0
+            found = model.logits[0, -1].save()
+    with model.trace() as tracer:
+        with tracer.sweep(layer=range(3)) as cell, cell.invoke(PROMPT):
+            model.layers[cell.layer].output[:, -1] = 0
+            expected = model.logits[0, -1].save()
+    assert np.array_equal(found, expected) and found.shape == (3, 2048)
+    steps = []
+    for by_path in (True, False):
+        with model.generate(PROMPT, max_new_tokens=3, stop_tokens=[]) as tracer:
+            for _ in tracer.iter[1]:
+                value = tracer.get("layers.2.output") if by_path else model.layers[2].output
+                value *= -2.0
+            with tracer.all():
+                logits = model.logits[:, -1].save()
+        steps.append([each.tolist() for each in logits])
+    assert steps[0] == steps[1] and len(steps[0]) == 3
+
+
+def test_a_stack_of_hook_points_is_not_changed_in_place(model):
+    def by_index(stack):
+        stack[:] = 0
+
+    def a_part(stack):
+        stack[0] *= 0.5
+
+    def by_method(stack):
+        stack.zero_()
+
+    for pattern, change in (("layers.*.output", by_index), ("layers[0:2].mlp.output", a_part), ("**.pattern", by_method)):
+        with pytest.raises(pl.NotComputedError, match=r"changing it in place would change none of them\n  hint: `tracer.set\("):
+            with model.trace(PROMPT) as tracer:
+                model.logits.save()
+                change(tracer.get(pattern))
+    with model.trace(PROMPT) as tracer:
+        stack = tracer.get("layers.*.output").clone()
+        stack[1:] = 0
+        stack.save()
+    assert stack[0].numpy().any() and not stack[1:].numpy().any()

@@ -220,6 +220,28 @@ def test_results_are_read_back(model, tmp_path):
             pl.Results.load(tmp_path / f"{number}.safetensors")
 
 
+def test_results_and_programs_are_pickled(model, tmp_path):
+    vector = pl.tensor(np.arange(128, dtype=np.float32))  # large enough to stand beside the program's text
+    with model.trace(PROMPT) as tracer:
+        tracer.log("size", model.layers[1].output.norm())
+        h = (model.layers[1].output + vector).save()
+        narrow = model.logits.to(pl.bfloat16).save()
+    results = tracer.results
+    results.save(tmp_path / "r.safetensors")
+    for again in (pickle.loads(pickle.dumps(results)), copy.deepcopy(results), pl.Results.load(tmp_path / "r.safetensors")):
+        assert set(again) == {"h", "narrow"} and np.array_equal(again["h"], h) and again["narrow"].dtype == narrow.dtype == pl.bfloat16
+        assert again.provenance == results.provenance and again.report == results.report and again.absent == results.absent
+        assert [(each["name"], float(each["value"])) for each in again.logs] == [(each["name"], float(each["value"])) for each in results.logs]
+        assert len(again.logs) == 1
+        again.save(tmp_path / "again.safetensors")
+        assert np.array_equal(pl.Results.load(tmp_path / "again.safetensors")["narrow"].float(), narrow.float())
+    program = pickle.loads(pickle.dumps(tracer.program))
+    assert program.json() == tracer.program.json() and np.array_equal(program.run(model)["h"], h)
+    with pytest.raises(TypeError, match="for which model"):
+        program.run()
+    assert np.array_equal(copy.deepcopy(tracer.program).run()["h"], h)
+
+
 def test_models_are_copied_and_not_pickled(model):
     other = copy.copy(model)
     assert other is not model and other.layers[1].path == "layers.1" and copy.deepcopy(model).config.n_layer == 4

@@ -1,5 +1,7 @@
 """Reading and writing: traces, invokes, in-place forms, views."""
 
+import sys
+
 import numpy as np
 import pellucid as pl
 import pytest
@@ -58,7 +60,47 @@ def test_a_result_has_the_name_that_it_is_assigned_to(model):
     assert list(tracer.results) == ["one"] and one.shape == ()
     with model.trace(PROMPT) as tracer:
         for layer in range(2): other = model.layers[layer].output.save()  # noqa: E701
-    assert list(tracer.results) == ["other", "other_1"] and other.shape == (1, 10, 128)
+    assert list(tracer.results) == ["2_other", "other"] and other.shape == (1, 10, 128)
+
+
+def test_no_result_has_the_name_of_another_variable(model):
+    with model.trace(PROMPT) as tracer:
+        h = model.layers[0].output.save()
+        h = model.layers[1].output.save()
+        h_1 = model.layers[2].output.save()
+        model.layers[3].output.save("h_2")
+    assert sorted(tracer.results) == ["2_h", "h", "h_1", "h_2"]
+    assert np.array_equal(tracer.results["h_1"], h_1) and np.array_equal(tracer.results["2_h"], h)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="this Python does not tell which part of a line is running")
+def test_of_several_variables_on_a_line_the_one_that_a_result_goes_into(model):
+    with model.trace(PROMPT) as tracer:
+        a = model.layers[0].output.save(); b = model.layers[1].output.save()  # noqa: E702
+        c, (d, e) = model.layers[2].output.save(), (model.layers[3].output.save(), model.embed.output.save())
+        u, s, vh = (each.save() for each in pl.svd(model.layers[0].mlp.output[0, :4]))
+        f, g = pl.save((model.layers[0].input, model.layers[1].input))
+        last = (
+            model.logits[:, -1]
+            .save()
+        )
+        print([w := model.layers[2].mlp.output.save()])
+        late = {}
+        late["x"] = model.layers[3].mlp.output.save()
+    names = {"a": a, "b": b, "c": c, "d": d, "e": e, "u": u, "s": s, "vh": vh, "f": f, "g": g, "last": last, "w": w, "saved": late["x"]}
+    assert set(tracer.results) == set(names)
+    assert all(np.array_equal(tracer.results[name], value) for name, value in names.items())
+
+
+def test_where_python_does_not_tell_places_a_line_has_one_variable(model, monkeypatch):
+    from pellucid import _lines
+
+    monkeypatch.setattr(_lines, "_place", lambda frame: None)
+    with model.trace(PROMPT) as tracer:
+        one = model.logits.save()
+        two: pl.Tensor = model.layers[0].output.save()
+        if one is not None: three = model.layers[1].output.save()  # noqa: E701
+    assert set(tracer.results) == {"one", "two", "three"} and two.shape == three.shape
 
 
 def test_every_form_of_writing_writes(model):
