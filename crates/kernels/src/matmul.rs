@@ -10,6 +10,7 @@ use crate::elementwise;
 use crate::isa::Isa;
 use crate::packed::{self, PackedMatrix, Precision, WeightLayout, bf16_pair};
 use crate::pool::{self, Shared};
+use crate::quantised::Squares;
 use crate::simd::{LANES, kernel};
 use crate::tile::{self, PANEL, PANEL_VECTORS, Tile, Words};
 
@@ -17,6 +18,9 @@ use crate::tile::{self, PANEL, PANEL_VECTORS, Tile, Words};
 const STEP_BLOCK: usize = 768;
 /// Words between the left rows' blocks: a multiple of a cache line that does not map the rows onto the same sets.
 const LEFT_STRIDE: usize = STEP_BLOCK + 16;
+/// Vectors of a quantised weight that are unpacked at once, of whatever shape: 16 KB, half of a first-level cache. A whole
+/// number of squares for every number of vectors that a tile takes.
+const UNPACKED_VECTORS: usize = 256;
 /// Rows of one work item at most: their block (300 KB) shares the second-level cache with a panel's.
 const ROW_BLOCK: usize = 104;
 /// Rows up to which a user's `[k, n]` array is read where it lies: packing costs about as much as so many rows.
@@ -153,6 +157,8 @@ struct Right<'a> {
     step_stride: usize,
     /// Words from one panel to the next.
     panel_stride: usize,
+    /// How the words are unpacked, of a quantised weight.
+    squares: Option<Squares>,
 }
 
 impl<'a> Right<'a> {
@@ -164,6 +170,7 @@ impl<'a> Right<'a> {
             words: weights.words().words(),
             step_stride: PANEL,
             panel_stride: weights.panel_words(),
+            squares: weights.squares(),
         }
     }
 
@@ -173,7 +180,7 @@ impl<'a> Right<'a> {
         // SAFETY: u32 has the size and alignment of f32, and every bit pattern is one.
         let words = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) };
         let n = width / LANES * LANES;
-        Self { k, n, precision: Precision::F32, words, step_stride: width, panel_stride: PANEL }
+        Self { k, n, precision: Precision::F32, words, step_stride: width, panel_stride: PANEL, squares: None }
     }
 
     fn steps(&self) -> usize {
@@ -182,9 +189,32 @@ impl<'a> Right<'a> {
 
     fn word_kind(&self) -> Words {
         match self.precision {
-            Precision::F32 => Words::Float,
+            Precision::F32 | Precision::Quantised => Words::Float,
             Precision::Bf16 => Words::Bf16Pair,
         }
+    }
+
+    /// Steps that a group of so many vectors takes at once.
+    fn run(&self, vectors: usize) -> usize {
+        if self.squares.is_some() { UNPACKED_VECTORS / vectors } else { STEP_BLOCK }
+    }
+
+    /// Where a run of steps of some vectors is to be read, step stride and panel stride: where they lie, or `unpacked`.
+    fn read(
+        &self,
+        isa: Isa,
+        vector: usize,
+        vectors: usize,
+        steps: Range<usize>,
+        unpacked: &mut AlignedWords,
+    ) -> (*const u32, usize, usize) {
+        let Some(squares) = self.squares else {
+            return (self.start(vector, vectors, steps), self.step_stride, self.panel_stride);
+        };
+        assert!(steps.len() * vectors <= UNPACKED_VECTORS, "a run has its room");
+        let range = vector..vector + vectors;
+        squares.unpack(isa, self.words, self.panel_stride, range, steps, unpacked.floats_mut());
+        (unpacked.as_ptr(), vectors * LANES, PANEL)
     }
 
     /// Where a vector's run of steps begins. The run's last word is checked to be there.
@@ -219,7 +249,7 @@ impl Left<'_> {
         for (row, block) in block.chunks_mut(LEFT_STRIDE).take(self.rows).enumerate() {
             let x = &self.x[(self.first_row + row) * self.stride..][..k];
             match precision {
-                Precision::F32 => {
+                Precision::F32 | Precision::Quantised => {
                     for (word, number) in block.iter_mut().zip(&x[from..to]) {
                         *word = number.to_bits();
                     }
@@ -244,7 +274,8 @@ kernel! {
 }
 
 thread_local! {
-    static LEFT_BLOCK: RefCell<AlignedWords> = RefCell::default();
+    /// The left rows' block, and what of a quantised right side is unpacked.
+    static SCRATCH: RefCell<(AlignedWords, AlignedWords)> = RefCell::default();
 }
 
 /// One work item of a product.
@@ -261,8 +292,11 @@ unsafe fn product_block(
     out: *mut f32,
     out_stride: usize,
 ) {
-    LEFT_BLOCK.with_borrow_mut(|block| {
+    SCRATCH.with_borrow_mut(|(block, unpacked)| {
         block.resize(left.rows * LEFT_STRIDE);
+        if weights.squares.is_some() {
+            unpacked.resize(UNPACKED_VECTORS * LANES);
+        }
         let (steps, n) = (weights.steps(), weights.n);
         let first_column = panels.start * PANEL;
         // Vectors that hold columns; the last panel may have one of padding only.
@@ -277,44 +311,54 @@ unsafe fn product_block(
             tile::for_vector_groups(isa, group_rows, vectors.clone(), |vector, count| {
                 let column = vector * LANES;
                 let width = (count * LANES).min(n - column);
-                tile::for_row_tiles(isa, left.rows, |row, rows| {
-                    // SAFETY: the rows and columns below n of this rectangle are ours (this function's contract).
-                    let target = unsafe { out.add(row * out_stride + column - first_column) };
-                    let whole = width == count * LANES;
-                    let (tile_out, tile_stride) =
-                        if whole { (target, out_stride) } else { (edge.as_mut_ptr(), count * LANES) };
-                    if !whole && from > 0 {
-                        // SAFETY: as above; `edge` holds the largest tile.
-                        unsafe { copy_rows(target, out_stride, tile_out, tile_stride, rows, width) };
-                    }
-                    // SAFETY: `start` has checked the right side, the left block holds `to - from` steps of every row,
-                    // and the output is either ours or the local edge.
-                    unsafe {
-                        let tile = Tile {
-                            rows,
-                            vectors: count,
-                            steps: to - from,
-                            left: block.as_ptr().add(row * LEFT_STRIDE),
-                            left_stride: LEFT_STRIDE,
-                            left_step: 1,
-                            right: weights.start(vector, count, from..to),
-                            step_stride: weights.step_stride,
-                            panel_stride: weights.panel_stride,
-                            out: tile_out,
-                            out_stride: tile_stride,
-                            resume: from > 0,
-                        };
-                        tile::run(isa, weights.word_kind(), &tile);
-                        if !whole {
-                            copy_rows(tile_out, tile_stride, target, out_stride, rows, width);
+                let mut first = from;
+                loop {
+                    let end = (first + weights.run(count)).min(to);
+                    let (right, step_stride, panel_stride) =
+                        weights.read(isa, vector, count, first..end, unpacked);
+                    tile::for_row_tiles(isa, left.rows, |row, rows| {
+                        // SAFETY: the rows and columns below n of this rectangle are ours (this function's contract).
+                        let target = unsafe { out.add(row * out_stride + column - first_column) };
+                        let whole = width == count * LANES;
+                        let (tile_out, tile_stride) =
+                            if whole { (target, out_stride) } else { (edge.as_mut_ptr(), count * LANES) };
+                        if !whole && first > 0 {
+                            // SAFETY: as above; `edge` holds the largest tile.
+                            unsafe { copy_rows(target, out_stride, tile_out, tile_stride, rows, width) };
                         }
+                        // SAFETY: `read` has checked the right side or unpacked it, the left block holds `to - from` steps
+                        // of every row, and the output is either ours or the local edge.
+                        unsafe {
+                            let tile = Tile {
+                                rows,
+                                vectors: count,
+                                steps: end - first,
+                                left: block.as_ptr().add(row * LEFT_STRIDE + first - from),
+                                left_stride: LEFT_STRIDE,
+                                left_step: 1,
+                                right,
+                                step_stride,
+                                panel_stride,
+                                out: tile_out,
+                                out_stride: tile_stride,
+                                resume: first > 0,
+                            };
+                            tile::run(isa, weights.word_kind(), &tile);
+                            if !whole {
+                                copy_rows(tile_out, tile_stride, target, out_stride, rows, width);
+                            }
+                        }
+                        if end == steps && !epilogue.is_empty() {
+                            let place = Place { row: left.first_row + row, rows, column, width };
+                            // SAFETY: the rows and columns of this rectangle are ours, as above.
+                            unsafe { finish(isa, epilogue, place, target, out_stride) };
+                        }
+                    });
+                    first = end;
+                    if first == to {
+                        break;
                     }
-                    if to == steps && !epilogue.is_empty() {
-                        let place = Place { row: left.first_row + row, rows, column, width };
-                        // SAFETY: the rows and columns of this rectangle are ours, as above.
-                        unsafe { finish(isa, epilogue, place, target, out_stride) };
-                    }
-                });
+                }
             });
             from = to;
             if from == steps {

@@ -1,0 +1,312 @@
+//! Weights in blocks of small whole numbers, as quantised files hold them, packed for the matrix product as they are.
+//!
+//! Where a product has few rows, what it takes is the time in which its weights come from memory. Weights of four or
+//! eight bits come in a fraction of the time of `f32`: a work item unpacks a run of them into a scratch that stays in
+//! the first-level cache, and the `f32` tile goes on from there. What is unpacked is the number that a reader of the
+//! file would have made of it beforehand, so a product's bits are those of the same weights packed as `f32`.
+//!
+//! # Layout
+//!
+//! Panels of 32 columns, as everywhere. A panel is a row of *squares* of 32 steps by 32 columns, one after the other:
+//!
+//! - 32 scales (`f32`), or twice as many where each half of a block has its own,
+//! - 32 offsets (`f32`), where the form has them,
+//! - the numbers: a step's 32 columns after the other, one byte each; or of four bits two steps in a byte, the earlier
+//!   in its low half, so that one load gives sixteen columns of both.
+//!
+//! On the way forward a square's column is a block: a scale is one column's. On the way back (packed transposed) its
+//! step is: a scale is one step's.
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+
+use crate::buffer::AlignedWords;
+use crate::isa::Isa;
+use crate::pool;
+use crate::simd::{LANES, Simd, kernel};
+use crate::tile::{PANEL, PANEL_VECTORS};
+
+/// Weights in a block, and the side of a square.
+const BLOCK: usize = 32;
+/// Weights that share a scale where each half of a block has its own.
+const HALF: usize = BLOCK / 2;
+const _: () = assert!(BLOCK == PANEL && HALF == LANES, "a square is as wide as a panel, its halves as a vector");
+
+/// Thirty-two weights of one output, for as many inputs one after the other: whole numbers, what they are multiplied by,
+/// and what is added.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Block {
+    /// The whole numbers, in the range of their [`BlockForm`].
+    pub numbers: [i8; BLOCK],
+    /// What the first sixteen are multiplied by, and the last sixteen.
+    pub scales: [f32; 2],
+    /// What is added to each product, if the form has it.
+    pub offset: Option<f32>,
+}
+
+impl Block {
+    /// The weights: each number times its scale, rounded once, plus the offset, rounded once more.
+    ///
+    /// The kernels add the offset in the same operation as they multiply, with a single rounding. For their results to
+    /// be these, a form with offsets must have products that `f32` holds exactly, as those of all GGUF types are.
+    pub fn weights(&self) -> [f32; BLOCK] {
+        std::array::from_fn(|index| {
+            let product = self.scales[index / HALF] * f32::from(self.numbers[index]);
+            // Without an offset nothing is added: −0 + 0 is not −0.
+            self.offset.map_or(product, |offset| product + offset)
+        })
+    }
+}
+
+/// What blocks of one weight have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockForm {
+    /// Whether numbers are of four bits: from 0 to 15 with offsets, from −8 to 7 without. Else of eight, −128 to 127.
+    pub four_bits: bool,
+    /// Whether there are offsets.
+    pub offsets: bool,
+    /// Whether the halves of a block have scales of their own.
+    pub two_scales: bool,
+}
+
+impl BlockForm {
+    /// Bytes that a block of 32 weights takes when it is packed.
+    pub fn block_bytes(self) -> usize {
+        self.square_words() * size_of::<u32>() / PANEL
+    }
+
+    fn scale_words(self) -> usize {
+        if self.two_scales { 2 * PANEL } else { PANEL }
+    }
+
+    fn header_words(self) -> usize {
+        self.scale_words() + if self.offsets { PANEL } else { 0 }
+    }
+
+    fn square_words(self) -> usize {
+        self.header_words() + BLOCK * PANEL / if self.four_bits { 8 } else { 4 }
+    }
+
+    fn holds(self, block: &Block) -> bool {
+        let range = match (self.four_bits, self.offsets) {
+            (true, true) => 0..=15,
+            (true, false) => -8..=7,
+            (false, _) => i8::MIN..=i8::MAX,
+        };
+        block.offset.is_some() == self.offsets
+            && (self.two_scales || block.scales[0].to_bits() == block.scales[1].to_bits())
+            && block.numbers.iter().all(|number| range.contains(number))
+    }
+}
+
+/// How a packed matrix's squares are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Squares {
+    form: BlockForm,
+    /// Packed from outputs to inputs: a block is a step's.
+    transposed: bool,
+}
+
+impl Squares {
+    /// Words of a panel of so many steps.
+    pub(crate) fn panel_words(self, steps: usize) -> usize {
+        steps.div_ceil(BLOCK) * self.form.square_words()
+    }
+
+    /// Packs a weight of `k` inputs and `n` outputs, on the pool: forward a `[k, n]` matrix, transposed one of `[n, k]`.
+    /// `block(output, index)` gives the weights of inputs `32 * index` and on.
+    pub(crate) fn pack(
+        form: BlockForm,
+        transposed: bool,
+        (k, n): (usize, usize),
+        block: impl Fn(usize, usize) -> Block + Sync,
+    ) -> (Self, AlignedWords) {
+        assert!(k.is_multiple_of(BLOCK), "{k} inputs in blocks of {BLOCK}");
+        let squares = Self { form, transposed };
+        let (steps, columns) = if transposed { (n, k) } else { (k, n) };
+        let panel_words = squares.panel_words(steps);
+        let mut words = AlignedWords::zeroed(columns.div_ceil(PANEL) * panel_words);
+        if panel_words > 0 {
+            pool::parallel_chunks(words.words_mut(), panel_words, |panel, words| {
+                for (index, square) in words.chunks_exact_mut(form.square_words()).enumerate() {
+                    let (outputs, inputs) = if transposed { (index, panel) } else { (panel, index) };
+                    for place in 0..BLOCK.min(n - outputs * BLOCK) {
+                        let block = block(outputs * BLOCK + place, inputs);
+                        assert!(form.holds(&block), "{block:?} in {form:?}");
+                        squares.put(square, place, &block);
+                    }
+                }
+            });
+        }
+        (squares, words)
+    }
+
+    /// Writes the block at `place` of a square: a column, or transposed a step.
+    fn put(self, square: &mut [u32], place: usize, block: &Block) {
+        square[place] = block.scales[0].to_bits();
+        if self.form.two_scales {
+            square[PANEL + place] = block.scales[1].to_bits();
+        }
+        if let Some(offset) = block.offset {
+            square[self.form.scale_words() + place] = offset.to_bits();
+        }
+        let bytes = bytes_mut(&mut square[self.form.header_words()..]);
+        for (index, number) in block.numbers.iter().enumerate() {
+            let (step, column) = if self.transposed { (place, index) } else { (index, place) };
+            if self.form.four_bits {
+                let shift = step % 2 * 4;
+                let byte = &mut bytes[step / 2 * PANEL + column];
+                *byte = *byte & !(15 << shift) | (number & 15) << shift;
+            } else {
+                bytes[step * PANEL + column] = *number;
+            }
+        }
+    }
+
+    /// The weight at a step and column of a panel.
+    pub(crate) fn weight(self, panel: &[u32], step: usize, column: usize) -> f32 {
+        let square = &panel[step / BLOCK * self.form.square_words()..][..self.form.square_words()];
+        let step = step % BLOCK;
+        let (place, index) = if self.transposed { (step, column) } else { (column, step) };
+        let (header, numbers) = square.split_at(self.form.header_words());
+        let bytes = bytes(numbers);
+        let number = if self.form.four_bits {
+            let byte = bytes[step / 2 * PANEL + column];
+            let (low, high) = if self.form.offsets { (byte & 15, byte >> 4 & 15) } else { (byte << 4 >> 4, byte >> 4) };
+            if step.is_multiple_of(2) { low } else { high }
+        } else {
+            bytes[step * PANEL + column]
+        };
+        let scale = header[if self.form.two_scales { index / HALF * PANEL } else { 0 } + place];
+        let product = f32::from_bits(scale) * f32::from(number);
+        if self.form.offsets {
+            product + f32::from_bits(header[self.form.scale_words() + place])
+        } else {
+            product
+        }
+    }
+
+    /// Unpacks the steps of whole vectors, to `out` a step's vectors after the other. `steps` must begin at a square;
+    /// what `out` has room for beyond its end may be written too.
+    pub(crate) fn unpack(
+        self,
+        isa: Isa,
+        words: &[u32],
+        panel_words: usize,
+        vectors: Range<usize>,
+        steps: Range<usize>,
+        out: &mut [f32],
+    ) {
+        debug_assert!(steps.start.is_multiple_of(BLOCK));
+        let squares = steps.start / BLOCK..steps.end.div_ceil(BLOCK);
+        match (self.form.four_bits, self.form.offsets) {
+            (false, false) => bytes_scaled(isa, self, words, panel_words, vectors, squares, out),
+            (false, true) => bytes_with_offsets(isa, self, words, panel_words, vectors, squares, out),
+            (true, false) => nibbles_scaled(isa, self, words, panel_words, vectors, squares, out),
+            (true, true) => nibbles_with_offsets(isa, self, words, panel_words, vectors, squares, out),
+        }
+    }
+}
+
+macro_rules! unpacking {
+    ($($name:ident: $four_bits:literal, $offsets:literal;)*) => {$(
+        kernel! {
+            fn $name[s: S](
+                squares: Squares,
+                words: &[u32],
+                panel_words: usize,
+                vectors: Range<usize>,
+                range: Range<usize>,
+                out: &mut [f32],
+            ) {
+                unpack_vectors::<S, $four_bits, $offsets>(s, squares, words, panel_words, vectors, range, out);
+            }
+        }
+    )*};
+}
+
+unpacking! {
+    bytes_scaled: false, false;
+    bytes_with_offsets: false, true;
+    nibbles_scaled: true, false;
+    nibbles_with_offsets: true, true;
+}
+
+/// Unpacks squares `range` of some vectors: four bits or eight, with offsets or without, known while it is compiled.
+#[inline(always)]
+fn unpack_vectors<S: Simd, const FOUR_BITS: bool, const OFFSETS: bool>(
+    s: S,
+    squares: Squares,
+    words: &[u32],
+    panel_words: usize,
+    vectors: Range<usize>,
+    range: Range<usize>,
+    out: &mut [f32],
+) {
+    let form = squares.form;
+    let count = vectors.len();
+    let (out, _) = out.as_chunks_mut::<LANES>();
+    for (place, vector) in vectors.enumerate() {
+        let side = vector % PANEL_VECTORS;
+        for (number, square) in range.clone().enumerate() {
+            let start = vector / PANEL_VECTORS * panel_words + square * form.square_words();
+            let square = &words[start..start + form.square_words()];
+            let (header, numbers) = square.split_at(form.header_words());
+            let (scales, offsets) = floats(header).split_at(form.scale_words());
+            let (numbers, _) = bytes(numbers).as_chunks::<LANES>();
+            let out = &mut out[number * BLOCK * count..(number + 1) * BLOCK * count];
+            for half in 0..BLOCK / HALF {
+                // Forward, a scale is a column's, and a half is of steps. Transposed, it is a step's, and a half is of
+                // columns: a vector's.
+                let own = if squares.transposed { side } else { half };
+                let scales = &scales[if form.two_scales { own * PANEL } else { 0 }..][..PANEL];
+                let (scale_vectors, _) = scales.as_chunks::<LANES>();
+                let (offset_vectors, _) = offsets.as_chunks::<LANES>();
+                let mut scale = s.load(&scale_vectors[side]);
+                let mut offset = if OFFSETS { s.load(&offset_vectors[side]) } else { s.splat(0.0) };
+                for pair in half * HALF / 2..(half + 1) * HALF / 2 {
+                    let both = if FOUR_BITS {
+                        let two = s.widen(&numbers[pair * PANEL_VECTORS + side]);
+                        if OFFSETS {
+                            let mask = s.splat_int(15);
+                            [s.and(two, mask), s.and(s.shift_right::<4>(two), mask)]
+                        } else {
+                            [s.shift_right::<28>(s.shift_left::<28>(two)), s.shift_right::<4>(two)]
+                        }
+                    } else {
+                        let at = 2 * pair * PANEL_VECTORS + side;
+                        [s.widen(&numbers[at]), s.widen(&numbers[at + PANEL_VECTORS])]
+                    };
+                    for (odd, whole) in both.into_iter().enumerate() {
+                        let step = 2 * pair + odd;
+                        if squares.transposed {
+                            scale = s.splat(scales[step]);
+                            if OFFSETS {
+                                offset = s.splat(offsets[step]);
+                            }
+                        }
+                        let whole = s.int_to_float(whole);
+                        let weights =
+                            if OFFSETS { s.mul_add(scale, whole, offset) } else { s.mul(scale, whole) };
+                        s.store(weights, &mut out[step * count + place]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn floats(words: &[u32]) -> &[f32] {
+    // SAFETY: f32 has the size and alignment of u32, and every bit pattern is one.
+    unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len()) }
+}
+
+fn bytes(words: &[u32]) -> &[i8] {
+    // SAFETY: a word is four initialised bytes, and a byte needs no alignment.
+    unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
+}
+
+fn bytes_mut(words: &mut [u32]) -> &mut [i8] {
+    // SAFETY: as in `bytes`; every four bytes are a word too, and the borrow is passed on.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
+}
