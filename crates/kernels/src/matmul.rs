@@ -180,7 +180,15 @@ impl<'a> Right<'a> {
         // SAFETY: u32 has the size and alignment of f32, and every bit pattern is one.
         let words = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) };
         let n = width / LANES * LANES;
-        Self { k, n, precision: Precision::F32, words, step_stride: width, panel_stride: PANEL, squares: None }
+        Self {
+            k,
+            n,
+            precision: Precision::F32,
+            words,
+            step_stride: width,
+            panel_stride: PANEL,
+            squares: None,
+        }
     }
 
     fn steps(&self) -> usize {

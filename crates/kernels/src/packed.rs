@@ -246,7 +246,9 @@ impl PackedMatrix {
             return squares.weight(&self.words.words()[panel..], k, n % PANEL);
         }
         match self.precision {
-            Precision::F32 | Precision::Quantised => f32::from_bits(self.words.words()[panel + k * PANEL + n % PANEL]),
+            Precision::F32 | Precision::Quantised => {
+                f32::from_bits(self.words.words()[panel + k * PANEL + n % PANEL])
+            }
             Precision::Bf16 => {
                 let pair = self.words.words()[panel + (k / 2) * PANEL + n % PANEL];
                 f32::from_bits(if k.is_multiple_of(2) { pair << 16 } else { pair & 0xffff_0000 })

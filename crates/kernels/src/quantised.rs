@@ -30,7 +30,8 @@ use crate::tile::{PANEL, PANEL_VECTORS};
 const BLOCK: usize = 32;
 /// Weights that share a scale where each half of a block has its own.
 const HALF: usize = BLOCK / 2;
-const _: () = assert!(BLOCK == PANEL && HALF == LANES, "a square is as wide as a panel, its halves as a vector");
+const _: () =
+    assert!(BLOCK == PANEL && HALF == LANES, "a square is as wide as a panel, its halves as a vector");
 
 /// Thirty-two weights of one output, for as many inputs one after the other: whole numbers, what they are multiplied by,
 /// and what is added.
@@ -172,7 +173,8 @@ impl Squares {
         let bytes = bytes(numbers);
         let number = if self.form.four_bits {
             let byte = bytes[step / 2 * PANEL + column];
-            let (low, high) = if self.form.offsets { (byte & 15, byte >> 4 & 15) } else { (byte << 4 >> 4, byte >> 4) };
+            let (low, high) =
+                if self.form.offsets { (byte & 15, byte >> 4 & 15) } else { (byte << 4 >> 4, byte >> 4) };
             if step.is_multiple_of(2) { low } else { high }
         } else {
             bytes[step * PANEL + column]

@@ -112,7 +112,10 @@ fn products_have_the_bits_of_the_same_weights_as_f32() {
                 let weights = blocks.weights(n);
                 let pairs = [
                     (blocks.pack(n), PackedMatrix::pack_f32(k, n, &weights, WeightLayout::OutputMajor)),
-                    (blocks.pack_transposed(n), PackedMatrix::pack_f32(n, k, &weights, WeightLayout::InputMajor)),
+                    (
+                        blocks.pack_transposed(n),
+                        PackedMatrix::pack_f32(n, k, &weights, WeightLayout::InputMajor),
+                    ),
                 ];
                 for (quantised, plain) in &pairs {
                     let k = plain.k();
@@ -213,7 +216,8 @@ fn scales_of_every_kind_give_the_same_numbers_as_f32() {
     };
     on_every_isa(|isa| {
         for form in forms() {
-            for rare in [0.0, -0.0, 5.960_464_5e-8, -5.960_464_5e-8, 65_504.0 * 63.0, f32::INFINITY, f32::NAN] {
+            for rare in [0.0, -0.0, 5.960_464_5e-8, -5.960_464_5e-8, 65_504.0 * 63.0, f32::INFINITY, f32::NAN]
+            {
                 let (rows, k, n) = (2, 64, 40);
                 let blocks = Blocks { rare, ..Blocks::new(form, 6, k) };
                 let weights = blocks.weights(n);
@@ -267,5 +271,8 @@ fn a_block_of_another_form_is_refused() {
     assert!(refused(Block { numbers: [8; BLOCK], ..block }, form));
     assert!(refused(Block { scales: [0.5, 0.25], ..block }, form));
     assert!(refused(Block { offset: Some(0.0), ..block }, form));
-    assert!(refused(Block { numbers: [-1; BLOCK], offset: Some(0.0), ..block }, BlockForm { offsets: true, ..form }));
+    assert!(refused(
+        Block { numbers: [-1; BLOCK], offset: Some(0.0), ..block },
+        BlockForm { offsets: true, ..form }
+    ));
 }

@@ -155,7 +155,7 @@ fn bytes(text: &str) -> u64 {
     let model = &read(text).unwrap().models[0];
     let source = crate::models::source_of(model).unwrap();
     let outline = pellucid_models::Model::outline(&source, &crate::models::model_options(model)).unwrap();
-    crate::models::weight_bytes(outline.spec(), model.dtype)
+    outline.expected_weight_bytes()
 }
 
 #[test]
