@@ -18,8 +18,8 @@ use crate::tile::{self, PANEL, PANEL_VECTORS, Tile, Words};
 const STEP_BLOCK: usize = 768;
 /// Words between the left rows' blocks: a multiple of a cache line that does not map the rows onto the same sets.
 const LEFT_STRIDE: usize = STEP_BLOCK + 16;
-/// Vectors of a quantised weight that are unpacked at once, of whatever shape: 16 KB, half of a first-level cache. A whole
-/// number of squares for every number of vectors that a tile takes.
+/// Vectors of a quantised weight that are unpacked at once, of whatever shape: 16 KB, half of a first-level cache. Whole
+/// squares for every number of vectors that a tile takes.
 const UNPACKED_VECTORS: usize = 256;
 /// Rows of one work item at most: their block (300 KB) shares the second-level cache with a panel's.
 const ROW_BLOCK: usize = 104;
@@ -204,7 +204,11 @@ impl<'a> Right<'a> {
 
     /// Steps that a group of so many vectors takes at once.
     fn run(&self, vectors: usize) -> usize {
-        if self.squares.is_some() { UNPACKED_VECTORS / vectors } else { STEP_BLOCK }
+        if self.squares.is_some() {
+            UNPACKED_VECTORS / vectors.next_multiple_of(PANEL_VECTORS)
+        } else {
+            STEP_BLOCK
+        }
     }
 
     /// Where a run of steps of some vectors is to be read, step stride and panel stride: where they lie, or `unpacked`.
@@ -219,10 +223,11 @@ impl<'a> Right<'a> {
         let Some(squares) = self.squares else {
             return (self.start(vector, vectors, steps), self.step_stride, self.panel_stride);
         };
-        assert!(steps.len() * vectors <= UNPACKED_VECTORS, "a run has its room");
-        let range = vector..vector + vectors;
+        assert!(steps.len() <= self.run(vectors), "a run has its room");
+        let (range, count) = (vector..vector + vectors, steps.len());
         squares.unpack(isa, self.words, self.panel_stride, range, steps, unpacked.floats_mut());
-        (unpacked.as_ptr(), vectors * LANES, PANEL)
+        let side = vector % PANEL_VECTORS * LANES;
+        (unpacked.words()[side..].as_ptr(), PANEL, count.next_multiple_of(PANEL) * PANEL)
     }
 
     /// Where a vector's run of steps begins. The run's last word is checked to be there.

@@ -188,8 +188,8 @@ impl Squares {
         }
     }
 
-    /// Unpacks the steps of whole vectors, to `out` a step's vectors after the other. `steps` must begin at a square;
-    /// what `out` has room for beyond its end may be written too.
+    /// Unpacks the steps of whole vectors, which begin with a panel's first or are one: to `out` a panel after the other,
+    /// in each a step's 32 columns after the other. `steps` must begin at a square, and is rounded up to whole ones.
     pub(crate) fn unpack(
         self,
         isa: Isa,
@@ -200,99 +200,103 @@ impl Squares {
         out: &mut [f32],
     ) {
         debug_assert!(steps.start.is_multiple_of(BLOCK));
-        let squares = steps.start / BLOCK..steps.end.div_ceil(BLOCK);
-        match (self.form.four_bits, self.form.offsets) {
-            (false, false) => bytes_scaled(isa, self, words, panel_words, vectors, squares, out),
-            (false, true) => bytes_with_offsets(isa, self, words, panel_words, vectors, squares, out),
-            (true, false) => nibbles_scaled(isa, self, words, panel_words, vectors, squares, out),
-            (true, true) => nibbles_with_offsets(isa, self, words, panel_words, vectors, squares, out),
+        let (first, count) = (steps.start / BLOCK, steps.len().div_ceil(BLOCK));
+        if count == 0 {
+            return;
+        }
+        let words_of = |vector: usize| {
+            let start = vector / PANEL_VECTORS * panel_words + first * self.form.square_words();
+            &words[start..start + count * self.form.square_words()]
+        };
+        let first_panel = vectors.start / PANEL_VECTORS;
+        for vector in vectors {
+            let place = (vector / PANEL_VECTORS - first_panel) * count * BLOCK * PANEL;
+            let out = &mut out[place..place + count * BLOCK * PANEL];
+            let (words, side) = (words_of(vector), vector % PANEL_VECTORS);
+            match (self.form.four_bits, self.form.offsets, self.transposed) {
+                (false, false, false) => bytes_scaled(isa, self.form, words, side, out),
+                (false, true, false) => bytes_with_offsets(isa, self.form, words, side, out),
+                (true, false, false) => nibbles_scaled(isa, self.form, words, side, out),
+                (true, true, false) => nibbles_with_offsets(isa, self.form, words, side, out),
+                (false, false, true) => bytes_scaled_transposed(isa, self.form, words, side, out),
+                (false, true, true) => bytes_with_offsets_transposed(isa, self.form, words, side, out),
+                (true, false, true) => nibbles_scaled_transposed(isa, self.form, words, side, out),
+                (true, true, true) => nibbles_with_offsets_transposed(isa, self.form, words, side, out),
+            }
         }
     }
 }
 
+/// Every kind of square's own loop: four bits or eight, with offsets or without, packed either way.
 macro_rules! unpacking {
-    ($($name:ident: $four_bits:literal, $offsets:literal;)*) => {$(
+    ($($name:ident: $four_bits:literal, $offsets:literal, $transposed:literal;)*) => {$(
         kernel! {
-            fn $name[s: S](
-                squares: Squares,
-                words: &[u32],
-                panel_words: usize,
-                vectors: Range<usize>,
-                range: Range<usize>,
-                out: &mut [f32],
-            ) {
-                unpack_vectors::<S, $four_bits, $offsets>(s, squares, words, panel_words, vectors, range, out);
+            fn $name[s: S](form: BlockForm, words: &[u32], side: usize, out: &mut [f32]) {
+                let outs = out.as_chunks_mut::<LANES>().0.as_chunks_mut::<PANEL_VECTORS>().0.as_chunks_mut::<BLOCK>().0;
+                for (square, out) in words.chunks_exact(form.square_words()).zip(outs) {
+                    unpack_square::<S, $four_bits, $offsets, $transposed>(s, form, square, side, out);
+                }
             }
         }
     )*};
 }
 
 unpacking! {
-    bytes_scaled: false, false;
-    bytes_with_offsets: false, true;
-    nibbles_scaled: true, false;
-    nibbles_with_offsets: true, true;
+    bytes_scaled: false, false, false;
+    bytes_with_offsets: false, true, false;
+    nibbles_scaled: true, false, false;
+    nibbles_with_offsets: true, true, false;
+    bytes_scaled_transposed: false, false, true;
+    bytes_with_offsets_transposed: false, true, true;
+    nibbles_scaled_transposed: true, false, true;
+    nibbles_with_offsets_transposed: true, true, true;
 }
 
-/// Unpacks squares `range` of some vectors: four bits or eight, with offsets or without, known while it is compiled.
+/// Unpacks one side, a vector's columns, of a square.
 #[inline(always)]
-fn unpack_vectors<S: Simd, const FOUR_BITS: bool, const OFFSETS: bool>(
+fn unpack_square<S: Simd, const FOUR_BITS: bool, const OFFSETS: bool, const TRANSPOSED: bool>(
     s: S,
-    squares: Squares,
-    words: &[u32],
-    panel_words: usize,
-    vectors: Range<usize>,
-    range: Range<usize>,
-    out: &mut [f32],
+    form: BlockForm,
+    square: &[u32],
+    side: usize,
+    out: &mut [[[f32; LANES]; PANEL_VECTORS]; BLOCK],
 ) {
-    let form = squares.form;
-    let count = vectors.len();
-    let (out, _) = out.as_chunks_mut::<LANES>();
-    for (place, vector) in vectors.enumerate() {
-        let side = vector % PANEL_VECTORS;
-        for (number, square) in range.clone().enumerate() {
-            let start = vector / PANEL_VECTORS * panel_words + square * form.square_words();
-            let square = &words[start..start + form.square_words()];
-            let (header, numbers) = square.split_at(form.header_words());
-            let (scales, offsets) = floats(header).split_at(form.scale_words());
-            let (numbers, _) = bytes(numbers).as_chunks::<LANES>();
-            let out = &mut out[number * BLOCK * count..(number + 1) * BLOCK * count];
-            for half in 0..BLOCK / HALF {
-                // Forward, a scale is a column's, and a half is of steps. Transposed, it is a step's, and a half is of
-                // columns: a vector's.
-                let own = if squares.transposed { side } else { half };
-                let scales = &scales[if form.two_scales { own * PANEL } else { 0 }..][..PANEL];
-                let (scale_vectors, _) = scales.as_chunks::<LANES>();
-                let (offset_vectors, _) = offsets.as_chunks::<LANES>();
-                let mut scale = s.load(&scale_vectors[side]);
-                let mut offset = if OFFSETS { s.load(&offset_vectors[side]) } else { s.splat(0.0) };
-                for pair in half * HALF / 2..(half + 1) * HALF / 2 {
-                    let both = if FOUR_BITS {
-                        let two = s.widen(&numbers[pair * PANEL_VECTORS + side]);
-                        if OFFSETS {
-                            let mask = s.splat_int(15);
-                            [s.and(two, mask), s.and(s.shift_right::<4>(two), mask)]
-                        } else {
-                            [s.shift_right::<28>(s.shift_left::<28>(two)), s.shift_right::<4>(two)]
-                        }
-                    } else {
-                        let at = 2 * pair * PANEL_VECTORS + side;
-                        [s.widen(&numbers[at]), s.widen(&numbers[at + PANEL_VECTORS])]
-                    };
-                    for (odd, whole) in both.into_iter().enumerate() {
-                        let step = 2 * pair + odd;
-                        if squares.transposed {
-                            scale = s.splat(scales[step]);
-                            if OFFSETS {
-                                offset = s.splat(offsets[step]);
-                            }
-                        }
-                        let whole = s.int_to_float(whole);
-                        let weights =
-                            if OFFSETS { s.mul_add(scale, whole, offset) } else { s.mul(scale, whole) };
-                        s.store(weights, &mut out[step * count + place]);
-                    }
+    let side = side % PANEL_VECTORS;
+    let (header, numbers) = square.split_at(form.header_words());
+    let (header, _) = floats(header).as_chunks::<PANEL>();
+    // A step's two vectors; or of four bits, two steps'.
+    let (numbers, _) = bytes(numbers).as_chunks::<LANES>().0.as_chunks::<PANEL_VECTORS>();
+    let numbers = &numbers[..if FOUR_BITS { BLOCK / 2 } else { BLOCK }];
+    let vector = |row: &[f32; PANEL]| s.load(&row.as_chunks().0[side]);
+    let offset_row = if OFFSETS { header[header.len() - 1] } else { [0.0; PANEL] };
+    for half in 0..BLOCK / HALF {
+        // Forward, a scale is a column's, and a half is of steps. Transposed, it is a step's, and a half is of columns:
+        // a vector's.
+        let own = if TRANSPOSED { side } else { half };
+        let scale_row = &header[if form.two_scales { own } else { 0 }];
+        let (column_scales, column_offsets) = (vector(scale_row), vector(&offset_row));
+        for pair in 0..HALF / 2 {
+            let step = half * HALF + 2 * pair;
+            let both = if FOUR_BITS {
+                let two = s.widen(&numbers[step / 2][side]);
+                if OFFSETS {
+                    let mask = s.splat_int(15);
+                    [s.and(two, mask), s.and(s.shift_right::<4>(two), mask)]
+                } else {
+                    [s.shift_right::<28>(s.shift_left::<28>(two)), s.shift_right::<4>(two)]
                 }
+            } else {
+                [s.widen(&numbers[step][side]), s.widen(&numbers[step + 1][side])]
+            };
+            for odd in 0..2 {
+                let (scale, offset) = if TRANSPOSED {
+                    (s.splat(scale_row[step + odd]), s.splat(offset_row[step + odd]))
+                } else {
+                    (column_scales, column_offsets)
+                };
+                let whole = s.int_to_float(both[odd]);
+                let weights = if OFFSETS { s.mul_add(scale, whole, offset) } else { s.mul(scale, whole) };
+                s.store(weights, &mut out[step + odd][side]);
             }
         }
     }
