@@ -38,6 +38,7 @@ pub mod mapped_file;
 mod math;
 mod matmul;
 pub mod norm;
+mod operands;
 mod packed;
 pub mod philox;
 pub mod pool;

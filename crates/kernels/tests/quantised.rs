@@ -107,7 +107,9 @@ fn every_weight_is_what_its_block_says() {
 fn products_have_the_bits_of_the_same_weights_as_f32() {
     on_every_isa(|isa| {
         for form in forms() {
-            for (seed, (k, n)) in (1..).zip([(32, 1), (64, 33), (96, 200), (416, 15), (800, 65), (32, 300)]) {
+            for (seed, (k, n)) in
+                (1..).zip([(32, 1), (64, 33), (96, 200), (416, 15), (800, 65), (800, 120), (32, 300)])
+            {
                 let blocks = Blocks::new(form, seed, k);
                 let weights = blocks.weights(n);
                 let pairs = [

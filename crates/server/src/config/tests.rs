@@ -139,6 +139,7 @@ fn what_it_names_is_opened() {
         (format!("[server]\ndata = '{}'", file.join("x").display()), "server.data"),
         (format!("{data}[[model]]\nid = 'a'\nsource = '/nowhere/model'"), "model `a`"),
         (format!("{data}[engine]\nweight_bytes = 1000"), "engine.weight_bytes"),
+        (format!("{data}[[model]]\nid = 'a'\nsource = 'bundled'\ndtype = 'quantised'"), "choose `f32`"),
     ] {
         let found = faults(&text);
         assert!(found.len() == 1 && found[0].contains(told), "{text}: {found:?}");
@@ -149,6 +150,14 @@ fn what_it_names_is_opened() {
     let bytes = bytes(&two);
     let two = two.replace("10000000", &(bytes + bytes / 2).to_string());
     assert!(faults(&two)[0].contains("together"), "{:?}", faults(&two));
+}
+
+#[test]
+fn what_stays_quantised_is_expected_to_take_what_its_blocks_take() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/gguf/quantised-k.gguf");
+    let of = |dtype: &str| bytes(&format!("[[model]]\nid = 'a'\nsource = '{file}'\ndtype = '{dtype}'"));
+    assert_eq!(of("f32"), 2 * of("bf16"));
+    assert!(of("quantised") * 2 < of("bf16") * 3 / 2, "{} of {}", of("quantised"), of("f32"));
 }
 
 fn bytes(text: &str) -> u64 {

@@ -2,7 +2,8 @@
 //!
 //! Where a product has few rows, what it takes is the time in which its weights come from memory. Weights of four or
 //! eight bits come in a fraction of the time of `f32`: a work item unpacks a run of them into a scratch that stays in
-//! the first-level cache, and the `f32` tile goes on from there. What is unpacked is the number that a reader of the
+//! the first-level cache, and the `f32` tile goes on from there; a row alone multiplies with them in the registers, where
+//! they are unpacked. What is unpacked is the number that a reader of the
 //! file would have made of it beforehand, so a product's bits are those of the same weights packed as `f32`.
 //!
 //! # Layout
@@ -18,13 +19,16 @@
 //! step is: a scale is one step's.
 #![allow(unsafe_code)]
 
+mod loops;
+
 use std::ops::Range;
 
 use crate::buffer::AlignedWords;
 use crate::isa::Isa;
 use crate::pool;
-use crate::simd::{LANES, Simd, kernel};
+use crate::simd::LANES;
 use crate::tile::{PANEL, PANEL_VECTORS};
+use loops::ROW_PANELS;
 
 /// Weights in a block, and the side of a square.
 const BLOCK: usize = 32;
@@ -98,6 +102,14 @@ impl BlockForm {
             && (self.two_scales || block.scales[0].to_bits() == block.scales[1].to_bits())
             && block.numbers.iter().all(|number| range.contains(number))
     }
+}
+
+/// The words of a packed matrix.
+#[derive(Clone, Copy)]
+pub(crate) struct Panels<'a> {
+    pub(crate) words: &'a [u32],
+    /// From one panel to the next.
+    pub(crate) stride: usize,
 }
 
 /// How a packed matrix's squares are to be read.
@@ -188,13 +200,18 @@ impl Squares {
         }
     }
 
+    /// `count` squares of a panel, from `first` on.
+    fn squares<'a>(self, panels: Panels<'a>, panel: usize, first: usize, count: usize) -> &'a [u32] {
+        let start = panel * panels.stride + first * self.form.square_words();
+        &panels.words[start..start + count * self.form.square_words()]
+    }
+
     /// Unpacks the steps of whole vectors, which begin with a panel's first or are one: to `out` a panel after the other,
     /// in each a step's 32 columns after the other. `steps` must begin at a square, and is rounded up to whole ones.
     pub(crate) fn unpack(
         self,
         isa: Isa,
-        words: &[u32],
-        panel_words: usize,
+        panels: Panels<'_>,
         vectors: Range<usize>,
         steps: Range<usize>,
         out: &mut [f32],
@@ -204,99 +221,63 @@ impl Squares {
         if count == 0 {
             return;
         }
-        let words_of = |vector: usize| {
-            let start = vector / PANEL_VECTORS * panel_words + first * self.form.square_words();
-            &words[start..start + count * self.form.square_words()]
-        };
         let first_panel = vectors.start / PANEL_VECTORS;
         for vector in vectors {
             let place = (vector / PANEL_VECTORS - first_panel) * count * BLOCK * PANEL;
             let out = &mut out[place..place + count * BLOCK * PANEL];
-            let (words, side) = (words_of(vector), vector % PANEL_VECTORS);
+            let words = self.squares(panels, vector / PANEL_VECTORS, first, count);
+            let side = vector % PANEL_VECTORS;
             match (self.form.four_bits, self.form.offsets, self.transposed) {
-                (false, false, false) => bytes_scaled(isa, self.form, words, side, out),
-                (false, true, false) => bytes_with_offsets(isa, self.form, words, side, out),
-                (true, false, false) => nibbles_scaled(isa, self.form, words, side, out),
-                (true, true, false) => nibbles_with_offsets(isa, self.form, words, side, out),
-                (false, false, true) => bytes_scaled_transposed(isa, self.form, words, side, out),
-                (false, true, true) => bytes_with_offsets_transposed(isa, self.form, words, side, out),
-                (true, false, true) => nibbles_scaled_transposed(isa, self.form, words, side, out),
-                (true, true, true) => nibbles_with_offsets_transposed(isa, self.form, words, side, out),
+                (false, false, false) => loops::unpack_bytes(isa, self.form, words, side, out),
+                (false, true, false) => loops::unpack_bytes_offsets(isa, self.form, words, side, out),
+                (true, false, false) => loops::unpack_nibbles(isa, self.form, words, side, out),
+                (true, true, false) => loops::unpack_nibbles_offsets(isa, self.form, words, side, out),
+                (false, false, true) => loops::unpack_bytes_transposed(isa, self.form, words, side, out),
+                (false, true, true) => {
+                    loops::unpack_bytes_offsets_transposed(isa, self.form, words, side, out)
+                }
+                (true, false, true) => loops::unpack_nibbles_transposed(isa, self.form, words, side, out),
+                (true, true, true) => {
+                    loops::unpack_nibbles_offsets_transposed(isa, self.form, words, side, out)
+                }
             }
         }
     }
-}
 
-/// Every kind of square's own loop: four bits or eight, with offsets or without, packed either way.
-macro_rules! unpacking {
-    ($($name:ident: $four_bits:literal, $offsets:literal, $transposed:literal;)*) => {$(
-        kernel! {
-            fn $name[s: S](form: BlockForm, words: &[u32], side: usize, out: &mut [f32]) {
-                let outs = out.as_chunks_mut::<LANES>().0.as_chunks_mut::<PANEL_VECTORS>().0.as_chunks_mut::<BLOCK>().0;
-                for (square, out) in words.chunks_exact(form.square_words()).zip(outs) {
-                    unpack_square::<S, $four_bits, $offsets, $transposed>(s, form, square, side, out);
+    /// Vectors that [`multiply`](Self::multiply) takes at once, from a panel's first.
+    pub(crate) const ROW_VECTORS: usize = ROW_PANELS * PANEL_VECTORS;
+
+    /// Adds the products of a row's elements at `steps`, whole squares, to its sums `[vectors, LANES]`, which are a multiple of
+    /// [`ROW_VECTORS`](Self::ROW_VECTORS).
+    pub(crate) fn multiply(
+        self,
+        isa: Isa,
+        panels: Panels<'_>,
+        first_vector: usize,
+        steps: Range<usize>,
+        row: &[f32],
+        sums: &mut [f32],
+    ) {
+        debug_assert!(steps.start.is_multiple_of(BLOCK) && steps.len() == row.len());
+        debug_assert!(first_vector.is_multiple_of(PANEL_VECTORS) && row.len().is_multiple_of(BLOCK));
+        let (first, count) = (steps.start / BLOCK, steps.len() / BLOCK);
+        let (sums, _) = sums.as_chunks_mut::<LANES>().0.as_chunks_mut().0.as_chunks_mut::<ROW_PANELS>();
+        for (place, sums) in sums.iter_mut().enumerate() {
+            let first_panel = first_vector / PANEL_VECTORS + place * ROW_PANELS;
+            let panels = std::array::from_fn(|panel| self.squares(panels, first_panel + panel, first, count));
+            match (self.form.four_bits, self.form.offsets, self.transposed) {
+                (false, false, false) => loops::multiply_bytes(isa, self.form, panels, row, sums),
+                (false, true, false) => loops::multiply_bytes_offsets(isa, self.form, panels, row, sums),
+                (true, false, false) => loops::multiply_nibbles(isa, self.form, panels, row, sums),
+                (true, true, false) => loops::multiply_nibbles_offsets(isa, self.form, panels, row, sums),
+                (false, false, true) => loops::multiply_bytes_transposed(isa, self.form, panels, row, sums),
+                (false, true, true) => {
+                    loops::multiply_bytes_offsets_transposed(isa, self.form, panels, row, sums)
                 }
-            }
-        }
-    )*};
-}
-
-unpacking! {
-    bytes_scaled: false, false, false;
-    bytes_with_offsets: false, true, false;
-    nibbles_scaled: true, false, false;
-    nibbles_with_offsets: true, true, false;
-    bytes_scaled_transposed: false, false, true;
-    bytes_with_offsets_transposed: false, true, true;
-    nibbles_scaled_transposed: true, false, true;
-    nibbles_with_offsets_transposed: true, true, true;
-}
-
-/// Unpacks one side, a vector's columns, of a square.
-#[inline(always)]
-fn unpack_square<S: Simd, const FOUR_BITS: bool, const OFFSETS: bool, const TRANSPOSED: bool>(
-    s: S,
-    form: BlockForm,
-    square: &[u32],
-    side: usize,
-    out: &mut [[[f32; LANES]; PANEL_VECTORS]; BLOCK],
-) {
-    let side = side % PANEL_VECTORS;
-    let (header, numbers) = square.split_at(form.header_words());
-    let (header, _) = floats(header).as_chunks::<PANEL>();
-    // A step's two vectors; or of four bits, two steps'.
-    let (numbers, _) = bytes(numbers).as_chunks::<LANES>().0.as_chunks::<PANEL_VECTORS>();
-    let numbers = &numbers[..if FOUR_BITS { BLOCK / 2 } else { BLOCK }];
-    let vector = |row: &[f32; PANEL]| s.load(&row.as_chunks().0[side]);
-    let offset_row = if OFFSETS { header[header.len() - 1] } else { [0.0; PANEL] };
-    for half in 0..BLOCK / HALF {
-        // Forward, a scale is a column's, and a half is of steps. Transposed, it is a step's, and a half is of columns:
-        // a vector's.
-        let own = if TRANSPOSED { side } else { half };
-        let scale_row = &header[if form.two_scales { own } else { 0 }];
-        let (column_scales, column_offsets) = (vector(scale_row), vector(&offset_row));
-        for pair in 0..HALF / 2 {
-            let step = half * HALF + 2 * pair;
-            let both = if FOUR_BITS {
-                let two = s.widen(&numbers[step / 2][side]);
-                if OFFSETS {
-                    let mask = s.splat_int(15);
-                    [s.and(two, mask), s.and(s.shift_right::<4>(two), mask)]
-                } else {
-                    [s.shift_right::<28>(s.shift_left::<28>(two)), s.shift_right::<4>(two)]
+                (true, false, true) => loops::multiply_nibbles_transposed(isa, self.form, panels, row, sums),
+                (true, true, true) => {
+                    loops::multiply_nibbles_offsets_transposed(isa, self.form, panels, row, sums)
                 }
-            } else {
-                [s.widen(&numbers[step][side]), s.widen(&numbers[step + 1][side])]
-            };
-            for odd in 0..2 {
-                let (scale, offset) = if TRANSPOSED {
-                    (s.splat(scale_row[step + odd]), s.splat(offset_row[step + odd]))
-                } else {
-                    (column_scales, column_offsets)
-                };
-                let whole = s.int_to_float(both[odd]);
-                let weights = if OFFSETS { s.mul_add(scale, whole, offset) } else { s.mul(scale, whole) };
-                s.store(weights, &mut out[step + odd][side]);
             }
         }
     }
