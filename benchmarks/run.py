@@ -131,6 +131,24 @@ def half(report, arguments, model, path):
             report.compared(f"forward {prompts} × {length}", interleaved(ours, theirs, 2 if arguments.quick else 7))
 
 
+def quantised(report, arguments, path):
+    """SmolLM2-135M-Instruct as its GGUF file has it, beside the same file unpacked: what is found is the same to the bit."""
+    file, rounds = arguments.gguf, 2 if arguments.quick else 7
+    with Server(path, file, "quantised") as ours, Server(path, file) as whole, Server(path, file, "bf16") as half:
+        assert ours.ask("logits", 32) == whole.ask("logits", 32), "quantised weights give other logits than unpacked ones"
+        megabytes = [round(server.hello["weight_bytes"] / 1e6) for server in (ours, whole, half)]
+        title = f"`--dtype quantised` (SmolLM2-135M-Instruct in Q4_1; weights of {megabytes[0]} MB, f32 {megabytes[1]}, bf16 {megabytes[2]})"
+        report.table(title, "quantised, ms", "the other, ms", "times as fast", "aim")
+        for name, theirs in (("f32", whole), ("bf16", half)):
+            words = ("decode", CONTEXT, NEW_TOKENS)
+            pairs = interleaved(lambda: ours.seconds(*words), lambda s=theirs: s.seconds(*words), rounds)  # noqa: B023
+            report.compared(f"decoding a token, context {CONTEXT}; {name}", pairs)
+            for length in (32, 128):
+                words = ("forward", 1, length)
+                pairs = interleaved(lambda: ours.seconds(*words), lambda s=theirs: s.seconds(*words), rounds)  # noqa: B023
+                report.compared(f"forward 1 × {length}; {name}", pairs)
+
+
 def backwards(report, arguments, model, server):
     report.table("gradients and training", "Pellucid, ms", "PyTorch eager, ms", "times as fast", "aim")
     for name, shape, theirs, aim in [
@@ -391,7 +409,7 @@ def drawn(curves, path):
     figure.savefig(path, metadata={"Date": None})
 
 
-PARTS = ["forward", "bf16", "backward", "experiments", "pairs", "smollm2", "overhead", "memory", "growth"]
+PARTS = ["forward", "bf16", "quantised", "backward", "experiments", "pairs", "smollm2", "overhead", "memory", "growth"]
 
 
 def main():
@@ -399,6 +417,7 @@ def main():
     parser.add_argument("server")
     parser.add_argument("--quick", action="store_true", help="few rounds: to see that it runs")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--gguf", type=pathlib.Path, help="the GGUF file of SmolLM2-135M-Instruct, for the part `quantised`")
     parser.add_argument("--write", type=pathlib.Path, help="the document to write")
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
@@ -420,6 +439,8 @@ def main():
         smollm2(report, arguments, arguments.server)
     if "bf16" in arguments.only:
         half(report, arguments, model, arguments.server)
+    if "quantised" in arguments.only and arguments.gguf:
+        quantised(report, arguments, arguments.server)
     if "overhead" in arguments.only:
         overheads(report, arguments, arguments.server)
     if "memory" in arguments.only:

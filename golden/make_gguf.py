@@ -7,6 +7,8 @@
 - `ARCHITECTURE.gguf`: the tiny models of `models/` as llama.cpp's converters write them, made with the package's own
   writer: other names, query and key rows interleaved, one added to Gemma's norms, GPT-2's matrices transposed,
   GPT-NeoX's fused rows sorted by kind. Reading one must give the model's own tensors.
+- `quantised-ARCHITECTURE.gguf`: three of them with every matrix quantised that can be, the types in turn;
+  `quantised-k.gguf`: a model wide enough for the K types, of random blocks. Held as blocks they must be the same models.
 - `tokenizer-KIND.gguf`, `tokenizer-KIND.json`: small tokenizers of each kind, and the ids of texts: by `sentencepiece`
   itself for SentencePiece's kind, by `tokenizers` for the byte-level kinds.
 
@@ -130,7 +132,11 @@ def changed(architecture, name, tensor, heads, key_heads):
     return tensor
 
 
-def architecture_file(folder, architecture, names, blocks_prefix):
+# The types that the package can quantise to.
+QUANTISED = [Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1]
+
+
+def architecture_file(folder, architecture, names, blocks_prefix, quantised=False):
     config = json.loads((MODELS / folder / "config.json").read_text())
     get = lambda *keys: next((config[key] for key in keys if key in config), None)  # noqa: E731
     heads = get("num_attention_heads", "n_head")
@@ -138,7 +144,7 @@ def architecture_file(folder, architecture, names, blocks_prefix):
     hidden = get("hidden_size", "n_embd")
     head_size = get("head_dim") or hidden // heads
 
-    writer = gguf.GGUFWriter(OUTPUT / f"{architecture}.gguf", architecture)
+    writer = gguf.GGUFWriter(OUTPUT / f"{'quantised-' if quantised else ''}{architecture}.gguf", architecture)
     writer.add_block_count(get("num_hidden_layers", "n_layer"))
     writer.add_context_length(get("max_position_embeddings", "n_positions"))
     writer.add_embedding_length(hidden)
@@ -177,17 +183,57 @@ def architecture_file(folder, architecture, names, blocks_prefix):
 
     tensors = load_file(MODELS / folder / "model.safetensors")
     known = {name: tensor for name, tensor in tensors.items() if not name.endswith((".attention.bias", ".masked_bias", ".inv_freq"))}
+    matrices = 0
     for name, tensor in sorted(known.items()):
         stored = stored_name(name, names, blocks_prefix)
         tensor = changed(architecture, stored, tensor.astype(np.float32), heads, key_heads)
-        if architecture == "qwen2" and stored.endswith("ffn_up.weight"):
+        if quantised and tensor.ndim == 2 and tensor.shape[1] % 32 == 0:
+            kind = QUANTISED[matrices % len(QUANTISED)]
+            matrices += 1
+            writer.add_tensor(stored, quantize(tensor, kind), raw_dtype=kind)
+        elif architecture == "qwen2" and stored.endswith("ffn_up.weight"):
             # One quantised matrix in a whole file; the test dequantises what lies in it.
             writer.add_tensor(stored, quantize(tensor, Type.Q8_0), raw_dtype=Type.Q8_0)
         else:
             writer.add_tensor(stored, tensor)
-    if architecture == "gpt2":
+    if architecture == "gpt2" and not quantised:
         # Older converters wrote the tied unembedding a second time.
         writer.add_tensor("output.weight", tensors["transformer.wte.weight"])
+    finish(writer)
+
+
+def k_types_file():
+    """A Llama of one block, 256 wide, its matrices random blocks of the K types."""
+    generator = np.random.default_rng(20260)
+    hidden, heads, key_heads, vocabulary = 256, 4, 2, 96
+    writer = gguf.GGUFWriter(OUTPUT / "quantised-k.gguf", "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(64)
+    writer.add_embedding_length(hidden)
+    writer.add_feed_forward_length(hidden)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(key_heads)
+    writer.add_key_length(hidden // heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(100.0)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    kinds = [Type.Q6_K, Type.Q4_K, Type.Q5_K]
+    rows = {
+        "token_embd": vocabulary, "blk.0.attn_q": hidden, "blk.0.attn_k": hidden // 2, "blk.0.attn_v": hidden // 2,
+        "blk.0.attn_output": hidden, "blk.0.ffn_gate": hidden, "blk.0.ffn_up": hidden, "blk.0.ffn_down": hidden,
+    }  # fmt: skip
+    for index, (name, count) in enumerate(rows.items()):
+        kind = kinds[index % len(kinds)]
+        raw = generator.integers(0, 256, (count, gguf.GGML_QUANT_SIZES[kind][1]), dtype=np.uint8)
+        for place, offset in enumerate(SCALES[kind]):
+            # The scale of numbers up to 63 * 31 or 127 * 32, and the offset's of numbers up to 63.
+            values = np.abs(generator.standard_normal(count)) * (2e-3 if place else 1e-4)
+            raw[:, offset : offset + 2] = values.astype("<f2").view(np.uint8).reshape(count, 2)
+        assert np.isfinite(dequantize(raw, kind)).all()
+        writer.add_tensor(f"{name}.weight", raw, raw_dtype=kind)
+    for name in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"):
+        writer.add_tensor(f"{name}.weight", np.ones(hidden, dtype=np.float32))
     finish(writer)
 
 
@@ -323,6 +369,9 @@ if __name__ == "__main__":
     blocks()
     for row in ARCHITECTURES:
         architecture_file(*row)
+        if row[1] in ("llama", "gpt2", "gptneox"):
+            architecture_file(*row, quantised=True)
+    k_types_file()
     sentence_piece_tokenizer()
     byte_level_tokenizers()
     print(f"{sum(file.stat().st_size for file in OUTPUT.iterdir()) / 1e6:.1f} MB in {OUTPUT}")

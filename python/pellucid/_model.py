@@ -45,8 +45,8 @@ class Model(LensForms, Module):
         prefix_cache: int = 0,
         **accepted: Any,
     ):
-        """Opens a model. `dtype` is how weights are held: `float32`, or `bfloat16`, half the size. With `remote`, a service's address,
-        nothing is loaded here. With `prefix_cache`, bytes, what prompts that ran have in common with later ones is kept and not
+        """Opens a model. `dtype` is how weights are held: `float32`; `bfloat16`, half the size; or `"quantised"`, as a GGUF file has
+        them in blocks, with the results of `float32`. With `remote`, a service's address, nothing is loaded here. With `prefix_cache`, bytes, what prompts that ran have in common with later ones is kept and not
         computed again: the same results in less time. A service does so by itself."""
         if not isinstance(source, (str, os.PathLike)):
             hint = "a Hugging Face folder, a GGUF file, a hub id such as `openai-community/gpt2`, or `bundled`"
@@ -73,7 +73,10 @@ class Model(LensForms, Module):
         else:
             from ._dtype import dtype as number_type
 
-            precision = "bf16" if number_type(dtype).short in ("bf16", "f16") else "f32"
+            if dtype == "quantised":
+                precision = "quantised"
+            else:
+                precision = "bf16" if number_type(dtype).short in ("bf16", "f16") else "f32"
             core = _core.Model.open(str(source), revision, precision, Loading())
             set_(self, "_core", core.with_prefix_cache(prefix_cache) if prefix_cache else core)
             unused = self._core.unused_tensors()

@@ -32,8 +32,9 @@ impl Model {
         let precision = match precision {
             "f32" | "float32" => Precision::F32,
             "bf16" | "bfloat16" => Precision::Bf16,
+            "quantised" => Precision::Quantised,
             other => {
-                let message = format!("weights are held as `f32` or `bf16`, not as `{other}`");
+                let message = format!("weights are held as `f32`, `bf16` or `quantised`, not as `{other}`");
                 return Err(PyValueError::new_err(message));
             }
         };

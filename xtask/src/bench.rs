@@ -19,6 +19,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
     let mut measure = Command::new(peers);
     measure.arg(root().join("benchmarks/run.py")).arg(target.join("release/examples/bench_server"));
+    measure.arg("--gguf").arg(python::smollm2()?);
     if arguments.quick {
         measure.arg("--quick");
     } else {

@@ -167,7 +167,7 @@ pub(crate) enum ModelsCommand {
 /// How a model is opened.
 #[derive(Debug, Args)]
 pub(crate) struct ModelChoices {
-    /// Number type of the weights: f32 for exactness, bf16 for speed and size
+    /// Number type of the weights: f32, bf16 for half the size, quantised for a GGUF file's own
     #[arg(long, value_enum, default_value_t = NumberType::F32, env = "PELLUCID_DTYPE", hide_env_values = true)]
     pub(crate) dtype: NumberType,
 }
@@ -178,6 +178,8 @@ pub(crate) enum NumberType {
     F32,
     /// The upper half of an f32
     Bf16,
+    /// A GGUF file's own blocks: the results of f32 in less memory
+    Quantised,
 }
 
 #[derive(Debug, Args)]

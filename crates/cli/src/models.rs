@@ -57,6 +57,7 @@ fn precision(choices: &ModelChoices) -> Precision {
     match choices.dtype {
         NumberType::F32 => Precision::F32,
         NumberType::Bf16 => Precision::Bf16,
+        NumberType::Quantised => Precision::Quantised,
     }
 }
 

@@ -328,6 +328,28 @@ fn what_is_not_there_is_exit_code_1() {
 }
 
 #[test]
+fn a_gguf_files_own_blocks_give_the_results_of_f32_and_other_models_have_none() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/gguf/quantised-llama.gguf");
+    let program = r#"{"pellucid":1,"body":[{"op":"trace","invokes":[{"name":"p","tokens":[[3,1,4,1,5]]}],"body":[
+        {"op":"get","name":"l","hook":"logits"},{"op":"save","name":"logits","value":"l"}]}]}"#;
+    let (folder, written) = scratch("program.json");
+    std::fs::write(&written, program).unwrap();
+    let bytes = |dtype: &str| {
+        let out = folder.path().join(dtype);
+        let arguments =
+            [written.to_str().unwrap(), "--model", file.to_str().unwrap(), "--dtype", dtype, "--output"];
+        printed(&[&["run"], &arguments[..], &[out.to_str().unwrap()]].concat());
+        let bytes = std::fs::read(out).unwrap();
+        safetensors::SafeTensors::deserialize(&bytes).unwrap().tensor("logits").unwrap().data().to_vec()
+    };
+    assert_eq!(bytes("quantised"), bytes("f32"));
+    assert_ne!(bytes("bf16"), bytes("f32"));
+    let (message, code) = refused(pellucid(&["lens", "bundled", "When", "--dtype", "quantised"]));
+    assert_eq!(code, 1);
+    assert!(message.contains("no quantised weights") && message.contains("choose `f32`"), "{message}");
+}
+
+#[test]
 fn modules_are_shown_folded_or_all() {
     let folded = printed(&["models", "show"]);
     assert!(folded.starts_with("tiny-gpt2 (gpt2): 1,071,872 parameters, f32\n"), "{folded}");

@@ -111,6 +111,15 @@ fn half_width_weights_give_the_same_bits_too() {
 }
 
 #[test]
+fn quantised_weights_give_the_same_bits_too() {
+    let path = folder().join("../gguf/quantised-llama.gguf");
+    let options =
+        ModelOptions { precision: pellucid_models::Precision::Quantised, ..ModelOptions::default() };
+    let engine = Engine::new(Arc::new(Model::open(path.to_str().unwrap(), &options).unwrap()));
+    run(&engine, &checked(&engine, &mixed()), "quantised");
+}
+
+#[test]
 fn without_anyone_who_reads_them_all_a_pass_has_only_those_columns() {
     let engine = Golden::open("gemma2").engine();
     // Each cell its own: as many sets of columns as there are cells.

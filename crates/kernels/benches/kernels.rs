@@ -9,8 +9,8 @@ use std::time::Instant;
 use pellucid_kernels::attention::attention_fused;
 use pellucid_kernels::philox::Stream;
 use pellucid_kernels::{
-    Activation, AttentionOptions, Epilogue, HeadsView, HeadsViewMut, Isa, KeyValueStore, PackedMatrix,
-    Precision, WeightLayout, WeightSource, activation, matmul, matmul_f32, norm, pool, reduce,
+    Activation, AttentionOptions, Block, BlockForm, Epilogue, HeadsView, HeadsViewMut, Isa, KeyValueStore,
+    PackedMatrix, Precision, WeightLayout, WeightSource, activation, matmul, matmul_f32, norm, pool, reduce,
 };
 
 fn normal(count: usize) -> Vec<f32> {
@@ -32,6 +32,59 @@ fn best(mut body: impl FnMut()) -> f64 {
         calls += 1;
     }
     best
+}
+
+/// A weight of four bits a number with an offset, as in Q4_1 and Q4_K; or of eight, as in Q8_0.
+fn quantised(k: usize, n: usize, four_bits: bool) -> PackedMatrix {
+    let stream = Stream { key: 3, stream: 4 };
+    let form = BlockForm { four_bits, offsets: four_bits, two_scales: false };
+    PackedMatrix::pack_blocks(k, n, form, |output, index| {
+        let words = stream.block((output * k / 32 + index) as u64);
+        let bits = if four_bits { 15 } else { 255 };
+        let number = |i: usize| (words[i % 4] >> i & bits) as u8 as i8;
+        Block {
+            numbers: std::array::from_fn(number),
+            scales: [(words[0] >> 24) as f32 / 16384.0; 2],
+            offset: four_bits.then_some(-0.125),
+        }
+    })
+}
+
+/// Products whose weights stay in blocks, beside those of the same shape that do not.
+fn quantised_products(wanted: &dyn Fn(&str) -> bool) {
+    for (k, n) in [(576, 1536), (576, 49152), (2048, 8192), (4096, 11008)] {
+        for m in [1, 4, 32, 128] {
+            let x = normal(m * k);
+            let mut out = vec![0.0; m * n];
+            let mut time = |what: &str, weights: &dyn Fn() -> PackedMatrix| {
+                let name = format!("matmul {what} {m}x{k}x{n}");
+                if !wanted(&name) {
+                    return;
+                }
+                let weights = weights();
+                let seconds =
+                    best(|| matmul(black_box(&x), k, m, &weights, &Epilogue::default(), &mut out, n));
+                println!(
+                    "{name:36} {:9.3} ms {:7.1} GF/s {:6.1} GB/s of weights",
+                    seconds * 1e3,
+                    2.0 * (m * k * n) as f64 / seconds / 1e9,
+                    weights.size_in_bytes() as f64 / seconds / 1e9,
+                );
+            };
+            let numbers = |precision| {
+                PackedMatrix::pack(
+                    k,
+                    n,
+                    &WeightSource::from_f32(&normal(k * n), WeightLayout::OutputMajor),
+                    precision,
+                )
+            };
+            time("beside f32", &|| numbers(Precision::F32));
+            time("beside bf16", &|| numbers(Precision::Bf16));
+            time("quantised 8", &|| quantised(k, n, false));
+            time("quantised 4", &|| quantised(k, n, true));
+        }
+    }
 }
 
 fn products(wanted: &dyn Fn(&str) -> bool) {
@@ -203,6 +256,7 @@ fn main() {
         |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
     println!("{}, {} threads", Isa::current().name(), pool::threads());
     products(&wanted);
+    quantised_products(&wanted);
     attentions(&wanted);
     rows(&wanted);
 }

@@ -1,7 +1,7 @@
 //! The hot CPU loops of transformer inference, each beside a plain [`mod@reference`] version.
 //!
-//! Everything works on flat row-major slices of `f32`; weights are packed once into a [`PackedMatrix`] of `f32` or
-//! bf16. The crate knows nothing of models, and it is the only one of the workspace that may use `unsafe`.
+//! Everything works on flat row-major slices of `f32`; weights are packed once into a [`PackedMatrix`] of `f32`, bf16
+//! or blocks of small whole numbers. The crate knows nothing of models, and it is the only one of the workspace that may use `unsafe`.
 //!
 //! # The one law: batch invariance
 //!
@@ -38,9 +38,11 @@ pub mod mapped_file;
 mod math;
 mod matmul;
 pub mod norm;
+mod operands;
 mod packed;
 pub mod philox;
 pub mod pool;
+mod quantised;
 pub mod reduce;
 pub mod reference;
 pub mod rotary;
@@ -56,3 +58,4 @@ pub use matmul::{
     Epilogue, Residual, columns_computed, matmul, matmul_columns, matmul_f32, matmul_weight_backward,
 };
 pub use packed::{NumberFormat, PackedMatrix, Precision, WeightLayout, WeightSource};
+pub use quantised::{Block, BlockForm};

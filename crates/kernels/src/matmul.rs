@@ -8,15 +8,12 @@ use crate::activation::{self, Activation};
 use crate::buffer::AlignedWords;
 use crate::elementwise;
 use crate::isa::Isa;
-use crate::packed::{self, PackedMatrix, Precision, WeightLayout, bf16_pair};
+use crate::operands::{LEFT_STRIDE, Left, Right, STEP_BLOCK, UNPACKED_VECTORS};
+use crate::packed::{PackedMatrix, WeightLayout};
 use crate::pool::{self, Shared};
-use crate::simd::{LANES, kernel};
-use crate::tile::{self, PANEL, PANEL_VECTORS, Tile, Words};
+use crate::simd::LANES;
+use crate::tile::{self, PANEL, PANEL_VECTORS, Tile};
 
-/// Steps taken at once: a panel's block of so many stays in the second-level cache, the left rows' in the first.
-const STEP_BLOCK: usize = 768;
-/// Words between the left rows' blocks: a multiple of a cache line that does not map the rows onto the same sets.
-const LEFT_STRIDE: usize = STEP_BLOCK + 16;
 /// Rows of one work item at most: their block (300 KB) shares the second-level cache with a panel's.
 const ROW_BLOCK: usize = 104;
 /// Rows up to which a user's `[k, n]` array is read where it lies: packing costs about as much as so many rows.
@@ -143,108 +140,9 @@ fn product(
     });
 }
 
-/// The right side of a product: packed weights, or a plain `[k, n]` array whose columns fill whole vectors.
-struct Right<'a> {
-    k: usize,
-    n: usize,
-    precision: Precision,
-    words: &'a [u32],
-    /// Words from one step to the next, within a panel.
-    step_stride: usize,
-    /// Words from one panel to the next.
-    panel_stride: usize,
-}
-
-impl<'a> Right<'a> {
-    fn packed(weights: &'a PackedMatrix) -> Self {
-        Self {
-            k: weights.k(),
-            n: weights.n(),
-            precision: weights.precision(),
-            words: weights.words().words(),
-            step_stride: PANEL,
-            panel_stride: weights.panel_words(),
-        }
-    }
-
-    /// The first columns of a `[k, width]` array, as many as fill whole vectors.
-    fn plain(values: &'a [f32], k: usize, width: usize) -> Self {
-        assert_eq!(values.len(), k * width, "a [{k}, {width}] array");
-        // SAFETY: u32 has the size and alignment of f32, and every bit pattern is one.
-        let words = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) };
-        let n = width / LANES * LANES;
-        Self { k, n, precision: Precision::F32, words, step_stride: width, panel_stride: PANEL }
-    }
-
-    fn steps(&self) -> usize {
-        packed::steps(self.k, self.precision)
-    }
-
-    fn word_kind(&self) -> Words {
-        match self.precision {
-            Precision::F32 => Words::Float,
-            Precision::Bf16 => Words::Bf16Pair,
-        }
-    }
-
-    /// Where a vector's run of steps begins. The run's last word is checked to be there.
-    fn start(&self, vector: usize, vectors: usize, steps: Range<usize>) -> *const u32 {
-        let of = |vector: usize| vector / PANEL_VECTORS * self.panel_stride + vector % PANEL_VECTORS * LANES;
-        let last = of(vector + vectors - 1) + (steps.end.max(1) - 1) * self.step_stride + LANES;
-        assert!(last <= self.words.len() || steps.is_empty(), "a right side's vectors lie within it");
-        self.words.as_ptr().wrapping_add(of(vector) + steps.start * self.step_stride)
-    }
-}
-
-/// The rows of the left side that a work item takes.
-#[derive(Clone, Copy)]
-struct Left<'a> {
-    x: &'a [f32],
-    stride: usize,
-    first_row: usize,
-    rows: usize,
-}
-
-impl Left<'_> {
-    /// Copies the steps `from..to` of all rows to `block`, `LEFT_STRIDE` apart, in the weights' own number format.
-    fn copy_steps(
-        &self,
-        isa: Isa,
-        precision: Precision,
-        k: usize,
-        from: usize,
-        to: usize,
-        block: &mut [u32],
-    ) {
-        for (row, block) in block.chunks_mut(LEFT_STRIDE).take(self.rows).enumerate() {
-            let x = &self.x[(self.first_row + row) * self.stride..][..k];
-            match precision {
-                Precision::F32 => {
-                    for (word, number) in block.iter_mut().zip(&x[from..to]) {
-                        *word = number.to_bits();
-                    }
-                }
-                Precision::Bf16 => round_pairs(isa, &x[2 * from..k.min(2 * to)], block),
-            }
-        }
-    }
-}
-
-kernel! {
-    /// Pairs of numbers rounded to bf16, one word a pair; a last number alone is paired with zero.
-    fn round_pairs[s: S](numbers: &[f32], words: &mut [u32]) {
-        let (pairs, odd) = numbers.as_chunks::<2>();
-        for (word, [low, high]) in words.iter_mut().zip(pairs) {
-            *word = bf16_pair(*low, *high);
-        }
-        if let [last] = odd {
-            words[pairs.len()] = bf16_pair(*last, 0.0);
-        }
-    }
-}
-
 thread_local! {
-    static LEFT_BLOCK: RefCell<AlignedWords> = RefCell::default();
+    /// The left rows' block, and what of a quantised right side is unpacked.
+    static SCRATCH: RefCell<(AlignedWords, AlignedWords)> = RefCell::default();
 }
 
 /// One work item of a product.
@@ -261,8 +159,11 @@ unsafe fn product_block(
     out: *mut f32,
     out_stride: usize,
 ) {
-    LEFT_BLOCK.with_borrow_mut(|block| {
+    SCRATCH.with_borrow_mut(|(block, unpacked)| {
         block.resize(left.rows * LEFT_STRIDE);
+        if weights.squares.is_some() {
+            unpacked.resize(UNPACKED_VECTORS * LANES);
+        }
         let (steps, n) = (weights.steps(), weights.n);
         let first_column = panels.start * PANEL;
         // Vectors that hold columns; the last panel may have one of padding only.
@@ -277,44 +178,72 @@ unsafe fn product_block(
             tile::for_vector_groups(isa, group_rows, vectors.clone(), |vector, count| {
                 let column = vector * LANES;
                 let width = (count * LANES).min(n - column);
-                tile::for_row_tiles(isa, left.rows, |row, rows| {
-                    // SAFETY: the rows and columns below n of this rectangle are ours (this function's contract).
-                    let target = unsafe { out.add(row * out_stride + column - first_column) };
-                    let whole = width == count * LANES;
-                    let (tile_out, tile_stride) =
-                        if whole { (target, out_stride) } else { (edge.as_mut_ptr(), count * LANES) };
-                    if !whole && from > 0 {
-                        // SAFETY: as above; `edge` holds the largest tile.
-                        unsafe { copy_rows(target, out_stride, tile_out, tile_stride, rows, width) };
-                    }
-                    // SAFETY: `start` has checked the right side, the left block holds `to - from` steps of every row,
-                    // and the output is either ours or the local edge.
-                    unsafe {
-                        let tile = Tile {
-                            rows,
-                            vectors: count,
-                            steps: to - from,
-                            left: block.as_ptr().add(row * LEFT_STRIDE),
-                            left_stride: LEFT_STRIDE,
-                            left_step: 1,
-                            right: weights.start(vector, count, from..to),
-                            step_stride: weights.step_stride,
-                            panel_stride: weights.panel_stride,
-                            out: tile_out,
-                            out_stride: tile_stride,
-                            resume: from > 0,
-                        };
-                        tile::run(isa, weights.word_kind(), &tile);
-                        if !whole {
-                            copy_rows(tile_out, tile_stride, target, out_stride, rows, width);
+                let mut first = from;
+                loop {
+                    // A row alone multiplies with whole squares where they lie.
+                    let alone =
+                        if left.rows == 1 { weights.squares_for_a_row(count, to - first) } else { None };
+                    let run = alone.map_or(weights.run(count), |(_, steps)| steps);
+                    let end = (first + run).min(to);
+                    let (right, step_stride, panel_stride) = match alone {
+                        Some(_) => (std::ptr::null(), 0, 0),
+                        None => weights.read(isa, vector, count, first..end, unpacked),
+                    };
+                    tile::for_row_tiles(isa, left.rows, |row, rows| {
+                        // SAFETY: the rows and columns below n of this rectangle are ours (this function's contract).
+                        let target = unsafe { out.add(row * out_stride + column - first_column) };
+                        let whole = width == count * LANES;
+                        let (tile_out, tile_stride) =
+                            if whole { (target, out_stride) } else { (edge.as_mut_ptr(), count * LANES) };
+                        if !whole && first > 0 {
+                            // SAFETY: as above; `edge` holds the largest tile.
+                            unsafe { copy_rows(target, out_stride, tile_out, tile_stride, rows, width) };
                         }
+                        match alone {
+                            Some((squares, _)) => {
+                                // SAFETY: the output is either ours or the local edge, `count` vectors of it.
+                                let sums = unsafe { std::slice::from_raw_parts_mut(tile_out, count * LANES) };
+                                if first == 0 {
+                                    sums.fill(0.0);
+                                }
+                                let row = &block.floats()[first - from..end - from];
+                                squares.multiply(isa, weights.panels(), vector, first..end, row, sums);
+                            }
+                            // SAFETY: `read` has checked the right side or unpacked it, the left block holds `to - from`
+                            // steps of every row, and the output is either ours or the local edge.
+                            None => unsafe {
+                                let tile = Tile {
+                                    rows,
+                                    vectors: count,
+                                    steps: end - first,
+                                    left: block.as_ptr().add(row * LEFT_STRIDE + first - from),
+                                    left_stride: LEFT_STRIDE,
+                                    left_step: 1,
+                                    right,
+                                    step_stride,
+                                    panel_stride,
+                                    out: tile_out,
+                                    out_stride: tile_stride,
+                                    resume: first > 0,
+                                };
+                                tile::run(isa, weights.word_kind(), &tile);
+                            },
+                        }
+                        if !whole {
+                            // SAFETY: as above.
+                            unsafe { copy_rows(tile_out, tile_stride, target, out_stride, rows, width) };
+                        }
+                        if end == steps && !epilogue.is_empty() {
+                            let place = Place { row: left.first_row + row, rows, column, width };
+                            // SAFETY: the rows and columns of this rectangle are ours, as above.
+                            unsafe { finish(isa, epilogue, place, target, out_stride) };
+                        }
+                    });
+                    first = end;
+                    if first == to {
+                        break;
                     }
-                    if to == steps && !epilogue.is_empty() {
-                        let place = Place { row: left.first_row + row, rows, column, width };
-                        // SAFETY: the rows and columns of this rectangle are ours, as above.
-                        unsafe { finish(isa, epilogue, place, target, out_stride) };
-                    }
-                });
+                }
             });
             from = to;
             if from == steps {

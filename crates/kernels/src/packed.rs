@@ -2,7 +2,8 @@
 //!
 //! The columns stand in panels of 32, zero-filled at the end; a panel holds all its columns for k = 0, then for k = 1,
 //! and so on (bf16: two k at a time, the lower in the low half of a 32-bit word). A product then streams a panel from
-//! front to back, and the same layout serves every instruction set.
+//! front to back, and the same layout serves every instruction set. Blocks of whole numbers have a layout of their own
+//! within a panel: `quantised.rs`.
 
 use std::ops::Range;
 
@@ -10,6 +11,7 @@ use half::{bf16, f16};
 
 use crate::buffer::AlignedWords;
 use crate::pool;
+use crate::quantised::{Block, BlockForm, Squares};
 use crate::tile::PANEL;
 
 /// How a packed weight is stored, and with it how its products are made.
@@ -20,6 +22,9 @@ pub enum Precision {
     /// bf16 weights; activations rounded to bf16 (to nearest, ties to even); sums in f32. The path `avx512-bf16` uses the
     /// processor's own dot product, which adds two products at a time and takes subnormal numbers for zero.
     Bf16,
+    /// What its source has in blocks of whole numbers stays so ([`PackedMatrix::pack_blocks`]), and is unpacked where a
+    /// product reaches it: its bits are those of `F32`. What comes as numbers is stored as `F32`.
+    Quantised,
 }
 
 /// The number format of a weight's source.
@@ -103,6 +108,8 @@ pub struct PackedMatrix {
     k: usize,
     n: usize,
     precision: Precision,
+    /// How the words are to be read, of a quantised weight.
+    squares: Option<Squares>,
     words: AlignedWords,
 }
 
@@ -163,7 +170,40 @@ impl PackedMatrix {
         Self::pack_columns(k, &columns, Precision::F32)
     }
 
+    /// Packs a weight of `k` inputs and `n` outputs that lies in blocks, as it is, on the pool. `block(output, index)` gives
+    /// the weights of inputs `32 * index` and on. A product's bits are those of the same [`weights`](Block::weights) packed
+    /// as `f32`.
+    ///
+    /// # Panics
+    /// If `k` is not a multiple of 32, or a block is not of the form.
+    pub fn pack_blocks(
+        k: usize,
+        n: usize,
+        form: BlockForm,
+        block: impl Fn(usize, usize) -> Block + Sync,
+    ) -> Self {
+        let (squares, words) = Squares::pack(form, false, (k, n), block);
+        Self { k, n, precision: Precision::Quantised, squares: Some(squares), words }
+    }
+
+    /// [`pack_blocks`](Self::pack_blocks) the other way round, for the way back: of a weight of `k` inputs and `n` outputs,
+    /// given in the same way, a matrix of `n` inputs and `k` outputs.
+    ///
+    /// # Panics
+    /// As [`pack_blocks`](Self::pack_blocks).
+    pub fn pack_blocks_transposed(
+        k: usize,
+        n: usize,
+        form: BlockForm,
+        block: impl Fn(usize, usize) -> Block + Sync,
+    ) -> Self {
+        let (squares, words) = Squares::pack(form, true, (k, n), block);
+        Self { k: n, n: k, precision: Precision::Quantised, squares: Some(squares), words }
+    }
+
     fn pack_columns(k: usize, columns: &[Column<'_>], precision: Precision) -> Self {
+        // Numbers are in no blocks.
+        let precision = if precision == Precision::Quantised { Precision::F32 } else { precision };
         let (n, steps) = (columns.len(), steps(k, precision));
         let mut words = AlignedWords::zeroed(n.div_ceil(PANEL) * steps * PANEL);
         if steps > 0 {
@@ -172,7 +212,7 @@ impl PackedMatrix {
                 pack_panel(k, &columns[first..(first + PANEL).min(n)], precision, out);
             });
         }
-        Self { k, n, precision, words }
+        Self { k, n, precision, squares: None, words }
     }
 
     /// Inputs.
@@ -195,15 +235,20 @@ impl PackedMatrix {
         self.words.capacity_bytes()
     }
 
-    /// The weight at input `k`, output `n`, as stored.
+    /// The weight at input `k`, output `n`, as stored; of a quantised one, what it stands for.
     ///
     /// # Panics
     /// If an index is out of range.
     pub fn weight(&self, k: usize, n: usize) -> f32 {
         assert!(k < self.k && n < self.n, "weight ({k}, {n}) of a [{}, {}] matrix", self.k, self.n);
         let panel = (n / PANEL) * self.panel_words();
+        if let Some(squares) = self.squares {
+            return squares.weight(&self.words.words()[panel..], k, n % PANEL);
+        }
         match self.precision {
-            Precision::F32 => f32::from_bits(self.words.words()[panel + k * PANEL + n % PANEL]),
+            Precision::F32 | Precision::Quantised => {
+                f32::from_bits(self.words.words()[panel + k * PANEL + n % PANEL])
+            }
             Precision::Bf16 => {
                 let pair = self.words.words()[panel + (k / 2) * PANEL + n % PANEL];
                 f32::from_bits(if k.is_multiple_of(2) { pair << 16 } else { pair & 0xffff_0000 })
@@ -213,7 +258,12 @@ impl PackedMatrix {
 
     /// Words of a panel.
     pub(crate) fn panel_words(&self) -> usize {
-        steps(self.k, self.precision) * PANEL
+        let steps = steps(self.k, self.precision);
+        self.squares.map_or(steps * PANEL, |squares| squares.panel_words(steps))
+    }
+
+    pub(crate) fn squares(&self) -> Option<Squares> {
+        self.squares
     }
 
     pub(crate) fn words(&self) -> &AlignedWords {
@@ -224,7 +274,7 @@ impl PackedMatrix {
 /// Steps of a product over `k`: one k each, or two.
 pub(crate) fn steps(k: usize, precision: Precision) -> usize {
     match precision {
-        Precision::F32 => k,
+        Precision::F32 | Precision::Quantised => k,
         Precision::Bf16 => k.div_ceil(2),
     }
 }
@@ -285,7 +335,7 @@ fn pack_panel(k: usize, columns: &[Column<'_>], precision: Precision, out: &mut 
             lane += part.len();
         }
         match precision {
-            Precision::F32 => {
+            Precision::F32 | Precision::Quantised => {
                 let out = &mut out[start * PANEL..(start + run) * PANEL];
                 for (word, number) in out.iter_mut().zip(&block) {
                     *word = number.to_bits();

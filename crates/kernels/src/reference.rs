@@ -15,7 +15,7 @@ use crate::packed::{PackedMatrix, Precision};
 pub fn matmul(x: &[f32], rows: usize, weights: &PackedMatrix) -> Vec<f64> {
     let (k, n) = (weights.k(), weights.n());
     let rounded = |value: f32| match weights.precision() {
-        Precision::F32 => f64::from(value),
+        Precision::F32 | Precision::Quantised => f64::from(value),
         Precision::Bf16 => f64::from(half::bf16::from_f32(value)),
     };
     let mut out = Vec::with_capacity(rows * n);

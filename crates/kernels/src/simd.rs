@@ -74,6 +74,8 @@ pub(crate) trait Simd: Copy {
 
     /// The integers as floats, to nearest.
     fn int_to_float(self, a: Self::Int) -> Self::Float;
+    /// Sixteen bytes as integers, their signs kept.
+    fn widen(self, from: &[i8; LANES]) -> Self::Int;
 
     /// `accumulator + a0 b0 + a1 b1` for lanes that hold pairs of bf16 (the even element in the low half).
     #[inline(always)]
@@ -284,6 +286,10 @@ impl Simd for Portable {
     fn int_to_float(self, a: Self::Int) -> Self::Float {
         each_lane!(i => a[i] as f32)
     }
+    #[inline(always)]
+    fn widen(self, from: &[i8; LANES]) -> Self::Int {
+        each_lane!(i => i32::from(from[i]))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -466,6 +472,14 @@ mod x86 {
             halves!(_mm256_cvtepi32_ps(a))
         }
         #[inline(always)]
+        fn widen(self, from: &[i8; LANES]) -> Self::Int {
+            // SAFETY: AVX2 by the token; sixteen bytes by the type.
+            unsafe {
+                let bytes = _mm_loadu_si128(from.as_ptr().cast());
+                [_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes))]
+            }
+        }
+        #[inline(always)]
         fn sum_lanes(self, value: Self::Float) -> f32 {
             // SAFETY: the token was made where AVX2 is present.
             unsafe { sum_eight(_mm256_add_ps(value[0], value[1])) }
@@ -590,6 +604,11 @@ mod x86 {
         #[inline(always)]
         fn int_to_float(self, a: Self::Int) -> Self::Float {
             whole!(_mm512_cvtepi32_ps(a))
+        }
+        #[inline(always)]
+        fn widen(self, from: &[i8; LANES]) -> Self::Int {
+            // SAFETY: AVX-512 by the token; sixteen bytes by the type.
+            unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast())) }
         }
 
         #[inline(always)]

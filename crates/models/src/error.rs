@@ -110,6 +110,15 @@ pub enum Error {
         /// The name of the type it is stored in.
         stored: String,
     },
+    /// Weights are to stay quantised, and no linear layer's is.
+    #[error(
+        "{origin} has no quantised weights to be held as they are\n  hint: choose `f32`, or `bf16` for half the memory; \
+         `quantised` is for GGUF files in Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K"
+    )]
+    NotQuantised {
+        /// The checkpoint.
+        origin: String,
+    },
     /// A file is in order, but describes something that this crate does not know.
     #[error("{origin}: {what} is not supported: {hint}")]
     Unsupported {

@@ -49,6 +49,7 @@ mod files;
 pub mod hub;
 pub mod inner;
 mod model;
+mod model_weight;
 mod parameter;
 pub mod rotary;
 pub mod spec;
@@ -59,7 +60,8 @@ pub mod weights;
 pub use config::ConfigError;
 pub use error::{Error, Result};
 pub use files::ModelFiles;
-pub use model::{Model, ModelOptions, ModelWeight, Progress, ProgressListener};
+pub use model::{Model, ModelOptions, Progress, ProgressListener};
+pub use model_weight::ModelWeight;
 pub use parameter::Parameter;
 /// How weights are packed.
 pub use pellucid_kernels::Precision;

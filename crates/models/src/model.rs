@@ -1,30 +1,32 @@
 //! A loaded model: its blueprint, with weights.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use pellucid_graph::ModelSpec;
 use pellucid_graph::check::SpecIndex;
 use pellucid_kernels::philox::Stream;
-use pellucid_kernels::{PackedMatrix, Precision, WeightLayout};
+use pellucid_kernels::{PackedMatrix, Precision};
 use serde_json::Value;
 
-use crate::Result;
 use crate::chat_template::ChatTemplate;
 use crate::config::{DecoderConfig, Reader};
 use crate::files::ModelFiles;
 use crate::hub::Settings;
+use crate::model_weight::{Forecast, ModelWeight, load};
 use crate::parameter::{Numbers, Parameter};
 use crate::spec::{Blueprint, blueprint};
-use crate::stage::{Kernel, LinearLayout, StageList, WeightId, WeightSpec};
+use crate::stage::{StageList, WeightId, WeightSpec};
 use crate::tokenizer::Tokenizer;
 use crate::weights::Checkpoint;
 use crate::weights::Source;
+use crate::{Error, Result};
 
 /// How to load a model.
 #[derive(Clone)]
 pub struct ModelOptions {
     /// The number type of the linear layers' weights in memory; `f32` by default. With `bf16` weights are half the
-    /// size, and products round their inputs to bf16; sums are f32 either way.
+    /// size, and products round their inputs to bf16; sums are f32 either way. With `quantised`, weights that a GGUF file has
+    /// in blocks of whole numbers stay in them, and results are those of `f32` to the bit; all others are held as `f32`.
     pub precision: Precision,
     /// The revision of a model on a hub: a branch, a tag or a commit. A revision in the model's name goes before it.
     pub revision: Option<String>,
@@ -84,89 +86,11 @@ pub struct Model {
     blueprint: Blueprint,
     config: Value,
     precision: Precision,
+    forecast: Forecast,
     weights: Vec<ModelWeight>,
     leftover: Vec<String>,
     tokenizer: Option<Tokenizer>,
     chat_template: Option<ChatTemplate>,
-}
-
-/// One weight in the forms that kernels take: a model's own, or one that a program puts in its place.
-#[derive(Debug)]
-pub struct ModelWeight {
-    shape: Vec<usize>,
-    numbers: Numbers,
-    precision: Precision,
-    /// How linear layers read it, if any does.
-    layout: Option<WeightLayout>,
-    packed: Option<PackedMatrix>,
-    /// Made when a gradient first flows through it.
-    transposed: OnceLock<PackedMatrix>,
-    /// A norm's weight, a bias.
-    vector: Option<Vec<f32>>,
-}
-
-impl ModelWeight {
-    fn new(shape: &[usize], numbers: Numbers, layout: Option<WeightLayout>, precision: Precision) -> Self {
-        let parameter = Parameter { shape, numbers: &numbers };
-        let packed = layout.map(|layout| parameter.pack(layout, precision));
-        let vector = (shape.len() == 1).then(|| parameter.to_f32());
-        let transposed = OnceLock::new();
-        Self { shape: shape.to_vec(), numbers, precision, layout, packed, transposed, vector }
-    }
-
-    /// The weight as it is stored, or as it was given.
-    #[must_use]
-    pub fn parameter(&self) -> Parameter<'_> {
-        Parameter { shape: &self.shape, numbers: &self.numbers }
-    }
-
-    /// Packed for linear layers; `None` for a weight that no linear layer has.
-    #[must_use]
-    pub fn packed(&self) -> Option<&PackedMatrix> {
-        self.packed.as_ref()
-    }
-
-    /// Packed for the way back, from outputs to inputs, when it is first asked for.
-    #[must_use]
-    pub fn packed_transposed(&self) -> Option<&PackedMatrix> {
-        let layout = match self.layout? {
-            WeightLayout::OutputMajor => WeightLayout::InputMajor,
-            WeightLayout::InputMajor => WeightLayout::OutputMajor,
-        };
-        Some(self.transposed.get_or_init(|| self.parameter().pack(layout, self.precision)))
-    }
-
-    /// The numbers of a weight of one dimension.
-    #[must_use]
-    pub fn vector(&self) -> Option<&[f32]> {
-        self.vector.as_deref()
-    }
-
-    /// Rows and width, of a weight of two dimensions.
-    #[must_use]
-    pub fn table_shape(&self) -> Option<(usize, usize)> {
-        match self.shape.as_slice() {
-            [rows, width] => Some((*rows, *width)),
-            _ => None,
-        }
-    }
-
-    /// Copies a row out.
-    ///
-    /// # Panics
-    /// Where there is no such row, or `values` is not as long as a row.
-    pub fn table_row(&self, row: usize, values: &mut [f32]) {
-        values.copy_from_slice(&self.parameter().rows_to_f32(row..row + 1));
-    }
-
-    /// The bytes that its packed forms and its numbers take in memory; what is mapped from a file takes none.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        let packed = self.packed.as_ref().map_or(0, PackedMatrix::size_in_bytes);
-        let transposed = self.transposed.get().map_or(0, PackedMatrix::size_in_bytes);
-        let given = if let Numbers::Given(values) = &self.numbers { 4 * values.len() } else { 0 };
-        packed + transposed + given + self.vector.as_ref().map_or(0, |vector| 4 * vector.len())
-    }
 }
 
 impl Model {
@@ -188,10 +112,12 @@ impl Model {
         let files = Self::source(source, options)?.outline(&Settings::from_environment())?;
         let mut blueprint = blueprint(&files.name, &files.config, files.generation_config.as_ref())?;
         blueprint.spec.revision = files.revision;
+        let forecast = forecast(&files.checkpoint, &blueprint, options.precision)?;
         Ok(Self {
             blueprint,
             config: files.config,
             precision: options.precision,
+            forecast,
             weights: Vec::new(),
             leftover: Vec::new(),
             tokenizer: files.tokenizer,
@@ -222,6 +148,7 @@ impl Model {
     pub fn from_files(files: ModelFiles, options: &ModelOptions) -> Result<Self> {
         let mut blueprint = blueprint(&files.name, &files.config, files.generation_config.as_ref())?;
         blueprint.spec.revision = files.revision;
+        let forecast = forecast(&files.checkpoint, &blueprint, options.precision)?;
         let mut used = std::collections::BTreeSet::new();
         let mut numbers = Vec::with_capacity(blueprint.stages.weights.len());
         for weight in &blueprint.stages.weights {
@@ -236,6 +163,7 @@ impl Model {
             blueprint,
             config: files.config,
             precision: options.precision,
+            forecast,
             weights,
             leftover,
             tokenizer: files.tokenizer,
@@ -251,6 +179,8 @@ impl Model {
     /// Where the family or an option is not supported.
     pub fn random(config: Value, seed: u64, options: &ModelOptions) -> Result<Self> {
         let blueprint = blueprint("random", &config, None)?;
+        let nothing = Checkpoint::empty("a model of random weights".to_owned());
+        let forecast = forecast(&nothing, &blueprint, options.precision)?;
         let deviation = Reader::new(&config).float_or("initializer_range", 0.02)?;
         let one = 1.0 - blueprint.config.norm.weight_offset;
         let numbers = blueprint.stages.weights.iter().enumerate().map(|(index, weight)| {
@@ -263,6 +193,7 @@ impl Model {
             blueprint,
             config,
             precision: options.precision,
+            forecast,
             weights,
             leftover: Vec::new(),
             tokenizer: None,
@@ -294,12 +225,13 @@ impl Model {
         &self.config
     }
 
-    /// The number type of the linear layers' weights: `f32` or `bf16`.
+    /// The number type of the linear layers' weights: `f32`, `bf16` or `quantised`.
     #[must_use]
     pub fn precision(&self) -> &'static str {
         match self.precision {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
+            Precision::Quantised => "quantised",
         }
     }
 
@@ -311,7 +243,7 @@ impl Model {
 
     /// A linear layer's weight for the way back, from outputs to inputs; packed when it is first asked for, and counted
     /// in [`Model::weight_bytes`] from then on. In the model's own precision: with bf16 weights, a gradient is rounded to
-    /// bf16 where it enters a product, as values are on the way forward, and memory grows by half of what f32 would take.
+    /// bf16 where it enters a product, as values are on the way forward, and memory grows by half of what f32 would take. Quantised weights stay so, in as much memory again.
     #[must_use]
     pub fn packed_transposed(&self, weight: WeightId) -> Option<&PackedMatrix> {
         self.weight(weight)?.packed_transposed()
@@ -397,6 +329,12 @@ impl Model {
     pub fn weight_bytes(&self) -> usize {
         self.weights.iter().map(ModelWeight::bytes).sum()
     }
+
+    /// About the bytes that weights take in memory once they are loaded; of a model without its weights too.
+    #[must_use]
+    pub fn expected_weight_bytes(&self) -> u64 {
+        self.forecast.bytes
+    }
 }
 
 /// The name under which a checkpoint has a weight: transformers' own, that without the base model's prefix, or that
@@ -410,37 +348,12 @@ fn stored_name(checkpoint: &Checkpoint, blueprint: &Blueprint, weight: &WeightSp
     stored.unwrap_or(&weight.name).to_owned()
 }
 
-/// Packs what linear layers read, and reads what is small.
-fn load(stages: &StageList, numbers: Vec<Numbers>, options: &ModelOptions) -> Vec<ModelWeight> {
-    let mut layouts = vec![None; numbers.len()];
-    for stage in &stages.stages {
-        if let Kernel::Linear { weight, layout, .. } = &stage.kernel {
-            layouts[weight.0 as usize] = Some(match layout {
-                LinearLayout::OutputInput => WeightLayout::OutputMajor,
-                LinearLayout::InputOutput => WeightLayout::InputMajor,
-            });
-        }
+/// What loading a checkpoint comes to. Where weights are to stay quantised, some must be.
+fn forecast(checkpoint: &Checkpoint, blueprint: &Blueprint, precision: Precision) -> Result<Forecast> {
+    let stored = |weight: &WeightSpec| checkpoint.get(&stored_name(checkpoint, blueprint, weight)).ok();
+    let forecast = Forecast::new(&blueprint.stages, precision, stored);
+    if precision == Precision::Quantised && !forecast.quantised {
+        return Err(Error::NotQuantised { origin: checkpoint.origin().to_owned() });
     }
-    let bytes = |weight: &WeightSpec| 4 * weight.shape.iter().product::<usize>() as u64;
-    let total = stages.weights.iter().map(bytes).sum();
-    let mut done = 0;
-    let mut report = |bytes: u64| {
-        done += bytes;
-        if let Some(progress) = &options.progress {
-            progress(Progress { what: "loading weights", done, total: Some(total) });
-        }
-    };
-    report(0);
-    let weights = stages.weights.iter().zip(numbers).zip(layouts).map(|((spec, numbers), layout)| {
-        let weight = ModelWeight::new(&spec.shape, numbers, layout, options.precision);
-        report(bytes(spec));
-        weight
-    });
-    let weights: Vec<ModelWeight> = weights.collect();
-    for weight in &weights {
-        if let Numbers::Stored(tensor) = &weight.numbers {
-            tensor.release_file();
-        }
-    }
-    weights
+    Ok(forecast)
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use pellucid_kernels::philox::Stream;
 use pellucid_kernels::{NumberFormat, PackedMatrix, Precision, WeightLayout, WeightSource};
 
-use crate::weights::{RawTensor, Restoration, TensorType};
+use crate::weights::{OutputBlocks, RawTensor, Restoration, TensorType};
 
 /// Where a weight's numbers come from.
 #[derive(Clone, Debug)]
@@ -81,13 +81,53 @@ impl Parameter<'_> {
         values
     }
 
-    /// Packs it as the weight of a linear layer.
+    /// Packs it as the weight of a linear layer that reads it in this layout. Where it is to be quantised, and stored in
+    /// blocks, it stays in them.
     pub(crate) fn pack(&self, layout: WeightLayout, precision: Precision) -> PackedMatrix {
+        self.released(match self.blocks(layout, precision) {
+            Some(blocks) => {
+                let (k, n) = self.inputs_and_outputs(layout);
+                PackedMatrix::pack_blocks(k, n, blocks.form, |output, index| blocks.block(output, index))
+            }
+            None => self.pack_numbers(layout, precision),
+        })
+    }
+
+    /// Packs the same weight from outputs to inputs.
+    pub(crate) fn pack_transposed(&self, layout: WeightLayout, precision: Precision) -> PackedMatrix {
+        self.released(match self.blocks(layout, precision) {
+            Some(blocks) => {
+                let (k, n) = self.inputs_and_outputs(layout);
+                let block = |output, index| blocks.block(output, index);
+                PackedMatrix::pack_blocks_transposed(k, n, blocks.form, block)
+            }
+            None => {
+                let other = match layout {
+                    WeightLayout::OutputMajor => WeightLayout::InputMajor,
+                    WeightLayout::InputMajor => WeightLayout::OutputMajor,
+                };
+                self.pack_numbers(other, precision)
+            }
+        })
+    }
+
+    fn inputs_and_outputs(&self, layout: WeightLayout) -> (usize, usize) {
         let (rows, columns) = (self.shape[0], self.shape[1]);
-        let (k, n) = match layout {
+        match layout {
             WeightLayout::OutputMajor => (columns, rows),
             WeightLayout::InputMajor => (rows, columns),
-        };
+        }
+    }
+
+    fn blocks(&self, layout: WeightLayout, precision: Precision) -> Option<OutputBlocks<'_>> {
+        match self.numbers {
+            Numbers::Stored(tensor) if precision == Precision::Quantised => tensor.output_blocks(layout),
+            _ => None,
+        }
+    }
+
+    fn pack_numbers(&self, layout: WeightLayout, precision: Precision) -> PackedMatrix {
+        let (k, n) = self.inputs_and_outputs(layout);
         let stored = match self.numbers {
             Numbers::Stored(tensor) if tensor.restoration() == Restoration::None => {
                 let format = match tensor.dtype {
@@ -100,14 +140,17 @@ impl Parameter<'_> {
             }
             _ => None,
         };
-        let packed = match (stored, self.numbers) {
+        match (stored, self.numbers) {
             (Some(source), _) => PackedMatrix::pack(k, n, &source, precision),
             (None, Numbers::Given(values)) => {
                 PackedMatrix::pack(k, n, &WeightSource::from_f32(values, layout), precision)
             }
             (None, _) => PackedMatrix::pack(k, n, &WeightSource::from_f32(&self.to_f32(), layout), precision),
-        };
-        // The packed copy is what runs; the file's pages come back when someone reads them.
+        }
+    }
+
+    /// The packed copy is what runs; the file's pages come back when someone reads them.
+    fn released(&self, packed: PackedMatrix) -> PackedMatrix {
         if let Numbers::Stored(tensor) = self.numbers {
             tensor.release_pages();
         }

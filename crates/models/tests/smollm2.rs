@@ -6,9 +6,12 @@
 
 use std::path::{Path, PathBuf};
 
+use pellucid_kernels::{Epilogue, matmul};
 use pellucid_models::chat_template::Message;
+use pellucid_models::stage::WeightId;
 use pellucid_models::weights::Source;
 use pellucid_models::weights::gguf::GgufModel;
+use pellucid_models::{Model, ModelOptions, Precision};
 use serde_json::{Value, json};
 
 fn file() -> Option<PathBuf> {
@@ -104,6 +107,36 @@ fn conversations_are_written_by_the_files_own_template() {
         let messages: Vec<Message> = serde_json::from_value(chat["messages"].clone()).unwrap();
         let prompt = chat["add_generation_prompt"].as_bool().unwrap();
         assert_eq!(template.apply(&messages, prompt).unwrap(), chat["text"].as_str().unwrap());
+    }
+}
+
+#[test]
+fn its_blocks_take_a_quarter_of_the_memory_and_multiply_as_unpacked_numbers_do() {
+    let Some(path) = file() else { return };
+    let load = |precision| {
+        let options = ModelOptions { precision, ..ModelOptions::default() };
+        Model::open(path.to_str().unwrap(), &options).unwrap()
+    };
+    let [whole, half, quantised] = [Precision::F32, Precision::Bf16, Precision::Quantised].map(load);
+    let bytes = [&whole, &half, &quantised].map(|model| model.weight_bytes());
+    eprintln!(
+        "bytes of weights in f32, bf16 and quantised: {bytes:?}; expected {}",
+        quantised.expected_weight_bytes()
+    );
+    assert!(bytes[2] * 4 < bytes[0] && bytes[2] * 2 < bytes[1], "{bytes:?}");
+    for index in 0..whole.stages().weights.len() {
+        let id = WeightId(index as u32);
+        let (Some(theirs), Some(ours)) = (whole.packed(id), quantised.packed(id)) else { continue };
+        assert_eq!(ours.precision(), Precision::Quantised);
+        for rows in [1, 7] {
+            let x: Vec<f32> = (0..rows * theirs.k()).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
+            let [ours, theirs] = [ours, theirs].map(|weights| {
+                let mut out = vec![0.0; rows * weights.n()];
+                matmul(&x, weights.k(), rows, weights, &Epilogue::default(), &mut out, weights.n());
+                out
+            });
+            assert!(checksum(&ours) == checksum(&theirs), "{}", whole.stages().weights[index].name);
+        }
     }
 }
 

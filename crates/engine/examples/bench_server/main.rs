@@ -24,16 +24,18 @@ use std::time::Instant;
 use pellucid_engine::{Engine, RunOptions};
 use pellucid_graph::Program;
 use pellucid_graph::check::CheckedProgram;
-use pellucid_models::{Model, ModelOptions};
+use pellucid_models::{Model, ModelOptions, Precision};
 
 fn main() {
     pellucid_kernels::keep_freed_memory();
     let mut arguments = std::env::args().skip(1);
     let source = arguments.next().expect("a model's folder");
-    let mut options = ModelOptions::default();
-    if arguments.next().as_deref() == Some("bf16") {
-        options.precision = pellucid_kernels::Precision::Bf16;
-    }
+    let precision = match arguments.next().as_deref() {
+        Some("bf16") => Precision::Bf16,
+        Some("quantised") => Precision::Quantised,
+        _ => Precision::F32,
+    };
+    let options = ModelOptions { precision, ..ModelOptions::default() };
     let started = Instant::now();
     let model = match source.strip_prefix("layers:") {
         Some(layers) => {

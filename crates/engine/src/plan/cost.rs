@@ -158,7 +158,12 @@ impl Costs {
             attention,
             values,
             keys,
-            weight_bytes: if model.precision() == "f32" { 4 } else { 2 },
+            weight_bytes: match model.precision() {
+                "f32" => 4,
+                "bf16" => 2,
+                // From half a byte to one and a quarter.
+                _ => 1,
+            },
             cuts,
             boundaries,
             stream_bytes,

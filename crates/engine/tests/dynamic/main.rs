@@ -8,6 +8,7 @@ mod edits;
 mod failures;
 mod gradients;
 mod models;
+mod quantised;
 mod skips;
 mod stops;
 #[path = "../support/mod.rs"]

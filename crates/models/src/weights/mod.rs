@@ -4,6 +4,7 @@
 //! [`Checkpoint`] opens a folder of safetensors or a GGUF file and gives [`RawTensor`]s under Hugging Face's names, with
 //! Hugging Face's shapes and values. No header, however it was made, makes it panic or take memory out of proportion.
 
+mod blocks;
 mod checkpoint;
 mod dequantize;
 pub mod gguf;
@@ -12,6 +13,7 @@ pub(crate) mod safetensors_files;
 mod source;
 mod tensor;
 
+pub(crate) use blocks::OutputBlocks;
 pub use checkpoint::Checkpoint;
 pub use source::Source;
 pub use tensor::{RawTensor, Restoration, TensorType};

@@ -92,7 +92,7 @@ pub enum Restoration {
 
 impl Restoration {
     /// The stored row that holds row `row` of the tensor, of `rows` rows.
-    fn stored_row(self, row: usize, rows: usize) -> usize {
+    pub(super) fn stored_row(self, row: usize, rows: usize) -> usize {
         match self {
             Self::None | Self::SubtractOne | Self::Transpose => row,
             Self::RotaryHalves { heads } => {

@@ -212,7 +212,7 @@ pub struct ModelConfig {
     /// `bundled`, a folder, a GGUF file, or a hub id; its id where none is given.
     #[serde(default)]
     pub source: Option<String>,
-    /// The number type of its weights: `f32` or `bf16`.
+    /// The number type of its weights: `f32`, `bf16` or `quantised`.
     #[serde(default)]
     pub dtype: WeightType,
     /// The revision of one on a hub.
@@ -245,6 +245,8 @@ pub enum WeightType {
     F32,
     /// 16 bits.
     Bf16,
+    /// As a GGUF file has them in blocks.
+    Quantised,
 }
 
 impl Default for Server {

@@ -5,7 +5,7 @@ use std::path::Path;
 use pellucid_models::Model;
 
 use super::{Config, ModelConfig};
-use crate::models::{model_options, source_of, weight_bytes};
+use crate::models::{model_options, source_of};
 
 impl Config {
     /// What it names and cannot be used: certificates, models that lie in folders or files, the folder for data. Nothing is made, and
@@ -53,7 +53,7 @@ fn bytes_of(model: &ModelConfig) -> Result<Option<u64>, String> {
         return Ok(None);
     }
     let outline = Model::outline(&source, &model_options(model)).map_err(|error| fault(error.to_string()))?;
-    Ok(Some(weight_bytes(outline.spec(), model.dtype)))
+    Ok(Some(outline.expected_weight_bytes()))
 }
 
 fn unusable_folder(folder: &Path) -> Option<String> {

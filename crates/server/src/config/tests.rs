@@ -139,6 +139,7 @@ fn what_it_names_is_opened() {
         (format!("[server]\ndata = '{}'", file.join("x").display()), "server.data"),
         (format!("{data}[[model]]\nid = 'a'\nsource = '/nowhere/model'"), "model `a`"),
         (format!("{data}[engine]\nweight_bytes = 1000"), "engine.weight_bytes"),
+        (format!("{data}[[model]]\nid = 'a'\nsource = 'bundled'\ndtype = 'quantised'"), "choose `f32`"),
     ] {
         let found = faults(&text);
         assert!(found.len() == 1 && found[0].contains(told), "{text}: {found:?}");
@@ -151,11 +152,19 @@ fn what_it_names_is_opened() {
     assert!(faults(&two)[0].contains("together"), "{:?}", faults(&two));
 }
 
+#[test]
+fn what_stays_quantised_is_expected_to_take_what_its_blocks_take() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/gguf/quantised-k.gguf");
+    let of = |dtype: &str| bytes(&format!("[[model]]\nid = 'a'\nsource = '{file}'\ndtype = '{dtype}'"));
+    assert_eq!(of("f32"), 2 * of("bf16"));
+    assert!(of("quantised") * 2 < of("bf16") * 3 / 2, "{} of {}", of("quantised"), of("f32"));
+}
+
 fn bytes(text: &str) -> u64 {
     let model = &read(text).unwrap().models[0];
     let source = crate::models::source_of(model).unwrap();
     let outline = pellucid_models::Model::outline(&source, &crate::models::model_options(model)).unwrap();
-    crate::models::weight_bytes(outline.spec(), model.dtype)
+    outline.expected_weight_bytes()
 }
 
 #[test]

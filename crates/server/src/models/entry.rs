@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pellucid_client::api::{ModelEntry, ModelState, Problem, ProblemKind};
 use pellucid_engine::Engine;
-use pellucid_graph::ModelSpec;
 use pellucid_models::{Model, ModelOptions, Precision};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, OnceCell};
@@ -188,7 +187,7 @@ impl Entry {
                 Model::outline(&entry.source()?, &entry.options()).map_err(|error| error.to_string())?;
             let spec = serde_json::to_vec(model.spec()).map_err(|error| error.to_string())?;
             let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(&spec));
-            let weight_bytes = weight_bytes(model.spec(), entry.config.dtype);
+            let weight_bytes = model.expected_weight_bytes();
             let engine = Engine::new(Arc::new(model));
             Ok(Arc::new(Outline { engine, spec: spec.into(), etag: format!("\"{digest}\""), weight_bytes }))
         });
@@ -274,6 +273,7 @@ pub(crate) fn model_options(model: &ModelConfig) -> ModelOptions {
         precision: match model.dtype {
             WeightType::F32 => Precision::F32,
             WeightType::Bf16 => Precision::Bf16,
+            WeightType::Quantised => Precision::Quantised,
         },
         revision: model.revision.clone(),
         progress: None,
@@ -289,13 +289,6 @@ pub(crate) fn source_of(model: &ModelConfig) -> Result<String, String> {
         }
         source => Ok(source.to_owned()),
     }
-}
-
-/// Bytes of a model's weights in memory: of each number four, or two.
-pub(crate) fn weight_bytes(spec: &ModelSpec, dtype: WeightType) -> u64 {
-    let numbers =
-        spec.parameters.iter().map(|parameter| parameter.shape.iter().product::<u64>()).sum::<u64>();
-    numbers * if dtype == WeightType::Bf16 { 2 } else { 4 }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::config::{EngineConfig, ModelConfig};
 use crate::schedule::house::{House, Report};
 
 pub use entry::{Entry, Outline};
-pub(crate) use entry::{UNOPENED, model_options, source_of, weight_bytes};
+pub(crate) use entry::{UNOPENED, model_options, source_of};
 
 use entry::{State, lock};
 
