@@ -273,9 +273,15 @@ class Model(LensForms, Module):
         blocking: bool = True,
         memory_bytes: int | None = None,
         seconds: float | None = None,
+        naive: bool = False,
+        on_token: Callable[[dict[str, Any]], None] | None = None,
     ) -> Session:
-        """Opens a session: traces in sequence, whose values flow from one to the next inside the engine."""
-        return Session(self, seed, run, **run_options(remote, memory_bytes, seconds, False, blocking))
+        """Opens a session: traces in sequence, whose values flow from one to the next inside the engine. `on_token` is told of the
+        tokens that its traces generate."""
+        options = run_options(remote, memory_bytes, seconds, naive, blocking)
+        if on_token is not None:
+            options["on_token"] = on_token
+        return Session(self, seed, run, **options)
 
     def scan(self, *prompts: Any, **options: Any) -> Trace:
         """A trace that is only checked: inside and after it `.shape` and `.dtype` of its values are known, and nothing runs."""

@@ -163,6 +163,8 @@ class Trace(Writing):
             raise NotComputedError("a session runs as a whole in one place\n  hint: give `remote` to `model.session`")
         if not self._own and self._seed is not None:
             raise NotComputedError("a session has one seed\n  hint: give `seed` to `model.session`")
+        if not self._own and (given := self._given_of_the_whole()):
+            raise NotComputedError(f"`{given}` is of a session as a whole\n  hint: give it to `model.session`")
         self._recorder = recorder
         try:
             self._begin(recorder)
@@ -192,6 +194,11 @@ class Trace(Writing):
         recorder.steps_of = {}
         if self._given:
             recorder.invoke = add_invoke(recorder, prompts_of(self._given, self._special_tokens))
+
+    def _given_of_the_whole(self) -> str | None:
+        """An option of how a program runs that was given to this trace."""
+        given = (name for name, value in self._options.items() if value is not None)
+        return next(given, None if self._run else "run")
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> bool | None:
         __tracebackhide__ = True

@@ -242,3 +242,17 @@ def test_what_is_no_seed(model):
         with model.session():
             with model.trace(PROMPT, seed=3):
                 model.logits.save()
+
+
+def test_a_session_runs_as_a_whole(model):
+    for option in ({"seconds": 9.0}, {"memory_bytes": 1 << 30}, {"run": False}, {"naive": True}, {"blocking": False}):
+        name = next(iter(option))
+        with pytest.raises(pl.NotComputedError, match=f"`{name}` is of a session as a whole"):
+            with model.session():
+                with model.trace(PROMPT, **option):
+                    model.logits.save()
+    told: list[dict] = []
+    with model.session(on_token=told.append):
+        with model.generate(PROMPT, max_new_tokens=3, stop_tokens=[]) as tracer:
+            generated = tracer.generated.save()
+    assert [event["token"] for event in told] == generated.tolist()[0]
