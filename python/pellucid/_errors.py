@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,44 @@ class ControlFlowError(NotComputedError, TypeError):
     """Python's `if`, `for` or `float()` looked at a value that is not there yet."""
 
 
+#: Words of programs' JSON in what the checker says, and what stands for them in Python.
+IN_PYTHON = {
+    "give a `cotangent` of its shape": "give `backward` a `gradient` of its shape",
+    ", but its cotangent is": ", but the `gradient` that `backward` is given is",
+    "the cotangent is a float of the value's own shape": "`gradient` is a float of the value's own shape",
+    "yield it: the sweep's own values are its yields, stacked":
+        "`x.save()` inside the sweep keeps it, stacked over the cells; `cell.collect(x)` is that for use after the sweep, `cell.mean(x)` one value of all cells",
+    "yield it in both branches: the condition's own values are those of the branch that ran":
+        "`branch.choose(a, b)`, beside the branches, is the value of the one that ran; `x.save()` inside a branch keeps it where that one runs",
+    "carry it: the loop's own values are the carried ones in the end":
+        "carry it, `carry={\"x\": start}` and `loop.next(x=…)`: after the loop `loop.x` is the last one; `x.save()` inside keeps that of each iteration",
+    "to write a part, use `index_put` on the value read": "to write a part, `….output[:, -1] = value`",
+    "to change a part, use `index_put` on the `weight` read": "to change a part, `….weight[:10] = value`",
+    "give the sweep `invokes` of its own: each cell then has one for itself":
+        "open one inside the sweep, `with cell.invoke(prompt):`: each cell then has one for itself",
+    "read `generated` outside `steps`": "read `tracer.generated` outside of the steps",
+    "mark what you want back with `save`": "mark what you want back with `.save()`",
+    'an invoke is {"prompt": "…"}, {"prompts": ["…", "…"]} or {"tokens": [[1, 2, 3]]}, with a `name` of its own where there are several':
+        "a prompt is a text, several texts, or token ids, which count from 0",
+}
+#: What begins the checker's words about indices, which stand in brackets in Python.
+_WRITES, _SIGNATURE = "`index_put` writes ", re.compile(r"`(getitem|index_put)\(input: .*")
+#: The invoke of a trace in which an edit was: its own nodes are in no cell for that.
+_OF_AN_EDIT, _IN_A_CELL = re.compile(r"edit_\d+_"), re.compile(r" \(in cell \d+(?:, ([\d, ]+))?\)$")
+
+
+def in_python(words: str, node: str | None = None) -> str:
+    """What the checker says, in the words of Python."""
+    for theirs, ours in IN_PYTHON.items():
+        words = words.replace(theirs, ours)
+    if words.startswith(_WRITES):
+        words = "`x[…] = value` writes " + words[len(_WRITES) :]
+    words = _SIGNATURE.sub("places count from 0, or with negative numbers from the end; `x.shape` is known while a trace is written", words)
+    if node is not None and _OF_AN_EDIT.match(node):
+        words = _IN_A_CELL.sub(lambda found: f" (in cell {found[1]})" if found[1] else "", words)
+    return words
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing that is wrong with a program."""
@@ -71,7 +110,10 @@ class Fault:
         if file and line and not text:
             text = linecache.getline(file, line).strip() or None
         place = fields.get("place") if file is None else None
-        return Fault(fields["message"], fields.get("hint"), fields.get("node"), file, line, text, place)
+        message, hint, node = fields["message"], fields.get("hint"), fields.get("node")
+        if file and not file.endswith(".rs"):
+            message, hint = in_python(message, node), in_python(hint, node) if hint else None
+        return Fault(message, hint, node, file, line, text, place)
 
     def __str__(self) -> str:
         message = self.message.replace(self.file, _shown(self.file)) if self.file else self.message
@@ -128,13 +170,28 @@ class RunError(PellucidError):
         self.trace, self.kind = fields.get("trace"), fields.get("kind", "node")
         self.kept = {name: _tensor(core) for name, core in fields.get("kept", {}).items()}
         self.fault = Fault.of(fields["fault"]) if fields.get("fault") else None
-        message = str(self.fault) if self.fault else fields["message"].split("\n")[0]
+        self._what: str = str(self.fault) if self.fault else fields["message"].split("\n")[0]
+        super().__init__(self._told(None))
+
+    def _told(self, line: dict[str, Any] | None) -> str:
+        """All that it says; `line` is where the trace begins that was running."""
+        message = self._what
+        if line is not None and self.fault is None:
+            message += f"\n  --> {_shown(line['file'])}:{line['line']}"
+            text = linecache.getline(line["file"], line["line"]).strip()
+            message += f"\n    | {text}" if text else ""
+        if self.kind == "memory":
+            message += "\n  hint: run fewer prompts or cells at once, save less of each value, or allow more: `memory_bytes`"
         if self.trace:
             message += f"\n  in {self.trace}"
             if self.kept:
                 names = ", ".join(f"`{name}`" for name in list(self.kept)[:8])
                 message += f"; what the traces before it saved is kept: {names}"
-        super().__init__(message)
+        return message
+
+    def at(self, line: dict[str, Any] | None) -> None:
+        """Says where its trace was written, too."""
+        BaseException.__init__(self, self._told(line))
 
 
 def _tensor(core: Any) -> Any:

@@ -107,6 +107,17 @@ def tensor(value: Any) -> str:
     return _box(f"{head}<table>{cells}</table>")
 
 
+def results(found: Any) -> str:
+    """Results: name, number type and shape of each, and the number of one that is one."""
+    rows = ""
+    for name, core in found._cores.items():
+        number = f"{found[name].item():.6g}" if not core.shape and core.dtype != "bool" else str(found[name].item()) if not core.shape else ""
+        rows += f"<tr><th>{escape(name)}</th><td>{core.dtype}</td><td>{list(core.shape)}</td><td>{escape(number)}</td></tr>"
+    absent = "".join(f"<tr><th>{escape(name)}</th><td class='soft' colspan='3'>absent</td></tr>" for name in found.absent)
+    head = "<tr class='soft'><th>name</th><th>type</th><th>shape</th><th>value</th></tr>"
+    return _box(f"<table>{head}{rows}{absent}</table>" if rows or absent else "nothing is saved", "Results")
+
+
 def _number(value: Any) -> str:
     return f"{value:.4g}" if value.dtype.kind == "f" else escape(str(value))
 

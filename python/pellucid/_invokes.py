@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import _operations
+from ._options import whole_texts
 from ._errors import NotComputedError
 from ._recorder import EarlyStop, Recorder, Scope, recording
 from ._tensor import Tensor
@@ -27,6 +28,10 @@ def add_invoke(recorder: Recorder, prompts: dict[str, Any]) -> str:
         scope = scope.parent
     if scope is None or scope.node is None or scope.trace is None:
         raise NotComputedError("an invoke stands inside of a trace")
+    whole_texts("the prompt", [prompts.get("prompt"), *prompts.get("prompts", [])])
+    for token in (token for row in prompts.get("tokens", []) for token in row):
+        if not -1 << 63 <= token < 1 << 63:
+            raise ValueError(f"a token id of {token.bit_length()} bits is none: the model's vocabulary has {recorder.model.sizes['vocabulary']}")
     invokes = scope.node.setdefault("invokes", [])
     name = recorder.name("invoke")
     invokes.append({"name": name, **prompts})

@@ -20,7 +20,7 @@ from ._points import meant
 from ._progress import Loading
 from ._recorder import Recorder, recording
 from ._tensor import Tensor
-from ._tokenizer import Tokenizer, _ids
+from ._tokenizer import Tokenizer
 from ._invokes import generated_ids
 from ._trace import Session, Trace
 from ._tree import Tree
@@ -244,26 +244,14 @@ class Model(LensForms, Module):
         """Opens a generation. Greedy, unless `temperature` or `do_sample` says otherwise. Step 0 is the prompt's; N new tokens take
         steps 0 to N−1."""
         known("generate", accepted, ("scan", "validate", "use_cache", "pad_token_id", "return_dict_in_generate"))
-        generation: dict[str, Any] = {"max_new_tokens": int(max_new_tokens)}
-        if temperature is None:
-            temperature = 1.0 if do_sample else 0.0
-        if do_sample is False:
-            temperature = 0.0
-        if temperature:
-            generation["temperature"] = float(temperature)
-        for key, value in (("top_k", top_k), ("top_p", top_p), ("repetition_penalty", repetition_penalty)):
-            if value is not None:
-                generation[key] = value
-        if stop_tokens is None and eos_token_id is not None:
-            stop_tokens = eos_token_id
-        if stop_tokens is not None:
-            generation["stop_tokens"] = _ids(stop_tokens)
-        if stop_texts is not None:
-            generation["stop_texts"] = [stop_texts] if isinstance(stop_texts, str) else list(stop_texts)
+        from ._options import generation
+
+        stop_tokens = eos_token_id if stop_tokens is None else stop_tokens
+        made = generation(max_new_tokens, temperature, do_sample, top_k, top_p, repetition_penalty, stop_tokens, stop_texts)
         options = run_options(remote, memory_bytes, seconds, False, blocking)
         if on_token is not None:
             options["on_token"] = on_token
-        return Trace(self, prompts, generation, special_tokens, seed, run, **options)
+        return Trace(self, prompts, made, special_tokens, seed, run, **options)
 
     def session(
         self,

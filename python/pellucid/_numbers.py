@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Iterator
 
 from . import _arrays, _dtype, _operations, _types
 from ._core import Tensor as Core
-from ._errors import NotComputedError
+from ._errors import NotComputedError, ProgramError
 from ._views import Views
 from ._writer import Size
 
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
     from ._recorder import Recorder
     from ._tensor import Tensor
+
+
+#: What to write for a loop over a tensor of a trace.
+_PARTS = (
+    "`for row in x.unbind(0):` and `a, b = x.unbind(0)` take it apart along a dimension whose size is known, `x.chunk(2, 0)` into that many parts, "
+    "`x[k]` is one; for results loop after the `with` block"
+)
 
 
 class Numbers(Views):
@@ -32,7 +39,7 @@ class Numbers(Views):
         _of_hook: Any
         _buffer: Any
 
-        def _refuse(self, why: str, control: bool = False) -> None: ...
+        def _refuse(self, why: str, control: bool = False, instead: str | None = None) -> None: ...
         def _reference(self, recorder: Recorder) -> str: ...
         def any(self: Any, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: Any = None) -> Tensor: ...
 
@@ -176,9 +183,17 @@ class Numbers(Views):
             taken = self._of_hook.of_tuple(self, slice(None)) if self._of_hook is not None and self._base is None else None
             if taken is not None:
                 return iter(self[:])
-            self._refuse("a `for` loop goes over it", control=True)
+            open_ = self._note is None and self._recorder is not None and self._recorder.state == "open"
+            self._refuse("Python's `for`, or `a, b = …`, goes over it", control=True, instead=_PARTS if open_ and self._has_parts() else None)
         # As a tuple: of what was one in older versions of transformers, too, a loop goes over the prompts.
         return (self[(k,)] for k in range(len(self)))
+
+    def _has_parts(self) -> bool:
+        """Whether it has dimensions, as far as that is known."""
+        try:
+            return self.ndim > 0
+        except ProgramError:
+            return False
 
     def __bool__(self) -> bool:
         return bool(self._number("an `if` or `while` asks whether it holds"))

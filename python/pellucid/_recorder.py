@@ -129,7 +129,9 @@ class Recorder(Writer):
         """Writes a node that has no value."""
         if self.state != "open":
             self.closed()
-        self.scope.body.append({"op": op, **fields, "source": source()})
+        # An edit's are told by their names from those of the traces that it is in.
+        named = {"name": self.name(op)} if self.prefix else {}
+        self.scope.body.append({"op": op, **named, **fields, "source": source()})
 
     def one(self, op: str, fields: dict[str, Any]) -> Any:
         """Writes a node that has one value. The fields become the node: what else they are used for takes a copy."""

@@ -7,6 +7,7 @@ from typing import Any, Mapping, Sequence
 from . import _operations, _types, _writer
 from ._arrays import is_array
 from ._errors import NotComputedError
+from ._options import whole_texts
 from ._recorder import Recorder, Scope, source
 from ._tensor import Tensor
 
@@ -39,16 +40,16 @@ def _axis(recorder: Recorder, name: str, values: Any) -> tuple[Any, bool]:
     if isinstance(values, int) and not isinstance(values, bool):
         return {"range": [0, values]}, False
     if isinstance(values, Texts):
-        return {"texts": values.cells}, True
+        return {"texts": whole_texts("a prompt of the sweep", values.cells)}, True
     if isinstance(values, Tensor):
         return {"rows_of": recorder.tensor(values)}, False
     if isinstance(values, (list, tuple)) and values:
         if all(isinstance(value, str) for value in values):
-            return {"texts": list(values)}, True
+            return {"texts": whole_texts("a prompt of the sweep", values)}, True
         if all(isinstance(value, (list, tuple)) for value in values):
             flat = values[0][0] if values[0] else None
             if isinstance(flat, str):
-                return {"texts": [list(value) for value in values]}, True
+                return {"texts": [whole_texts("a prompt of the sweep", value) for value in values]}, True
             if isinstance(flat, int):
                 return {"token_lists": [list(value) for value in values]}, True
         return [_writer.number(value) for value in values], False

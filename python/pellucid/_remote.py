@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generator
 from . import _core
 from ._errors import ProgramError, RemoteError, RunError
 from ._progress import Waiting
-from ._run import Results, deliver
+from ._run import Results, deliver, failed
 
 if TYPE_CHECKING:
     from ._recorder import Recorder
@@ -138,7 +138,11 @@ class Job:
             if self._results is None:
                 try:
                     self._results = Results(self._service.results(self.id, self._program))
-                except (ProgramError, RunError):
+                except RunError as error:
+                    if self._recorder is not None:
+                        failed(self._recorder, error)
+                    raise
+                except ProgramError:
                     if self._recorder is not None:
                         self._recorder.state = "failed"
                     raise

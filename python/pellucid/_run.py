@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from typing import Any, Iterator, Mapping
 
 from ._core import Results as CoreResults
 from ._core import Tensor as Core
-from ._errors import NotComputedError, PellucidError
+from ._errors import NotComputedError, PellucidError, RunError
 from ._recorder import Recorder
 from ._tensor import Tensor
 
@@ -80,6 +81,11 @@ class Results(Mapping[str, Tensor]):
         lines = [f"  {name}: {core.dtype} {list(core.shape)}" for name, core in self._cores.items()]
         return "Results(\n" + "\n".join(lines) + "\n)" if lines else "Results()"
 
+    def _repr_html_(self) -> str:
+        from . import _html
+
+        return _html.results(self)
+
 
 class Kept:
     """Results that were read from a file, or come from another process."""
@@ -141,15 +147,47 @@ def execute(recorder: Recorder, options: dict[str, Any]) -> None:
     recorder.state = "failed"
     options = {"on_log": show_log, **options}
     remote, blocking = options.pop("remote", None) or recorder.model._remote, options.pop("blocking", True)
-    program = recorder.program()
-    if remote:
-        from ._remote import run_at
+    try:
+        program = recorder.program()
+        if remote:
+            from ._remote import run_at
 
-        run_at(recorder, program, remote, blocking, options)
-        return
-    here(blocking)
-    core = recorder.model._core_with(recorder.models)
-    deliver(recorder, Results(core.run(program, **options)))
+            run_at(recorder, program, remote, blocking, options)
+            return
+        here(blocking)
+        core = recorder.model._core_with(recorder.models)
+        results = Results(core.run(program, **options))
+    except RunError as error:
+        failed(recorder, error)
+        raise
+    deliver(recorder, results)
+
+
+def failed(recorder: Recorder, error: RunError) -> None:
+    """Of a run that failed: what the traces before had saved is there all the same."""
+    recorder.state = "failed"
+    name = re.split(r"[@^]", error.trace)[0] if error.trace else None
+    error.at(next((node["source"] for node in traces(recorder.root.body) if node.get("name") == name), None))
+    for tensor, name in recorder.saved:
+        if name in error.kept:
+            tensor._become(error.kept[name]._core)
+            continue
+        steps = sorted((int(each.rpartition("/")[2]), each) for each in error.kept if re.fullmatch(rf"{re.escape(name)}/\d+", each))
+        if steps:
+            tensor._steps = [error.kept[each] for _, each in steps]
+            tensor._become(None)
+    for cache, name in recorder.caches:
+        if any(each.startswith(f"{name}/") for each in error.kept):
+            cache._deliver(name, error.kept)
+
+
+def traces(body: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The traces of a session, those in sweeps and loops too."""
+    for node in body:
+        if node["op"] == "trace":
+            yield node
+        elif "body" in node:
+            yield from traces(node["body"])
 
 
 def here(blocking: bool) -> None:

@@ -95,8 +95,8 @@ class Tensor(InPlace):
         self._refuse("it is used here")
         raise AssertionError
 
-    def _refuse(self, why: str, control: bool = False) -> None:
-        """Says why its numbers are not there."""
+    def _refuse(self, why: str, control: bool = False, instead: str | None = None) -> None:
+        """Says why its numbers are not there; `instead` what can be written instead, where that is known."""
         recorder = self._recorder
         kind: type[NotComputedError] = NotComputedError
         if self._note is not None:
@@ -109,14 +109,17 @@ class Tensor(InPlace):
             hint = "results are there after the `with` block"
             if control:
                 kind = ControlFlowError
-                hint = (
+                hint = instead or (
                     "a trace is written once and runs later, so Python's `if` and `for` cannot look at its values: use "
                     "`pl.where(condition, a, b)` or `with tracer.cond(condition):` to choose, and `tracer.sweep` or "
                     "`tracer.loop` to repeat; a plain `range` is fine"
                 )
             message += f"\n  hint: {hint}"
         elif recorder.state == "failed":
-            message = "the trace that would have computed it failed"
+            message = (
+                "it is not there: the run that it was part of failed, or its program was refused\n  hint: the error of that run says why; what the "
+                "traces before the one that failed had saved is there, also in that error's `.kept`"
+            )
         elif recorder.state == "abandoned":
             message = "the trace that would have computed it was left by an exception, and did not run"
         elif recorder.state == "submitted":

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable
+import operator
+from typing import TYPE_CHECKING, Any, Iterable
 
 from . import _core
+from ._options import whole_texts
+
+#: What to write instead of what tokenizers of transformers have.
+_INSTEAD = {
+    "convert_ids_to_tokens": "`[tokenizer.decode(token) for token in ids]`: texts; of a text `tokenizer.tokens(text)`",
+    "convert_tokens_to_ids": "`tokenizer.token(\" Paris\")` of one text that is one token",
+    "tokenize": "`tokenizer.tokens(text)`",
+    "batch_encode_plus": "`tokenizer(texts)`",
+    "encode_plus": "`tokenizer(text)`",
+    "apply_chat_template": "`model.encode_chat(text)` gives the token ids of a user's turn",
+    "padding_side": "padding is on the left, here and in traces",
+    "get_vocab": "`tokenizer.vocab_size` says how many tokens there are, `tokenizer.decode(k)` what the k-th is",
+    "vocab": "`tokenizer.vocab_size` says how many tokens there are, `tokenizer.decode(k)` what the k-th is",
+}
 
 
 class Encoding(dict[str, Any]):
@@ -42,8 +57,38 @@ class Tokenizer:
             self._begins = begins[0]
         return self._begins
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of a text, with the special tokens that the tokenizer adds by default."""
+    @property
+    def eos_token(self) -> str | None:
+        """The text of the token that ends texts."""
+        return None if self.eos_token_id is None else self.decode(self.eos_token_id)
+
+    @property
+    def pad_token(self) -> str | None:
+        """The text of the token that padding is made of."""
+        return None if self.pad_token_id is None else self.decode(self.pad_token_id)
+
+    @property
+    def bos_token(self) -> str | None:
+        """The text of the token that texts begin with."""
+        return None if self.bos_token_id is None else self.decode(self.bos_token_id)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            from difflib import get_close_matches
+
+            known = [each for each in (*dir(type(self)), "eos_token_id", "vocab_size", "pad_token_id") if not each.startswith("_")]
+            near = get_close_matches(name, known, 1, 0.75)
+            hint = _INSTEAD.get(name) or (f"did you mean `{near[0]}`?" if near else f"it has {', '.join(f'`{each}`' for each in sorted(known))}")
+            raise AttributeError(f"a tokenizer has no `{name}`\n  hint: {hint}", name=name, obj=self)
+
+    def encode(self, text: Any, add_special_tokens: bool = True) -> Any:
+        """Token ids of a text, with the special tokens that the tokenizer adds by default; of several texts a list of these."""
+        if isinstance(text, (list, tuple)):
+            return [self.encode(each, add_special_tokens) for each in text]
+        if not isinstance(text, str):
+            raise TypeError(f"a text or texts are encoded, not {type(text).__name__}\n  hint: `tokenizer.decode` gives the text of token ids")
+        whole_texts("what is encoded", [text])
         return self._model.encode(text, add_special_tokens)
 
     def decode(self, tokens: Any, skip_special_tokens: bool = False) -> str:
@@ -60,6 +105,7 @@ class Tokenizer:
 
     def token(self, text: str) -> int:
         """The one token that a text is: `tokenizer.token(" Paris")`, with its leading space."""
+        whole_texts("it", [text])
         return self._model.token(text)
 
     def __call__(
@@ -102,16 +148,24 @@ class Tokenizer:
     def __len__(self) -> int:
         return self.vocab_size
 
+    def __repr__(self) -> str:
+        ends = "" if self.eos_token_id is None else f", eos_token_id={self.eos_token_id}"
+        return f"Tokenizer(vocab_size={self.vocab_size}{ends})"
+
 
 def _ids(tokens: Any) -> list[int]:
+    """Token ids one after the other, without those below 0: the cells of a generation that had stopped."""
     if hasattr(tokens, "tolist"):
         tokens = tokens.tolist()
-    if isinstance(tokens, int):
-        return [tokens]
-    flat: list[int] = []
-    for token in tokens:
-        flat += _ids(token) if hasattr(token, "__iter__") else [int(token)]
-    return [token for token in flat if token >= 0]
+    if isinstance(tokens, str):
+        raise TypeError(f"token ids are whole numbers, and {tokens[:40]!r} is a text\n  hint: `tokenizer.encode(text)` gives them")
+    if not isinstance(tokens, (list, tuple)) and not hasattr(tokens, "__iter__"):
+        whole: Any = int(tokens) if isinstance(tokens, float) and tokens.is_integer() else tokens
+        token = operator.index(whole)
+        if token >= 1 << 32:
+            raise ValueError(f"{token if token < 1 << 64 else 'a number of more than 64 bits'} is no token id: it is too large")
+        return [token] if token >= 0 else []
+    return [token for part in tokens for token in _ids(part)]
 
 
 def _array(rows: list[list[int]], kind: str) -> Any:

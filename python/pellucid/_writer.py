@@ -30,7 +30,14 @@ def number(value: Any) -> Any:
     if kind is bool:
         return value
     if kind is int:
-        return value if -_EXACT < value < _EXACT else {"int": str(value)}
+        if -_EXACT < value < _EXACT:
+            return value
+        if not -1 << 63 <= value < 1 << 63:
+            raise OverflowError(
+                f"the number {_shown(value)} is too large: whole numbers are of 64 bits, from -9223372036854775808 to 9223372036854775807\n  hint: "
+                f"{f'as a float it is `{float(value):g}`' if abs(value) < 1 << 1023 else 'a float goes up to about 1e308'}"
+            )
+        return {"int": str(value)}
     if kind is float:
         if math.isfinite(value):
             return value
@@ -45,24 +52,37 @@ def number(value: Any) -> Any:
         return number(float(value))
 
 
+def _shown(value: int) -> str:
+    """A whole number in short: Python refuses to write out very long ones."""
+    bits = value.bit_length()
+    return str(value) if bits <= 128 else f"of {bits} bits"
+
+
 def integer(value: Any) -> int:
     """A literal whole number."""
-    return value if type(value) is int else _index(value)
+    return _held(value) if type(value) is int else _index(value)
 
 
 def integers(value: Any) -> Any:
     """Whole numbers, or one."""
     if type(value) is int:
-        return value
+        return _held(value)
     if isinstance(value, (list, tuple)):
         return [_index(item) for item in value]
     return _index(value)
 
 
+def _held(value: int) -> int:
+    """A whole number that 64 bits hold."""
+    if not -1 << 63 <= value < 1 << 63:
+        raise OverflowError(f"the number {_shown(value)} is too large: dimensions, sizes and places are whole numbers of 64 bits")
+    return value
+
+
 def _index(value: Any) -> int:
     if isinstance(value, bool):
         raise TypeError(f"a whole number was expected, not {value}\n  hint: name the argument that is meant, as `keepdim=True` or `correction=0`")
-    return operator.index(value)
+    return _held(operator.index(value))
 
 
 class Writer:
@@ -97,11 +117,11 @@ class Writer:
         out = []
         for size in sizes:
             if type(size) is int:
-                out.append(size)
+                out.append(_held(size))
             elif isinstance(size, Size):
                 out.append({"size_of": self.tensor(size.value), "dim": size.dim})
             else:
-                out.append(operator.index(size))
+                out.append(_held(operator.index(size)))
         return out
 
     def index(self, index: Any) -> list[Any]:
@@ -112,7 +132,7 @@ class Writer:
     def _index_item(self, item: Any) -> Any:
         kind = type(item)
         if kind is int:
-            return item
+            return _held(item)
         if kind is slice:
             if item.start is None and item.stop is None and item.step is None:
                 return ":"
@@ -128,6 +148,10 @@ class Writer:
             raise TypeError("an index is a number, a slice, `...`, `None` or a tensor, not a bool")
         if kind is _tensor or is_array(item) and getattr(item, "shape", None) != ():
             return {"tensor": self.tensor(item)}
+        if kind is range:
+            import numpy
+
+            return {"tensor": self.tensor(numpy.arange(item.start, item.stop, item.step))}  # as torch takes it
         return operator.index(item)
 
 

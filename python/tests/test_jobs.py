@@ -60,6 +60,21 @@ def test_what_a_job_failed_of_has_its_line(remote, service):
     assert os.path.dirname(__file__) not in str(service.jobs())
 
 
+def test_what_a_failed_job_had_saved_before_is_there(remote):
+    with remote.session(blocking=False) as session:
+        with remote.trace(PROMPT):
+            before = remote.logits[0, -1].amax().save()
+        with remote.trace(PROMPT):
+            after = remote.layers[0].output[:, remote.logits[0, -1].argmax()].save()
+    with pytest.raises(pl.NotComputedError, match="its job goes on"):
+        before.item()
+    with pytest.raises(pl.RunError) as caught:
+        session.job.result()
+    assert before.item() == caught.value.kept["before"].item()
+    with pytest.raises(pl.NotComputedError, match="failed"):
+        after.numpy()
+
+
 def test_tasks(model, remote):
     async def one(factor):
         async with remote.trace(PROMPT):

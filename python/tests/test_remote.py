@@ -118,12 +118,13 @@ def test_failures_have_the_same_lines_as_here(model, remote):
         with pytest.raises(pl.RunError) as caught:
             with each.session():
                 with each.trace(PROMPT):
-                    each.logits[0, -1].amax().save("before")
+                    before = each.logits[0, -1].amax().save("before")
                 with each.trace(PROMPT):
                     place = each.logits[0, -1].argmax()
                     line = inspect.currentframe().f_lineno + 1
                     each.layers[0].output[:, place].save()
         assert (caught.value.fault.file, caught.value.fault.line) == (__file__, line)
+        assert before.item() == caught.value.kept["before"].item()
         told.append(caught.value)
     assert str(told[0]) == str(told[1]) and told[0].fault == told[1].fault
     assert told[0].kept["before"]._core.is_same(told[1].kept["before"]._core)

@@ -145,3 +145,27 @@ def test_names_mean_what_they_do_there(family):
     # Twice what a hook gives is what a write at that name gives.
     doubled = model.run_with_hooks([[5, 6, 7, 8]], fwd_hooks=[("blocks.*.hook_attn_out", lambda value: value * 2)])
     assert not np.allclose(doubled, logits, atol=1e-3)
+
+
+def test_the_residual_stream_is_the_sum_of_what_is_written_into_it(model):
+    _, cache = model.run_with_cache(PROMPT)
+    for layer, end in ((None, cache["resid_post", 3]), (-1, cache["resid_post", 3]), (2, cache["resid_pre", 2])):
+        parts, names = cache.decompose_resid(layer, return_labels=True)
+        assert names[:4] == ["embed", "pos_embed", "0_attn_out", "0_mlp_out"] and len(names) == len(parts) == (6 if layer == 2 else 10)
+        assert np.allclose(parts.sum(0), end, atol=1e-5)
+        streams, names = cache.accumulated_resid(layer, incl_mid=True, return_labels=True)
+        assert names[:3] == ["0_pre", "0_mid", "1_pre"] and names[-1] == ("2_pre" if layer == 2 else "final_post")
+        assert np.array_equal(streams[-1], end) and np.array_equal(streams[1], cache["resid_mid", 0])
+        assert np.array_equal(streams[::2], cache.accumulated_resid(layer))
+    heads = cache.decompose_resid(mode="attn", incl_embeds=False)
+    assert np.array_equal(heads, np.stack([cache["attn_out", layer] for layer in range(4)]))
+    with pytest.raises(ValueError, match="`mode`"):
+        cache.decompose_resid(mode="heads")
+    _, few = model.run_with_cache(PROMPT, names_filter="layers.*.output")
+    with pytest.raises(KeyError, match="`hook_embed` is not in the cache"):
+        few.decompose_resid()
+    with model.generate(PROMPT, max_new_tokens=2) as tracer:
+        kept = tracer.cache(pattern="**")
+        tracer.result.save()
+    with pytest.raises(pl.NotComputedError, match="a tensor for each step"):
+        kept.decompose_resid()

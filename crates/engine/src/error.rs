@@ -24,8 +24,10 @@ pub enum EngineError {
         /// The time it had.
         seconds: f64,
     },
-    /// It needed more memory than it was given.
-    #[error("the run needs {needed} bytes at once, but it was given {allowed}")]
+    /// It needed more memory than it was given: so much where that was found out, and there may be more to come.
+    #[error(
+        "{needed} bytes were needed at once at this point of the run, and there may be more to come, but it was given {allowed}\n  hint: run fewer prompts or cells at once, or give it more memory (`--memory`, in Python `memory_bytes`)"
+    )]
     MemoryExceeded {
         /// Bytes it would hold.
         needed: u64,
