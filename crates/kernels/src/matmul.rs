@@ -8,7 +8,7 @@ use crate::activation::{self, Activation};
 use crate::buffer::AlignedWords;
 use crate::elementwise;
 use crate::isa::Isa;
-use crate::operands::{LEFT_STRIDE, Left, Right, STEP_BLOCK, UNPACKED_VECTORS};
+use crate::operands::{LEFT_STRIDE, Left, MOST_UNPACKED_VECTORS, Right, STEP_BLOCK};
 use crate::packed::{PackedMatrix, WeightLayout};
 use crate::pool::{self, Shared};
 use crate::simd::LANES;
@@ -162,7 +162,7 @@ unsafe fn product_block(
     SCRATCH.with_borrow_mut(|(block, unpacked)| {
         block.resize(left.rows * LEFT_STRIDE);
         if weights.squares.is_some() {
-            unpacked.resize(UNPACKED_VECTORS * LANES);
+            unpacked.resize(MOST_UNPACKED_VECTORS * LANES);
         }
         let (steps, n) = (weights.steps(), weights.n);
         let first_column = panels.start * PANEL;

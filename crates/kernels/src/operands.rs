@@ -14,9 +14,11 @@ use crate::tile::{PANEL, PANEL_VECTORS, Words};
 pub(crate) const STEP_BLOCK: usize = 768;
 /// Words between the left rows' blocks: a multiple of a cache line that does not map the rows onto the same sets.
 pub(crate) const LEFT_STRIDE: usize = STEP_BLOCK + 16;
-/// Vectors of a quantised weight that are unpacked at once, of whatever shape: 16 KB, half of a first-level cache. Whole
-/// squares for every number of vectors that a tile takes.
-pub(crate) const UNPACKED_VECTORS: usize = 256;
+/// Vectors of a quantised weight that are unpacked at once where that is a square or more: 8 KB, which share the first-level
+/// cache with the squares that they come from and with the left rows.
+const UNPACKED_VECTORS: usize = 128;
+/// Vectors of a square of as many columns as a tile takes, which is the most that is unpacked at once.
+pub(crate) const MOST_UNPACKED_VECTORS: usize = 8 * PANEL;
 
 /// The right side of a product: packed weights, or a plain `[k, n]` array whose columns fill whole vectors.
 pub(crate) struct Right<'a> {
@@ -80,7 +82,7 @@ impl<'a> Right<'a> {
     /// Steps that a group of so many vectors takes at once.
     pub(crate) fn run(&self, vectors: usize) -> usize {
         if self.squares.is_some() {
-            UNPACKED_VECTORS / vectors.next_multiple_of(PANEL_VECTORS)
+            (UNPACKED_VECTORS / vectors.next_multiple_of(PANEL_VECTORS)).max(PANEL)
         } else {
             STEP_BLOCK
         }
