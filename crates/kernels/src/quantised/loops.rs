@@ -91,7 +91,7 @@ impl<'a> Square<'a> {
     }
 }
 
-/// A vector of weights from whole numbers, in the order of [`Block::weights`].
+/// A vector of weights from whole numbers, in the order of [`Block::weights`](super::Block::weights).
 #[inline(always)]
 fn weigh<S: Simd, const OFFSETS: bool>(s: S, whole: S::Float, scale: S::Float, offset: S::Float) -> S::Float {
     if OFFSETS { s.mul_add(scale, whole, offset) } else { s.mul(scale, whole) }
