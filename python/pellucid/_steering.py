@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 from typing import TYPE_CHECKING, Any
 
 from ._errors import PellucidError
 from ._steps import StepsOf
 from ._tensor import Tensor
-from ._core import Tensor as Core
+from ._safetensors import read, written
 
 if TYPE_CHECKING:
     from ._model import Model
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 _METADATA = "pellucid.steering"
 _VECTOR = "vector"
-_MAXIMUM_HEADER = 1 << 20
 
 
 class Steering:
@@ -93,14 +91,9 @@ class Steering:
         definition = {
             "hook": self.hook, "scale": self.scale, "positions": positions, "prompt": self.prompt, "generated": self.generated,
         }
-        data = bytes(self.vector._here("it is written to a file").data())
-        header = json.dumps({
-            "__metadata__": {_METADATA: json.dumps(definition)},
-            _VECTOR: {"dtype": "F32", "shape": list(self.vector.shape), "data_offsets": [0, len(data)]},
-        }).encode()
-        header += b" " * (-len(header) % 8)
+        vector = self.vector._here("it is written to a file")
         with open(path, "wb") as file:
-            file.write(struct.pack("<Q", len(header)) + header + data)
+            file.write(written({_VECTOR: vector}, {_METADATA: json.dumps(definition)}))
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Steering:
@@ -109,27 +102,20 @@ class Steering:
         def damaged(reason: str) -> PellucidError:
             return PellucidError(f"{path} is not a steering vector: {reason}\n  hint: `Steering.save` writes such files")
 
-        with open(path, "rb") as file:
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if not 0 < length <= _MAXIMUM_HEADER:
-                raise damaged("it is no safetensors file")
-            try:
-                header = json.loads(file.read(length))
-                definition = json.loads(header["__metadata__"][_METADATA])
-                about = header[_VECTOR]
-                begin, end = about["data_offsets"]
-                shape = [int(size) for size in about["shape"]]
-            except (KeyError, TypeError, ValueError) as error:
-                raise damaged(f"{type(error).__name__}: {error}") from None
-            if about["dtype"] != "F32" or len(shape) != 1 or end - begin != 4 * shape[0] or begin != 0:
-                raise damaged("its vector is not one of f32")
-            data = file.read(end)
-        if len(data) != end:
-            raise damaged("it was cut off")
+        try:
+            _, tensors, metadata = read(path)
+        except PellucidError as error:
+            raise damaged(str(error).splitlines()[0]) from None
+        try:
+            definition, vector = json.loads(metadata[_METADATA]), tensors[_VECTOR]
+            hook = definition["hook"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(f"{type(error).__name__}: {error}") from None
+        if vector.dtype != "f32" or len(vector.shape) != 1:
+            raise damaged("its vector is not one of f32")
         positions = definition.get("positions")
         return Steering(
-            definition["hook"], Tensor._computed(Core.from_data(data, shape, "f32")), definition.get("scale", 1.0),
+            hook, Tensor._computed(vector), definition.get("scale", 1.0),
             None if positions is None else slice(*positions), definition.get("prompt", True), definition.get("generated", True),
         )
 
