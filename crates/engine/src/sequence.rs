@@ -144,11 +144,12 @@ impl Prefix {
         layers.get(layer).cloned().flatten()
     }
 
-    /// The first positions that all of so many layers have, not more than `most`; none: there are none.
-    pub fn complete(&self, layers: usize, most: usize) -> Option<(Prefix, usize)> {
-        let stores: Vec<Arc<KeyValueStore>> = (0..layers).map_while(|layer| self.layer(layer)).collect();
+    /// The first positions that all layers have which have any, from the first on: not more than `most`, and how many layers
+    /// these are; none: there are none.
+    pub fn complete(&self, most: usize) -> Option<(Prefix, usize, usize)> {
+        let stores: Vec<Arc<KeyValueStore>> = (0..).map_while(|layer| self.layer(layer)).collect();
         let positions = stores.iter().map(|store| store.len()).min()?.min(most);
-        if stores.len() < layers || positions == 0 {
+        if positions == 0 {
             return None;
         }
         let cut = |store: Arc<KeyValueStore>| {
@@ -160,7 +161,8 @@ impl Prefix {
             store.truncate(positions);
             Some(Arc::new(KeyValueStore::clone(&store)))
         };
-        Some((Prefix { layers: Mutex::new(stores.into_iter().map(cut).collect()) }, positions))
+        let layers = stores.len();
+        Some((Prefix { layers: Mutex::new(stores.into_iter().map(cut).collect()) }, positions, layers))
     }
 
     /// Bytes that its keys and values take.

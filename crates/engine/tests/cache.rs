@@ -102,6 +102,40 @@ fn the_plan_tells_what_comes_from_the_cache() {
     assert_eq!(run(&off, &program, &cache), (8, 0));
 }
 
+/// The last position's residual stream after a layer, carried from one prompt into another.
+fn carried(engine: &Engine, clean: &str, corrupted: &str, layer: u64) -> CheckedProgram {
+    let text = format!(
+        r#"{{"pellucid":1,"body":[{{"op":"trace","invokes":[{{"name":"clean","tokens":{clean}}},{{"name":"corrupted","tokens":{corrupted}}}],"body":[
+        {{"op":"get","name":"c","invoke":"clean","hook":"layers.{layer}.output"}},{{"op":"getitem","name":"s","input":"c","index":[":",-1]}},
+        {{"op":"get","name":"h","invoke":"corrupted","hook":"layers.{layer}.output"}},{{"op":"index_put","name":"e","input":"h","index":[":",-1],"values":"s"}},
+        {{"op":"set","invoke":"corrupted","hook":"layers.{layer}.output","value":"e"}},
+        {{"op":"get","name":"l","invoke":"corrupted","hook":"logits"}},{{"op":"getitem","name":"a","input":"l","index":[":",-1]}},{{"op":"save","name":"out","value":"a"}}]}}]}}"#
+    );
+    engine.check(Program::from_bytes(text.as_bytes()).unwrap()).unwrap()
+}
+
+#[test]
+fn what_is_read_of_some_layers_only_is_kept_as_far_as_it_has_walked() {
+    let engine = Golden::open("gpt2").engine();
+    let cache = Arc::new(PrefixCache::default());
+    let run = |clean: &str, layer: u64| run(&engine, &carried(&engine, clean, PROMPT, layer), &cache);
+    let clean = "[[3,3,9,1,4,4,2,8]]";
+    assert_eq!(run(clean, 0), (16, 0));
+    // The clean prompt is known through the first layer, the corrupted one through all.
+    assert_eq!(run(clean, 0), (2, 14));
+    assert_eq!(run(clean, 1), (9, 7), "what has not walked so far is of no use there");
+    assert_eq!(run(clean, 1), (2, 14));
+    assert_eq!(run(clean, 0), (2, 14), "what has walked farther is of use before too");
+    // Two invokes of one prompt, of which one goes farther than is known.
+    assert_eq!(run(PROMPT, 1), (2, 7));
+    let other = "[[6,3,9,1]]";
+    assert_eq!(run(other, 0), (5, 7));
+    let both = engine.run(&carried(&engine, other, other, 0), &with(&cache)).unwrap();
+    let naive = engine.run_naive(&carried(&engine, other, other, 0)).unwrap();
+    assert!(both.tensors["out"].is_same_bits(&naive.tensors["out"]));
+    assert_eq!(self::run(&engine, &edited(&engine, other, -1, 0.5), &cache), (1, 3));
+}
+
 /// An edit of all columns after a layer.
 fn steered(engine: &Engine, tokens: &str, layer: u64, value: f64) -> CheckedProgram {
     let hook = format!("layers.{layer}.output");

@@ -5,15 +5,19 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pellucid_engine::PrefixCache;
+use pellucid_engine::{PrefixCache, PrefixRoom};
 
-/// Accounts that have a cache at a time: who has used it longest ago makes room.
-const ACCOUNTS: usize = 8;
+/// One account has at most this part of all bytes.
+const SHARE: u64 = 8;
+/// For who comes, this part of all bytes is made free at least.
+const FREE: u64 = 32;
+/// Accounts that have a cache at a time, however little they hold.
+const ACCOUNTS: usize = 4096;
 
-/// Accounts' caches.
+/// Accounts' caches: where there is no room, who has used its own longest ago makes some.
 pub struct Prefixes {
-    /// Bytes of each.
-    each: u64,
+    bytes: u64,
+    room: Arc<PrefixRoom>,
     caches: Mutex<Caches>,
 }
 
@@ -24,10 +28,21 @@ struct Caches {
     uses: u64,
 }
 
+impl Caches {
+    /// Another account than that, the one that has not used its cache for the longest time, has none any more; whether there was one.
+    fn close_oldest(&mut self, but: &str) -> bool {
+        let others = self.of.iter().filter(|(account, _)| *account != but);
+        let oldest = others.min_by_key(|(_, (_, used))| *used).map(|(account, _)| account.clone());
+        let closed = oldest.and_then(|account| self.of.remove(&account));
+        // A job of that account that still runs with it keeps nothing there any more.
+        closed.map(|(cache, _)| cache.close()).is_some()
+    }
+}
+
 impl Prefixes {
-    /// None yet; all of them together hold so many bytes at most. 0: nobody has one.
+    /// None yet; all of them together hold so many bytes at most, with what is being collected. 0: nobody has one.
     pub fn new(bytes: u64) -> Prefixes {
-        Prefixes { each: bytes / ACCOUNTS as u64, caches: Mutex::default() }
+        Prefixes { bytes, room: Arc::new(PrefixRoom::new(bytes)), caches: Mutex::default() }
     }
 
     fn caches(&self) -> MutexGuard<'_, Caches> {
@@ -36,29 +51,22 @@ impl Prefixes {
 
     /// An account's cache, for a job of its own that begins; none: nobody has one here.
     pub fn of(&self, account: &str) -> Option<Arc<PrefixCache>> {
-        if self.each == 0 {
+        let most = self.bytes / SHARE;
+        if most == 0 {
             return None;
         }
         let mut caches = self.caches();
-        let Caches { of, uses } = &mut *caches;
-        *uses += 1;
-        if let Some((cache, used)) = of.get_mut(account) {
-            *used = *uses;
-            return Some(cache.clone());
+        caches.uses += 1;
+        let now = caches.uses;
+        if !caches.of.contains_key(account) {
+            while caches.of.len() >= ACCOUNTS && caches.close_oldest(account) {}
         }
-        while of.len() >= ACCOUNTS {
-            let Some(oldest) =
-                of.iter().min_by_key(|(_, (_, used))| *used).map(|(account, _)| account.clone())
-            else {
-                break;
-            };
-            if let Some((cache, _)) = of.remove(&oldest) {
-                // A job of that account that still runs with it keeps nothing there any more.
-                cache.close();
-            }
-        }
-        let cache = Arc::new(PrefixCache::new(self.each));
-        of.insert(account.to_owned(), (cache.clone(), *uses));
+        let make = || (Arc::new(PrefixCache::within(&self.room, most)), now);
+        let (cache, used) = caches.of.entry(account.to_owned()).or_insert_with(make);
+        *used = now;
+        let cache = cache.clone();
+        let wanted = (self.bytes / FREE).max(cache.take_missed()).min(most);
+        while self.room.free() < wanted && caches.close_oldest(account) {}
         Some(cache)
     }
 
@@ -88,14 +96,19 @@ mod tests {
     use super::{ACCOUNTS, Prefixes};
 
     #[test]
-    fn an_account_has_a_cache_of_its_own_until_others_need_the_room() {
+    fn an_account_has_a_cache_of_its_own_and_keeps_it_beside_many_others() {
         let prefixes = Prefixes::new(8 * 1024);
         let of = |account: &str| prefixes.of(account).unwrap();
         let (ann, ben) = (of("ann"), of("ben"));
-        assert!(!Arc::ptr_eq(&ann, &ben) && Arc::ptr_eq(&ann, &of("ann")));
+        assert!(!Arc::ptr_eq(&ann, &ben));
         assert_eq!(ann.usage().most_bytes, 1024);
-        for other in 0..ACCOUNTS - 1 {
+        for other in 0..100 {
             of(&format!("other {other}"));
+        }
+        assert!(Arc::ptr_eq(&ann, &of("ann")) && Arc::ptr_eq(&ben, &of("ben")));
+        for other in 0..ACCOUNTS {
+            of(&format!("another {other}"));
+            of("ann");
         }
         assert!(prefixes.peek("ben").is_none() && Arc::ptr_eq(&ann, &of("ann")));
         assert_eq!(ben.usage().most_bytes, 0, "nothing goes there any more");

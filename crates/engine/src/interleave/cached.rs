@@ -29,9 +29,9 @@ impl Member<'_> {
         if !self.may_take(group, rewrites) || group.outlook.first_column == 0 {
             return Vec::new();
         }
-        let most = group.first_positions().into_iter();
-        let found = group.prompts.iter().zip(most);
-        found.map(|(prompt, most)| cache.find(&loaded.model, &prompt.tokens, most)).collect()
+        let layers = loaded.costs.attention_layers(group.end);
+        let found = group.prompts.iter().zip(group.first_positions());
+        found.map(|(prompt, most)| cache.find(&loaded.model, &prompt.tokens, most, layers)).collect()
     }
 
     /// A prompt begins with so many positions from the cache.
@@ -131,14 +131,13 @@ impl Member<'_> {
         if ground.dry || !takes || !trunk.is_shareable() {
             return Vec::new();
         }
-        // Keys and values are of use only if all layers have them.
-        let through = trunk.life() >= loaded.costs.last_attention(usize::MAX);
+        let layers = loaded.costs.attention_layers(trunk.life());
         let mut chosen = Vec::new();
         for (number, (positions, known)) in trunk.unedited().into_iter().enumerate() {
             let tokens = trunk.prompts[number].clone();
-            let positions = if through && positions > known { positions } else { 0 };
+            let positions = if layers > 0 && positions > known { positions } else { 0 };
             let streams = if known == 0 { loaded.costs.stream_bytes() } else { 0 };
-            let bytes = loaded.costs.key_bytes().saturating_mul(positions as u64);
+            let bytes = loaded.costs.key_bytes(layers).saturating_mul(positions as u64);
             let bytes = bytes.saturating_add(streams.saturating_mul(tokens.len() as u64));
             let Some(reserved) = (bytes > 0).then(|| cache.reserve(bytes)).flatten() else { continue };
             let prefix: Arc<Prefix> = Arc::default();
@@ -162,9 +161,8 @@ impl Member<'_> {
         let (Some(cache), Some(loaded)) = (&self.job.options.prefixes, ground.models.get(self.model)) else {
             return;
         };
-        let layers = loaded.model.stages().attention_layers;
         for one in collected {
-            cache.keep(&loaded.model, layers, one);
+            cache.keep(&loaded.model, one);
         }
     }
 }

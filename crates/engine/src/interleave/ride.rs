@@ -102,7 +102,7 @@ impl Interleaver<'_> {
                             let donor: &mut Sequence = &mut starting[firsts[*trunk] + prompt];
                             donor.publishes.get_or_insert_default().clone()
                         }
-                        Source::Cache(prefix) => {
+                        Source::Cache { prefix, .. } => {
                             member.takes_from_cache(link.positions, ground.dry);
                             prefix.clone()
                         }

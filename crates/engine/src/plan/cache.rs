@@ -4,7 +4,7 @@
 //! otherwise, and nothing ever goes from one cache to another. The same model, as it stands in memory, on the same
 //! instruction-set path; no weights set. Of the invoke that takes: what `prefix` needs of one that begins with another's rows.
 //! Of those that are kept: rows that nothing has edited (those of an invoke that is edited, up to the first column that differs),
-//! with keys and values in every layer.
+//! with keys and values from the first layer on: of as many layers as they have walked through. Whoever takes them reads nothing above.
 //!
 //! The residual stream is kept before the stages at which nothing else is alive, up to the first edit. A trace of one invoke of which
 //! nothing is read or written before such a stage begins there. While programs run they collect, all of one cache together, no more
@@ -13,6 +13,7 @@
 //! **Keeps:** keys and values of a position, and its residual stream, depend on the tokens up to it and on the weights, and kernels give a row the same bits
 //! whatever other rows there are: they are bit for bit those that the prompt would make.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use pellucid_kernels::Isa;
@@ -28,6 +29,35 @@ pub const PREFIX_CACHE_BYTES: u64 = 64 << 20;
 /// shows in how long later runs with it take, so it is never to be shared between people who do not trust one another.
 pub struct PrefixCache {
     held: Mutex<Held>,
+    room: Option<Arc<PrefixRoom>>,
+}
+
+/// Bytes that the caches of several owners hold together at most, with what they collect.
+#[derive(Debug)]
+pub struct PrefixRoom {
+    most_bytes: u64,
+    taken: AtomicU64,
+}
+
+impl PrefixRoom {
+    /// Room for so many bytes, all of it free.
+    pub fn new(most_bytes: u64) -> PrefixRoom {
+        PrefixRoom { most_bytes, taken: AtomicU64::new(0) }
+    }
+
+    /// Bytes that are free.
+    pub fn free(&self) -> u64 {
+        self.most_bytes.saturating_sub(self.taken.load(Ordering::Relaxed))
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let with = |taken: u64| taken.checked_add(bytes).filter(|&all| all <= self.most_bytes);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with).is_ok()
+    }
+
+    fn give(&self, bytes: u64) {
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -38,6 +68,8 @@ struct Held {
     bytes: u64,
     /// Bytes of what is still being collected.
     reserved: u64,
+    /// The most bytes for which there was no room that is shared with others.
+    missed: u64,
     /// Counts uses: of two prompts that which was used last has the higher number.
     uses: u64,
     taken: (u64, u64),
@@ -49,9 +81,10 @@ struct Kept {
     model: Weak<Model>,
     isa: &'static str,
     tokens: Vec<u32>,
-    /// Keys and values of its first positions, in all layers.
+    /// Keys and values of its first positions, in the first so many layers.
     prefix: Arc<Prefix>,
     positions: usize,
+    layers: usize,
     /// The residual stream of all its rows, up to where something edited them.
     streams: Arc<Streams>,
     bytes: u64,
@@ -78,6 +111,8 @@ pub struct PrefixCacheUse {
 pub(crate) struct Cached {
     pub prefix: Arc<Prefix>,
     pub positions: usize,
+    /// The first layers, of which it has keys and values.
+    pub layers: usize,
 }
 
 /// A prompt whose keys and values go into a cache when they are all there, and its residual stream.
@@ -101,6 +136,7 @@ pub(crate) struct Reserved {
 impl Drop for Reserved {
     fn drop(&mut self) {
         self.cache.held().reserved -= self.bytes;
+        self.cache.give(self.bytes);
     }
 }
 
@@ -120,7 +156,31 @@ impl std::fmt::Debug for PrefixCache {
 impl PrefixCache {
     /// An empty cache that holds so many bytes at most: what was used longest ago makes room.
     pub fn new(most_bytes: u64) -> PrefixCache {
-        PrefixCache { held: Mutex::new(Held { most_bytes, ..Held::default() }) }
+        PrefixCache::of(most_bytes, None)
+    }
+
+    /// The same in a room that it shares with others': no more goes into it than is free there.
+    pub fn within(room: &Arc<PrefixRoom>, most_bytes: u64) -> PrefixCache {
+        PrefixCache::of(most_bytes, Some(room.clone()))
+    }
+
+    fn of(most_bytes: u64, room: Option<Arc<PrefixRoom>>) -> PrefixCache {
+        PrefixCache { held: Mutex::new(Held { most_bytes, ..Held::default() }), room }
+    }
+
+    /// The most bytes for which there was no room beside others since this was last asked.
+    pub fn take_missed(&self) -> u64 {
+        std::mem::take(&mut self.held().missed)
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        self.room.as_ref().is_none_or(|room| room.take(bytes))
+    }
+
+    fn give(&self, bytes: u64) {
+        if let Some(room) = &self.room {
+            room.give(bytes);
+        }
     }
 
     /// What it holds, and what was taken from it.
@@ -139,6 +199,7 @@ impl PrefixCache {
     pub fn close(&self) {
         let mut held = self.held();
         held.prompts.clear();
+        self.give(held.bytes);
         (held.bytes, held.most_bytes) = (0, 0);
     }
 
@@ -150,17 +211,28 @@ impl PrefixCache {
     pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reserved> {
         let mut held = self.held();
         let reserved = held.reserved.checked_add(bytes).filter(|&all| all <= held.most_bytes)?;
+        if !self.take(bytes) {
+            held.missed = held.missed.max(bytes);
+            return None;
+        }
         held.reserved = reserved;
         Some(Reserved { cache: self.clone(), bytes })
     }
 
-    /// The longest beginning that a prompt has in common with one that is there; not more than `most` positions.
-    pub(crate) fn find(&self, model: &Arc<Model>, tokens: &[u32], most: usize) -> Option<Cached> {
+    /// The longest beginning that a prompt has in common with one that is there in the first so many layers; not more than `most`
+    /// positions.
+    pub(crate) fn find(
+        &self,
+        model: &Arc<Model>,
+        tokens: &[u32],
+        most: usize,
+        layers: usize,
+    ) -> Option<Cached> {
         let tokens = tokens.get(..most)?;
         let mut held = self.held();
         held.uses += 1;
         let now = held.uses;
-        let fitting = held.prompts.iter_mut().filter(|kept| kept.is_of(model));
+        let fitting = held.prompts.iter_mut().filter(|kept| kept.is_of(model) && kept.layers >= layers);
         let (positions, kept) = fitting
             .map(|kept| (common(tokens, &kept.tokens[..kept.positions]), kept))
             .max_by_key(|(positions, kept)| (*positions, kept.used))?;
@@ -168,7 +240,7 @@ impl PrefixCache {
             return None;
         }
         kept.used = now;
-        Some(Cached { prefix: kept.prefix.clone(), positions })
+        Some(Cached { prefix: kept.prefix.clone(), positions, layers: kept.layers })
     }
 
     /// The residual stream of a prompt's rows before the last stage that is there, not after `most`.
@@ -197,10 +269,10 @@ impl PrefixCache {
         held.taken.1 += positions as u64;
     }
 
-    /// Keeps a prompt's keys and values, as far as all of so many layers have them, and its residual stream.
-    pub(crate) fn keep(&self, model: &Arc<Model>, layers: usize, collected: Collected) {
-        let Collected { mut tokens, prefix, positions, streams, reserved: _reserved } = collected;
-        let (prefix, positions) = prefix.complete(layers, positions.min(tokens.len())).unwrap_or_default();
+    /// Keeps a prompt's keys and values, of the layers that have them, and its residual stream.
+    pub(crate) fn keep(&self, model: &Arc<Model>, collected: Collected) {
+        let Collected { mut tokens, prefix, positions, streams, reserved } = collected;
+        let (prefix, positions, layers) = prefix.complete(positions.min(tokens.len())).unwrap_or_default();
         let depth = streams.last(usize::MAX).unwrap_or(0);
         if depth == 0 {
             tokens.truncate(positions);
@@ -209,17 +281,21 @@ impl PrefixCache {
             return;
         }
         let bytes = prefix.bytes() + streams.bytes() + 4 * tokens.len() as u64;
+        // What was kept free for it is free for it.
+        drop(reserved);
         let mut held = self.held();
-        let Held { prompts, bytes: all, uses, most_bytes, .. } = &mut *held;
+        let Held { prompts, bytes: all, uses, most_bytes, missed, .. } = &mut *held;
         *uses += 1;
-        let known = |kept: &Kept| (kept.positions, kept.streams.last(usize::MAX).unwrap_or(0));
+        let known = |kept: &Kept| (kept.positions, kept.layers, kept.streams.last(usize::MAX).unwrap_or(0));
         let covers = |kept: &Kept| {
-            let (there, deep) = known(kept);
-            kept.is_of(model) && kept.tokens.starts_with(&tokens) && there >= positions && deep >= depth
+            let (there, walked, deep) = known(kept);
+            let more = there >= positions && walked >= layers && deep >= depth;
+            kept.is_of(model) && kept.tokens.starts_with(&tokens) && more
         };
         let covered = |kept: &Kept| {
-            let (there, deep) = known(kept);
-            kept.is_of(model) && tokens.starts_with(&kept.tokens) && positions >= there && depth >= deep
+            let (there, walked, deep) = known(kept);
+            let more = positions >= there && layers >= walked && depth >= deep;
+            kept.is_of(model) && tokens.starts_with(&kept.tokens) && more
         };
         if let Some(kept) = prompts.iter_mut().find(|kept| covers(kept)) {
             kept.used = *uses;
@@ -230,15 +306,29 @@ impl PrefixCache {
         }
         // Models that are gone do not come back; what this prompt begins with is held by it.
         prompts.retain(|kept| kept.model.strong_count() > 0 && !covered(kept));
-        *all = prompts.iter().map(|kept| kept.bytes).sum();
+        let left = prompts.iter().map(|kept| kept.bytes).sum();
+        self.give(*all - left);
+        *all = left;
         prompts.sort_by_key(|kept| kept.used);
         while *all + bytes > *most_bytes && !prompts.is_empty() {
-            *all -= prompts.remove(0).bytes;
+            let oldest = prompts.remove(0).bytes;
+            *all -= oldest;
+            self.give(oldest);
+        }
+        if !self.take(bytes) {
+            *missed = bytes.max(*missed);
+            return;
         }
         *all += bytes;
         let (model, isa) = (Arc::downgrade(model), Isa::current().name());
         let prefix = Arc::new(prefix);
-        prompts.push(Kept { model, isa, tokens, prefix, positions, streams, bytes, used: *uses });
+        prompts.push(Kept { model, isa, tokens, prefix, positions, layers, streams, bytes, used: *uses });
+    }
+}
+
+impl Drop for PrefixCache {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -252,7 +342,7 @@ impl Kept {
 mod tests {
     use std::sync::Arc;
 
-    use super::PrefixCache;
+    use super::{PrefixCache, PrefixRoom};
 
     #[test]
     fn what_all_collect_at_a_time_is_not_more_than_what_is_held() {
@@ -264,5 +354,17 @@ mod tests {
         assert!(cache.reserve(61).is_none() && cache.reserve(60).is_some());
         cache.close();
         assert!(cache.reserve(1).is_none());
+    }
+    #[test]
+    fn caches_in_one_room_hold_and_collect_no_more_than_it_has_together() {
+        let room = Arc::new(PrefixRoom::new(100));
+        let of = |most: u64| Arc::new(PrefixCache::within(&room, most));
+        let (ann, ben) = (of(80), of(80));
+        let held = (ann.reserve(60), ben.reserve(30));
+        assert!(held.0.is_some() && held.1.is_some() && room.free() == 10);
+        assert!(ben.reserve(20).is_none());
+        assert_eq!((ben.take_missed(), ben.take_missed(), ann.take_missed()), (20, 0, 0));
+        drop(held);
+        assert!(room.free() == 100 && ben.reserve(20).is_some());
     }
 }

@@ -182,8 +182,7 @@ impl Costs {
 
     /// The stage after the last before `end` that puts keys and values into their places; 0: there is none.
     pub fn last_attention(&self, end: usize) -> usize {
-        let before = self.attends.partition_point(|&stage| stage < end);
-        before.checked_sub(1).map_or(0, |last| self.attends[last] + 1)
+        self.attention_layers(end).checked_sub(1).map_or(0, |last| self.attends[last] + 1)
     }
 
     /// What stages `from..to` of a pass cost for some rows.
@@ -216,9 +215,15 @@ impl Costs {
         }
     }
 
-    /// Bytes of one position's keys and values, in all layers.
-    pub fn key_bytes(&self) -> u64 {
-        4 * self.keys.last().copied().unwrap_or(0)
+    /// The layers with attention before a stage.
+    pub fn attention_layers(&self, end: usize) -> usize {
+        self.attends.partition_point(|&stage| stage < end)
+    }
+
+    /// Bytes of one position's keys and values, in the first so many layers with attention.
+    pub fn key_bytes(&self, layers: usize) -> u64 {
+        let end = self.attends.get(layers).copied().unwrap_or(self.stages);
+        4 * self.keys[end]
     }
 
     /// The slot of the residual stream before a stage, where it is the only value that is alive and has just been computed.

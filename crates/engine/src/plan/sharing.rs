@@ -64,6 +64,8 @@ pub(crate) struct Trunk {
     column: usize,
     /// The stage up to which it is planned to go.
     reach: usize,
+    /// The first layers, of which there are keys and values of the positions that it does not compute.
+    layers: usize,
     /// Whether others share its rows, so that an invoke aboard that is edited forks.
     parts: bool,
     shares: bool,
@@ -96,8 +98,8 @@ pub(crate) struct Link {
 pub(crate) enum Source {
     /// Another trunk's.
     Trunk { trunk: usize, prompt: usize },
-    /// Those of one that ran before.
-    Cache(Arc<Prefix>),
+    /// Those of one that ran before, in its first layers.
+    Cache { prefix: Arc<Prefix>, layers: usize },
 }
 
 impl Link {
@@ -105,7 +107,7 @@ impl Link {
     pub fn trunk(&self) -> Option<usize> {
         match self.source {
             Source::Trunk { trunk, .. } => Some(trunk),
-            Source::Cache(_) => None,
+            Source::Cache { .. } => None,
         }
     }
 }
@@ -249,10 +251,11 @@ impl Sharing {
     /// What an invoke would add.
     pub fn offer(&self, candidate: &Candidate<'_>, costs: &Costs, rewrites: Rewrites) -> Offer {
         let outlook = candidate.outlook;
-        let joins = (outlook.shares && rewrites.depth).then(|| self.trunk_of(candidate)).flatten();
+        let joins = (outlook.shares && rewrites.depth).then(|| self.trunk_of(candidate, costs)).flatten();
         if let Some(place) = joins {
             return self.joining(place, candidate, costs);
         }
+        let layers = costs.attention_layers(candidate.end);
         let most = if outlook.shares { outlook.first_column } else { 0 };
         let links: Vec<Option<Link>> = candidate
             .prompts
@@ -264,11 +267,13 @@ impl Sharing {
                 let cached = cached.map(|cached| (cached, cached.positions.min(most)));
                 let shared = if rewrites.prefixes { most } else { 0 };
                 let shared = self.beginnings.longest(candidate.member, tokens, shared);
+                let shared = shared.filter(|shared| self.trunks[shared.0].layers >= layers);
                 match (shared, cached) {
                     (shared, Some((cached, positions)))
                         if positions > 0 && shared.is_none_or(|shared| shared.2 <= positions) =>
                     {
-                        Some(Link { source: Source::Cache(cached.prefix.clone()), positions })
+                        let (prefix, layers) = (cached.prefix.clone(), cached.layers);
+                        Some(Link { source: Source::Cache { prefix, layers }, positions })
                     }
                     (Some((trunk, prompt, positions)), _) if positions > 0 => {
                         Some(Link { source: Source::Trunk { trunk, prompt }, positions })
@@ -292,10 +297,12 @@ impl Sharing {
         Offer { joins: None, links, tokens: tokens as usize, work }
     }
 
-    fn trunk_of(&self, candidate: &Candidate<'_>) -> Option<usize> {
+    fn trunk_of(&self, candidate: &Candidate<'_>, costs: &Costs) -> Option<usize> {
+        let layers = costs.attention_layers(candidate.end);
         self.known.get(&key(candidate))?.iter().copied().find(|&place| {
             let trunk = &self.trunks[place];
             trunk.member == candidate.member
+                && trunk.layers >= layers
                 && trunk.prompts.len() == candidate.prompts.len()
                 && trunk.prompts.iter().zip(&candidate.prompts).all(|(one, other)| one == other)
         })
@@ -359,6 +366,11 @@ impl Sharing {
             other.parts = true;
         }
         let place = self.trunks.len();
+        let layers = offer.links.iter().flatten().map(|link| match link.source {
+            Source::Trunk { trunk, .. } => self.trunks[trunk].layers,
+            Source::Cache { layers, .. } => layers,
+        });
+        let layers = layers.min().unwrap_or(usize::MAX);
         let prompts: Vec<Vec<u32>> = candidate.prompts.iter().map(|tokens| tokens.to_vec()).collect();
         if outlook.shares {
             self.known.entry(key(candidate)).or_default().push(place);
@@ -373,6 +385,7 @@ impl Sharing {
             until: 0,
             column: outlook.first_column,
             reach: 0,
+            layers,
             parts: false,
             shares: outlook.shares,
             read,
