@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use pellucid::{Model, Program, RunOptions};
+use pellucid::{Model, PREFIX_CACHE_BYTES, Program, RunOptions};
 use serde_json::json;
 
 const ROUNDS: usize = 200;
@@ -15,6 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let program = std::fs::read(program)?;
     let here = if source == "bundled" { Model::bundled()? } else { Model::open(source)? };
+    // The service keeps what the prompts begin with: so is it kept here.
+    let here = here.with_prefix_cache(PREFIX_CACHE_BYTES);
     let there = Model::remote(address, "model")?;
     let milliseconds = |model: &Model| -> pellucid::Result<f64> {
         let started = Instant::now();
