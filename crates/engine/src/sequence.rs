@@ -171,14 +171,15 @@ impl Prefix {
         layers.iter().flatten().map(|store| store.size_in_bytes() as u64).sum()
     }
 
-    /// A store of a layer's first `positions`, to go on from.
-    pub fn first(&self, layer: usize, positions: usize) -> Option<KeyValueStore> {
-        let shared = self.layer(layer)?;
-        let mut store = KeyValueStore::clone(&shared);
-        (positions <= store.len()).then(|| {
-            store.truncate(positions);
-            store
-        })
+    /// Puts a layer's first `positions` into a store, in place of what is in it; whether they are there.
+    pub fn copy_first(&self, layer: usize, positions: usize, store: &mut KeyValueStore) -> bool {
+        match self.layer(layer) {
+            Some(shared) if positions <= shared.len() => {
+                store.copy_first(&shared, positions);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// A layer's are there; none: nobody needs them any more.

@@ -135,6 +135,27 @@ impl KeyValueStore {
         }
     }
 
+    /// Takes the first `positions` of another store in place of its own; in the memory that it has, as far as that goes.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn copy_first(&mut self, other: &KeyValueStore, positions: usize) {
+        assert!(positions <= other.length, "the first {positions} positions of {other:?}");
+        let shape = |store: &KeyValueStore| (store.heads, store.head_size, store.value_head_size);
+        if shape(self) != shape(other) {
+            *self = KeyValueStore::new(other.heads, other.head_size, other.value_head_size);
+        }
+        // What is there need not be kept when there is too little room.
+        self.set_length(0);
+        self.set_length(positions);
+        for (own, other) in self.stored.iter_mut().zip(&other.stored) {
+            for (own, other) in [(&mut own.keys, &other.keys), (&mut own.values, &other.values)] {
+                let words = own.words_mut();
+                words.copy_from_slice(&other.words()[..words.len()]);
+            }
+        }
+    }
+
     /// Forgets every position from `length` on.
     ///
     /// # Panics

@@ -287,6 +287,23 @@ fn the_store_gives_back_what_was_appended_and_forgets_what_was_truncated() {
     assert_same_bits("after truncation", &case.fused(&store, 0..1), &case.fused(&case.store(), 0..1));
 }
 
+#[test]
+fn a_store_that_takes_anothers_first_positions_is_as_one_that_never_had_others() {
+    let case = Case::new([1, 77, 2, 2, 10, 35], None, None);
+    let mut used = KeyValueStore::new(2, 10, 35);
+    // From none, from more, from fewer, and from one of another shape.
+    let other_shape = Case::new([1, 90, 3, 3, 12, 8], None, None).store();
+    for (positions, shape) in [(33, false), (77, false), (5, false), (64, true), (76, false), (0, false)] {
+        if shape {
+            used = other_shape.clone();
+        }
+        used.copy_first(&case.store(), positions);
+        assert_eq!(used.len(), positions);
+        used.append(case.keys_view(positions..77), case.values_view(positions..77));
+        assert_same_bits("taken over", &case.fused(&used, 0..1), &case.fused(&case.store(), 0..1));
+    }
+}
+
 /// Blocks of several tiles, which only a long context gets.
 #[test]
 fn a_long_context_has_the_bits_of_short_pieces() {

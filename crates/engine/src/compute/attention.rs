@@ -56,6 +56,7 @@ fn keep(
     wanted: bool,
 ) -> Done {
     let layer = attention.layer;
+    let empty = || KeyValueStore::new(attention.key_value_heads, attention.head_size, attention.head_size);
     if sequence.caches.len() <= layer {
         sequence.caches.resize_with(layer + 1, || None);
     }
@@ -65,16 +66,16 @@ fn keep(
             return Ok(());
         }
         Some(prefix) => {
-            let store = prefix.first(layer, sequence.start);
-            let mut store = store.ok_or_else(|| Interruption::missing("a prefix's keys"))?;
+            let mut store = empty();
+            store.reserve(sequence.start + keys.tokens);
+            if !prefix.copy_first(layer, sequence.start, &mut store) {
+                return Err(Interruption::missing("a prefix's keys"));
+            }
             store.append(keys, values);
             sequence.caches[layer] = Some(Arc::new(store));
         }
         None => {
-            let store = sequence.caches[layer].get_or_insert_with(|| {
-                let (heads, size) = (attention.key_value_heads, attention.head_size);
-                Arc::new(KeyValueStore::new(heads, size, size))
-            });
+            let store = sequence.caches[layer].get_or_insert_with(|| Arc::new(empty()));
             Arc::make_mut(store).append(keys, values);
         }
     }
@@ -85,24 +86,32 @@ fn keep(
 }
 
 /// A store in which sequences with the same prefix take turns: the prefix is copied once for all of them.
-#[derive(Default)]
 struct Turns {
     /// Whose keys and values stand in it, and up to which position.
     of: Option<(Arc<Prefix>, usize)>,
-    store: Option<KeyValueStore>,
+    store: KeyValueStore,
 }
 
 impl Turns {
+    fn of(attention: &Attention) -> Turns {
+        let (heads, size) = (attention.key_value_heads, attention.head_size);
+        Turns { of: None, store: KeyValueStore::new(heads, size, size) }
+    }
+
     /// The store with a sequence's keys and values.
     fn take(&mut self, layer: usize, sequence: &Sequence) -> Option<&KeyValueStore> {
         let (prefix, tail) = (sequence.prefix.as_ref()?, sequence.tail.as_ref()?);
         let stands =
             self.of.as_ref().is_some_and(|(of, until)| Arc::ptr_eq(of, prefix) && sequence.start <= *until);
+        let store = &mut self.store;
         if !stands {
-            self.store = Some(prefix.first(layer, sequence.start)?);
+            self.of = None;
+            store.reserve(sequence.start + sequence.tokens.len());
+            if !prefix.copy_first(layer, sequence.start, store) {
+                return None;
+            }
         }
         self.of = Some((prefix.clone(), sequence.start));
-        let store = self.store.as_mut()?;
         store.truncate(sequence.start);
         tail.append_to(store);
         Some(store)
@@ -126,7 +135,7 @@ fn take_turns(attention: &Attention, turns: &mut [Turn<'_>]) -> Done {
     let isa = Isa::current();
     pool::parallel_chunks(turns, each, |_, turns| {
         isa.scope(|| {
-            let mut stand = Turns::default();
+            let mut stand = Turns::of(attention);
             for Turn { sequence, query, own } in turns {
                 if let Some(store) = stand.take(attention.layer, sequence)
                     && let Some(own) = own.take()
