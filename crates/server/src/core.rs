@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use pellucid_client::api::{Job, JobState, Problem, QueuePlace};
+use tokio::sync::Semaphore;
 
 use crate::account::{Checking, Meters};
 use crate::config::Config;
@@ -44,6 +45,8 @@ pub struct Core {
     pub history: History,
     /// Programs that are being checked.
     pub checking: Checking,
+    /// Whose large result is made ready to be written.
+    pub writing: Semaphore,
     /// What jobs go through, where it is traced.
     pub spans: JobSpans,
     /// When it was last looked whether the store can be written, and whether it could.
@@ -68,6 +71,7 @@ impl Core {
             metrics: Metrics::default(),
             history: History::default(),
             checking: Checking::default(),
+            writing: Semaphore::new(1),
             spans: JobSpans::default(),
             readiness: tokio::sync::Mutex::default(),
             board: Mutex::default(),

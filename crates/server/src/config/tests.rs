@@ -61,6 +61,8 @@ fn what_is_wrong_is_told_with_its_line() {
     assert!(message("[[model]]\nid = '../a'").contains("letters"));
     assert!(message("[limits]\nrequest_per_minute = 1").contains("requests_per_minute"));
     assert!(message("[engine]\ndelay_ms = 0").contains("engine.delay_ms"));
+    assert!(message("[server]\nconnections = 9223372036854775807").contains("server.connections is at most"));
+    assert!(message("[engine]\nheavy_threads = 100000").contains("engine.heavy_threads is at most"));
     let wrong = Layers::default().environment([("PELLUCID_SERVER_OPEN", "maybe")]);
     assert!(wrong.unwrap_err().to_string().contains("PELLUCID_SERVER_OPEN"));
     let unknown = Layers::default().environment([("PELLUCID_SERVER_LISTN", "x")]);

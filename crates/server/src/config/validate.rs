@@ -6,6 +6,10 @@ use super::{BUNDLED, Config, ConfigError, ModelConfig, WeightType, limit_faults}
 
 /// The largest number of seconds, hours, days or milliseconds: more than anybody lives.
 const LONGEST: f64 = 1e8;
+/// The most connections: more than a machine has ports.
+const MOST_CONNECTIONS: usize = 1 << 20;
+/// The most threads for heavy operations.
+const MOST_THREADS: usize = 1024;
 
 impl Config {
     /// The configuration with what follows of itself.
@@ -91,6 +95,14 @@ impl Config {
         ];
         for (name, value) in counts {
             fault(value == 0, &format!("{name} must be above 0"));
+        }
+        let most = [
+            ("server.connections", server.connections, MOST_CONNECTIONS),
+            ("server.connections_per_address", server.connections_per_address, MOST_CONNECTIONS),
+            ("engine.heavy_threads", engine.heavy_threads, MOST_THREADS),
+        ];
+        for (name, value, most) in most {
+            fault(value > most, &format!("{name} is at most {most}"));
         }
         fault(
             admission.receiving_bytes < admission.request_bytes,

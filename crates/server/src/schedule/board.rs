@@ -28,6 +28,8 @@ pub struct Running {
     pub overflows: Arc<AtomicBool>,
     /// It runs while nothing else does.
     pub alone: bool,
+    /// Bytes of its result while that is being written.
+    pub leaving: u64,
 }
 
 /// A job that was chosen, and counts as begun from here on.
@@ -174,16 +176,26 @@ impl Board {
         ticket
     }
 
-    /// A job has left the engine: its room is free, unless it ran alone.
-    pub fn left(&mut self, ticket: Ticket, milliseconds: f64) {
-        let Some(running) = self.running.get(&ticket) else { return };
+    /// A job has left the engine: its room is free, unless it ran alone, but for so many bytes of its result until that is written.
+    pub fn left(&mut self, ticket: Ticket, milliseconds: f64, bytes: u64) {
+        let Some(running) = self.running.get_mut(&ticket) else { return };
         if running.alone {
             return;
         }
+        running.leaving = bytes;
         let (model, waiting) = (running.model.clone(), running.waiting.clone());
-        self.begun(&model).remove(&waiting);
+        let begun = self.begun(&model);
+        begun.leaves(&waiting.account, bytes);
+        begun.remove(&waiting);
         if let Some(queue) = self.queues.get_mut(&model) {
             queue.charge(&waiting.account, waiting.weight, milliseconds - waiting.cost);
+        }
+    }
+
+    /// An account pays for what was done for one of its jobs beside the engine, in milliseconds.
+    pub fn charge(&mut self, model: &str, waiting: &Waiting, milliseconds: f64) {
+        if let Some(queue) = self.queues.get_mut(model) {
+            queue.charge(&waiting.account, waiting.weight, milliseconds);
         }
     }
 
@@ -191,6 +203,9 @@ impl Board {
     pub fn end(&mut self, ticket: Ticket) -> Option<Running> {
         let running = self.running.remove(&ticket)?;
         self.tickets.remove(&running.waiting.job);
+        if running.leaving > 0 {
+            self.begun(&running.model).has_left(&running.waiting.account, running.leaving);
+        }
         if running.alone {
             self.suspect_runs = false;
             self.begun(&running.model).remove(&running.waiting);

@@ -176,7 +176,7 @@ fn admit(
     core.spans.runs(&job, attempt);
     let model = entry.id().to_owned();
     let put_back = Arc::default();
-    let running = Running { waiting, model, attempt, cancel, put_back, overflows, alone };
+    let running = Running { waiting, model, attempt, cancel, put_back, overflows, alone, leaving: 0 };
     let ticket = core.board().begin(running);
     Admitted { ticket, program, options, alone }
 }

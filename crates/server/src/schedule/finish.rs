@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pellucid_client::api::{Fault, Problem, ProblemKind, Saved};
@@ -24,6 +24,8 @@ const SMALL_VALUES: usize = 256;
 const LISTED: usize = 1_000;
 /// Bytes of a result that may still be in memory when it is asked for by who waits for it.
 const FEW_BYTES: usize = 64 << 10;
+/// Bytes of a result from which on only one at a time is made ready to be written.
+const MANY_BYTES: u64 = 16 << 20;
 /// How long the store or the files are left alone when they fail; each time twice as long.
 const PAUSES: [u64; 6] = [1, 2, 4, 8, 16, 30];
 /// How often a result is tried to be written that alone cannot be, where other files can.
@@ -38,7 +40,8 @@ pub async fn reports(core: Arc<Core>, mut reports: mpsc::UnboundedReceiver<Repor
     while let Some(report) = reports.recv().await {
         match report {
             Report::Left { ticket, outcome, usage } => {
-                core.board().left(ticket, usage.measured_ms);
+                let bytes = outcome.as_ref().as_ref().map_or_else(|failure| held(&failure.kept), held);
+                core.board().left(ticket, usage.measured_ms, bytes);
                 core.ring();
                 tokio::spawn(left(core.clone(), ticket, *outcome, usage));
             }
@@ -50,7 +53,7 @@ pub async fn reports(core: Arc<Core>, mut reports: mpsc::UnboundedReceiver<Repor
                 tracing::error!(model, "the engine's thread has ended by a panic");
                 core.registry.lost(&model);
                 for ticket in tickets {
-                    core.board().left(ticket, 0.0);
+                    core.board().left(ticket, 0.0, 0);
                     let error = EngineError::Internal("the engine's thread ended".into());
                     let failure = Failure { error, trace: None, kept: Results::default() };
                     tokio::spawn(left(core.clone(), ticket, Err(Box::new(failure)), Usage::default()));
@@ -59,6 +62,16 @@ pub async fn reports(core: Arc<Core>, mut reports: mpsc::UnboundedReceiver<Repor
             }
         }
     }
+}
+
+/// Bytes that a result takes until it is written: as it is, and in one piece.
+fn held(results: &Results) -> u64 {
+    bytes_of(results).saturating_mul(2)
+}
+
+fn bytes_of(results: &Results) -> u64 {
+    let saved = results.tensors.values().map(Tensor::bytes_len);
+    saved.chain(results.logs.iter().map(|entry| entry.value.bytes_len())).fold(0, u64::saturating_add)
 }
 
 fn accounts(core: &Core, tickets: &[Ticket]) -> usize {
@@ -86,7 +99,7 @@ async fn left(core: Arc<Core>, ticket: Ticket, outcome: Result<Results, Box<Fail
         entry.learn(waiting.flops, waiting.nodes, usage.measured_ms);
     }
     core.spans.is_recorded(&waiting.job, usage.passes, usage.tokens, usage.measured_ms);
-    let ended = Ended { waiting: &waiting, attempt, stop: &stop, overflows };
+    let ended = Ended { waiting: &waiting, model: &model, attempt, stop: &stop, overflows };
     let (ending, did, bytes) = ending_of(&core, &ended, outcome, usage).await;
     let again = matches!(ending, Ending::PutBack | Ending::Suspected);
     let suspect = matches!(ending, Ending::Suspected);
@@ -127,6 +140,7 @@ async fn left(core: Arc<Core>, ticket: Ticket, outcome: Result<Results, Box<Fail
 
 struct Ended<'a> {
     waiting: &'a Waiting,
+    model: &'a str,
     attempt: u32,
     stop: &'a Stop,
     overflows: bool,
@@ -195,10 +209,17 @@ async fn ending_of(
     core.metrics.cached(results.report.cached_tokens);
     did.saved = saved(&results);
     did.absent = results.absent.iter().take(LISTED).cloned().collect();
-    let written = match in_bytes(results).await {
+    let began = Instant::now();
+    let written = match in_bytes(core, results).await {
         Ok(written) => written,
         Err(problem) => return (failed(Some(*problem), None), did, None),
     };
+    if written.bytes.len() > FEW_BYTES {
+        // It kept a processor busy as the engine does.
+        let milliseconds = began.elapsed().as_secs_f64() * 1000.0;
+        core.board().charge(ended.model, ended.waiting, milliseconds);
+        core.meters.spend(&ended.waiting.account, milliseconds, time::now_ms());
+    }
     let size = written.bytes.len();
     if let Some(bound) = bound
         && size as u64 > bound
@@ -230,19 +251,20 @@ struct InBytes {
     etag: String,
 }
 
-/// What is little is written at once; much takes its time beside the threads that wait.
-async fn in_bytes(results: Results) -> Result<InBytes, Box<Problem>> {
-    let size: u64 = results.tensors.values().map(Tensor::bytes_len).sum();
-    let logged: u64 = results.logs.iter().map(|entry| entry.value.bytes_len()).sum();
+/// What is little is written at once; much takes its time beside the threads that wait, very much one after the other.
+async fn in_bytes(core: &Core, results: Results) -> Result<InBytes, Box<Problem>> {
+    let size = bytes_of(&results);
     let count = results.tensors.len() + results.logs.len() + results.absent.len();
     let write = move || {
         let bytes = results.to_safetensors().map_err(|error| Box::new(internal(&error.to_string())))?;
         let etag = format!("\"{}\"", data_encoding::HEXLOWER.encode(&Sha256::digest(&bytes)));
         Ok(InBytes { bytes: Bytes::from(bytes), etag })
     };
-    if count <= SMALL_VALUES && size.saturating_add(logged) <= FEW_BYTES as u64 {
+    if count <= SMALL_VALUES && size <= FEW_BYTES as u64 {
         return write();
     }
+    // It is never closed.
+    let _turn = if size > MANY_BYTES { core.writing.acquire().await.ok() } else { None };
     let written = tokio::task::spawn_blocking(write).await;
     written.unwrap_or_else(|_| Err(Box::new(internal("the result could not be written"))))
 }

@@ -15,6 +15,8 @@ const LONG: usize = 4;
 pub struct Begun {
     jobs: usize,
     bytes: u64,
+    /// Bytes of results that are still being written.
+    leaving: u64,
     of_account: HashMap<String, Own>,
 }
 
@@ -26,6 +28,8 @@ struct Own {
     long: usize,
     /// What the others cost, in milliseconds.
     short: f64,
+    /// Bytes of results that are still being written.
+    leaving: u64,
 }
 
 impl Begun {
@@ -58,22 +62,47 @@ impl Begun {
         } else {
             own.short -= waiting.cost;
         }
-        if own.jobs == 0 {
-            self.of_account.remove(&waiting.account);
+        self.forget(&waiting.account);
+    }
+
+    /// An account of which nothing is there needs no place.
+    fn forget(&mut self, account: &str) {
+        if self.of_account.get(account).is_some_and(|own| own.jobs == 0 && own.leaving == 0) {
+            self.of_account.remove(account);
         }
+    }
+
+    /// A job has left with a result that takes so many bytes until it is written.
+    pub fn leaves(&mut self, account: &str, bytes: u64) {
+        if bytes > 0 {
+            self.leaving = self.leaving.saturating_add(bytes);
+            let own = self.of_account.entry(account.to_owned()).or_default();
+            own.leaving = own.leaving.saturating_add(bytes);
+        }
+    }
+
+    /// Such a result is written.
+    pub fn has_left(&mut self, account: &str, bytes: u64) {
+        self.leaving = self.leaving.saturating_sub(bytes);
+        if let Some(own) = self.of_account.get_mut(account) {
+            own.leaving = own.leaving.saturating_sub(bytes);
+        }
+        self.forget(account);
     }
 
     /// Whether one more can begin.
     ///
     /// Whose turn it is inside the engine is decided at every pass, by account: what is begun of one account delays no other. It
     /// is bounded for the room that it takes, and so that priorities still mean something among what waits. Short jobs and
-    /// long ones are bounded apart: a short one does not wait until its account's own long one has ended.
+    /// long ones are bounded apart: a short one does not wait until its account's own long one has ended. Results that are still
+    /// in memory, because they are being written, take of the same room.
     pub fn fits(&self, waiting: &Waiting, engine: &EngineConfig) -> Fit {
-        if self.jobs == 0 {
+        let bytes = self.bytes.saturating_add(self.leaving).saturating_add(waiting.bytes);
+        if self.jobs == 0 && self.leaving == 0 {
             return Fit::Goes;
         }
-        let bytes = self.bytes.saturating_add(waiting.bytes);
-        if !engine.packing || self.jobs >= engine.jobs || bytes > engine.value_bytes {
+        let alone = !engine.packing && self.jobs > 0;
+        if alone || self.jobs >= engine.jobs || bytes > engine.value_bytes {
             return Fit::AllWait;
         }
         let Some(own) = self.of_account.get(&waiting.account) else { return Fit::Goes };

@@ -19,6 +19,8 @@ use crate::{files, keys, time};
 const INLINE: usize = 256 << 10;
 /// Bytes that a checked program takes in memory for each of its own, about.
 const IN_MEMORY: u64 = 16;
+/// The same for each of its nodes, written out: a short sweep has very many.
+const NODE_IN_MEMORY: u64 = 1_100;
 /// Characters of a label.
 const LABEL: usize = 200;
 /// The longest deadline, in seconds.
@@ -139,7 +141,8 @@ impl Service {
         entry.hold();
         {
             let mut board = core.board();
-            let bytes = IN_MEMORY * size as u64 + 65_536;
+            let nodes = NODE_IN_MEMORY * admitted.program.nodes.len() as u64;
+            let bytes = IN_MEMORY * size as u64 + nodes + 65_536;
             board.keep_program(&id, admitted.program.clone(), bytes, core.config.admission.waiting_bytes);
             core.spans.waits(&id, entry.id());
             board.push(entry.id(), core::waiting(&stored, &caller.account), false);

@@ -20,6 +20,7 @@ fn begin(board: &mut Board, model: &str, chosen: Chosen) -> Ticket {
         put_back: Arc::default(),
         overflows: Arc::default(),
         alone: chosen.alone,
+        leaving: 0,
     })
 }
 
@@ -50,9 +51,9 @@ fn a_short_job_does_not_wait_behind_its_accounts_own_long_ones() {
     assert_eq!(names(&chosen), ["long0", "long1", "long2", "long3", "short"]);
     // Where one of them ends, one more goes.
     let tickets: Vec<Ticket> = chosen.into_iter().map(|chosen| begin(&mut board, "m", chosen)).collect();
-    board.left(tickets[1], 1e6);
+    board.left(tickets[1], 1e6, 0);
     assert_eq!(names(&board.choose("m", &engine)), ["long4"]);
-    board.left(tickets[4], 8.0);
+    board.left(tickets[4], 8.0, 0);
     assert!(board.choose("m", &engine).is_empty());
 }
 
@@ -106,14 +107,33 @@ fn a_suspect_runs_while_nothing_else_does() {
     board.push("m", waiting("suspect", "a", 1.0), true);
     board.push("m", waiting("normal", "a", 1.0), false);
     assert!(board.choose("m", &engine).is_empty(), "another model is at work");
-    board.left(first, 1.0);
+    board.left(first, 1.0, 0);
     board.end(first);
     let chosen = board.choose("m", &engine);
     assert_eq!(names(&chosen), ["suspect"]);
     let ticket = begin(&mut board, "m", chosen.into_iter().next().unwrap());
     assert!(board.choose("m", &engine).is_empty());
-    board.left(ticket, 1.0);
+    board.left(ticket, 1.0, 0);
     assert!(board.choose("m", &engine).is_empty(), "it is not recorded yet");
     board.end(ticket);
     assert_eq!(names(&board.choose("m", &engine)), ["normal"]);
+}
+
+#[test]
+fn results_that_are_being_written_take_of_the_room_and_their_account_waits_first() {
+    let engine = EngineConfig { value_bytes: 100, ..EngineConfig::default() };
+    let own = |job: &str, account: &str| Waiting { bytes: 30, ..waiting(job, account, 1.0) };
+    let mut board = Board::default();
+    board.push("m", own("a0", "a"), false);
+    let first = board.choose("m", &engine).remove(0);
+    let first = begin(&mut board, "m", first);
+    board.left(first, 1.0, 60);
+    board.push("m", own("a1", "a"), false);
+    assert!(board.choose("m", &engine).is_empty(), "its account has more than half of the room");
+    board.push("m", own("b0", "b"), false);
+    assert_eq!(names(&board.choose("m", &engine)), ["b0"]);
+    board.push("m", own("c0", "c"), false);
+    assert!(board.choose("m", &engine).is_empty(), "with what runs it would be more than there is");
+    board.end(first);
+    assert_eq!(names(&board.choose("m", &engine)), ["c0", "a1"]);
 }
