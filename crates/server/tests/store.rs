@@ -171,16 +171,45 @@ async fn results_expire_and_jobs_are_forgotten() {
         let job = accepted(&*store, new_job("ada", None)).await;
         store.begin(std::slice::from_ref(&job), NOW).await.unwrap();
         store.finish(done(&job, 1)).await.unwrap();
-        assert!(store.expire(NOW + 49, 0).await.unwrap().files.is_empty());
-        assert_eq!(store.expire(NOW + 50, 0).await.unwrap().files, [format!("results/{job}/1")]);
+        assert!(store.expire(NOW + 49, 0, 100).await.unwrap().files.is_empty());
+        assert_eq!(store.expire(NOW + 50, 0, 100).await.unwrap().files, [format!("results/{job}/1")]);
         let expired = store.job("ada", &job).await.unwrap().unwrap();
         assert!(expired.result.is_none() && expired.result_gone && expired.outcome.saved.is_empty());
         assert_eq!(store.stored_bytes("ada").await.unwrap(), 0);
-        assert_eq!(store.expire(NOW + 50, NOW + 19).await.unwrap().jobs, 0);
-        assert_eq!(store.expire(NOW + 50, NOW + 20).await.unwrap().jobs, 1);
+        assert_eq!(store.expire(NOW + 50, NOW + 19, 100).await.unwrap().jobs, 0);
+        assert_eq!(store.expire(NOW + 50, NOW + 20, 100).await.unwrap().jobs, 1);
         assert!(store.job("ada", &job).await.unwrap().is_none());
         // Usage is kept.
         assert_eq!(store.usage("ada", "2023-01-01").await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_account_keeps_only_its_newest_jobs() {
+    for (store, _folder) in stores().await {
+        let mut jobs = Vec::new();
+        for number in 0..5 {
+            let job = NewJob { submitted_ms: NOW + number, ..new_job("ada", None) };
+            jobs.push(accepted(&*store, job).await);
+        }
+        let other = accepted(&*store, new_job("bob", None)).await;
+        for job in jobs[..4].iter().chain([&other]) {
+            store.begin(std::slice::from_ref(job), NOW).await.unwrap();
+            store.finish(done(job, 1)).await.unwrap();
+        }
+        // Of five, one has not ended: it stays, and two of the others.
+        let expired = store.expire(NOW, 0, 2).await.unwrap();
+        let mut files = expired.files;
+        files.sort();
+        let mut gone = jobs[..2].iter().map(|job| format!("results/{job}/1")).collect::<Vec<_>>();
+        gone.sort();
+        assert_eq!((files, expired.jobs), (gone, 2));
+        for (number, job) in jobs.iter().enumerate() {
+            assert_eq!(store.job("ada", job).await.unwrap().is_some(), number >= 2, "{number}");
+        }
+        assert_eq!(store.stored_bytes("ada").await.unwrap(), 20);
+        assert!(store.job("bob", &other).await.unwrap().is_some());
+        assert_eq!(store.expire(NOW, 0, 2).await.unwrap().jobs, 0);
     }
 }
 

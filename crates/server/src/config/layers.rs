@@ -92,6 +92,7 @@ settings! {
     "store.durability" Text,
     "retention.result_hours" Number,
     "retention.job_days" Number,
+    "retention.kept_jobs" Whole,
     "retention.audit_days" Number,
     "engine.delay_ms" Number,
     "engine.pass_tokens" Whole,

@@ -117,6 +117,8 @@ pub struct Retention {
     pub result_hours: f64,
     /// Days that a job that has ended is listed.
     pub job_days: f64,
+    /// Jobs of an account that are kept after they have ended, with their results: the newest.
+    pub kept_jobs: u32,
     /// Days that the audit log goes back.
     pub audit_days: f64,
 }
@@ -268,7 +270,7 @@ impl Default for Server {
 
 impl Default for Retention {
     fn default() -> Self {
-        Retention { result_hours: 7.0 * 24.0, job_days: 30.0, audit_days: 365.0 }
+        Retention { result_hours: 7.0 * 24.0, job_days: 30.0, kept_jobs: 20_000, audit_days: 365.0 }
     }
 }
 

@@ -85,6 +85,7 @@ impl Config {
         let counts = [
             ("server.connections", server.connections as u64),
             ("server.connections_per_address", server.connections_per_address as u64),
+            ("retention.kept_jobs", u64::from(self.retention.kept_jobs)),
             ("engine.pass_tokens", engine.pass_tokens),
             ("engine.jobs", engine.jobs as u64),
             ("engine.value_bytes", engine.value_bytes),

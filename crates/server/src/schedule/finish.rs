@@ -5,23 +5,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pellucid_client::api::{Fault, Problem, ProblemKind, Saved};
+use pellucid_client::api::{Fault, Problem, ProblemKind};
 use pellucid_engine::{EngineError, Failure, Results, Tensor, Ticket, Usage};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use super::brief;
 use super::house::Report;
-use super::listen;
 use super::queue::Waiting;
 use crate::account::exceeded;
 use crate::core::Core;
 use crate::store::{Ending, Finished, Outcome, StoredJob, StoredResult};
 use crate::{files, time};
 
-/// Values of a result's small tensors that are kept with its job, at most.
-const SMALL_VALUES: usize = 256;
-/// Saved values that are listed with a job, at most.
-const LISTED: usize = 1_000;
 /// Bytes of a result that may still be in memory when it is asked for by who waits for it.
 const FEW_BYTES: usize = 64 << 10;
 /// Bytes of a result from which on only one at a time is made ready to be written.
@@ -207,8 +203,8 @@ async fn ending_of(
         return (failed(problem, None), did, None);
     };
     core.metrics.cached(results.report.cached_tokens);
-    did.saved = saved(&results);
-    did.absent = results.absent.iter().take(LISTED).cloned().collect();
+    did.saved = brief::saved(&results);
+    did.absent = results.absent.iter().take(brief::listed(results.absent.iter())).cloned().collect();
     let began = Instant::now();
     let written = match in_bytes(core, results).await {
         Ok(written) => written,
@@ -260,7 +256,7 @@ async fn in_bytes(core: &Core, results: Results) -> Result<InBytes, Box<Problem>
         let etag = format!("\"{}\"", data_encoding::HEXLOWER.encode(&Sha256::digest(&bytes)));
         Ok(InBytes { bytes: Bytes::from(bytes), etag })
     };
-    if count <= SMALL_VALUES && size <= FEW_BYTES as u64 {
+    if count <= brief::SMALL_VALUES && size <= FEW_BYTES as u64 {
         return write();
     }
     // It is never closed.
@@ -270,7 +266,8 @@ async fn in_bytes(core: &Core, results: Results) -> Result<InBytes, Box<Problem>
 }
 
 fn failed(problem: Option<Problem>, result: Option<StoredResult>) -> Ending {
-    let problem = problem.unwrap_or_else(|| internal("nothing is known of it"));
+    let mut problem = problem.unwrap_or_else(|| internal("nothing is known of it"));
+    brief::shorten(&mut problem);
     Ending::Failed(Box::new(problem), result)
 }
 
@@ -299,22 +296,6 @@ fn problem_of(error: &EngineError, trace: Option<String>) -> Problem {
     };
     problem.trace = trace;
     problem
-}
-
-/// The saved values, in short; small ones whole, as long as they are not too many.
-fn saved(results: &Results) -> Vec<Saved> {
-    let mut left = SMALL_VALUES;
-    let short = |(name, tensor): (&String, &Tensor)| {
-        let mut saved = listen::saved(name, tensor);
-        let count = saved.values.as_ref().map_or(0, Vec::len);
-        if count > left {
-            saved.values = None;
-        } else {
-            left -= count;
-        }
-        saved
-    };
-    results.tensors.iter().take(LISTED).map(short).collect()
 }
 
 /// What came of writing a result.

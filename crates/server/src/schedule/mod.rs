@@ -2,6 +2,7 @@
 //! ([`finish`]) a run, and the threads that run ([`house`]).
 
 pub mod board;
+mod brief;
 pub mod clocks;
 pub mod dispatch;
 pub mod finish;

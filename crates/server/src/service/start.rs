@@ -255,7 +255,8 @@ async fn tidy(core: Arc<Core>) {
         if let Err(error) = core.store.expire_audit(before(core.config.retention.audit_days)).await {
             tracing::error!(%error, "the audit log cannot be shortened");
         }
-        match core.store.expire(now, before(core.config.retention.job_days)).await {
+        let retention = &core.config.retention;
+        match core.store.expire(now, before(retention.job_days), retention.kept_jobs).await {
             Ok(expired) => {
                 for file in expired.files {
                     if let Err(error) = core.files.delete(&file).await {

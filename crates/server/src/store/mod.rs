@@ -311,8 +311,14 @@ pub trait Store: Send + Sync {
     async fn queued(&self) -> Result<Vec<StoredJob>>;
     /// Repairs what a process left that died: to be called before anything else, once, when no other process uses the store.
     async fn repair(&self, at_ms: Milliseconds) -> Result<Repaired>;
-    /// Forgets results that are over at `now_ms`, and jobs that ended before `jobs_before_ms`.
-    async fn expire(&self, now_ms: Milliseconds, jobs_before_ms: Milliseconds) -> Result<Expired>;
+    /// Forgets results that are over at `now_ms`, jobs that ended before `jobs_before_ms`, and of an account's jobs that have ended
+    /// all but the newest so many, with their results.
+    async fn expire(
+        &self,
+        now_ms: Milliseconds,
+        jobs_before_ms: Milliseconds,
+        kept_jobs: u32,
+    ) -> Result<Expired>;
     /// Which of these files belong to no job.
     async fn orphans(&self, files: &[String]) -> Result<Vec<String>>;
 

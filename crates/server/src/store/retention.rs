@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::sqlite::SqliteConnection;
 use sqlx::{Row, query};
 
 use super::accounts::stores;
@@ -39,6 +40,7 @@ pub(super) async fn expire(
     store: &Sqlite,
     now_ms: Milliseconds,
     jobs_before_ms: Milliseconds,
+    kept_jobs: u32,
 ) -> Result<Expired> {
     store
         .writer
@@ -74,13 +76,51 @@ pub(super) async fn expire(
                     .await?;
                 let gone = query("DELETE FROM jobs WHERE finished_ms <= $1 AND result_key IS NULL")
                     .bind(number(jobs_before_ms))
-                    .execute(connection)
+                    .execute(&mut *connection)
                     .await?;
                 expired.jobs = gone.rows_affected();
+                too_many(connection, kept_jobs, &mut expired).await?;
                 Ok(expired)
             })
         })
         .await
+}
+
+/// Accounts do not fill the store with what they once did: of an account's jobs that have ended the oldest go that are too many.
+async fn too_many(
+    connection: &mut SqliteConnection,
+    kept: u32,
+    expired: &mut Expired,
+) -> std::result::Result<(), sqlx::Error> {
+    let accounts =
+        query("SELECT account FROM jobs GROUP BY account HAVING COUNT(*) > $1").bind(i64::from(kept));
+    for row in accounts.fetch_all(&mut *connection).await? {
+        let account: String = row.try_get(0)?;
+        let gone = query(
+            "DELETE FROM jobs WHERE id IN (
+                 SELECT id FROM jobs WHERE account = $1 AND state NOT IN ('queued', 'running')
+                 ORDER BY submitted_ms DESC, id DESC LIMIT -1 OFFSET $2)
+             RETURNING id, result_key, result_bytes",
+        )
+        .bind(&account)
+        .bind(i64::from(kept))
+        .fetch_all(&mut *connection)
+        .await?;
+        let mut freed = 0;
+        for row in gone {
+            let job: String = row.try_get(0)?;
+            query("DELETE FROM attempts WHERE job = $1").bind(job).execute(&mut *connection).await?;
+            if let Some(file) = row.try_get(1)? {
+                expired.files.push(file);
+                freed += row.try_get::<Option<i64>, _>(2)?.unwrap_or(0);
+            }
+            expired.jobs += 1;
+        }
+        if freed != 0 {
+            stores(&mut *connection, &account, -freed).await?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn expire_audit(store: &Sqlite, before_ms: Milliseconds) -> Result<()> {

@@ -174,8 +174,13 @@ impl Store for Sqlite {
     async fn repair(&self, at_ms: Milliseconds) -> Result<Repaired> {
         jobs::repair(self, at_ms).await
     }
-    async fn expire(&self, now_ms: Milliseconds, jobs_before_ms: Milliseconds) -> Result<Expired> {
-        retention::expire(self, now_ms, jobs_before_ms).await
+    async fn expire(
+        &self,
+        now_ms: Milliseconds,
+        jobs_before_ms: Milliseconds,
+        kept_jobs: u32,
+    ) -> Result<Expired> {
+        retention::expire(self, now_ms, jobs_before_ms, kept_jobs).await
     }
     async fn orphans(&self, files: &[String]) -> Result<Vec<String>> {
         retention::orphans(self, files).await
