@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use pellucid_engine::{Engine, Tensor};
 use pellucid_graph::Program;
-use pellucid_models::{Model, ModelOptions};
+use pellucid_models::{Model, ModelOptions, Precision};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
@@ -295,6 +295,15 @@ pub fn engines() -> Vec<(String, Engine)> {
         config["initializer_range"] = 0.2.into();
         let model = Model::random(config, 11, &ModelOptions::default()).unwrap();
         engines.push((name.to_owned(), Engine::new(Arc::new(model))));
+    }
+    for (name, file) in
+        [("llama, quantised", "quantised-llama.gguf"), ("gpt2, quantised", "quantised-gpt2.gguf")]
+    {
+        if only.as_ref().is_none_or(|only| only == name) {
+            let options = ModelOptions { precision: Precision::Quantised, ..ModelOptions::default() };
+            let model = Model::open(folder().join("../gguf").join(file).to_str().unwrap(), &options).unwrap();
+            engines.push((name.to_owned(), Engine::new(Arc::new(model))));
+        }
     }
     engines
 }
