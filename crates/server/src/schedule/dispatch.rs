@@ -15,7 +15,7 @@ use super::house::House;
 use super::listen::Listening;
 use super::queue::Waiting;
 use crate::core::Core;
-use crate::models::{Entry, Outline, UNOPENED};
+use crate::models::{Entry, Held, Outline, UNOPENED};
 use crate::{files, time};
 
 /// How often overdue jobs are looked for, and whether there is something to do.
@@ -30,11 +30,15 @@ pub async fn dispatch(core: Arc<Core>, entry: Arc<Entry>) {
     let mut failures = 0;
     loop {
         let _ = tokio::time::timeout(TICK, entry.bell.notified()).await;
-        while !core.is_draining() && core.board().waits(entry.id()) {
-            let house = match core.registry.load(&entry).await {
+        while !core.is_draining() {
+            let Some(haste) = core.board().turn(entry.id()) else { break };
+            // From before it is loaded until what begins holds it: nobody gives it up between.
+            let held = entry.hold();
+            let house = match core.registry.load(&held, haste).await {
                 Ok(house) => house,
                 // The registry has said why, in the log.
                 Err(_) => {
+                    drop(held);
                     failures += 1;
                     if failures >= LOADS {
                         failures = 0;
@@ -50,7 +54,7 @@ pub async fn dispatch(core: Arc<Core>, entry: Arc<Entry>) {
             if chosen.is_empty() {
                 break;
             }
-            begin(&core, &entry, &house, chosen).await;
+            begin(&core, &held, &house, chosen).await;
         }
     }
 }
@@ -64,7 +68,6 @@ async fn give_up(core: &Core, entry: &Entry) {
     let waiting = core.board().drain(entry.id());
     for waiting in waiting {
         core.refuse(&waiting.account, &waiting.job, &problem).await;
-        entry.release();
     }
 }
 
@@ -73,19 +76,17 @@ pub async fn overdue(core: Arc<Core>) {
     loop {
         tokio::time::sleep(TICK).await;
         let over = core.board().overdue(time::now_ms());
-        for (model, waiting) in over {
+        for waiting in over {
             let problem =
                 Problem::new(ProblemKind::DeadlineExceeded, "Its time was over before its turn came.");
             core.refuse(&waiting.account, &waiting.job, &problem).await;
-            if let Some(entry) = core.registry.get(&model) {
-                entry.release();
-            }
         }
     }
 }
 
 /// Records that jobs begin, then lets them.
-async fn begin(core: &Arc<Core>, entry: &Arc<Entry>, house: &House, chosen: Vec<Chosen>) {
+async fn begin(core: &Arc<Core>, held: &Held, house: &House, chosen: Vec<Chosen>) {
+    let entry = held.entry();
     let mut ready: Vec<(Waiting, bool, Arc<CheckedProgram>)> = Vec::with_capacity(chosen.len());
     let outline = match entry.outline().await {
         Ok(outline) => outline,
@@ -107,7 +108,6 @@ async fn begin(core: &Arc<Core>, entry: &Arc<Entry>, house: &House, chosen: Vec<
             Err(Unread::ForEver(problem)) => {
                 core.board().unchoose(entry.id(), &waiting, alone);
                 core.refuse(&waiting.account, &waiting.job, &problem).await;
-                entry.release();
             }
         }
     }
@@ -127,7 +127,6 @@ async fn begin(core: &Arc<Core>, entry: &Arc<Entry>, house: &House, chosen: Vec<
         let Some((_, attempt)) = begun.next_if(|(job, _)| *job == waiting.job) else {
             // Its owner has cancelled it meanwhile.
             core.board().unchoose(entry.id(), &waiting, alone);
-            entry.release();
             continue;
         };
         let owner = Owner { account: waiting.account.clone(), weight: waiting.weight };
@@ -146,7 +145,7 @@ fn again(core: &Core, entry: &Entry, waiting: Waiting, alone: bool) {
 /// What the engine is given of a job whose attempt is recorded.
 fn admit(
     core: &Arc<Core>,
-    entry: &Entry,
+    entry: &Arc<Entry>,
     outline: &Arc<Outline>,
     waiting: Waiting,
     alone: bool,
@@ -174,9 +173,8 @@ fn admit(
     let options = listening.options(memory_bytes, seconds);
     tracing::debug!(job, model = entry.id(), attempt, alone, "begins");
     core.spans.runs(&job, attempt);
-    let model = entry.id().to_owned();
-    let put_back = Arc::default();
-    let running = Running { waiting, model, attempt, cancel, put_back, overflows, alone };
+    let (put_back, held) = (Arc::default(), entry.hold());
+    let running = Running { waiting, attempt, cancel, put_back, overflows, alone, held };
     let ticket = core.board().begin(running);
     Admitted { ticket, program, options, alone }
 }

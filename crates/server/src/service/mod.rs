@@ -119,7 +119,6 @@ impl Service {
             board.remove(id)
         };
         if let Some(entry) = waited.and_then(|model| core.registry.get(&model).cloned()) {
-            entry.release();
             entry.bell.notify_one();
         }
         if job.state == JobState::Cancelled {

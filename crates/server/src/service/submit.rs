@@ -136,7 +136,6 @@ impl Service {
                 };
             }
         }
-        entry.hold();
         {
             let mut board = core.board();
             let bytes = IN_MEMORY * size as u64 + 65_536;
