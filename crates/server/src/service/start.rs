@@ -222,6 +222,10 @@ async fn mend(core: &Core) -> Result<(), StartError> {
             "jobs were taken over from before"
         );
     }
+    let begun = core.files.delete_begun().await?;
+    if begun > 0 {
+        tracing::info!(files = begun, "what a process had begun to write when it died is deleted");
+    }
     let files = core.files.all().await?;
     for orphan in core.store.orphans(&files).await? {
         core.files.delete(&orphan).await?;
