@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use pellucid_client::api::{Job, JobState, Problem, QueuePlace};
 
-use crate::account::{Checking, Meters};
+use crate::account::{Meters, Turns};
 use crate::config::Config;
 use crate::events::Hub;
 use crate::files::Files;
@@ -42,8 +42,8 @@ pub struct Core {
     pub metrics: Metrics,
     /// What was done lately.
     pub history: History,
-    /// Programs that are being checked.
-    pub checking: Checking,
+    /// What is computed outside of the engines.
+    pub turns: Turns,
     /// What jobs go through, where it is traced.
     pub spans: JobSpans,
     /// When it was last looked whether the store can be written, and whether it could.
@@ -67,7 +67,7 @@ impl Core {
             registry,
             metrics: Metrics::default(),
             history: History::default(),
-            checking: Checking::default(),
+            turns: Turns::default(),
             spans: JobSpans::default(),
             readiness: tokio::sync::Mutex::default(),
             board: Mutex::default(),

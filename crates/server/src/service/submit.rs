@@ -17,8 +17,10 @@ use crate::{files, keys, time};
 
 /// Bytes of a program that is kept with its job; a larger one is a file.
 const INLINE: usize = 256 << 10;
-/// Bytes that a checked program takes in memory for each of its own, about.
+/// Bytes that a checked program takes in memory for each of its own, and for each of its nodes, about: a few bytes may be written out
+/// to very many nodes.
 const IN_MEMORY: u64 = 16;
+const OF_NODE: u64 = 1_024;
 /// Characters of a label.
 const LABEL: usize = 200;
 /// The longest deadline, in seconds.
@@ -56,7 +58,7 @@ impl Service {
         // Most keys are new: the program is checked while it is looked up whether this one is.
         let check = async {
             self.has_room(caller, false)?;
-            self.check(caller, options.query.model.as_deref(), body.clone()).await
+            self.check(caller, options.query.model.as_deref(), body.clone(), Ok).await
         };
         let (before, admitted) = tokio::join!(self.before(&name, options.idempotency_key.as_deref()), check);
         if let Some((job, kept)) = before? {
@@ -138,7 +140,8 @@ impl Service {
         }
         {
             let mut board = core.board();
-            let bytes = IN_MEMORY * size as u64 + 65_536;
+            let nodes = admitted.program.nodes.len() as u64;
+            let bytes = IN_MEMORY * size as u64 + OF_NODE * nodes + 65_536;
             board.keep_program(&id, admitted.program.clone(), bytes, core.config.admission.waiting_bytes);
             core.spans.waits(&id, entry.id());
             board.push(entry.id(), core::waiting(&stored, &caller.account), false);
