@@ -53,18 +53,29 @@ impl Service {
     pub async fn submit(&self, caller: &Caller, options: SubmitOptions, body: Bytes) -> Result<Submitted> {
         let core = &self.core;
         valid(&options)?;
-        let fingerprint = fingerprint(&options.query, &body);
         let name = caller.account.name.clone();
         // Most keys are new: the program is checked while it is looked up whether this one is.
         let check = async {
             self.has_room(caller, false)?;
-            self.check(caller, options.query.model.as_deref(), body.clone(), Ok).await
+            // What a large body is known by takes its time too.
+            let (query, of) = (options.query.clone(), body.clone());
+            let known = move |admitted| Ok((fingerprint(&query, &of), admitted));
+            self.check(caller, options.query.model.as_deref(), body.clone(), known).await
         };
         let (before, admitted) = tokio::join!(self.before(&name, options.idempotency_key.as_deref()), check);
         if let Some((job, kept)) = before? {
-            return if kept == fingerprint { Ok(self.again(job)) } else { Err(conflict()) };
+            // Also where it would be refused now.
+            let own = match admitted {
+                Ok((own, _)) => own,
+                Err(_) => {
+                    let query = options.query.clone();
+                    let own = tokio::task::spawn_blocking(move || fingerprint(&query, &body)).await;
+                    own.map_err(|error| Problem::new(ProblemKind::Internal, error.to_string()))?
+                }
+            };
+            return if kept == own { Ok(self.again(job)) } else { Err(conflict()) };
         }
-        let admitted = admitted?;
+        let (fingerprint, admitted) = admitted?;
         if body.len() > INLINE {
             // Its file need not be written to learn that: a smaller one learns it when it is kept.
             self.can_be_stored(caller, admitted.price.result_bytes).await?;
