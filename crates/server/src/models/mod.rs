@@ -16,9 +16,9 @@ use tokio::sync::mpsc;
 use crate::config::{EngineConfig, ModelConfig};
 use crate::schedule::house::{House, Report};
 
-pub use room::Haste;
 pub use entry::{Entry, Held, Outline};
 pub(crate) use entry::{UNOPENED, model_options, source_of};
+pub use room::Haste;
 
 use entry::{State, lock};
 
@@ -261,9 +261,10 @@ mod tests {
         // As it is given up: what it waited with is forgotten too.
         patient.abort();
         let _ = patient.await;
-        waits(&registry, &b, Haste::All).await.unwrap().unwrap();
+        let soon = |waits| tokio::time::timeout(ROOM * 80, waits);
+        soon(waits(&registry, &b, Haste::All)).await.unwrap().unwrap().unwrap();
         assert_eq!(hot(&registry), ["b"]);
-        waits(&registry, &a, Haste::All).await.unwrap().unwrap();
+        soon(waits(&registry, &a, Haste::All)).await.unwrap().unwrap().unwrap();
         assert_eq!(hot(&registry), ["a"]);
         registry.close().await;
     }

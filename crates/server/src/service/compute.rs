@@ -61,7 +61,8 @@ impl Service {
         self.know_day(&account.name).await?;
         loop {
             core.meters.has_left(&account.name, &account.limits, time::now_ms())?;
-            let turn = core.turns.turn(&account.name, how.most).instrument(info_span!("wait for a turn")).await;
+            let turn =
+                core.turns.turn(&account.name, how.most).instrument(info_span!("wait for a turn")).await;
             let turn = turn.map_err(|there| {
                 let (most, used) = (how.most as f64, there as f64 + 1.0);
                 let mut problem =

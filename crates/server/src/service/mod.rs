@@ -159,7 +159,8 @@ impl Service {
         body: bytes::Bytes,
     ) -> Result<Explanation> {
         self.check(caller, model, body, |admitted| {
-            let failed = || Box::new(Problem::new(ProblemKind::Internal, "The program could not be planned."));
+            let failed =
+                || Box::new(Problem::new(ProblemKind::Internal, "The program could not be planned."));
             let plan = admitted.outline.engine.explain(&admitted.program).map_err(|_| failed())?;
             let text = plan.to_string();
             let passes = plan.passes.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();

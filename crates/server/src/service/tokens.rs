@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use pellucid_client::api::{
-    DecodeRequest, DecodeResponse, EncodeRequest, EncodeResponse, MAXIMUM_TEXTS, MAXIMUM_TEXT_SIZE, Problem,
+    DecodeRequest, DecodeResponse, EncodeRequest, EncodeResponse, MAXIMUM_TEXT_SIZE, MAXIMUM_TEXTS, Problem,
     ProblemKind,
 };
 use pellucid_models::chat_template::Message;

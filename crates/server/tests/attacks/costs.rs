@@ -119,7 +119,10 @@ fn a_program_that_is_read_again_holds_up_nobody_who_is_ready() {
         beside += 1;
     }
     println!("it is checked in {check:?}; meanwhile {beside} jobs, the slowest in {slowest:?}");
-    assert!(beside >= 2 && slowest < (check / 2).max(Duration::from_millis(400)), "{beside}, {slowest:?} of {check:?}");
+    assert!(
+        beside >= 2 && slowest < (check / 2).max(Duration::from_millis(400)),
+        "{beside}, {slowest:?} of {check:?}"
+    );
     let id = first.json()["id"].as_str().unwrap().to_owned();
     assert!(service.ask(0, "DELETE", &format!("/v1/jobs/{id}"), &[], b"").status < 300);
 }

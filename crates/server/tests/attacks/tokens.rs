@@ -30,11 +30,13 @@ fn of_an_account_one_is_tokenised_at_a_time_and_only_so_many_wait() {
     let begun = Instant::now();
     assert_eq!(encode(&service, 0, &body).status, 200);
     let alone = begun.elapsed();
-    let used = |key: usize| {
-        service.get(key, "/v1/account").json()["used"]["milliseconds_minute"].as_f64().unwrap()
-    };
+    let used =
+        |key: usize| service.get(key, "/v1/account").json()["used"]["milliseconds_minute"].as_f64().unwrap();
     let counted = used(0);
-    assert!(counted > 0.0 && counted <= alone.as_secs_f64() * 1000.0, "{counted} ms are counted of {alone:?}");
+    assert!(
+        counted > 0.0 && counted <= alone.as_secs_f64() * 1000.0,
+        "{counted} ms are counted of {alone:?}"
+    );
     service.works(1);
     let (answers, slowest) = std::thread::scope(|scope| {
         let flood: Vec<_> = (0..60).map(|_| scope.spawn(|| raw(&service, &body))).collect();
