@@ -56,6 +56,10 @@ pub const JOB_HEADER: &str = "pellucid-job";
 pub const REQUEST_HEADER: &str = "x-request-id";
 /// The most seconds of `Prefer: wait=N`.
 pub const MAXIMUM_WAIT_SECONDS: u64 = 60;
+/// The most texts, or lists of token ids, of one request to encode or decode.
+pub const MAXIMUM_TEXTS: usize = 1_024;
+/// The most bytes of text, or token ids, of one such request together: a long chapter of a book, or a short novel.
+pub const MAXIMUM_TEXT_SIZE: usize = 256 << 10;
 /// What every key begins with.
 pub const KEY_PREFIX: &str = "pellucid_";
 /// The media type of a program where it is JSON, and of answers.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use pellucid_client::api::{Job, JobState, Problem, QueuePlace};
 use tokio::sync::Semaphore;
 
-use crate::account::{Checking, Meters};
+use crate::account::{Meters, Turns};
 use crate::config::Config;
 use crate::events::Hub;
 use crate::files::Files;
@@ -43,10 +43,10 @@ pub struct Core {
     pub metrics: Metrics,
     /// What was done lately.
     pub history: History,
-    /// Programs that are being checked.
-    pub checking: Checking,
     /// Whose large result is made ready to be written.
     pub writing: Semaphore,
+    /// What is computed outside of the engines.
+    pub turns: Turns,
     /// What jobs go through, where it is traced.
     pub spans: JobSpans,
     /// When it was last looked whether the store can be written, and whether it could.
@@ -70,8 +70,8 @@ impl Core {
             registry,
             metrics: Metrics::default(),
             history: History::default(),
-            checking: Checking::default(),
             writing: Semaphore::new(1),
+            turns: Turns::default(),
             spans: JobSpans::default(),
             readiness: tokio::sync::Mutex::default(),
             board: Mutex::default(),

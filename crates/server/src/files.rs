@@ -2,8 +2,9 @@
 //!
 //! `results/{job}/{attempt}` and `programs/{job}`: names are made here alone, of ids that were checked.
 
+use std::io;
 use std::ops::Range;
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +13,8 @@ use futures_util::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload};
+
+use crate::keys::is_job_id;
 
 /// A file could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +37,7 @@ const PROBE: &str = "probe";
 #[derive(Clone)]
 pub struct Files {
     store: Arc<dyn ObjectStore>,
+    folder: Arc<FilePath>,
 }
 
 impl Files {
@@ -51,7 +55,7 @@ impl Files {
             std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
         }
         let store = LocalFileSystem::new_with_prefix(folder)?.with_automatic_cleanup(true).with_fsync(sync);
-        Ok(Files { store: Arc::new(store) })
+        Ok(Files { store: Arc::new(store), folder: folder.into() })
     }
 
     /// Writes a file, whole or not at all.
@@ -99,11 +103,72 @@ impl Files {
         }
     }
 
+    /// Deletes what a process that was killed had begun to write: beside a file that is to be, as `…#1`. The store itself passes
+    /// over these, in lists and in deletions. Only while nobody writes. Gives how many there were.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read, or one of them not deleted.
+    pub async fn delete_begun(&self) -> Result<usize> {
+        let folder = self.folder.clone();
+        let deleted = tokio::task::spawn_blocking(move || delete_begun(&folder)).await;
+        let deleted = deleted.map_err(|error| FileError(error.to_string()))?;
+        deleted.map_err(|error| FileError(format!("{}: {error}", self.folder.display())))
+    }
+
     /// The names of all files.
     pub async fn all(&self) -> Result<Vec<String>> {
         let found = self.store.list(None).map_ok(|meta| meta.location.to_string());
         Ok(found.try_collect().await?)
     }
+}
+
+fn delete_begun(folder: &FilePath) -> io::Result<usize> {
+    let mut deleted = 0;
+    let is_attempt = |name: &str| name.parse::<u32>().is_ok();
+    deleted += delete_begun_in(folder, |name| name == PROBE)?;
+    deleted += delete_begun_in(&folder.join("programs"), is_job_id)?;
+    for (name, path) in entries(&folder.join("results"))? {
+        if is_job_id(&name) {
+            deleted += delete_begun_in(&path, is_attempt)?;
+            // One in which nothing is left, which only an empty folder lets happen.
+            let _ = std::fs::remove_dir(&path);
+        }
+    }
+    Ok(deleted)
+}
+
+/// Deletes what was begun in one folder of files whose names are ours.
+fn delete_begun_in(folder: &FilePath, is_ours: impl Fn(&str) -> bool) -> io::Result<usize> {
+    let mut deleted = 0;
+    for (name, path) in entries(folder)? {
+        let begun = name.rsplit_once('#').is_some_and(|(file, number)| {
+            is_ours(file) && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+        });
+        if begun && std::fs::symlink_metadata(&path)?.is_file() {
+            std::fs::remove_file(&path)?;
+            deleted += 1;
+        }
+    }
+    Ok(deleted)
+}
+
+/// What is in a folder, by name; nothing, where it is none. Names that are no text are not ours.
+fn entries(folder: &FilePath) -> io::Result<Vec<(String, PathBuf)>> {
+    let found = match std::fs::read_dir(folder) {
+        Ok(found) => found,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error),
+    };
+    let mut all = Vec::new();
+    for entry in found {
+        let entry = entry?;
+        if let Ok(name) = entry.file_name().into_string() {
+            all.push((name, entry.path()));
+        }
+    }
+    Ok(all)
 }
 
 /// The file of a job's result, by the attempt that made it: what an earlier one left half done is never taken for it.
@@ -140,6 +205,41 @@ mod tests {
         files.delete(&key).await.unwrap();
         assert_eq!(files.get(&key).await.unwrap(), None);
         assert!(files.stream(&key, 0..1).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_is_deleted_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::open(folder.path(), false).unwrap();
+        let (done, other) = (crate::keys::job_id().unwrap(), crate::keys::job_id().unwrap());
+        let write = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "x").unwrap();
+        };
+        let begun = [
+            format!("results/{done}/2#1"),
+            format!("results/{done}/2#17"),
+            format!("results/{other}/1#1"),
+            format!("programs/{other}#1"),
+            "probe#1".to_owned(),
+        ];
+        let stays = [
+            format!("results/{done}/1"),
+            format!("results/{done}/1#"),
+            format!("results/{done}/1#1a"),
+            format!("results/{done}/notes#1"),
+            format!("programs/{done}"),
+            "programs/notes#1".to_owned(),
+            "results/notes/1#1".to_owned(),
+            format!("elsewhere/{done}/1#1"),
+        ];
+        begun.iter().chain(&stays).for_each(|name| write(name));
+        assert_eq!(files.delete_begun().await.unwrap(), begun.len());
+        let is_there = |name: &String| folder.path().join(name).exists();
+        assert!(!begun.iter().any(is_there) && stays.iter().all(is_there));
+        assert!(!folder.path().join(format!("results/{other}")).exists(), "nor an empty folder");
+        assert_eq!(files.delete_begun().await.unwrap(), 0);
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, long, next_token, values};
+use crate::harness::{Client, Server, long, next_token, values};
 
 const PROMPTS: [&str; 5] = [
     "The Eiffel Tower is in the city of",
@@ -227,4 +227,66 @@ fn results_that_cannot_be_written_are_kept_until_they_can_be() {
     let job: Value = client.until(&id, &["succeeded", "failed"]);
     assert_eq!((&job["state"], &job["attempts"]), (&json!("succeeded"), &json!(1)));
     assert_eq!(client.get(&format!("/v1/jobs/{id}/result")).status, 200);
+}
+
+#[test]
+fn a_suspect_finds_room_for_its_model_whoever_waits_for_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("pellucid.toml");
+    // Two models, neither of which stays; with room for one of them, once it is known how much that is.
+    let write = |weight_bytes: u64| {
+        let text = format!(
+            "[engine]\nweight_bytes = {weight_bytes}\nidle_seconds = 0.5\n\
+             [[model]]\nid = \"a\"\nsource = \"bundled\"\ndefault = true\n[[model]]\nid = \"b\"\nsource = \"bundled\"\n"
+        );
+        std::fs::write(&config, text).unwrap();
+    };
+    write(16 << 30);
+    let mut server = Server::with_config(folder.path(), &config);
+    let key = server.account("ada", &[]).key;
+    assert_eq!(Client { key: key.clone(), ..server.anyone() }.get("/v1/models/a").status, 200);
+    let models = Client { key: key.clone(), ..server.anyone() }.get("/v1/models").json();
+    let bytes = models["models"][0]["parameters_bytes"].as_u64().unwrap();
+    assert_eq!(server.terminate(), Some(0));
+    write(bytes * 3 / 2);
+    let mut server = Server::with_config(folder.path(), &config);
+    let client = Client { key: key.clone(), ..server.anyone() };
+    let submit = |client: &Client, model: &str, program: &Value| {
+        let taken = client.post(&format!("/v1/jobs?model={model}"), program, &[]);
+        assert_eq!(taken.status, 202, "{}", taken.text());
+        taken.json()["id"].as_str().unwrap().to_owned()
+    };
+    let suspect = submit(&client, "b", &long(40));
+    client.until(&suspect, &["running"]);
+    let waiting: Vec<String> = (0..3).map(|_| submit(&client, "a", &next_token("Mary has"))).collect();
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
+    let server = Server::with_config(folder.path(), &config);
+    let client = Client { key, ..server.anyone() };
+    let job = client.until(&suspect, &["succeeded", "failed"]);
+    assert_eq!((&job["state"], &job["attempts"]), (&json!("succeeded"), &json!(2)), "{job}");
+    for id in waiting {
+        let job = client.until(&id, &["succeeded", "failed"]);
+        assert_eq!((&job["state"], &job["attempts"]), (&json!("succeeded"), &json!(1)), "{job}");
+    }
+}
+
+#[test]
+fn what_a_result_had_come_to_when_the_process_died_is_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path(), true, &[]);
+    let job = server.anyone().run(&next_token("Mary has"));
+    let id = job["id"].as_str().unwrap().to_owned();
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
+    // As they lie there when they were being written.
+    let files = folder.path().join("files");
+    std::fs::create_dir_all(files.join("programs")).unwrap();
+    let half = [format!("results/{id}/2#1"), format!("programs/{id}#1"), "probe#1".to_owned()];
+    half.iter().for_each(|name| std::fs::write(files.join(name), "somebody's values").unwrap());
+    let server = Server::start(folder.path(), true, &[]);
+    for name in &half {
+        assert!(!files.join(name).exists(), "{name} is still there");
+    }
+    assert_eq!(server.anyone().get(&format!("/v1/jobs/{id}/result")).status, 200);
 }

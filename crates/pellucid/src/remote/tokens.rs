@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use pellucid_client::api::EncodeRequest;
+use pellucid_client::api::{EncodeRequest, MAXIMUM_TEXT_SIZE, MAXIMUM_TEXTS};
 use pellucid_graph::check::{self, SpecIndex};
 use pellucid_graph::{Invoke, NodeKind, Program, Prompts, TensorType, expand};
 
@@ -12,8 +12,6 @@ use crate::error::Result;
 
 /// Texts whose tokens are known, at most: a program asks again and again while it is written.
 const KNOWN: usize = 4096;
-/// Texts that a service takes at once.
-const AT_ONCE: usize = 1024;
 
 /// A text, and whether special tokens are added.
 type Text = (String, bool);
@@ -53,8 +51,8 @@ impl Remote {
             let missing =
                 wanted.iter().filter(|text| text.1 == special_tokens && !tokens.contains_key(*text));
             let missing: Vec<String> = missing.map(|(text, _)| text.clone()).collect();
-            for texts in missing.chunks(AT_ONCE) {
-                let (model, texts) = (Some(self.id.clone()), texts.to_vec());
+            for texts in at_once(missing) {
+                let model = Some(self.id.clone());
                 let request = EncodeRequest { model, texts, special_tokens, chat: false };
                 let answer = self.service.client.encode(&request)?;
                 let texts = request.texts.into_iter().map(|text| (text, special_tokens));
@@ -71,6 +69,22 @@ impl Remote {
     }
 }
 
+/// Texts in portions as a service takes them. One that is too long by itself is a portion: the service says so.
+fn at_once(texts: Vec<String>) -> Vec<Vec<String>> {
+    let (mut portions, mut size) = (Vec::<Vec<String>>::new(), 0);
+    for text in texts {
+        size += text.len();
+        match portions.last_mut() {
+            Some(portion) if portion.len() < MAXIMUM_TEXTS && size <= MAXIMUM_TEXT_SIZE => portion.push(text),
+            _ => {
+                size = text.len();
+                portions.push(vec![text]);
+            }
+        }
+    }
+    portions
+}
+
 fn invokes(program: &mut Program) -> impl Iterator<Item = &mut Invoke> {
     program.nodes.iter_mut().flat_map(|node| match &mut node.kind {
         NodeKind::Trace(trace) => trace.invokes.as_mut_slice(),
@@ -84,5 +98,21 @@ fn texts(prompts: &Prompts) -> Vec<Text> {
             texts.iter().map(|text| (text.clone(), *special_tokens)).collect()
         }
         _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_come_in_portions_as_a_service_takes_them() {
+        let sizes = |texts: Vec<String>| -> Vec<usize> { at_once(texts).iter().map(Vec::len).collect() };
+        assert!(sizes(Vec::new()).is_empty());
+        assert_eq!(sizes(vec!["a".into(); 2 * MAXIMUM_TEXTS + 1]), [MAXIMUM_TEXTS, MAXIMUM_TEXTS, 1]);
+        let half = "a".repeat(MAXIMUM_TEXT_SIZE / 2);
+        assert_eq!(sizes(vec![half.clone(), half.clone(), half]), [2, 1]);
+        let long = "a".repeat(MAXIMUM_TEXT_SIZE + 1);
+        assert_eq!(sizes(vec!["a".into(), long, "a".into()]), [1, 1, 1]);
     }
 }

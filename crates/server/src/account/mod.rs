@@ -1,11 +1,11 @@
 //! What accounts may use: [`policy`] says it of one program, [`Meters`] over time.
 
-mod checking;
 mod meter;
 pub mod policy;
+mod turns;
 
-pub use checking::Checking;
 pub use meter::Meters;
+pub use turns::{Turn, Turns};
 
 use pellucid_client::api::{ExceededLimit, Problem, ProblemKind};
 

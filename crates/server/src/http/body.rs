@@ -70,13 +70,13 @@ impl Receiving {
         caller: &Caller,
         headers: &HeaderMap,
         mut body: Body,
-        types: &[&str],
+        kind: Kind,
     ) -> Result<Received, Refusal> {
-        of_type(headers, types)?;
-        let (name, most) = match caller.account.limits.request_bytes {
-            Some(own) if own < self.most => ("request_bytes", own),
-            _ => ("admission.request_bytes", self.most),
-        };
+        of_type(headers, kind.types)?;
+        let own = caller.account.limits.request_bytes.map(|own| ("request_bytes", own));
+        let all = [Some(("admission.request_bytes", self.most)), own, kind.most];
+        let least = all.into_iter().flatten().min_by_key(|&(_, most)| most);
+        let (name, most) = least.unwrap_or(("admission.request_bytes", self.most));
         let too_large = |size: u64| {
             Refusal::from(Box::new(exceeded(ProblemKind::TooLarge, name, most as f64, size as f64, "bytes")))
         };
@@ -173,8 +173,20 @@ fn of_type(headers: &HeaderMap, types: &[&str]) -> Result<(), Refusal> {
     refused(format!("The body's `Content-Type` is one of {}.", types.join(", ")))
 }
 
-/// The types of a program's body.
-pub(super) const PROGRAM: &[&str] = &[api::JSON, api::SAFETENSORS, "application/octet-stream"];
+/// What a body may be.
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    types: &'static [&'static str],
+    /// Bytes that it may have, where that is fewer than any may, and what that is called.
+    most: Option<(&'static str, u64)>,
+}
+
+/// A program.
+pub(super) const PROGRAM: Kind =
+    Kind { types: &[api::JSON, api::SAFETENSORS, "application/octet-stream"], most: None };
+/// Texts, or token ids: each byte or token of [`api::MAXIMUM_TEXT_SIZE`] is at most eight characters of JSON.
+pub(super) const TEXTS: Kind =
+    Kind { types: &[api::JSON], most: Some(("text_bytes", 8 * api::MAXIMUM_TEXT_SIZE as u64 + (64 << 10))) };
 
 #[cfg(test)]
 mod tests {

@@ -143,7 +143,12 @@ impl Accepting {
         let idle = Duration::from_secs_f64(self.server.idle_seconds);
         let head = Duration::from_secs_f64(self.server.header_seconds);
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(head).max_headers(HEADERS).max_buf_size(HEAD_BYTES);
+        http.timer(TokioTimer::new())
+            .header_read_timeout(head)
+            .max_headers(HEADERS)
+            .max_header_size(HEAD_BYTES);
+        // The buffer alone does not bound a head: it is read into until it is full, and may then be twice as large.
+        http.max_buf_size(HEAD_BYTES);
         let routes = TowerToHyperService::new(self.routes.clone());
         let watcher = self.graceful.watcher();
         let stream = Impatient::new(stream, idle);

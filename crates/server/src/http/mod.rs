@@ -67,21 +67,26 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
     let method = request.method().clone();
     let strange = request.uri().query().is_some_and(|query| !query.is_empty())
         && routes::takes_no_query(method.as_str(), &route);
+    let computes = routes::only_computes(method.as_str(), &route);
     // The path is not logged: it may hold anything.
     let span = tracing::info_span!("request", id, %method, route, status = tracing::field::Empty);
     crate::traces::continue_from(request.headers(), &span);
     let answered = async {
         match before(&shared, request.headers(), strange).await {
             Err(refusal) => refusal.into_response(),
-            // A panic in a route ends this request and nothing else.
-            Ok(()) => match tokio::spawn(next.run(request).in_current_span()).await {
-                Ok(response) => response,
-                Err(error) if error.is_panic() => {
-                    tracing::error!("a route panicked");
-                    Refusal::of(ProblemKind::Internal, "Something failed in the service.").into_response()
+            Ok(()) => {
+                // A panic in a route ends this request and nothing else.
+                let route = tokio::spawn(next.run(request).in_current_span());
+                let _ends = computes.then(|| Ends(route.abort_handle()));
+                match route.await {
+                    Ok(response) => response,
+                    Err(error) if error.is_panic() => {
+                        tracing::error!("a route panicked");
+                        Refusal::of(ProblemKind::Internal, "Something failed in the service.").into_response()
+                    }
+                    Err(_) => Refusal::of(ProblemKind::Internal, "The request was ended.").into_response(),
                 }
-                Err(_) => Refusal::of(ProblemKind::Internal, "The request was ended.").into_response(),
-            },
+            }
         }
     };
     let mut response = answered.instrument(span.clone()).await;
@@ -112,6 +117,15 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// A route that ends when whoever asked has gone: what was still to be computed is not.
+struct Ends(tokio::task::AbortHandle);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What is looked at before any route. `strange`: there is a query, though the route has none.

@@ -4,13 +4,11 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use pellucid_client::api::{
-    self, Account, DecodeRequest, EncodeRequest, ExplainQuery, ProblemKind, UsageQuery,
-};
-use serde::de::DeserializeOwned;
+use pellucid_client::api::{self, Account, ExplainQuery, UsageQuery};
 use serde_json::json as object;
 
 use super::answer::{Refusal, json};
+use super::body::Received;
 use super::{Id, Reply, Shared, body, caller, query, result};
 use crate::keys::Scope;
 use crate::service::Caller;
@@ -25,22 +23,21 @@ pub(super) async fn explain(State(shared): State<Shared>, request: Request) -> R
 }
 
 pub(super) async fn encode(State(shared): State<Shared>, request: Request) -> Reply {
-    let (caller, asked) = read::<EncodeRequest>(&shared, request).await?;
-    Ok(json(StatusCode::OK, &shared.service.encode(&caller, asked).await?))
+    let (caller, received) = read(&shared, request).await?;
+    Ok(json(StatusCode::OK, &shared.service.encode(&caller, received.bytes.clone()).await?))
 }
 
 pub(super) async fn decode(State(shared): State<Shared>, request: Request) -> Reply {
-    let (caller, asked) = read::<DecodeRequest>(&shared, request).await?;
-    Ok(json(StatusCode::OK, &shared.service.decode(&caller, asked).await?))
+    let (caller, received) = read(&shared, request).await?;
+    Ok(json(StatusCode::OK, &shared.service.decode(&caller, received.bytes.clone()).await?))
 }
 
-/// A small body of JSON.
-async fn read<T: DeserializeOwned>(shared: &Shared, request: Request) -> Result<(Caller, T), Refusal> {
+/// A small body of JSON, which keeps its room until it is answered.
+async fn read(shared: &Shared, request: Request) -> Result<(Caller, Received), Refusal> {
     let (parts, body) = request.into_parts();
     let caller = caller(shared, &parts.headers, Some(Scope::Submit)).await?;
-    let received = shared.receiving.receive(&caller, &parts.headers, body, &[api::JSON]).await?;
-    let value = serde_json::from_slice(&received.bytes);
-    Ok((caller, value.map_err(|error| Refusal::of(ProblemKind::BadRequest, format!("The body: {error}")))?))
+    let received = shared.receiving.receive(&caller, &parts.headers, body, body::TEXTS).await?;
+    Ok((caller, received))
 }
 
 pub(super) async fn models(State(shared): State<Shared>, headers: HeaderMap) -> Reply {

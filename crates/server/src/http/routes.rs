@@ -107,6 +107,12 @@ pub(super) fn takes_no_query(method: &str, path: &str) -> bool {
     path.starts_with("/v1/") && route.is_some_and(|route| route.query.is_none())
 }
 
+/// Whether a route computes its answer and changes nothing: it is of no use to anybody once its client has gone. Whatever changes
+/// something goes on to its end, so that nothing is half done.
+pub(super) fn only_computes(method: &str, path: &str) -> bool {
+    method == "POST" && matches!(path, "/v1/explain" | "/v1/encode" | "/v1/decode")
+}
+
 use Content::{AnyJson, Events, Html, JobOrResult, Json, Nothing, Program, Result, Text};
 
 routes! {

@@ -57,7 +57,7 @@ pub struct Entry {
     pub(super) reserved: AtomicU64,
     /// Held while it is loaded: one loading for many who wait.
     pub(super) loading: tokio::sync::Mutex<()>,
-    /// Jobs that wait for it or run on it: it is not given up meanwhile.
+    /// Who holds it: it is not given up meanwhile.
     pub(super) users: AtomicUsize,
     pub(super) last_used: Mutex<Instant>,
     pace: Mutex<Pace>,
@@ -115,12 +115,29 @@ impl Pace {
     }
 }
 
+/// A model that is kept in memory, once it is there, as long as this lives.
+pub struct Held(Arc<Entry>);
+
+impl Held {
+    /// Which.
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.0
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        *lock(&self.0.last_used) = Instant::now();
+        self.0.users.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Entry {
-    pub(super) fn new(config: ModelConfig) -> Entry {
+    pub(crate) fn new(config: ModelConfig) -> Entry {
         Entry {
             config,
             outline: OnceCell::new(),
@@ -209,15 +226,17 @@ impl Entry {
         lock(&self.pace).learn(flops, nodes, milliseconds);
     }
 
-    /// Someone needs it, until [`Entry::release`].
-    pub fn hold(&self) {
+    /// Keeps it in memory, once it is there, until what comes back is dropped. Held is what has begun, and what is about to;
+    /// never what only waits: one job that waits may have to wait until another's model is loaded, for which there may be no
+    /// room beside this one.
+    pub fn hold(self: &Arc<Self>) -> Held {
         self.users.fetch_add(1, Ordering::SeqCst);
+        Held(self.clone())
     }
 
-    /// Someone does not need it any more.
-    pub fn release(&self) {
-        *lock(&self.last_used) = Instant::now();
-        self.users.fetch_sub(1, Ordering::SeqCst);
+    /// Whether anything holds it.
+    pub fn is_held(&self) -> bool {
+        self.users.load(Ordering::SeqCst) > 0
     }
 
     /// Its engine thread, where it is in memory.

@@ -16,8 +16,9 @@ use tokio::sync::mpsc;
 use crate::config::{EngineConfig, ModelConfig};
 use crate::schedule::house::{House, Report};
 
-pub use entry::{Entry, Outline};
+pub use entry::{Entry, Held, Outline};
 pub(crate) use entry::{UNOPENED, model_options, source_of};
+pub use room::Haste;
 
 use entry::{State, lock};
 
@@ -95,11 +96,12 @@ impl Registry {
         })
     }
 
-    /// The engine thread of a model; loads it where it is not in memory. Whoever calls holds the entry.
+    /// The engine thread of a model that is held; loads it where it is not in memory, as soon as there is room.
     ///
     /// # Errors
     /// Why it cannot be loaded.
-    pub async fn load(&self, entry: &Arc<Entry>) -> Result<Arc<House>, String> {
+    pub async fn load(&self, held: &Held, haste: Haste) -> Result<Arc<House>, String> {
+        let entry = held.entry();
         let _one = entry.loading.lock().await;
         if let Some(house) = entry.house() {
             return Ok(house);
@@ -107,7 +109,7 @@ impl Registry {
         let outline = entry.outline().await.map_err(|problem| problem.detail.unwrap_or_default())?;
         let (done, total) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(outline.weight_bytes)));
         *lock(&entry.state) = State::Loading(done.clone(), total.clone());
-        let loaded = self.load_into_memory(entry, &outline, done, total).await;
+        let loaded = self.load_into_memory(entry, haste, &outline, done, total).await;
         if let Err(message) = &loaded {
             tracing::error!(model = entry.id(), message, "the model cannot be loaded");
             *lock(&entry.state) = State::Failed;
@@ -118,11 +120,12 @@ impl Registry {
     async fn load_into_memory(
         &self,
         entry: &Arc<Entry>,
+        haste: Haste,
         outline: &Outline,
         done: Arc<AtomicU64>,
         total: Arc<AtomicU64>,
     ) -> Result<Arc<House>, String> {
-        let _room = self.make_room(entry, outline.weight_bytes).await?;
+        let _room = self.make_room(entry, outline.weight_bytes, haste).await?;
         let started = Instant::now();
         let one = entry.clone();
         let model = tokio::task::spawn_blocking(move || -> Result<Model, String> {
@@ -233,10 +236,37 @@ mod tests {
     }
 
     async fn used(registry: &Registry, id: &str) {
-        let entry = registry.get(id).unwrap();
-        entry.hold();
-        registry.load(entry).await.unwrap();
-        entry.release();
+        registry.load(&registry.get(id).unwrap().hold(), Haste::None).await.unwrap();
+    }
+
+    /// One that is being loaded meanwhile.
+    fn waits(
+        registry: &Arc<Registry>,
+        entry: &Arc<Entry>,
+        haste: Haste,
+    ) -> tokio::task::JoinHandle<Result<(), String>> {
+        let (registry, held) = (registry.clone(), entry.hold());
+        tokio::spawn(async move { registry.load(&held, haste).await.map(|_| ()) })
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_is_idle_may_stay_a_while_but_not_where_all_wait_for_another() {
+        let mut registry = laboratory(&["a", "b"], 1.5, &[]).await;
+        Arc::get_mut(&mut registry).unwrap().engine.idle_seconds = 3600.0;
+        let (a, b) = (registry.get("a").unwrap().clone(), registry.get("b").unwrap().clone());
+        used(&registry, "a").await;
+        let patient = waits(&registry, &b, Haste::None);
+        tokio::time::sleep(ROOM * 4).await;
+        assert!(!patient.is_finished() && hot(&registry) == ["a"]);
+        // As it is given up: what it waited with is forgotten too.
+        patient.abort();
+        let _ = patient.await;
+        let soon = |waits| tokio::time::timeout(ROOM * 80, waits);
+        soon(waits(&registry, &b, Haste::All)).await.unwrap().unwrap().unwrap();
+        assert_eq!(hot(&registry), ["b"]);
+        soon(waits(&registry, &a, Haste::All)).await.unwrap().unwrap().unwrap();
+        assert_eq!(hot(&registry), ["a"]);
+        registry.close().await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -255,19 +285,15 @@ mod tests {
     async fn nobody_is_given_up_while_in_use() {
         let registry = laboratory(&["a", "b"], 1.5, &[]).await;
         let (a, b) = (registry.get("a").unwrap().clone(), registry.get("b").unwrap().clone());
-        a.hold();
-        let house = registry.load(&a).await.unwrap();
-        b.hold();
-        let waits = {
-            let (registry, b) = (registry.clone(), b.clone());
-            tokio::spawn(async move { registry.load(&b).await.map(|_| ()) })
-        };
+        let held = a.hold();
+        let house = registry.load(&held, Haste::None).await.unwrap();
+        let waits = waits(&registry, &b, Haste::All);
         tokio::time::sleep(ROOM * 4).await;
         assert!(!waits.is_finished() && hot(&registry) == ["a"]);
         assert!(matches!(*lock(&b.state), State::Loading(..)));
         // Others of whoever uses it get the same.
-        assert!(Arc::ptr_eq(&registry.load(&a).await.unwrap(), &house));
-        a.release();
+        assert!(Arc::ptr_eq(&registry.load(&a.hold(), Haste::None).await.unwrap(), &house));
+        drop(held);
         waits.await.unwrap().unwrap();
         assert_eq!(hot(&registry), ["b"]);
         registry.close().await;
@@ -277,13 +303,9 @@ mod tests {
     async fn who_fits_does_not_wait_for_one_that_does_not() {
         let registry = laboratory(&["a", "b", "half"], 1.7, &[]).await;
         let (a, b) = (registry.get("a").unwrap().clone(), registry.get("b").unwrap().clone());
-        a.hold();
-        registry.load(&a).await.unwrap();
-        b.hold();
-        let waits = {
-            let registry = registry.clone();
-            tokio::spawn(async move { registry.load(&b).await.map(|_| ()) })
-        };
+        let held = a.hold();
+        registry.load(&held, Haste::None).await.unwrap();
+        let waits = waits(&registry, &b, Haste::None);
         tokio::time::sleep(ROOM).await;
         used(&registry, "half").await;
         // Nor is it given up for one for which that makes no room.
@@ -291,7 +313,7 @@ mod tests {
         assert!(!waits.is_finished());
         assert_eq!(hot(&registry), ["a", "half"]);
         // What is loaded is never more than there is room for.
-        a.release();
+        drop(held);
         waits.await.unwrap().unwrap();
         assert!(registry.bytes(|_| true) <= registry.engine.weight_bytes, "{:?}", hot(&registry));
         registry.close().await;
@@ -303,7 +325,7 @@ mod tests {
         let entry = registry.get("a").unwrap().clone();
         let load = || {
             let (registry, entry) = (registry.clone(), entry.clone());
-            tokio::spawn(async move { registry.load(&entry).await })
+            tokio::spawn(async move { registry.load(&entry.hold(), Haste::None).await })
         };
         let waiting: Vec<_> = (0..30).map(|_| load()).collect();
         let mut houses = Vec::new();
@@ -318,7 +340,7 @@ mod tests {
     async fn pinned_models_stay_and_who_finds_no_room_is_told() {
         let registry = laboratory(&["a", "b"], 1.5, &["a"]).await;
         used(&registry, "a").await;
-        let refused = registry.load(registry.get("b").unwrap()).await.err().unwrap();
+        let refused = registry.load(&registry.get("b").unwrap().hold(), Haste::All).await.err().unwrap();
         assert_eq!(refused, "pinned models leave no room for it");
         assert_eq!(hot(&registry), ["a"]);
         registry.close().await;

@@ -10,6 +10,15 @@ use super::entry::{Entry, State, lock};
 /// How long loading waits before it looks again whether there is room.
 pub(super) const ROOM: Duration = Duration::from_millis(250);
 
+/// For whom a model is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    /// Who lets others that are idle stay for `idle_seconds`, as they may be needed again.
+    None,
+    /// One that all others wait for: whoever is idle has no use for its place meanwhile.
+    All,
+}
+
 /// Room that is kept for a model while it is loaded.
 pub(super) struct Room(Arc<Entry>);
 
@@ -29,7 +38,12 @@ impl Drop for Room {
 impl Registry {
     /// Gives up models that nobody uses, least recently used first, until there is room for one, which is kept for it as long as
     /// what is given back; waits for them where it must.
-    pub(super) async fn make_room(&self, entry: &Arc<Entry>, needed: u64) -> Result<Room, String> {
+    pub(super) async fn make_room(
+        &self,
+        entry: &Arc<Entry>,
+        needed: u64,
+        haste: Haste,
+    ) -> Result<Room, String> {
         let budget = self.engine.weight_bytes;
         if needed > budget {
             return Err(format!(
@@ -44,7 +58,7 @@ impl Registry {
                         return Err("pinned models leave no room for it".into());
                     }
                     // Nobody is given up in vain.
-                    let idle = self.idle();
+                    let idle = self.idle(haste);
                     let free: u64 = idle.iter().map(|entry| entry.bytes()).sum();
                     let least = self.bytes(|_| true).saturating_sub(free).saturating_add(needed);
                     let Some(longest) = idle.first().filter(|_| least <= budget) else { break };
@@ -64,12 +78,15 @@ impl Registry {
     }
 
     /// The models that may be given up, first who was not used for longest.
-    fn idle(&self) -> Vec<Arc<Entry>> {
-        let seconds = Duration::from_secs_f64(self.engine.idle_seconds);
+    fn idle(&self, haste: Haste) -> Vec<Arc<Entry>> {
+        let seconds = match haste {
+            Haste::None => Duration::from_secs_f64(self.engine.idle_seconds),
+            Haste::All => Duration::ZERO,
+        };
         let unused = self.entries.iter().filter(|entry| {
             !entry.config.pinned
                 && entry.house().is_some()
-                && entry.users.load(Ordering::SeqCst) == 0
+                && !entry.is_held()
                 && lock(&entry.last_used).elapsed() >= seconds
         });
         let mut idle: Vec<Arc<Entry>> = unused.cloned().collect();
@@ -81,7 +98,7 @@ impl Registry {
         let house = {
             let mut state = lock(&entry.state);
             // Whoever came meanwhile holds it.
-            if entry.users.load(Ordering::SeqCst) > 0 {
+            if entry.is_held() {
                 return;
             }
             match std::mem::replace(&mut *state, State::Cold) {

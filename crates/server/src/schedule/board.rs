@@ -11,13 +11,12 @@ use pellucid_graph::check::CheckedProgram;
 use super::queue::{FairQueue, Fit, Waiting};
 use super::room::Begun;
 use crate::config::EngineConfig;
+use crate::models::{Haste, Held};
 
 /// A job that has begun.
 pub struct Running {
     /// What it was when it waited.
     pub waiting: Waiting,
-    /// Its model.
-    pub model: String,
     /// Which attempt.
     pub attempt: u32,
     /// Set to end it.
@@ -30,6 +29,15 @@ pub struct Running {
     pub alone: bool,
     /// Bytes of its result while that is being written.
     pub leaving: u64,
+    /// Its model, which stays in memory until this has ended.
+    pub held: Held,
+}
+
+impl Running {
+    /// Its model's id.
+    pub fn model(&self) -> &str {
+        self.held.entry().id()
+    }
 }
 
 /// A job that was chosen, and counts as begun from here on.
@@ -183,7 +191,7 @@ impl Board {
             return;
         }
         running.leaving = bytes;
-        let (model, waiting) = (running.model.clone(), running.waiting.clone());
+        let (model, waiting) = (running.model().to_owned(), running.waiting.clone());
         let begun = self.begun(&model);
         begun.leaves(&waiting.account, bytes);
         begun.remove(&waiting);
@@ -204,11 +212,11 @@ impl Board {
         let running = self.running.remove(&ticket)?;
         self.tickets.remove(&running.waiting.job);
         if running.leaving > 0 {
-            self.begun(&running.model).has_left(&running.waiting.account, running.leaving);
+            self.begun(&running.model()).has_left(&running.waiting.account, running.leaving);
         }
         if running.alone {
             self.suspect_runs = false;
-            self.begun(&running.model).remove(&running.waiting);
+            self.begun(running.model()).remove(&running.waiting);
         }
         Some(running)
     }
@@ -233,13 +241,10 @@ impl Board {
         }
     }
 
-    /// Jobs of all models whose time is over, taken out, with their models.
-    pub fn overdue(&mut self, now_ms: u64) -> Vec<(String, Waiting)> {
-        let mut over = Vec::new();
-        for (model, queue) in &mut self.queues {
-            over.extend(queue.overdue(now_ms).into_iter().map(|waiting| (model.clone(), waiting)));
-        }
-        for (_, waiting) in &over {
+    /// Jobs of all models whose time is over, taken out.
+    pub fn overdue(&mut self, now_ms: u64) -> Vec<Waiting> {
+        let over: Vec<Waiting> = self.queues.values_mut().flat_map(|queue| queue.overdue(now_ms)).collect();
+        for waiting in &over {
             if let Some((_, bytes)) = self.programs.remove(&waiting.job) {
                 self.program_bytes -= bytes;
             }
@@ -260,10 +265,16 @@ impl Board {
         all
     }
 
-    /// Whether anything waits for a model.
-    pub fn waits(&self, model: &str) -> bool {
-        self.queues.get(model).is_some_and(|queue| !queue.is_empty())
-            || self.suspects.iter().any(|(of, _)| of == model)
+    /// Whether it is a model's turn, and with how much haste: something waits for it, and nothing that must be through first waits
+    /// for another. Only then is it loaded, so that a suspect's model has never to wait for one that is of no use yet.
+    pub fn turn(&self, model: &str) -> Option<Haste> {
+        if self.suspect_runs {
+            return None;
+        }
+        match self.suspects.front() {
+            Some((of, _)) => (of == model).then_some(Haste::All),
+            None => self.queues.get(model).is_some_and(|queue| !queue.is_empty()).then_some(Haste::None),
+        }
     }
 
     /// A job's place.

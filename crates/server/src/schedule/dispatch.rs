@@ -15,7 +15,7 @@ use super::house::House;
 use super::listen::Listening;
 use super::queue::Waiting;
 use crate::core::Core;
-use crate::models::{Entry, Outline, UNOPENED};
+use crate::models::{Entry, Haste, Held, Outline, UNOPENED};
 use crate::{files, time};
 
 /// How often overdue jobs are looked for, and whether there is something to do.
@@ -30,11 +30,15 @@ pub async fn dispatch(core: Arc<Core>, entry: Arc<Entry>) {
     let mut failures = 0;
     loop {
         let _ = tokio::time::timeout(TICK, entry.bell.notified()).await;
-        while !core.is_draining() && core.board().waits(entry.id()) {
-            let house = match core.registry.load(&entry).await {
+        while !core.is_draining() {
+            let Some(haste) = core.board().turn(entry.id()) else { break };
+            // From before it is loaded until what begins holds it: nobody gives it up between.
+            let held = entry.hold();
+            let house = match core.registry.load(&held, haste).await {
                 Ok(house) => house,
                 // The registry has said why, in the log.
                 Err(_) => {
+                    drop(held);
                     failures += 1;
                     if failures >= LOADS {
                         failures = 0;
@@ -50,7 +54,19 @@ pub async fn dispatch(core: Arc<Core>, entry: Arc<Entry>) {
             if chosen.is_empty() {
                 break;
             }
-            begin(&core, &entry, &house, chosen).await;
+            let (mut ready, mut unread) = (Vec::with_capacity(chosen.len()), Vec::new());
+            for Chosen { waiting, alone, program } in chosen {
+                match program {
+                    Some(program) => ready.push((waiting, alone, program)),
+                    None => unread.push((waiting, alone)),
+                }
+            }
+            if !unread.is_empty() {
+                tokio::spawn(read_again(core.clone(), entry.hold(), unread));
+            }
+            if !ready.is_empty() {
+                begin(&core, &held, &house, ready).await;
+            }
         }
     }
 }
@@ -64,7 +80,6 @@ async fn give_up(core: &Core, entry: &Entry) {
     let waiting = core.board().drain(entry.id());
     for waiting in waiting {
         core.refuse(&waiting.account, &waiting.job, &problem).await;
-        entry.release();
     }
 }
 
@@ -73,52 +88,57 @@ pub async fn overdue(core: Arc<Core>) {
     loop {
         tokio::time::sleep(TICK).await;
         let over = core.board().overdue(time::now_ms());
-        for (model, waiting) in over {
+        for waiting in over {
             let problem =
                 Problem::new(ProblemKind::DeadlineExceeded, "Its time was over before its turn came.");
             core.refuse(&waiting.account, &waiting.job, &problem).await;
-            if let Some(entry) = core.registry.get(&model) {
-                entry.release();
-            }
         }
     }
 }
 
-/// Records that jobs begin, then lets them.
-async fn begin(core: &Arc<Core>, entry: &Arc<Entry>, house: &House, chosen: Vec<Chosen>) {
-    let mut ready: Vec<(Waiting, bool, Arc<CheckedProgram>)> = Vec::with_capacity(chosen.len());
-    let outline = match entry.outline().await {
-        Ok(outline) => outline,
-        Err(_) => return chosen.into_iter().for_each(|one| again(core, entry, one.waiting, one.alone)),
-    };
-    for Chosen { waiting, alone, program } in chosen {
-        let program = match program {
-            Some(program) => Ok(program),
-            None => reload(core, &waiting.job, outline.clone()).await,
-        };
-        match program {
-            Ok(program) => ready.push((waiting, alone, program)),
+/// A chosen job, whether it runs alone, and its program.
+type Ready = (Waiting, bool, Arc<CheckedProgram>);
+
+/// Reads and checks the programs of chosen jobs again, one after another, and lets each begin: whatever that takes, nobody who is
+/// ready waits for it.
+async fn read_again(core: Arc<Core>, held: Held, chosen: Vec<(Waiting, bool)>) {
+    let entry = held.entry();
+    for (waiting, alone) in chosen {
+        match reload(&core, entry, &waiting, alone).await {
+            // The engine may have ended meanwhile.
+            Ok(program) => match core.registry.load(&held, Haste::None).await {
+                Ok(house) => begin(&core, &held, &house, vec![(waiting, alone, program)]).await,
+                Err(_) => again(&core, entry, waiting, alone),
+            },
             Err(Unread::ForNow(error)) => {
                 tracing::error!(error, job = waiting.job, "its program cannot be read; it is tried again");
                 core.metrics.store_failed();
-                again(core, entry, waiting, alone);
                 tokio::time::sleep(PAUSE).await;
+                again(&core, entry, waiting, alone);
             }
             Err(Unread::ForEver(problem)) => {
                 core.board().unchoose(entry.id(), &waiting, alone);
                 core.refuse(&waiting.account, &waiting.job, &problem).await;
-                entry.release();
             }
         }
     }
+    core.ring();
+}
+
+/// Records that jobs begin, then lets them.
+async fn begin(core: &Arc<Core>, held: &Held, house: &House, ready: Vec<Ready>) {
+    let entry = held.entry();
+    let outline = match entry.outline().await {
+        Ok(outline) if !core.is_draining() => outline,
+        _ => return ready.into_iter().for_each(|(waiting, alone, _)| again(core, entry, waiting, alone)),
+    };
     let jobs: Vec<String> = ready.iter().map(|(waiting, ..)| waiting.job.clone()).collect();
     let begun = match core.store.begin(&jobs, time::now_ms()).await {
         Ok(begun) => begun,
         Err(error) => {
             tracing::error!(%error, "jobs cannot be begun");
-            ready.into_iter().for_each(|(waiting, alone, _)| again(core, entry, waiting, alone));
             tokio::time::sleep(PAUSE).await;
-            return;
+            return ready.into_iter().for_each(|(waiting, alone, _)| again(core, entry, waiting, alone));
         }
     };
     let mut begun = begun.into_iter().peekable();
@@ -127,7 +147,6 @@ async fn begin(core: &Arc<Core>, entry: &Arc<Entry>, house: &House, chosen: Vec<
         let Some((_, attempt)) = begun.next_if(|(job, _)| *job == waiting.job) else {
             // Its owner has cancelled it meanwhile.
             core.board().unchoose(entry.id(), &waiting, alone);
-            entry.release();
             continue;
         };
         let owner = Owner { account: waiting.account.clone(), weight: waiting.weight };
@@ -146,7 +165,7 @@ fn again(core: &Core, entry: &Entry, waiting: Waiting, alone: bool) {
 /// What the engine is given of a job whose attempt is recorded.
 fn admit(
     core: &Arc<Core>,
-    entry: &Entry,
+    entry: &Arc<Entry>,
     outline: &Arc<Outline>,
     waiting: Waiting,
     alone: bool,
@@ -174,9 +193,8 @@ fn admit(
     let options = listening.options(memory_bytes, seconds);
     tracing::debug!(job, model = entry.id(), attempt, alone, "begins");
     core.spans.runs(&job, attempt);
-    let model = entry.id().to_owned();
-    let put_back = Arc::default();
-    let running = Running { waiting, model, attempt, cancel, put_back, overflows, alone, leaving: 0 };
+    let (put_back, held) = (Arc::default(), entry.hold());
+    let running = Running { waiting, attempt, cancel, put_back, overflows, alone, leaving: 0, held };
     let ticket = core.board().begin(running);
     Admitted { ticket, program, options, alone }
 }
@@ -189,12 +207,22 @@ enum Unread {
     ForEver(Box<Problem>),
 }
 
-/// A job's program, read and checked again.
-async fn reload(core: &Arc<Core>, job: &str, outline: Arc<Outline>) -> Result<Arc<CheckedProgram>, Unread> {
+/// A job's program, read and checked again: in its account's turn, unless it runs alone.
+async fn reload(
+    core: &Arc<Core>,
+    entry: &Arc<Entry>,
+    waiting: &Waiting,
+    alone: bool,
+) -> Result<Arc<CheckedProgram>, Unread> {
+    let job = &waiting.job;
     let lost = |what: &str| {
         let message = format!("Its program cannot be read again: {what}");
         Unread::ForEver(Box::new(Problem::new(ProblemKind::Internal, message)))
     };
+    let outline = entry.outline().await;
+    let outline = outline.map_err(|_| Unread::ForNow(format!("the model {}: {UNOPENED}", entry.id())))?;
+    // For one that runs alone all others wait: it does not wait for what its account has checked meanwhile.
+    let turn = if alone { None } else { core.turns.turn(&waiting.account, usize::MAX).await.ok() };
     let inline = core.store.program(job).await.map_err(|error| Unread::ForNow(error.to_string()))?;
     let bytes = match inline {
         Some(bytes) => bytes.into(),
@@ -205,6 +233,7 @@ async fn reload(core: &Arc<Core>, job: &str, outline: Arc<Outline>) -> Result<Ar
         }
     };
     let checked = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         let program = Program::from_bytes(&bytes)?;
         outline.engine.check(program)
     });

@@ -84,7 +84,7 @@ async fn left(core: Arc<Core>, ticket: Ticket, outcome: Result<Results, Box<Fail
     let known = core.board().running(ticket).map(|running| {
         let overflows = running.overflows.load(Ordering::Relaxed);
         let stop = Stop { cancel: running.cancel.clone(), put_back: running.put_back.clone() };
-        (running.waiting.clone(), running.model.clone(), running.attempt, stop, overflows)
+        (running.waiting.clone(), running.model().to_owned(), running.attempt, stop, overflows)
     });
     let Some((waiting, model, attempt, stop, overflows)) = known else { return };
     let entry = core.registry.get(&model).cloned();
@@ -125,9 +125,6 @@ async fn left(core: Arc<Core>, ticket: Ticket, outcome: Result<Results, Box<Fail
             match stored {
                 Some(stored) => core.ended(stored, bytes),
                 None => core.tell_end(&waiting.account, &waiting.job).await,
-            }
-            if let Some(entry) = entry {
-                entry.release();
             }
         }
     }

@@ -1,19 +1,18 @@
 //! A program checked, priced and allowed: everything that is known before anything is kept or run.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use pellucid_client::api::{Price, Problem, ProblemKind};
 use pellucid_graph::Program;
 use pellucid_graph::check::CheckedProgram;
 use pellucid_graph::fault::Faults;
-use tracing::{Instrument, info_span};
+use tracing::info_span;
 
-use super::{Caller, Result, Service, blocking_answer};
+use super::compute::{Step, Work};
+use super::{Caller, Result, Service};
 use crate::account::{exceeded, policy};
 use crate::models::{Entry, Outline};
-use crate::time;
 
 /// A program that may be run.
 pub(super) struct Admitted {
@@ -21,13 +20,6 @@ pub(super) struct Admitted {
     pub outline: Arc<Outline>,
     pub program: Arc<CheckedProgram>,
     pub price: Price,
-}
-
-/// A program that was read.
-enum Read {
-    Checked(Arc<Entry>, Arc<CheckedProgram>, Arc<Outline>),
-    /// Its model is not open yet.
-    Waits(Arc<Entry>, Program),
 }
 
 fn faulty(faults: Faults) -> Box<Problem> {
@@ -40,44 +32,31 @@ impl Service {
         self.core.registry.find(model, |id| policy::allows_model(&caller.account.limits, id))
     }
 
-    /// Checks and prices a program, and whether the caller may run it.
-    pub(super) async fn check(&self, caller: &Caller, model: Option<&str>, body: Bytes) -> Result<Admitted> {
-        self.know_day(&caller.account.name).await?;
-        self.core.meters.has_left(&caller.account.name, &caller.account.limits, time::now_ms())?;
-        let turn = self.core.checking.turn(&caller.account.name);
-        let turn = turn.instrument(info_span!("wait for a turn to check")).await;
-        let started = Instant::now();
-        let checked = self.checked(caller, model, body).instrument(info_span!("check")).await;
-        drop(turn);
-        // A program that is refused has cost something too.
-        let milliseconds = started.elapsed().as_secs_f64() * 1000.0;
-        self.core.meters.spend(&caller.account.name, milliseconds, time::now_ms());
-        checked
+    /// Checks and prices a program, and whether the caller may run it; `then` computes what is wanted of it, in the same turn.
+    pub(super) async fn check<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        model: Option<&str>,
+        body: Bytes,
+        then: impl Fn(Admitted) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<T> {
+        let model = model.map(str::to_owned);
+        // However many wait: their bodies have their bounded room.
+        let how = Work { most: usize::MAX, span: || info_span!("check") };
+        let check = move |service: &Service, caller: &Caller| {
+            Ok(match service.checked(caller, model.as_deref(), &body)? {
+                Step::Done(admitted) => Step::Done(then(admitted)?),
+                Step::Opens(entry) => Step::Opens(entry),
+            })
+        };
+        self.compute(caller, how, check).await
     }
 
-    async fn checked(&self, caller: &Caller, model: Option<&str>, body: Bytes) -> Result<Admitted> {
-        let (service, asker, model) = (self.clone(), caller.clone(), model.map(str::to_owned));
-        let read = tokio::task::spawn_blocking(move || {
-            let program = Program::from_bytes(&body).map_err(faulty)?;
-            let entry = service.entry(&asker, model.as_deref().or(program.model.as_deref()))?.clone();
-            match entry.opened() {
-                Some(outline) => {
-                    let program = outline.engine.check(program).map_err(faulty)?;
-                    Ok(Read::Checked(entry, Arc::new(program), outline))
-                }
-                None => Ok(Read::Waits(entry, program)),
-            }
-        });
-        let (entry, program, outline) = match blocking_answer(read.await)? {
-            Read::Checked(entry, program, outline) => (entry, program, outline),
-            Read::Waits(entry, program) => {
-                let outline = entry.outline().await?;
-                let checker = outline.clone();
-                let checked =
-                    tokio::task::spawn_blocking(move || checker.engine.check(program).map_err(faulty));
-                (entry, Arc::new(blocking_answer(checked.await)?), outline)
-            }
-        };
+    fn checked(&self, caller: &Caller, model: Option<&str>, body: &Bytes) -> Result<Step<Admitted>> {
+        let program = Program::from_bytes(body).map_err(faulty)?;
+        let entry = self.entry(caller, model.or(program.model.as_deref()))?.clone();
+        let Some(outline) = entry.opened() else { return Ok(Step::Opens(entry)) };
+        let program = Arc::new(outline.engine.check(program).map_err(faulty)?);
         let price = Price::new(&program.price, entry.milliseconds(&program.price));
         policy::allows(&caller.account.limits, entry.config.strict, &program, &price)?;
         let most = self.core.config.engine.value_bytes;
@@ -91,6 +70,6 @@ impl Service {
                 "bytes",
             )));
         }
-        Ok(Admitted { entry, outline, program, price })
+        Ok(Step::Done(Admitted { entry, outline, program, price }))
     }
 }

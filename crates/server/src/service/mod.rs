@@ -2,17 +2,18 @@
 
 mod admit;
 mod caller;
+mod compute;
 mod start;
 mod submit;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use pellucid_client::api::{
-    AccountUse, DecodeRequest, DecodeResponse, EncodeRequest, EncodeResponse, Explanation, Job, JobList,
-    JobQuery, JobState, ModelList, Problem, ProblemKind, ServiceState, ServiceStatus, UsageReport,
+    AccountUse, Explanation, Job, JobList, JobQuery, JobState, ModelList, Problem, ProblemKind, ServiceState,
+    ServiceStatus, UsageReport,
 };
-use pellucid_models::chat_template::Message;
 
 use crate::account::policy;
 use crate::core::Core;
@@ -31,10 +32,6 @@ pub type Result<T> = std::result::Result<T, Box<Problem>>;
 const PAGE: u32 = 50;
 /// The same, at most.
 const LONGEST_PAGE: u32 = 200;
-/// Texts or lists of tokens of one request, and their characters or tokens, at most.
-const TEXTS: usize = 1_024;
-const TEXT_SIZE: usize = 1 << 20;
-
 /// How long a job that is to be erased may take to leave its engine.
 const LEAVING: Duration = Duration::from_secs(5);
 
@@ -119,7 +116,6 @@ impl Service {
             board.remove(id)
         };
         if let Some(entry) = waited.and_then(|model| core.registry.get(&model).cloned()) {
-            entry.release();
             entry.bell.notify_one();
         }
         if job.state == JobState::Cancelled {
@@ -162,28 +158,23 @@ impl Service {
         model: Option<&str>,
         body: bytes::Bytes,
     ) -> Result<Explanation> {
-        let admitted = self.check(caller, model, body).await?;
-        let (outline, program) = (admitted.outline, admitted.program);
-        // To plan a program of many nodes takes its time too: one of an account at a time, and it counts.
-        let turn = self.core.checking.turn(&caller.account.name).await;
-        let started = std::time::Instant::now();
-        let plan = tokio::task::spawn_blocking(move || outline.engine.explain(&program)).await;
-        drop(turn);
-        let milliseconds = started.elapsed().as_secs_f64() * 1000.0;
-        self.core.meters.spend(&caller.account.name, milliseconds, time::now_ms());
-        let failed = || Box::new(Problem::new(ProblemKind::Internal, "The program could not be planned."));
-        let plan = plan.map_err(|_| failed())?.map_err(|_| failed())?;
-        let text = plan.to_string();
-        let passes = plan.passes.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
-        let models = plan.models.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
-        Ok(Explanation {
-            model: admitted.entry.id().to_owned(),
-            price: admitted.price,
-            passes: passes.map_err(|_| failed())?,
-            nodes: (plan.nodes.0 as u64, plan.nodes.1 as u64),
-            models: models.map_err(|_| failed())?,
-            text,
+        self.check(caller, model, body, |admitted| {
+            let failed =
+                || Box::new(Problem::new(ProblemKind::Internal, "The program could not be planned."));
+            let plan = admitted.outline.engine.explain(&admitted.program).map_err(|_| failed())?;
+            let text = plan.to_string();
+            let passes = plan.passes.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
+            let models = plan.models.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
+            Ok(Explanation {
+                model: admitted.entry.id().to_owned(),
+                price: admitted.price,
+                passes: passes.map_err(|_| failed())?,
+                nodes: (plan.nodes.0 as u64, plan.nodes.1 as u64),
+                models: models.map_err(|_| failed())?,
+                text,
+            })
         })
+        .await
     }
 
     /// The models that the caller may use.
@@ -193,48 +184,6 @@ impl Service {
         let models: Vec<_> = own.map(|entry| entry.summary()).collect();
         let default = models.iter().find(|model| model.default).map(|model| model.id.clone());
         ModelList { models, default }
-    }
-
-    /// Texts as token ids.
-    pub async fn encode(&self, caller: &Caller, request: EncodeRequest) -> Result<EncodeResponse> {
-        bounded(request.texts.len(), request.texts.iter().map(String::len).sum())?;
-        let entry = self.entry(caller, request.model.as_deref())?.clone();
-        let outline = entry.outline().await?;
-        let tokens = blocking(move || {
-            let model = outline.model();
-            let tokenizer = model.tokenizer().ok_or_else(|| no_tokenizer(&model.spec().name))?;
-            let encode = |text: &String| {
-                if !request.chat {
-                    return tokenizer.encode(text, request.special_tokens);
-                }
-                let template = model.chat_template();
-                let turn =
-                    template.map(|template| template.apply(&[Message::user(text)], true)).transpose()?;
-                tokenizer.encode(turn.as_deref().unwrap_or(text), false)
-            };
-            if request.chat && model.chat_template().is_none() {
-                let message = format!("The model `{}` came without a chat template.", model.spec().name);
-                return Err(Box::new(Problem::new(ProblemKind::BadRequest, message)));
-            }
-            let all = request.texts.iter().map(encode).collect::<std::result::Result<_, _>>();
-            all.map_err(|error| Box::new(Problem::new(ProblemKind::BadRequest, error.to_string())))
-        });
-        Ok(EncodeResponse { model: entry.id().to_owned(), tokens: blocking_answer(tokens.await)? })
-    }
-
-    /// The texts of token ids.
-    pub async fn decode(&self, caller: &Caller, request: DecodeRequest) -> Result<DecodeResponse> {
-        bounded(request.tokens.len(), request.tokens.iter().map(Vec::len).sum())?;
-        let entry = self.entry(caller, request.model.as_deref())?.clone();
-        let outline = entry.outline().await?;
-        let texts = blocking(move || {
-            let model = outline.model();
-            let tokenizer = model.tokenizer().ok_or_else(|| no_tokenizer(&model.spec().name))?;
-            let all = request.tokens.iter().map(|tokens| tokenizer.decode(tokens, false));
-            let all = all.collect::<std::result::Result<_, _>>();
-            all.map_err(|error| Box::new(Problem::new(ProblemKind::BadRequest, error.to_string())))
-        });
-        Ok(DecodeResponse { model: entry.id().to_owned(), texts: blocking_answer(texts.await)? })
     }
 
     /// What the caller uses, and has used.
@@ -296,27 +245,7 @@ impl Service {
     }
 }
 
-fn bounded(count: usize, size: usize) -> Result<()> {
-    if count <= TEXTS && size <= TEXT_SIZE {
-        return Ok(());
-    }
-    let message =
-        format!("At most {TEXTS} texts of together {TEXT_SIZE} characters or tokens are taken at once.");
-    Err(Box::new(Problem::new(ProblemKind::TooLarge, message)))
-}
-
-fn no_tokenizer(name: &str) -> Box<Problem> {
-    let message = format!("The model `{name}` came without a tokenizer.");
-    Box::new(Problem::new(ProblemKind::BadRequest, message))
-}
-
-/// Work that computes, beside the threads that wait.
-fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> tokio::task::JoinHandle<Result<T>> {
-    tokio::task::spawn_blocking(work)
-}
-
+/// What came of work that computes, beside the threads that wait.
 fn blocking_answer<T>(answer: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
     answer.unwrap_or_else(|_| {
         Err(Box::new(Problem::new(ProblemKind::Internal, "Something failed in the service.")))

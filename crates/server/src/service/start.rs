@@ -11,7 +11,7 @@ use super::Service;
 use crate::config::Config;
 use crate::core::{Core, waiting};
 use crate::files::{FileError, Files};
-use crate::models::Registry;
+use crate::models::{Haste, Registry};
 use crate::schedule::{dispatch, finish};
 use crate::store::sqlite::{Durability, Sqlite};
 use crate::store::{Account, StoreError};
@@ -125,7 +125,7 @@ impl Service {
             tokio::spawn(dispatch::dispatch(core.clone(), entry.clone()));
             if entry.config.pinned {
                 let (core, entry) = (core.clone(), entry.clone());
-                tokio::spawn(async move { core.registry.load(&entry).await });
+                tokio::spawn(async move { core.registry.load(&entry.hold(), Haste::None).await });
             }
         }
         tokio::spawn(tidy(core.clone()));
@@ -222,6 +222,10 @@ async fn mend(core: &Core) -> Result<(), StartError> {
             "jobs were taken over from before"
         );
     }
+    let begun = core.files.delete_begun().await?;
+    if begun > 0 {
+        tracing::info!(files = begun, "what a process had begun to write when it died is deleted");
+    }
     let files = core.files.all().await?;
     for orphan in core.store.orphans(&files).await? {
         core.files.delete(&orphan).await?;
@@ -240,7 +244,6 @@ async fn mend(core: &Core) -> Result<(), StartError> {
             continue;
         };
         core.hub.open(&job.id, job.attempts, core.config.admission.event_bytes);
-        entry.hold();
         core.spans.waits(&job.id, entry.id());
         core.board().push(entry.id(), waiting(&job, account), job.suspect);
     }

@@ -17,10 +17,10 @@ use crate::{files, keys, time};
 
 /// Bytes of a program that is kept with its job; a larger one is a file.
 const INLINE: usize = 256 << 10;
-/// Bytes that a checked program takes in memory for each of its own, about.
+/// Bytes that a checked program takes in memory for each of its own, and for each of its nodes, about: a few bytes may be written out
+/// to very many nodes.
 const IN_MEMORY: u64 = 16;
-/// The same for each of its nodes, written out: a short sweep has very many.
-const NODE_IN_MEMORY: u64 = 1_100;
+const OF_NODE: u64 = 1_024;
 /// Characters of a label.
 const LABEL: usize = 200;
 /// The longest deadline, in seconds.
@@ -53,18 +53,29 @@ impl Service {
     pub async fn submit(&self, caller: &Caller, options: SubmitOptions, body: Bytes) -> Result<Submitted> {
         let core = &self.core;
         valid(&options)?;
-        let fingerprint = fingerprint(&options.query, &body);
         let name = caller.account.name.clone();
         // Most keys are new: the program is checked while it is looked up whether this one is.
         let check = async {
             self.has_room(caller, false)?;
-            self.check(caller, options.query.model.as_deref(), body.clone()).await
+            // What a large body is known by takes its time too.
+            let (query, of) = (options.query.clone(), body.clone());
+            let known = move |admitted| Ok((fingerprint(&query, &of), admitted));
+            self.check(caller, options.query.model.as_deref(), body.clone(), known).await
         };
         let (before, admitted) = tokio::join!(self.before(&name, options.idempotency_key.as_deref()), check);
         if let Some((job, kept)) = before? {
-            return if kept == fingerprint { Ok(self.again(job)) } else { Err(conflict()) };
+            // Also where it would be refused now.
+            let own = match admitted {
+                Ok((own, _)) => own,
+                Err(_) => {
+                    let query = options.query.clone();
+                    let own = tokio::task::spawn_blocking(move || fingerprint(&query, &body)).await;
+                    own.map_err(|error| Problem::new(ProblemKind::Internal, error.to_string()))?
+                }
+            };
+            return if kept == own { Ok(self.again(job)) } else { Err(conflict()) };
         }
-        let admitted = admitted?;
+        let (fingerprint, admitted) = admitted?;
         if body.len() > INLINE {
             // Its file need not be written to learn that: a smaller one learns it when it is kept.
             self.can_be_stored(caller, admitted.price.result_bytes).await?;
@@ -138,11 +149,10 @@ impl Service {
                 };
             }
         }
-        entry.hold();
         {
             let mut board = core.board();
-            let nodes = NODE_IN_MEMORY * admitted.program.nodes.len() as u64;
-            let bytes = IN_MEMORY * size as u64 + nodes + 65_536;
+            let nodes = admitted.program.nodes.len() as u64;
+            let bytes = IN_MEMORY * size as u64 + OF_NODE * nodes + 65_536;
             board.keep_program(&id, admitted.program.clone(), bytes, core.config.admission.waiting_bytes);
             core.spans.waits(&id, entry.id());
             board.push(entry.id(), core::waiting(&stored, &caller.account), false);

@@ -97,3 +97,32 @@ fn what_has_too_many_nodes_is_refused_before_they_are_made() {
     }
     service.works(1);
 }
+
+#[test]
+fn a_program_that_is_read_again_holds_up_nobody_who_is_ready() {
+    // What has many nodes is not kept in memory while it waits, however few bytes it was written with.
+    let service = Service::start(
+        &[("admission.waiting_bytes", "1000000")],
+        &[("ann", &["milliseconds_per_minute=none"]), ("bob", &[])],
+    );
+    service.works(1);
+    let begun = Instant::now();
+    let first = service.submit(0, &additions(50_000, 4), &[]);
+    let check = begun.elapsed();
+    assert_eq!(first.status, 202, "{}", text(&first.body));
+    let (mut slowest, mut beside) = (Duration::ZERO, 0);
+    let until = Instant::now() + check;
+    while Instant::now() < until {
+        let begun = Instant::now();
+        service.works(1);
+        slowest = slowest.max(begun.elapsed());
+        beside += 1;
+    }
+    println!("it is checked in {check:?}; meanwhile {beside} jobs, the slowest in {slowest:?}");
+    assert!(
+        beside >= 2 && slowest < (check / 2).max(Duration::from_millis(400)),
+        "{beside}, {slowest:?} of {check:?}"
+    );
+    let id = first.json()["id"].as_str().unwrap().to_owned();
+    assert!(service.ask(0, "DELETE", &format!("/v1/jobs/{id}"), &[], b"").status < 300);
+}

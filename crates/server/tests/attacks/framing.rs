@@ -233,3 +233,40 @@ fn one_address_cannot_have_all_connections() {
     std::thread::sleep(Duration::from_millis(500));
     service.works(0);
 }
+
+#[test]
+fn heads_are_as_large_as_is_documented_and_no_larger() {
+    const MOST: usize = 32 << 10;
+    let service = Service::of_two();
+    let (before, after) = ("GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: ", "\r\n\r\n");
+    // One header; and as many as make up the same, which come in pieces.
+    let one = |size: usize| {
+        let head = format!("{before}{}{after}", "a".repeat(size - before.len() - after.len()));
+        assert_eq!(head.len(), size);
+        Answer::parse(&service.raw(head.as_bytes())).map(|answer| answer.status)
+    };
+    let many = |size: usize| {
+        let mut stream = service.connect();
+        let each = (size - before.len() - after.len()) / 50;
+        let mut sent = stream.write_all(format!("{before}a\r\n").as_bytes());
+        for number in 0..50 {
+            let head = format!("x-{number:02}: ");
+            let line = format!("{head}{}\r\n", "a".repeat(each - head.len() - 2));
+            sent = sent.and_then(|()| stream.write_all(line.as_bytes()));
+        }
+        // Once it is refused it is not taken any more.
+        let _ = sent.and_then(|()| stream.write_all(b"\r\n"));
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        Answer::parse(&answer).map(|answer| answer.status)
+    };
+    assert_eq!((one(MOST), many(MOST)), (Some(200), Some(200)));
+    assert_eq!(one(MOST + 1), Some(431));
+    for size in [MOST + 1_000, 40_000, 60_000, 70_000, 200_000] {
+        // The answer may be lost where more was coming.
+        for status in [one(size), many(size)] {
+            assert!(matches!(status, Some(431) | None), "{size}: {status:?}");
+        }
+    }
+    service.works(0);
+}

@@ -16,3 +16,4 @@ mod limits;
 mod neighbours;
 mod programs;
 mod requests;
+mod tokens;

@@ -1,6 +1,8 @@
 //! Who begins when, who waits for whom.
 
 use super::*;
+use crate::config::{ModelConfig, WeightType};
+use crate::models::Entry;
 use crate::schedule::queue;
 
 fn waiting(job: &str, account: &str, cost: f64) -> Waiting {
@@ -11,16 +13,29 @@ fn names(chosen: &[Chosen]) -> Vec<&str> {
     chosen.iter().map(|chosen| chosen.waiting.job.as_str()).collect()
 }
 
+fn held(id: &str) -> Held {
+    let config = ModelConfig {
+        id: id.into(),
+        source: None,
+        dtype: WeightType::F32,
+        revision: None,
+        pinned: false,
+        default: false,
+        strict: false,
+    };
+    Arc::new(Entry::new(config)).hold()
+}
+
 fn begin(board: &mut Board, model: &str, chosen: Chosen) -> Ticket {
     board.begin(Running {
         waiting: chosen.waiting,
-        model: model.into(),
         attempt: 1,
         cancel: Arc::default(),
         put_back: Arc::default(),
         overflows: Arc::default(),
         alone: chosen.alone,
         leaving: 0,
+        held: held(model),
     })
 }
 
@@ -136,4 +151,52 @@ fn results_that_are_being_written_take_of_the_room_and_their_account_waits_first
     assert!(board.choose("m", &engine).is_empty(), "with what runs it would be more than there is");
     board.end(first);
     assert_eq!(names(&board.choose("m", &engine)), ["c0", "a1"]);
+}
+
+#[test]
+fn only_a_model_whose_turn_it_is_is_loaded() {
+    let engine = EngineConfig::default();
+    let mut board = Board::default();
+    assert_eq!(board.turn("a"), None);
+    board.push("a", waiting("first", "x", 1.0), false);
+    board.push("b", waiting("second", "x", 1.0), false);
+    assert_eq!((board.turn("a"), board.turn("b")), (Some(Haste::None), Some(Haste::None)));
+    board.push("b", waiting("suspect", "x", 1.0), true);
+    board.push("a", waiting("another", "x", 1.0), true);
+    assert_eq!((board.turn("a"), board.turn("b")), (None, Some(Haste::All)), "b's suspect is next");
+    let chosen = board.choose("b", &engine).remove(0);
+    let ticket = begin(&mut board, "b", chosen);
+    assert_eq!((board.turn("a"), board.turn("b")), (None, None), "it runs while nothing else does");
+    board.left(ticket, 1.0, 0);
+    board.end(ticket);
+    assert_eq!((board.turn("a"), board.turn("b")), (Some(Haste::All), None));
+    let chosen = board.choose("a", &engine).remove(0);
+    let ticket = begin(&mut board, "a", chosen);
+    board.end(ticket);
+    assert_eq!((board.turn("a"), board.turn("b")), (Some(Haste::None), Some(Haste::None)));
+}
+
+#[test]
+fn what_begins_holds_its_model_and_what_waits_does_not() {
+    let mut board = Board::default();
+    board.push("m", waiting("one", "a", 1.0), false);
+    let chosen = board.choose("m", &EngineConfig::default()).remove(0);
+    let held = held("m");
+    let entry = held.entry().clone();
+    let running = Running {
+        waiting: chosen.waiting,
+        attempt: 1,
+        cancel: Arc::default(),
+        put_back: Arc::default(),
+        overflows: Arc::default(),
+        alone: false,
+        leaving: 0,
+        held,
+    };
+    let ticket = board.begin(running);
+    board.left(ticket, 1.0, 0);
+    assert!(entry.is_held(), "its end is not recorded yet");
+    let waits = board.end(ticket).unwrap().waiting;
+    board.push("m", waits, false);
+    assert!(!entry.is_held());
 }
