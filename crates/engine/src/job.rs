@@ -172,6 +172,9 @@ impl<'a> Job<'a> {
         if self.lost.contains(&instance) || self.is_cut_off(instance.1) {
             return;
         }
+        if matches!(self.kind(instance.1), NodeKind::Save(_)) {
+            return self.deliver_saved(instance, outputs);
+        }
         let mut ready = BTreeSet::new();
         self.file(instance, outputs, &mut ready);
         self.release(instance);
