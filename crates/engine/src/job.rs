@@ -151,6 +151,11 @@ impl<'a> Job<'a> {
         self.lost.contains(&instance)
     }
 
+    /// How many nodes have run, once for each step.
+    pub fn nodes_done(&self) -> u64 {
+        self.done.len() as u64
+    }
+
     /// Whether anything was lost at all.
     pub fn has_lost(&self) -> bool {
         !self.lost.is_empty()
