@@ -498,7 +498,7 @@ fn what_runs_when_another_thread_brings_its_result_is_the_programs_time_and_make
     let longest = host.asked.windows(2).map(|two| two[1] - two[0]).max().unwrap();
     let usage = host.script.ended[&Ticket(1)].usage;
     println!("alone it takes {took:?}; boundaries at most {longest:?} apart; {usage:?}");
-    assert!(longest < took / 3, "{longest:?} of {took:?}");
+    assert!(longest < (took / 8).max(Duration::from_millis(150)), "{longest:?} of {took:?}");
     let milliseconds = took.as_secs_f64() * 1000.0;
     assert!(usage.measured_ms > milliseconds / 3.0, "{usage:?} of {milliseconds} ms");
     assert!(usage.nodes >= 100_000 && usage.nodes_ms > milliseconds / 3.0, "{usage:?} of {milliseconds} ms");
