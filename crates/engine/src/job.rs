@@ -151,6 +151,11 @@ impl<'a> Job<'a> {
         self.lost.contains(&instance)
     }
 
+    /// How many nodes have run, once for each step.
+    pub fn nodes_done(&self) -> u64 {
+        self.done.len() as u64
+    }
+
     /// Whether anything was lost at all.
     pub fn has_lost(&self) -> bool {
         !self.lost.is_empty()
@@ -171,6 +176,9 @@ impl<'a> Job<'a> {
     ) {
         if self.lost.contains(&instance) || self.is_cut_off(instance.1) {
             return;
+        }
+        if matches!(self.kind(instance.1), NodeKind::Save(_)) {
+            return self.deliver_saved(instance, outputs);
         }
         let mut ready = BTreeSet::new();
         self.file(instance, outputs, &mut ready);

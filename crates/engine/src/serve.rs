@@ -170,6 +170,14 @@ pub struct Usage {
     pub estimated_ms: f64,
     /// Milliseconds that it took: its share of each pass by operations, and what it did between passes.
     pub measured_ms: f64,
+    /// Of the operations those of passes: what has run, not what could have.
+    pub pass_flops: u64,
+    /// Of the milliseconds its share of passes, without what programs computed of their own.
+    pub pass_ms: f64,
+    /// Nodes of it that have run, once for each step.
+    pub nodes: u64,
+    /// Milliseconds that these took, long operations apart.
+    pub nodes_ms: f64,
     /// Seconds that it was there.
     pub seconds: f64,
 }

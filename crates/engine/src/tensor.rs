@@ -426,6 +426,26 @@ impl Tensor {
         })
     }
 
+    /// The first elements in row-major order, at most so many: a vector. The others are not looked at.
+    pub fn first(&self, most: usize) -> Result<Tensor, OperationError> {
+        let count = self.elements().min(most);
+        with_stored!(self.dtype, T => {
+            let elements = self.with_strided::<T, _>(|source, start, strides| {
+                let place = |mut at: usize| {
+                    let sizes = self.shape().iter().zip(strides).rev();
+                    sizes.fold(start as isize, |place, (&size, &stride)| {
+                        let along = at % size.max(1);
+                        at /= size.max(1);
+                        place + along as isize * stride
+                    })
+                };
+                (0..count).map(|at| source.get(place(at) as usize).copied()).collect::<Option<Vec<T>>>()
+            })?;
+            let elements = elements.ok_or_else(|| OperationError::new("a view reaches outside its storage"))?;
+            Tensor::from_stored(elements, &[count], self.dtype)
+        })
+    }
+
     /// The elements as little-endian bytes in row-major order.
     pub fn to_bytes(&self) -> Result<Vec<u8>, OperationError> {
         let mut bytes = vec![0; self.elements() * self.dtype.size() as usize];

@@ -56,7 +56,10 @@ fn check(example: &Example, numbers: &mut Numbers) -> usize {
     };
     let type_of = |value: Value| types(&inputs[value.node.index()]);
     let mut context = RuleContext { operation, type_of: &type_of, next_symbol: &mut 0 };
-    let typed = (operation.kind.definition().rule)(&mut context)
+    let typed = operation
+        .kind
+        .definition()
+        .typed(&mut context)
         .unwrap_or_else(|error| panic!("{}: {error}", shown()));
     assert_eq!(made.iter().map(types).collect::<Vec<_>>(), typed.outputs, "{}", shown());
     let cotangents: Vec<Option<Tensor>> =

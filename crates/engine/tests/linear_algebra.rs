@@ -120,7 +120,7 @@ fn a_matrix_too_large_to_wait_for_is_refused_before_anything_runs() {
         }
         let type_of = |_: Value| TensorType::known(DType::F32, shape);
         let mut context = RuleContext { operation: &operation, type_of: &type_of, next_symbol: &mut 0 };
-        (kind.definition().rule)(&mut context)
+        kind.definition().typed(&mut context)
     };
     let error = rule(OperationKind::Svd, &[2, 8192, 8192]).unwrap_err();
     assert!(error.message.starts_with("`svd` of a matrix [8192, 8192] takes 10995116277760 operations"));

@@ -152,6 +152,12 @@ fn type_of(tensor: &Tensor) -> TensorType {
     TensorType::known(tensor.dtype(), &shape)
 }
 
+/// Where a tensor's elements are stored.
+fn storage(tensor: &Tensor) -> usize {
+    let (storage, _) = tensor.data().storage_and_layout();
+    std::ptr::from_ref(&*storage).addr()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -169,9 +175,14 @@ proptest! {
 
             let type_of_value = |value: Value| type_of(&pool[value.node.index()]);
             let mut context = RuleContext { operation: &operation, type_of: &type_of_value, next_symbol: &mut 0 };
-            if let (Ok(outputs), Ok(typed)) = (outputs, (definition.rule)(&mut context)) {
+            if let (Ok(outputs), Ok(typed)) = (outputs, definition.typed(&mut context)) {
                 let ours: Vec<TensorType> = outputs.iter().map(type_of).collect();
                 prop_assert_eq!(ours, typed.outputs, "{:?}", operation);
+                // What is not a view of what there was has been copied or made: that has its price.
+                let views: Vec<usize> = pool.iter().map(storage).collect();
+                let made = outputs.iter().filter(|output| !views.contains(&storage(output)));
+                let made: u64 = made.map(|output| output.elements() as u64).sum();
+                prop_assert!(typed.flops >= made, "{:?}: {} for {}", operation, typed.flops, made);
             }
             Ok(())
         })?;

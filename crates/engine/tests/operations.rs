@@ -112,7 +112,7 @@ fn results_have_the_types_that_the_rules_promise() {
         let case = Case::new(&golden, json);
         let type_of = |value: Value| type_of(&case.inputs[value.node.index()]);
         let mut context = RuleContext { operation: &case.operation, type_of: &type_of, next_symbol: &mut 0 };
-        let typed = (case.operation.kind.definition().rule)(&mut context);
+        let typed = case.operation.kind.definition().typed(&mut context);
         let typed = typed.unwrap_or_else(|error| panic!("{json}: {error}"));
         let outputs: Vec<TensorType> = case.outputs().iter().map(self::type_of).collect();
         assert_eq!(outputs, typed.outputs, "{json}");

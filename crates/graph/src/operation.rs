@@ -134,7 +134,7 @@ pub struct OperationDefinition {
     /// Its parameters, in PyTorch's order.
     pub parameters: Vec<Parameter>,
     /// Its shapes, number types and cost.
-    pub rule: rules::Rule,
+    rule: rules::Rule,
     /// The rule's name in [`rules`]: operations of one rule treat number types alike.
     pub rule_name: &'static str,
     /// Whether a gradient flows through it.
@@ -149,6 +149,17 @@ impl OperationDefinition {
     /// The place of the parameter of that name.
     pub fn parameter(&self, name: &str) -> Option<usize> {
         self.parameters.iter().position(|parameter| parameter.name == name)
+    }
+
+    /// Applies its rule. The price is never less than one operation for each element that it may have to touch, whatever the
+    /// rule says of what it computes.
+    ///
+    /// # Errors
+    /// What is wrong with the arguments.
+    pub fn typed(&self, context: &mut rules::RuleContext<'_>) -> rules::RuleResult {
+        let mut typed = (self.rule)(context)?;
+        typed.flops = typed.flops.max(rules::touch::touched(context, &typed.outputs));
+        Ok(typed)
     }
 }
 

@@ -11,12 +11,14 @@
 //! | [`index`] | what stands between the brackets of `x[...]`, made plain |
 //! | [`equation`] | the equations of `einsum` |
 //! | [`mod@solve`] | a shape of as many elements as another, with a size to infer |
+//! | [`touch`] | the elements that an operation may have to touch, which are its least price |
 
 pub mod broadcast;
 pub mod equation;
 pub mod index;
 pub mod promotion;
 pub mod solve;
+pub mod touch;
 
 mod arguments;
 mod constructor;
@@ -136,13 +138,16 @@ impl RuleContext<'_> {
 pub struct Typed {
     /// The type of each output.
     pub outputs: Vec<TensorType>,
-    /// Floating-point (or integer) operations; unknown lengths counted as [`ASSUMED_LENGTH`]. Views cost nothing, copies
-    /// one for each element.
+    /// Floating-point (or integer) operations; unknown lengths counted as [`ASSUMED_LENGTH`]. What is a view whatever the
+    /// layout costs nothing; what copies costs at least one for each element, and [`TURNED`] where only some layouts need the copy.
     pub flops: u64,
 }
 
 /// What a length is taken to be, for prices, while it is not known.
 pub const ASSUMED_LENGTH: u64 = 128;
+
+/// Operations for one element that is copied out of another order than it lies in: each of them is waited for.
+pub const TURNED: u64 = 8;
 
 /// Operations for one element of an exponential, a sine, a power.
 const TRANSCENDENTAL: u64 = 8;

@@ -139,18 +139,47 @@ impl Interleaver<'_> {
         }
         let started = Instant::now();
         member.job.at_node = Some(instance.1);
-        member.guarded(|member| {
+        let outputs = member.guarded(|member| {
             let outputs = task.run(ground.models, pool, &member.job.stop);
             drop(task);
             member.job.check_budget();
-            member.deliver(instance, outputs, ground, pool);
+            outputs
         });
         let took = milliseconds(started.elapsed());
+        member.usage.measured_ms += took;
+        let Some(outputs) = outputs else { return took };
         // What was stopped tells nothing.
         if !applies && member.job.failed.is_none() {
             clock.learn_own(flops, took);
         }
+        took + Self::deliver_own(member, (instance, outputs), (ground, pool, clock), most)
+    }
+
+    /// Delivers what an operation of its own gave a program. The small nodes that can run then have a slice, as those that were left;
+    /// it is their program's time. Gives back the milliseconds that it took.
+    fn deliver_own(
+        member: &mut Member<'_>,
+        (instance, outputs): (Instance, Result<Vec<Tensor>, OperationError>),
+        (ground, pool, clock): (Ground<'_>, &mut BufferPool, &Clock),
+        most: f64,
+    ) -> f64 {
+        Self::in_a_slice(member, clock, most, |member| member.deliver(instance, outputs, ground, pool))
+    }
+
+    /// What a program does of its own between passes, of which small nodes run for a slice: measured, and counted as its own.
+    fn in_a_slice(
+        member: &mut Member<'_>,
+        clock: &Clock,
+        most: f64,
+        work: impl FnOnce(&mut Member<'_>),
+    ) -> f64 {
+        let started = Instant::now();
+        member.job.slice = Duration::try_from_secs_f64((most / 8.0).max(LEAST_SLICE_MS) / 1000.0).ok();
+        member.guarded(work);
+        member.usage.nodes_ms += milliseconds(member.job.take_own());
+        let took = milliseconds(started.elapsed());
         member.usage.measured_ms += took;
+        member.usage.flops = member.usage.flops.saturating_add(clock.worth(took));
         took
     }
 
@@ -162,14 +191,7 @@ impl Interleaver<'_> {
         clock: &Clock,
         most: f64,
     ) -> f64 {
-        let started = Instant::now();
-        member.job.slice = Duration::try_from_secs_f64((most / 8.0).max(LEAST_SLICE_MS) / 1000.0).ok();
-        member.guarded(|member| member.job.go_on(ground.models, pool));
-        member.job.take_own();
-        let took = milliseconds(started.elapsed());
-        member.usage.measured_ms += took;
-        member.usage.flops = member.usage.flops.saturating_add(clock.worth(took));
-        took
+        Self::in_a_slice(member, clock, most, |member| member.job.go_on(ground.models, pool))
     }
 
     /// Waits for other threads, not longer than that. Whether there was one to wait for.
@@ -185,7 +207,8 @@ impl Interleaver<'_> {
 
     /// Delivers what another thread has done, if its program is still there.
     fn take_back(&mut self, done: Done) {
-        let Self { members, pool, ground, .. } = self;
+        let Self { members, pool, ground, clock, budget, .. } = self;
+        let most = budget.milliseconds.unwrap_or(f64::INFINITY);
         let Some(member) = members.iter_mut().find(|member| member.serial == done.serial) else { return };
         let ground = *ground;
         member.away.retain(|(instance, _)| *instance != done.instance);
@@ -193,7 +216,7 @@ impl Interleaver<'_> {
         member.job.at_node = Some(done.instance.1);
         match done.outputs {
             Ok(outputs) => {
-                member.guarded(|member| member.deliver(done.instance, outputs, ground, pool));
+                Self::deliver_own(member, (done.instance, outputs), (ground, pool, clock), most);
             }
             Err(message) => member.fail_by_panic(&message),
         }

@@ -150,6 +150,7 @@ impl<'a> Member<'a> {
             self.usage.measured_ms += begun.get().map_or(0.0, |begun| milliseconds(begun.elapsed()));
         }
         self.usage.seconds = self.since.elapsed().as_secs_f64();
+        self.usage.nodes = self.job.nodes_done();
         let outcome = self.job.outcome();
         Left { ticket: self.ticket, outcome, usage: self.usage, rest: self }
     }

@@ -202,7 +202,7 @@ impl<'e> Interleaver<'e> {
             let (ground, pool) = (self.ground, &mut self.pool);
             member.job.slice = slice;
             member.guarded(|member| member.settle(ground, pool, until));
-            member.job.take_own();
+            member.usage.nodes_ms += milliseconds(member.job.take_own());
             let then = Instant::now();
             let took = milliseconds(then - now);
             member.usage.measured_ms += took;
@@ -326,6 +326,7 @@ impl<'e> Interleaver<'e> {
         for member in &mut self.members {
             let own = milliseconds(member.job.take_own());
             member.usage.measured_ms += own;
+            member.usage.nodes_ms += own;
             if member.job.has_postponed() {
                 member.usage.flops = member.usage.flops.saturating_add(self.clock.worth(own));
             }

@@ -310,6 +310,8 @@ impl Interleaver<'_> {
             member.usage.flops = member.usage.flops.saturating_add(flops);
             member.usage.estimated_ms += plan.estimated_ms * share;
             member.usage.measured_ms += shared_ms * share;
+            member.usage.pass_flops = member.usage.pass_flops.saturating_add(flops);
+            member.usage.pass_ms += shared_ms * share;
             member.job.results.report.note_pass(measured_ms * share);
             report.rows += rows;
             report.tokens += tokens;

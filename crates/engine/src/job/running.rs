@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use pellucid_graph::check::CheckedProgram;
-use pellucid_graph::{NodeId, NodeKind, Operation, Value};
+use pellucid_graph::{NodeId, NodeKind, Operation, OperationKind, Value};
 use pellucid_kernels::pool::Stopped;
 
 use super::turns::Given;
@@ -45,6 +45,13 @@ impl Task<'_> {
         let (step, id) = self.instance;
         let step = (step != OUTSIDE).then_some(step);
         let lookup = |value: Value| self.reads[&value].clone();
+        if let NodeKind::Save(value) = self.program.program.node(id).kind {
+            let saved = || lookup(value).contiguous();
+            return match pellucid_kernels::pool::stoppable(stop, saved) {
+                Ok(saved) => Ok(vec![saved?]),
+                Err(Stopped) => Err(OperationError::new("it was stopped")),
+            };
+        }
         let evaluator = Evaluator { models, program: &self.program };
         let run = || evaluator.evaluate(id, self.operation.as_ref(), step, &lookup, pool);
         match pellucid_kernels::pool::stoppable(stop, run) {
@@ -84,6 +91,7 @@ impl<'a> Job<'a> {
                     None => self.lose_quietly(instance, ready),
                 }
             }
+            _ if self.defers && self.takes_long(instance) => self.deferred.push_back(instance),
             NodeKind::Save(value) => {
                 let kept = self.value(value, step).map_or(0, |tensor| self.save(instance, tensor));
                 self.applied(instance);
@@ -94,7 +102,6 @@ impl<'a> Job<'a> {
                 self.applied(instance);
                 self.hold(kept);
             }
-            _ if self.defers && self.takes_long(id) => self.deferred.push_back(instance),
             _ => self.evaluate(instance, ready, models, pool),
         }
     }
@@ -124,11 +131,21 @@ impl<'a> Job<'a> {
         }
     }
 
-    fn takes_long(&self, id: NodeId) -> bool {
+    fn takes_long(&self, (step, id): Instance) -> bool {
+        use OperationKind::{Flatten, Reshape, Unflatten};
         let flops = self.program.nodes[id.index()].flops;
+        // The price is that of a copy: whether it comes to one shows the layout.
+        let is_copied =
+            |value: Value| self.value(value, step).is_some_and(|read| !read.data().is_contiguous());
         match self.kind(id) {
+            NodeKind::Log(_) | NodeKind::Merge { .. } => false,
             NodeKind::Apply { .. } => flops >= LONG_APPLICATION,
-            _ => flops >= LONG_OPERATION,
+            _ if flops < LONG_OPERATION => false,
+            NodeKind::Save(value) => is_copied(*value),
+            NodeKind::Operation(operation) if matches!(operation.kind, Reshape | Flatten | Unflatten) => {
+                operation.values().first().is_none_or(|&input| is_copied(input))
+            }
+            _ => true,
         }
     }
 
@@ -177,6 +194,13 @@ impl<'a> Job<'a> {
             operation = Some(among.operation);
         }
         Ok(Task { program: self.program.clone(), instance, operation, reads })
+    }
+
+    /// What a save that was left gives: its value in row-major order.
+    pub(super) fn deliver_saved(&mut self, instance: Instance, outputs: Vec<Tensor>) {
+        let kept = outputs.into_iter().next().map_or(0, |tensor| self.save(instance, tensor));
+        self.applied(instance);
+        self.hold(kept);
     }
 
     /// Files a result; the bytes that it keeps to the end of the run.

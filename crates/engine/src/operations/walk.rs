@@ -1,5 +1,7 @@
 //! Walking over the elements of strided operands, a run of the innermost dimension at a time.
 
+use pellucid_kernels::pool::checkpoint;
+
 /// The strides of a tensor in row-major order.
 pub(crate) fn contiguous_strides(shape: &[usize]) -> Vec<isize> {
     let mut strides = vec![0; shape.len()];
@@ -47,16 +49,27 @@ fn merged<const N: usize>(shape: &[usize], strides: [&[isize]; N]) -> Vec<(usize
     dimensions
 }
 
-/// Calls `visit(offsets)` for every cell of these dimensions, in row-major order.
+/// Elements that are walked over between two places where a walk can be stopped.
+const AT_ONCE: usize = 1 << 16;
+
+/// Calls `visit(offsets)` for every cell of these dimensions, in row-major order. Each visit is of so many elements: after some of them
+/// the walk can be stopped.
 fn odometer<const N: usize>(
     dimensions: &[(usize, [isize; N])],
     offsets: [isize; N],
+    elements: usize,
     mut visit: impl FnMut([isize; N]),
 ) {
     let mut counters = vec![0usize; dimensions.len()];
     let mut at = offsets;
+    let mut walked = 0;
     loop {
         visit(at);
+        walked += elements;
+        if walked >= AT_ONCE {
+            walked = 0;
+            checkpoint();
+        }
         let mut place = dimensions.len();
         loop {
             if place == 0 {
@@ -88,7 +101,7 @@ pub(crate) fn walk<const N: usize>(
     }
     let mut dimensions = merged(shape, strides);
     let (length, inner) = dimensions.pop().unwrap_or((1, [0; N]));
-    odometer(&dimensions, offsets, |at| run(at, length, inner));
+    odometer(&dimensions, offsets, length, |at| run(at, length, inner));
 }
 
 /// Copies a strided operand into row-major order.
@@ -105,7 +118,7 @@ pub(crate) fn gather<T: Copy>(source: &[T], start: usize, shape: &[usize], strid
         dimensions.truncate(dimensions.len() - 2);
         let mut elements = vec![fill; count];
         let mut targets = elements.chunks_exact_mut(rows * columns);
-        odometer(&dimensions, [start as isize], |[at]| {
+        odometer(&dimensions, [start as isize], rows * columns, |[at]| {
             if let Some(target) = targets.next() {
                 turn(source, at, target, rows, columns, step);
             }
@@ -114,7 +127,7 @@ pub(crate) fn gather<T: Copy>(source: &[T], start: usize, shape: &[usize], strid
     }
     let mut elements = Vec::with_capacity(count);
     let (length, [step]) = dimensions.pop().unwrap_or((1, [1]));
-    odometer(&dimensions, [start as isize], |[at]| match step {
+    odometer(&dimensions, [start as isize], length, |[at]| match step {
         1 => elements.extend_from_slice(&source[at as usize..at as usize + length]),
         0 => elements.extend(std::iter::repeat_n(source[at as usize], length)),
         _ => elements.extend((0..length as isize).map(|count| source[(at + count * step) as usize])),
@@ -122,18 +135,33 @@ pub(crate) fn gather<T: Copy>(source: &[T], start: usize, shape: &[usize], strid
     elements
 }
 
-/// Copies a matrix whose columns lie together, `step` apart, to row-major order: by squares that fit the nearest cache.
+/// Copies a matrix whose columns lie together, `step` apart, to row-major order: by squares as wide as a line of the cache, each turned
+/// beside both. Where sizes are powers of 2 the lines of a square are all in one place of the cache, and drive each other out of it
+/// before they are full.
 fn turn<T: Copy>(source: &[T], start: isize, target: &mut [T], rows: usize, columns: usize, step: isize) {
-    const SIDE: usize = 16;
-    for first_row in (0..rows).step_by(SIDE) {
-        let height = SIDE.min(rows - first_row);
-        for first_column in (0..columns).step_by(SIDE) {
-            for column in first_column..columns.min(first_column + SIDE) {
-                let from = (start + first_row as isize + column as isize * step) as usize;
+    let side = (64 / size_of::<T>().max(1)).clamp(8, 64);
+    let Some(&fill) = source.get(start as usize) else { return };
+    let mut square = vec![fill; side * side.min(rows)];
+    let mut walked = 0;
+    for first_row in (0..rows).step_by(side) {
+        let height = side.min(rows - first_row);
+        for first_column in (0..columns).step_by(side) {
+            let width = side.min(columns - first_column);
+            for column in 0..width {
+                let from = (start + first_row as isize + (first_column + column) as isize * step) as usize;
                 for (row, &element) in source[from..from + height].iter().enumerate() {
-                    target[(first_row + row) * columns + column] = element;
+                    square[row * side + column] = element;
                 }
             }
+            for row in 0..height {
+                let to = (first_row + row) * columns + first_column;
+                target[to..to + width].copy_from_slice(&square[row * side..row * side + width]);
+            }
+        }
+        walked += height * columns;
+        if walked >= AT_ONCE {
+            walked = 0;
+            checkpoint();
         }
     }
 }
@@ -194,4 +222,50 @@ pub(crate) fn broadcast_shape(shapes: &[&[usize]]) -> Option<Vec<usize>> {
         }
     }
     Some(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    use pellucid_kernels::pool::{Stopped, stoppable};
+
+    use super::{broadcast_strides, gather};
+
+    #[test]
+    fn a_matrix_is_turned_whatever_its_sizes() {
+        for (rows, columns) in [(1, 3), (7, 65), (64, 64), (130, 67), (2, 300)] {
+            let source: Vec<u8> = (0..rows * columns + 3).map(|at| (at % 251) as u8).collect();
+            let expected: Vec<u8> =
+                (0..rows * columns).map(|at| source[3 + at / columns + at % columns * rows]).collect();
+            assert_eq!(
+                gather(&source, 3, &[rows, columns], &[1, rows as isize]),
+                expected,
+                "{rows} {columns}"
+            );
+            let wide: Vec<f64> = source.iter().map(|&number| f64::from(number)).collect();
+            let expected: Vec<f64> = expected.iter().map(|&number| f64::from(number)).collect();
+            assert_eq!(gather(&wide, 3, &[rows, columns], &[1, rows as isize]), expected, "{rows} {columns}");
+        }
+    }
+
+    #[test]
+    fn a_copy_of_much_can_be_stopped() {
+        let stop = Arc::new(AtomicBool::new(true));
+        let source = vec![1_u8; 1 << 20];
+        let copies: [(&[usize], &[isize]); 3] = [
+            (&[1 << 10, 1 << 10], &[1, 1 << 10]),
+            (&[1 << 9, 1 << 9, 2], &[2, 1 << 10, 1]),
+            (&[1 << 10, 1 << 10, 4], &broadcast_strides(&[1 << 10, 1], &[1 << 10, 1 << 10, 4])),
+        ];
+        for (shape, strides) in copies {
+            assert_eq!(
+                stoppable(&stop, || gather(&source, 0, shape, strides).len()),
+                Err(Stopped),
+                "{shape:?}"
+            );
+        }
+        assert_eq!(stoppable(&stop, || gather(&source, 0, &[3, 4], &[1, 3]).len()), Ok(12));
+    }
 }

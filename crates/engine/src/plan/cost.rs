@@ -288,6 +288,8 @@ pub(crate) struct Clock {
     own: f64,
 }
 
+/// Milliseconds of one operation of a program's own, at least.
+const LEAST_OWN: f64 = 2.5e-7;
 /// What a past pass counts for, from one pass to the next.
 const MEMORY: f64 = 0.98;
 
@@ -306,7 +308,8 @@ impl Clock {
 
     /// Milliseconds of a program's own operation; of an applied module, whose products are as fast as a pass's.
     pub fn own(&self, flops: u64, applies: bool) -> f64 {
-        flops as f64 * if applies { self.flops } else { self.own }
+        // Products are much faster than what waits for memory: after many of those a copy is not taken to be done in no time.
+        flops as f64 * if applies { self.flops } else { self.own.max(LEAST_OWN) }
     }
 
     /// The floating-point operations that a pass would do in so many milliseconds.

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Checker;
 use super::together::CheckedTrace;
-use crate::program::{HookAddress, NodeId, NodeKind, Prompts};
-use crate::rules::{ASSUMED_LENGTH, RuleContext};
+use crate::operation::IndexItem;
+use crate::program::{HookAddress, NodeId, NodeKind, Prompts, Value};
+use crate::rules::{ASSUMED_LENGTH, RuleContext, TURNED};
 use crate::spec::ModelSpec;
 
 /// What a program will cost, at most; prompts that are not tokenised yet are taken to have 128 tokens.
@@ -231,6 +232,11 @@ impl Checker<'_> {
                         price.flops.saturating_add(elements.saturating_mul(2).saturating_mul(tokens));
                 }
                 price.flops = price.flops.saturating_add(self.node_flops(node).saturating_mul(2));
+                // What is a view on the way there is written into a gradient as large as what it looks at on the way back.
+                let read = self.program.node(node).kind.values();
+                let read =
+                    read.into_iter().fold(0_u64, |sum, value| sum.saturating_add(self.elements(value)));
+                price.flops = price.flops.saturating_add(read);
             }
         }
     }
@@ -249,12 +255,11 @@ impl Checker<'_> {
     fn node_flops(&self, id: NodeId) -> u64 {
         match &self.program.node(id).kind {
             NodeKind::Operation(operation) => {
-                let type_of = |value: crate::program::Value| {
-                    self.nodes[value.node.index()].outputs[value.output as usize].clone()
-                };
+                let type_of =
+                    |value: Value| self.nodes[value.node.index()].outputs[value.output as usize].clone();
                 let mut symbol = self.next_symbol;
                 let mut context = RuleContext { operation, type_of: &type_of, next_symbol: &mut symbol };
-                (operation.kind.definition().rule)(&mut context).map_or(0, |typed| typed.flops)
+                operation.kind.definition().typed(&mut context).map_or(0, |typed| typed.flops)
             }
             NodeKind::Apply { .. } => {
                 let spec = self.spec(id);
@@ -284,8 +289,50 @@ impl Checker<'_> {
             NodeKind::Get(_) | NodeKind::Set { .. } => {
                 self.nodes[id.index()].outputs.first().map_or(0, |output| output.elements(ASSUMED_LENGTH))
             }
+            // What is kept to the end is brought into row-major order, and written down.
+            NodeKind::Save(value) | NodeKind::Log(value) => self.elements(*value).saturating_mul(TURNED),
+            NodeKind::Weight { index, .. } => self.read_of_weight(id, index.as_deref()),
+            NodeKind::Literal { .. }
+            | NodeKind::Constant(_)
+            | NodeKind::Tokens(_)
+            | NodeKind::Mask(_)
+            | NodeKind::Lengths(_)
+            | NodeKind::Generated(_) => self.elements(Value::from(id)),
             _ => 0,
         }
+    }
+
+    /// Elements of a value; 0: it has none.
+    fn elements(&self, value: Value) -> u64 {
+        let output = self.nodes[value.node.index()].outputs.get(value.output as usize);
+        output.map_or(0, |output| output.elements(ASSUMED_LENGTH))
+    }
+
+    /// Elements of a parameter that are read for a part of it: its first rows where the index begins with a place or a slice, else
+    /// all.
+    fn read_of_weight(&self, id: NodeId, index: Option<&[IndexItem]>) -> u64 {
+        let parameter = self.nodes[id.index()].parameter.and_then(|own| self.spec(id).parameters.get(own));
+        let Some(sizes) = parameter.map(|parameter| parameter.shape.as_slice()) else { return 0 };
+        let whole = sizes.iter().fold(1_u64, |product, &size| product.saturating_mul(size));
+        let (Some(items), Some(&rows)) = (index, sizes.first()) else { return whole };
+        let place = |place: i64| {
+            let from_end =
+                if place < 0 { rows.saturating_sub(place.unsigned_abs()) } else { place.unsigned_abs() };
+            from_end.min(rows)
+        };
+        let read = match items.first() {
+            Some(IndexItem::Integer(_)) => 1,
+            Some(IndexItem::Slice { start, stop, .. }) => {
+                stop.map_or(rows, place).saturating_sub(start.map_or(0, place))
+            }
+            _ => rows,
+        };
+        let picked = items.iter().filter_map(|item| match item {
+            IndexItem::Tensor(value) => Some(self.elements(*value)),
+            _ => None,
+        });
+        let part = (whole / rows.max(1)).saturating_mul(read);
+        picked.fold(part.max(self.elements(Value::from(id))), u64::max)
     }
 }
 

@@ -159,7 +159,7 @@ impl Checker<'_> {
                 let type_of = |value: Value| nodes[value.node.index()].outputs[value.output as usize].clone();
                 let mut context =
                     RuleContext { operation, type_of: &type_of, next_symbol: &mut self.next_symbol };
-                match (operation.kind.definition().rule)(&mut context) {
+                match operation.kind.definition().typed(&mut context) {
                     Ok(typed) => typed.outputs,
                     Err(RuleError { message, hint }) => {
                         return self.fault(id, message, hint);

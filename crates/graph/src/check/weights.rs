@@ -31,7 +31,7 @@ impl Checker<'_> {
         };
         let mut context =
             RuleContext { operation: &operation, type_of: &type_of, next_symbol: &mut self.next_symbol };
-        match (OperationKind::GetItem.definition().rule)(&mut context) {
+        match OperationKind::GetItem.definition().typed(&mut context) {
             Ok(typed) => typed.outputs.into_iter().next(),
             Err(RuleError { message, hint }) => {
                 self.fault(id, message, hint);

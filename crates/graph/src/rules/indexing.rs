@@ -1,7 +1,7 @@
 //! Reading and writing at places: by index, by gathering, by scattering.
 
 use crate::dtype::DType;
-use crate::operation::OperationKind;
+use crate::operation::{IndexItem, OperationKind};
 use crate::rules::index::{self, Access, Plan};
 use crate::rules::promotion::Operand;
 use crate::rules::{RuleContext, RuleError, RuleResult, broadcast, cost, shape_text};
@@ -22,7 +22,8 @@ pub(crate) fn get_item(context: &mut RuleContext<'_>) -> RuleResult {
     let input = context.tensor("input")?;
     let plan = planned(context, &input, Access::Read)?;
     let result = TensorType { dtype: input.dtype, shape: plan.shape };
-    let flops = if plan.picked.is_some() { cost(&result, 1) } else { 0 };
+    let steps = context.index("index")?.iter().any(|item| matches!(item, IndexItem::Slice { step: 2.., .. }));
+    let flops = if plan.picked.is_some() || steps { cost(&result, 1) } else { 0 };
     context.one(result.dtype, result.shape, flops)
 }
 

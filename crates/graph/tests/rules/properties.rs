@@ -256,5 +256,19 @@ fn costs_count_what_is_done() {
     assert_eq!(cost("einsum", chain), 2 * (2 * 3 + 2 * 3 * 4 + 2 * 4 * 5));
     assert_eq!(cost("sort", json!({"input": "f32[2, 1024]"})), 2 * 1024 * 11);
     assert_eq!(cost("transpose", json!({"input": "f32[2, 1024]", "dim0": 0, "dim1": 1})), 0);
+    // What is a view of some layouts is a copy of others.
+    for (name, arguments) in [
+        ("reshape", json!({"input": "u8[2, 1024]", "shape": [-1]})),
+        ("flatten", json!({"input": "u8[2, 1024]"})),
+        ("unflatten", json!({"input": "u8[2, 1024]", "dim": 1, "sizes": [2, -1]})),
+    ] {
+        assert!(cost(name, arguments) >= 2 * 1024, "{name}");
+    }
+    assert_eq!(cost("getitem", json!({"input": "f32[8, 1024]", "index": [3]})), 0);
+    assert_eq!(cost("getitem", json!({"input": "f32[8, 1024]", "index": ["::2"]})), 4 * 1024);
+    assert_eq!(cost("diagonal", json!({"input": "f32[8, 1024]"})), 8);
+    // Where nothing comes of it what is read costs all the same.
+    assert!(cost("mul", json!({"input": "u8[4096, 1]", "other": "f32[1, 0]"})) >= 4096);
+    assert!(cost("index_select", json!({"input": "f32[5, 0]", "dim": 0, "index": "i64[4096]"})) >= 4096);
     assert!(cost("exp", json!({"input": "f32[10]"})) > cost("neg", json!({"input": "f32[10]"})));
 }

@@ -21,7 +21,7 @@ pub(crate) fn apply(call: &Call) -> Result<Typed, RuleError> {
     let mut next_symbol = 100;
     let mut context =
         RuleContext { operation: &call.operation, type_of: &type_of, next_symbol: &mut next_symbol };
-    (call.operation.kind.definition().rule)(&mut context)
+    call.operation.kind.definition().typed(&mut context)
 }
 
 /// Applies the rule of the operation of that name.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pellucid_client::api::{ModelEntry, ModelState, Problem, ProblemKind};
-use pellucid_engine::Engine;
+use pellucid_engine::{Engine, Usage};
 use pellucid_models::{Model, ModelOptions, Precision};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, OnceCell};
@@ -85,9 +85,10 @@ impl Pace {
     const LEAST: f64 = 0.05;
     /// How much the newest job counts.
     const NEWEST: f64 = 0.05;
-    /// A node takes at least a microsecond, and operations are no faster than a tera a second: however fast one job was.
-    const LEAST_OF_NODE: f64 = 1e-3;
-    const LEAST_OF_FLOP: f64 = 1e3 / 1e12;
+    /// A node takes from one to thirty microseconds, and a second has from a hundred million to a million million operations: whatever jobs
+    /// there were.
+    const OF_NODE: (f64, f64) = (1e-3, 3e-2);
+    const OF_FLOP: (f64, f64) = (1e3 / 1e12, 1e3 / 1e8);
 
     fn milliseconds(self, flops: u64, nodes: u64) -> f64 {
         let (of_flops, of_nodes) = self.parts(flops, nodes);
@@ -98,19 +99,18 @@ impl Pace {
         (flops as f64 * self.milliseconds_per_flop, nodes as f64 * self.milliseconds_per_node)
     }
 
-    /// A job tells of what it took most of its time for, by what is known; the other part is taken to be as it is known.
-    fn learn(&mut self, flops: u64, nodes: u64, milliseconds: f64) {
-        let (of_flops, of_nodes) = self.parts(flops, nodes);
-        let (rate, count, other, least) = if of_flops >= of_nodes {
-            (&mut self.milliseconds_per_flop, flops, of_nodes, Self::LEAST_OF_FLOP)
+    /// A job tells of what it has done, not of what it was priced at: what stopped early was never run. Of operations only those of
+    /// passes tell, which are the model's own. What the job took less time for than for the other, by what is known, tells nothing.
+    fn learn(&mut self, usage: &Usage) {
+        let (of_flops, of_nodes) = self.parts(usage.pass_flops, usage.nodes);
+        let (rate, count, took, bounds) = if of_flops >= of_nodes {
+            (&mut self.milliseconds_per_flop, usage.pass_flops, usage.pass_ms, Self::OF_FLOP)
         } else {
-            (&mut self.milliseconds_per_node, nodes, of_flops, Self::LEAST_OF_NODE)
+            (&mut self.milliseconds_per_node, usage.nodes, usage.nodes_ms, Self::OF_NODE)
         };
-        // A job that took less than it was priced at, because it stopped early, says little of the pace.
-        if count > 0 && milliseconds > Self::LEAST {
-            let seen = (milliseconds - Self::LEAST - other).max(0.0) / count as f64;
-            let seen = seen.clamp(*rate / 4.0, *rate * 4.0);
-            *rate = (*rate + Self::NEWEST * (seen - *rate)).max(least);
+        if count > 0 && took > Self::LEAST {
+            let seen = (took / count as f64).clamp(*rate / 4.0, *rate * 4.0);
+            *rate = (*rate + Self::NEWEST * (seen - *rate)).clamp(bounds.0, bounds.1);
         }
     }
 }
@@ -221,9 +221,9 @@ impl Entry {
         lock(&self.pace).milliseconds(price.flops, price.nodes)
     }
 
-    /// Learns from what a program took.
-    pub fn learn(&self, flops: u64, nodes: u64, milliseconds: f64) {
-        lock(&self.pace).learn(flops, nodes, milliseconds);
+    /// Learns from what a program has done, and what that took.
+    pub fn learn(&self, usage: &Usage) {
+        lock(&self.pace).learn(usage);
     }
 
     /// Keeps it in memory, once it is there, until what comes back is dropped. Held is what has begun, and what is about to;
@@ -317,12 +317,46 @@ mod tests {
     #[test]
     fn the_pace_is_learnt_and_no_single_job_turns_it() {
         let mut pace = Pace { milliseconds_per_flop: 1e-6, milliseconds_per_node: 2e-3 };
-        pace.learn(1_000_000, 0, 1e9);
+        pace.learn(&passes(1_000_000, 1e9));
         assert!(pace.milliseconds_per_flop < 1.2e-6);
         for _ in 0..500 {
-            pace.learn(1_000_000, 0, 5.05);
+            pace.learn(&passes(1_000_000, 5.0));
         }
         assert!((pace.milliseconds(1_000_000, 0) - 5.05).abs() < 0.05);
+    }
+
+    /// Passes of so many operations, which took so long.
+    fn passes(flops: u64, milliseconds: f64) -> Usage {
+        let (pass_flops, pass_ms) = (flops, milliseconds);
+        Usage { flops, measured_ms: milliseconds, pass_flops, pass_ms, nodes: 3, ..Usage::default() }
+    }
+
+    /// So many small nodes, which took so long.
+    fn small_nodes(nodes: u64, milliseconds: f64) -> Usage {
+        Usage { measured_ms: milliseconds, nodes, nodes_ms: milliseconds, ..Usage::default() }
+    }
+
+    #[test]
+    fn what_stops_early_or_computes_of_its_own_leaves_the_price_of_a_pass_where_it_was() {
+        // Twenty thousand million operations a second: a forward pass of 60 tokens.
+        let mut pace = Pace::default();
+        let forward = 100_000_000;
+        let before = pace.milliseconds(forward, 3);
+        // Priced at a hundred steps of 20 tokens each, they run one.
+        for _ in 0..300 {
+            pace.learn(&passes(forward / 3, 5.0 / 3.0));
+        }
+        let after = pace.milliseconds(forward, 3);
+        assert!((after / before - 1.0).abs() < 0.05, "{before} ms are {after} ms");
+        // Copies of much, and nodes just too small to be long: they say nothing of passes, and little of nodes.
+        for _ in 0..300 {
+            let own = Usage { flops: 1 << 29, measured_ms: 2_000.0, ..passes(1_000, 0.1) };
+            pace.learn(&own);
+            pace.learn(&Usage { nodes_ms: 4_000.0, measured_ms: 4_000.0, ..small_nodes(1_000, 0.0) });
+        }
+        let after = pace.milliseconds(forward, 3);
+        assert!(after < 2.0 * before && after > before / 2.0, "{before} ms are {after} ms");
+        assert!(pace.milliseconds(0, 1_000) <= Pace::LEAST + 1_000.0 * Pace::OF_NODE.1);
     }
 
     #[test]
@@ -332,14 +366,14 @@ mod tests {
         let known = pace.milliseconds(200_000, 200_000);
         assert!(known > 400.0, "{known}");
         for _ in 0..500 {
-            pace.learn(200_000, 200_000, 1_000.0);
-            pace.learn(1_000_000_000, 100, 60.0);
+            pace.learn(&small_nodes(200_000, 1_000.0));
+            pace.learn(&passes(1_000_000_000, 60.0));
         }
         assert!((pace.milliseconds(200_000, 200_000) / 1_000.0 - 1.0).abs() < 0.02);
         assert!((pace.milliseconds(1_000_000_000, 100) / 60.0 - 1.0).abs() < 0.02);
         for _ in 0..500 {
-            pace.learn(200_000, 200_000, 0.06);
-            pace.learn(1_000_000_000, 100, 0.06);
+            pace.learn(&small_nodes(200_000, 0.06));
+            pace.learn(&passes(1_000_000_000, 0.06));
         }
         assert!(pace.milliseconds(0, 200_000) >= 200.0);
         assert!(pace.milliseconds(1_000_000_000, 0) > 0.9);

@@ -92,7 +92,7 @@ async fn left(core: Arc<Core>, ticket: Ticket, outcome: Result<Results, Box<Fail
     if let (Ok(results), Some(entry)) = (&outcome, &entry)
         && results.report.cached_tokens == 0
     {
-        entry.learn(waiting.flops, waiting.nodes, usage.measured_ms);
+        entry.learn(&usage);
     }
     core.spans.is_recorded(&waiting.job, usage.passes, usage.tokens, usage.measured_ms);
     let ended = Ended { waiting: &waiting, model: &model, attempt, stop: &stop, overflows };

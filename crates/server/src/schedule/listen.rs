@@ -104,6 +104,8 @@ pub fn saved(name: &str, value: &Tensor) -> Saved {
 
 /// The first elements of a value, row by row.
 pub fn numbers(value: &Tensor, most: usize) -> Vec<Number> {
+    // The rest may be much more than there is room for: one number, expanded.
+    let Ok(value) = value.first(most) else { return Vec::new() };
     let dtype = value.dtype();
     let whole = matches!(dtype, DType::I64 | DType::I32 | DType::U8 | DType::Bool);
     if whole {
@@ -112,10 +114,10 @@ pub fn numbers(value: &Tensor, most: usize) -> Vec<Number> {
             DType::Bool => Number::Bool(element != 0),
             _ => Number::Integer(element),
         };
-        return elements.into_iter().take(most).map(number).collect();
+        return elements.into_iter().map(number).collect();
     }
     let elements = value.to_vec_f64().unwrap_or_default();
-    elements.into_iter().take(most).map(Number::from_f64).collect()
+    elements.into_iter().map(Number::from_f64).collect()
 }
 
 /// The text of tokens as they come: a token's is known when its characters are complete.
@@ -141,5 +143,28 @@ impl Text {
         self.from = self.told;
         self.told = self.tokens.len();
         now.get(before.len()..).unwrap_or_default().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_value_that_no_memory_holds_the_first_numbers_are_told() {
+        // Four million million numbers, of which one is stored.
+        let one = Tensor::from_f32(vec![1.5], &[1, 1]).unwrap();
+        let spread = one.data().broadcast_as((1 << 21, 1 << 21)).unwrap();
+        let spread = Tensor::new(spread, DType::F32).unwrap();
+        assert_eq!(numbers(&spread, SHOWN), vec![Number::from_f64(1.5); SHOWN]);
+        let entry = LogEntry { name: "p".into(), coordinates: Vec::new(), step: None, value: spread };
+        let told = log(&entry);
+        assert!(told.truncated && told.values.len() == SHOWN);
+        assert_eq!(saved("s", &entry.value).values, None);
+        // In the order of the rows, whatever the layout.
+        let turned = Tensor::from_i64((0..6).collect(), &[2, 3]).unwrap();
+        let turned = Tensor::new(turned.data().t().unwrap(), DType::I64).unwrap();
+        assert_eq!(numbers(&turned, 4), [0, 3, 1, 4].map(Number::Integer));
+        assert_eq!(numbers(&turned, SHOWN).len(), 6);
     }
 }
