@@ -212,7 +212,7 @@ impl Board {
         let running = self.running.remove(&ticket)?;
         self.tickets.remove(&running.waiting.job);
         if running.leaving > 0 {
-            self.begun(&running.model()).has_left(&running.waiting.account, running.leaving);
+            self.begun(running.model()).has_left(&running.waiting.account, running.leaving);
         }
         if running.alone {
             self.suspect_runs = false;
