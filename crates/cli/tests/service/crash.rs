@@ -233,12 +233,15 @@ fn results_that_cannot_be_written_are_kept_until_they_can_be() {
 fn a_suspect_finds_room_for_its_model_whoever_waits_for_another() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("pellucid.toml");
-    // Two models, neither of which stays; with room for one of them, once it is known how much that is.
+    // Models none of which stays; with room for one of them, once it is known how much that is. So many that the suspect's is hardly
+    // the first to be loaded by chance.
+    let others = ["a", "c", "d", "e", "f", "g"];
     let write = |weight_bytes: u64| {
-        let text = format!(
-            "[engine]\nweight_bytes = {weight_bytes}\nidle_seconds = 0.5\n\
-             [[model]]\nid = \"a\"\nsource = \"bundled\"\ndefault = true\n[[model]]\nid = \"b\"\nsource = \"bundled\"\n"
-        );
+        let mut text = format!("[engine]\nweight_bytes = {weight_bytes}\nidle_seconds = 0.1\n");
+        for id in others.iter().chain(&["b"]) {
+            let default = *id == "a";
+            text.push_str(&format!("[[model]]\nid = \"{id}\"\nsource = \"bundled\"\ndefault = {default}\n"));
+        }
         std::fs::write(&config, text).unwrap();
     };
     write(16 << 30);
@@ -258,7 +261,8 @@ fn a_suspect_finds_room_for_its_model_whoever_waits_for_another() {
     };
     let suspect = submit(&client, "b", &long(40));
     client.until(&suspect, &["running"]);
-    let waiting: Vec<String> = (0..3).map(|_| submit(&client, "a", &next_token("Mary has"))).collect();
+    let waiting: Vec<String> =
+        others.iter().map(|model| submit(&client, model, &next_token("Mary has"))).collect();
     server.child.kill().unwrap();
     server.child.wait().unwrap();
     let server = Server::with_config(folder.path(), &config);
