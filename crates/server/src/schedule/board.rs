@@ -152,9 +152,11 @@ impl Board {
             return vec![Chosen { waiting, alone: true, program }];
         }
         let mut chosen = Vec::new();
+        let elsewhere = self.elsewhere(model);
         loop {
             let begun = self.begun.entry(model.to_owned()).or_default();
-            let fit = |waiting: &Waiting| begun.fits(waiting, engine);
+            let of = |waiting: &Waiting| elsewhere.get(&waiting.account).copied().unwrap_or(0);
+            let fit = |waiting: &Waiting| begun.fits(waiting, of(waiting), engine);
             let picked = self.queues.get_mut(model).and_then(|queue| queue.pick(fit));
             let Some(mut waiting) = picked else { break };
             waiting.is_long = waiting.cost > engine.pass_ms();
@@ -163,6 +165,17 @@ impl Board {
             chosen.push(Chosen { waiting, alone: false, program });
         }
         chosen
+    }
+
+    /// How many jobs of each account other models have begun.
+    fn elsewhere(&self, model: &str) -> HashMap<String, usize> {
+        let mut jobs = HashMap::new();
+        for (_, begun) in self.begun.iter().filter(|(of, _)| *of != model) {
+            for (account, own) in begun.accounts() {
+                *jobs.entry(account.to_owned()).or_default() += own;
+            }
+        }
+        jobs
     }
 
     fn begun(&mut self, model: &str) -> &mut Begun {

@@ -38,6 +38,11 @@ impl Begun {
         self.jobs == 0
     }
 
+    /// Accounts that have jobs here, with how many.
+    pub fn accounts(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.of_account.iter().map(|(account, own)| (account.as_str(), own.jobs))
+    }
+
     /// A job begins.
     pub fn add(&mut self, waiting: &Waiting) {
         self.jobs += 1;
@@ -95,8 +100,13 @@ impl Begun {
     /// Whose turn it is inside the engine is decided at every pass, by account: what is begun of one account delays no other. It
     /// is bounded for the room that it takes, and so that priorities still mean something among what waits. Short jobs and
     /// long ones are bounded apart: a short one does not wait until its account's own long one has ended. Results that are still
-    /// in memory, because they are being written, take of the same room.
-    pub fn fits(&self, waiting: &Waiting, engine: &EngineConfig) -> Fit {
+    /// in memory, because they are being written, take of the same room. `elsewhere`: jobs of its account that other models have
+    /// begun.
+    pub fn fits(&self, waiting: &Waiting, elsewhere: usize, engine: &EngineConfig) -> Fit {
+        let own_jobs = self.of_account.get(&waiting.account).map_or(0, |own| own.jobs) + elsewhere;
+        if waiting.concurrent.is_some_and(|most| own_jobs as u64 >= most) {
+            return Fit::AccountWaits;
+        }
         let bytes = self.bytes.saturating_add(self.leaving).saturating_add(waiting.bytes);
         if self.jobs == 0 && self.leaving == 0 {
             return Fit::Goes;
@@ -113,10 +123,6 @@ impl Begun {
         } else {
             own.short + waiting.cost > AHEAD * engine.pass_ms()
         };
-        if is_full || has_enough || waiting.concurrent.is_some_and(|most| own.jobs as u64 >= most) {
-            Fit::AccountWaits
-        } else {
-            Fit::Goes
-        }
+        if is_full || has_enough { Fit::AccountWaits } else { Fit::Goes }
     }
 }

@@ -113,6 +113,25 @@ fn an_account_has_only_so_many_at_once_and_memory_is_bounded() {
 }
 
 #[test]
+fn what_an_account_has_at_once_counts_over_all_models() {
+    let engine = EngineConfig::default();
+    let mut board = Board::default();
+    for number in 0..3 {
+        board.push("m", waiting(&format!("m{number}"), "a", 1.0), false);
+        board.push("n", waiting(&format!("n{number}"), "a", 1.0), false);
+    }
+    board.push("n", waiting("b0", "b", 1.0), false);
+    let first = board.choose("m", &engine);
+    assert_eq!(names(&first), ["m0", "m1", "m2"]);
+    // Three are allowed, and run on the other model.
+    assert_eq!(names(&board.choose("n", &engine)), ["b0"]);
+    let tickets: Vec<Ticket> = first.into_iter().map(|chosen| begin(&mut board, "m", chosen)).collect();
+    board.left(tickets[0], 1.0, 0);
+    assert_eq!(names(&board.choose("n", &engine)), ["n0"]);
+    assert!(board.choose("n", &engine).is_empty());
+}
+
+#[test]
 fn a_suspect_runs_while_nothing_else_does() {
     let engine = EngineConfig::default();
     let mut board = Board::default();
