@@ -89,11 +89,14 @@ pub async fn overdue(core: Arc<Core>) {
         tokio::time::sleep(TICK).await;
         let over = core.board().overdue(time::now_ms());
         for waiting in over {
-            let problem =
-                Problem::new(ProblemKind::DeadlineExceeded, "Its time was over before its turn came.");
-            core.refuse(&waiting.account, &waiting.job, &problem).await;
+            refuse_late(&core, &waiting).await;
         }
     }
+}
+
+async fn refuse_late(core: &Core, waiting: &Waiting) {
+    let problem = Problem::new(ProblemKind::DeadlineExceeded, "Its time was over before its turn came.");
+    core.refuse(&waiting.account, &waiting.job, &problem).await;
 }
 
 /// A chosen job, whether it runs alone, and its program.
@@ -125,9 +128,16 @@ async fn read_again(core: Arc<Core>, held: Held, chosen: Vec<(Waiting, bool)>) {
     core.ring();
 }
 
-/// Records that jobs begin, then lets them.
+/// Records that jobs begin, then lets them; those whose time is over meanwhile fail.
 async fn begin(core: &Arc<Core>, held: &Held, house: &House, ready: Vec<Ready>) {
     let entry = held.entry();
+    let now = time::now_ms();
+    let is_late = |(waiting, ..): &Ready| waiting.deadline_ms.is_some_and(|deadline| deadline <= now);
+    let (late, ready): (Vec<Ready>, Vec<Ready>) = ready.into_iter().partition(is_late);
+    for (waiting, alone, _) in late {
+        core.board().unchoose(entry.id(), &waiting, alone);
+        refuse_late(core, &waiting).await;
+    }
     let outline = match entry.outline().await {
         Ok(outline) if !core.is_draining() => outline,
         _ => return ready.into_iter().for_each(|(waiting, alone, _)| again(core, entry, waiting, alone)),

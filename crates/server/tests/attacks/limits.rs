@@ -211,3 +211,15 @@ fn a_job_whose_result_cannot_be_written_is_cancelled_or_fails_and_the_service_en
     drop(service);
     assert!(begun.elapsed() < std::time::Duration::from_secs(5), "it ends after {:?}", begun.elapsed());
 }
+
+#[test]
+fn a_job_whose_time_is_over_when_it_begins_fails() {
+    let service = Service::start(&[], &[("ann", &[])]);
+    let headers = [("content-type", "application/json"), ("prefer", "wait=15")];
+    let target = "/v1/jobs?deadline_s=0.0000001";
+    let job = service.ask(0, "POST", target, &headers, GOOD.as_bytes()).json();
+    assert_eq!(job["state"], "failed", "{job}");
+    assert_eq!(job["error"]["type"], "urn:pellucid:problem:deadline-exceeded", "{job}");
+    assert!(job["attempts"] == 0 && job["result"].is_null(), "{job}");
+    service.works(0);
+}
