@@ -27,6 +27,11 @@ use crate::service::{Service, StartError};
 const HEADERS: usize = 64;
 /// Bytes of a request's head.
 const HEAD_BYTES: usize = 32 << 10;
+/// Bytes a second that must be taken of what waits to be sent, on average over `server.idle_seconds`.
+const LEAST_RATE: f64 = 1024.0;
+/// Bytes that lie in a socket before they are sent, about: what is written to it shows what the other side takes, and not how
+/// much room the system has.
+const UNSENT_BYTES: u32 = 16 << 10;
 /// How long answers that are being sent have when the service ends.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How long accepting rests when the system has no more sockets.
@@ -89,6 +94,15 @@ struct Accepting {
     tls: Option<TlsAcceptor>,
 }
 
+#[cfg(target_os = "linux")]
+fn keep_little_unsent(stream: &TcpStream) {
+    // Where it cannot be, slow clients are found later.
+    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keep_little_unsent(_: &TcpStream) {}
+
 /// A connection of an address, counted until it is dropped.
 struct Counted {
     of: Arc<Mutex<HashMap<IpAddr, usize>>>,
@@ -124,6 +138,7 @@ impl Accepting {
             // One who has too many is cut off without an answer.
             let Some(counted) = self.count(from.ip()) else { continue };
             let _ = stream.set_nodelay(true);
+            keep_little_unsent(&stream);
             self.begin(stream, (permit, counted));
         }
     }
@@ -172,28 +187,52 @@ impl Accepting {
     }
 }
 
-/// A connection that is given up when the other side takes nothing for too long.
+/// A connection that is given up when the other side takes too little of what waits for it.
+///
+/// Only time in which something waits counts: an answer that fits at once, and a stream on which little happens, take none. Once
+/// `patience` of it has passed, [`LEAST_RATE`] must have been taken on average; then it is looked at anew.
 struct Impatient<S> {
     stream: S,
     patience: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
+    /// Since when something waits; none: nothing does.
+    since: Option<Instant>,
+    /// Ends when the patience does.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// How long something waited before, and the bytes that were taken, since it was looked at last.
+    waited: Duration,
+    taken: f64,
 }
 
 impl<S> Impatient<S> {
     fn new(stream: S, patience: Duration) -> Self {
-        Impatient { stream, patience, waiting: None }
+        Impatient { stream, patience, since: None, timer: None, waited: Duration::ZERO, taken: 0.0 }
     }
 
-    /// What came of writing: while nothing does, time runs.
-    fn written<T>(&mut self, outcome: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.waiting = None;
+    /// What came of writing, with the bytes that were taken: while something waits, time runs.
+    fn written<T>(
+        &mut self,
+        outcome: Poll<io::Result<T>>,
+        bytes: impl FnOnce(&T) -> usize,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if let Poll::Ready(done) = &outcome {
+            if let Some(since) = self.since.take() {
+                self.waited += since.elapsed();
+                self.timer = None;
+            }
+            self.taken += done.as_ref().map_or(0, bytes) as f64;
             return outcome;
         }
-        let until = Instant::now() + self.patience;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        ready!(waiting.as_mut().poll(context));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        loop {
+            let since = *self.since.get_or_insert_with(Instant::now);
+            let until = since + self.patience.saturating_sub(self.waited);
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+            ready!(timer.as_mut().poll(context));
+            if self.taken < LEAST_RATE * self.patience.as_secs_f64() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            (self.since, self.timer, self.waited, self.taken) = (None, None, Duration::ZERO, 0.0);
+        }
     }
 }
 
@@ -214,17 +253,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.written(outcome, context)
+        self.written(outcome, |&bytes| bytes, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_flush(context);
-        self.written(outcome, context)
+        self.written(outcome, |()| 0, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.written(outcome, context)
+        self.written(outcome, |()| 0, context)
     }
 
     fn poll_write_vectored(
@@ -233,7 +272,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.written(outcome, context)
+        self.written(outcome, |&bytes| bytes, context)
     }
 
     fn is_write_vectored(&self) -> bool {

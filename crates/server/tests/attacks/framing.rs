@@ -177,11 +177,10 @@ fn who_dawdles_is_dropped() {
     service.works(0);
 }
 
-#[test]
-fn a_result_that_nobody_takes_is_not_held_for_ever() {
-    let settings = [("server.idle_seconds", "1")];
-    let service = Service::start(&settings, &[("ann", &[])]);
-    // Some megabytes: more than fits between two sockets.
+/// A service that waits for so many seconds, a job there with a result of some megabytes, which is more than fits between two
+/// sockets, and its bytes.
+fn with_a_large_result(idle_seconds: &str) -> (Service, String, u64) {
+    let service = Service::start(&[("server.idle_seconds", idle_seconds)], &[("ann", &[])]);
     let prompts: Vec<String> = (0..16)
         .map(|_| "\"When Mary and John went to the store, John gave a drink to\"".to_owned())
         .collect();
@@ -193,12 +192,55 @@ fn a_result_that_nobody_takes_is_not_held_for_ever() {
     let job = service.run(0, &program);
     let bytes = job["result"]["bytes"].as_u64().unwrap_or_else(|| panic!("{job}"));
     assert!(bytes > 8 << 20, "{bytes}");
-    let mut stream = service.connect();
     let request = format!(
         "GET /v1/jobs/{}/result HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n",
         job["id"].as_str().unwrap(),
         service.keys[0]
     );
+    (service, request, bytes)
+}
+
+#[test]
+fn a_result_that_is_taken_too_slowly_is_not_held_for_ever() {
+    let (service, request, bytes) = with_a_large_result("2");
+    // Its window is small: what it takes is seen at once.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut slow = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(service.address).await.unwrap().into_std().unwrap()
+    });
+    slow.set_nonblocking(false).unwrap();
+    let mut steady = service.connect();
+    for stream in [&mut slow, &mut steady] {
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+    }
+    // Half a kilobyte a second, and a hundred times that: only one of them is served to the end.
+    let (mut of_slow, mut of_steady) = (0, 0);
+    for _ in 0..32 {
+        std::thread::sleep(Duration::from_millis(250));
+        of_slow += slow.read(&mut [0; 128]).unwrap_or(0) as u64;
+        let mut part = vec![0; 12 << 10];
+        if steady.read_exact(&mut part).is_ok() {
+            of_steady += part.len() as u64;
+        }
+    }
+    let mut rest = Vec::new();
+    let read = slow.read_to_end(&mut rest);
+    of_slow += rest.len() as u64;
+    assert!(of_slow < bytes / 2, "{read:?}: half a kilobyte a second was still served, {of_slow} of {bytes}");
+    let mut rest = Vec::new();
+    steady.read_to_end(&mut rest).unwrap();
+    of_steady += rest.len() as u64;
+    assert!(of_steady >= bytes, "who takes what there is has {of_steady} of {bytes}");
+    service.works(0);
+}
+
+#[test]
+fn a_result_that_nobody_takes_is_not_held_for_ever() {
+    let (service, request, bytes) = with_a_large_result("1");
+    let mut stream = service.connect();
     stream.write_all(request.as_bytes()).unwrap();
     std::thread::sleep(Duration::from_secs(5));
     let mut taken = Vec::new();
