@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::config::{Config, ModelConfig, limit_faults};
 use crate::keys::{NewKey, NoRandomness, Scope};
-use crate::service::{StartError, open_store};
+use crate::service::{StartError, open_store, open_store_to_read};
 use crate::store::{Account, AuditEntry, Key, Store, StoreError};
 use crate::traces::Exporter;
 use crate::{logs, time};
@@ -228,7 +228,7 @@ fn changed(limits: &Limits, changes: &[String], models: &[ModelConfig]) -> Resul
 /// Where the store cannot be read.
 pub fn list_keys(config: &Config) -> Result<Vec<Key>, AdminError> {
     block(async {
-        let store = open_store(&config.server.data, config.store.durability).await?;
+        let store = open_store_to_read(&config.server.data, config.store.durability).await?;
         Ok(store.keys().await?)
     })
 }
@@ -256,7 +256,7 @@ pub fn revoke_key(config: &Config, key: &str) -> Result<bool, AdminError> {
 /// Where the store cannot be read.
 pub fn usage(config: &Config, days: u32) -> Result<Vec<(String, UsageDay)>, AdminError> {
     block(async {
-        let store = open_store(&config.server.data, config.store.durability).await?;
+        let store = open_store_to_read(&config.server.data, config.store.durability).await?;
         let since = time::day_before(time::now_ms(), days.saturating_sub(1));
         Ok(store.usage_of_all(&since).await?)
     })
@@ -268,7 +268,7 @@ pub fn usage(config: &Config, days: u32) -> Result<Vec<(String, UsageDay)>, Admi
 /// Where the store cannot be read.
 pub fn audit_log(config: &Config, limit: u32) -> Result<Vec<AuditEntry>, AdminError> {
     block(async {
-        let store = open_store(&config.server.data, config.store.durability).await?;
+        let store = open_store_to_read(&config.server.data, config.store.durability).await?;
         Ok(store.audit_log(limit).await?)
     })
 }

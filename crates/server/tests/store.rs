@@ -429,3 +429,48 @@ async fn a_day_is_metered_as_priced_or_measured_and_who_is_poisoned_counts() {
         assert_eq!(metered("cat").await, 1.5);
     }
 }
+
+#[tokio::test]
+async fn a_store_that_is_only_read_is_not_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pellucid.sqlite");
+    let account = Account { name: "ada".into(), limits: Limits::default(), weight: 1.0 };
+    let store = Sqlite::open(&path, Durability::Process).await.unwrap();
+    store.put_account(&account, NOW).await.unwrap();
+    // While another has it open.
+    let reading = Sqlite::open_to_read(&path, Durability::Process).await.unwrap();
+    assert_eq!(reading.accounts().await.unwrap().len(), 1);
+    assert!(reading.put_account(&account, NOW).await.is_err());
+    // The one that writes closes its connection by itself, and last: then all is in the one file.
+    for store in [reading, store] {
+        store.close().await;
+        drop(store);
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    }
+    let log = path.with_extension("sqlite-wal");
+    for _ in 0..500 {
+        if log.metadata().map_or(0, |log| log.len()) == 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let _ = std::fs::remove_file(&log);
+        let _ = std::fs::remove_file(path.with_extension("sqlite-shm"));
+        // Nothing may be made beside it, unless the test's user may do everything.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400)).unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o500)).unwrap();
+    }
+    let before = std::fs::read(&path).unwrap();
+    let reading = Sqlite::open_to_read(&path, Durability::Process).await.unwrap();
+    assert_eq!(reading.accounts().await.unwrap()[0].name, "ada");
+    assert!(reading.put_account(&account, NOW).await.is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    }
+}

@@ -12,7 +12,7 @@ pub(crate) fn config(command: &ConfigCommand, out: &mut dyn Write) -> Result<(),
         ConfigCommand::Example => Ok(out.write_all(pellucid_server::config::EXAMPLE.as_bytes())?),
         ConfigCommand::Check { configuration } => {
             let config = finished(read(configuration)?)?;
-            writeln!(out, "{config:#?}")?;
+            writeln!(out, "{}", config.to_toml()?)?;
             let unusable = config.unusable();
             if !unusable.is_empty() {
                 let all: Vec<String> = unusable.iter().map(|fault| format!("  {fault}")).collect();

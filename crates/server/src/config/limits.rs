@@ -4,6 +4,7 @@
 use pellucid_client::api::Limits;
 use pellucid_graph::suggest::did_you_mean;
 use serde::de::{Deserialize, Deserializer, Error};
+use serde::ser::{Error as _, Serialize, Serializer};
 use toml::{Table, Value};
 
 use super::{AccountLimits, ModelConfig};
@@ -26,6 +27,16 @@ impl<'de> Deserialize<'de> for AccountLimits {
         }
         let limits = Limits::deserialize(Value::Table(limits));
         Ok(AccountLimits(limits.map_err(|error| D::Error::custom(format!("limits: {}", error.message())))?))
+    }
+}
+
+impl Serialize for AccountLimits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut limits = Table::try_from(&self.0).map_err(S::Error::custom)?;
+        for name in limit_names() {
+            limits.entry(name).or_insert_with(|| NONE.into());
+        }
+        limits.serialize(serializer)
     }
 }
 

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use pellucid_client::api::Limits;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::store::sqlite::Durability;
 
@@ -50,7 +50,7 @@ pub enum ConfigError {
 }
 
 /// The whole configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 #[derive(Default)]
 pub struct Config {
@@ -76,7 +76,7 @@ pub struct Config {
 }
 
 /// Connections.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// Where it listens.
@@ -95,14 +95,14 @@ pub struct Server {
     pub connections_per_address: usize,
     /// Seconds that a request's head may take to come.
     pub header_seconds: f64,
-    /// Seconds in which a client must take or send anything at all.
+    /// Seconds in which a client must send something, and over which what it takes is averaged.
     pub idle_seconds: f64,
     /// Seconds that what runs has to end, when the service is shut down; then it is put back.
     pub drain_seconds: f64,
 }
 
 /// What is remembered.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreConfig {
     /// What a job that was acknowledged survives.
@@ -110,7 +110,7 @@ pub struct StoreConfig {
 }
 
 /// How long it is remembered.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
     /// Hours that a result lies ready.
@@ -124,7 +124,7 @@ pub struct Retention {
 }
 
 /// How models run.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
     /// Estimated milliseconds by which another account's flood delays a job, at most.
@@ -147,6 +147,16 @@ pub struct EngineConfig {
     pub idle_seconds: f64,
 }
 
+impl Config {
+    /// All of it as a file would have it, what is at its default included.
+    ///
+    /// # Errors
+    /// [`ConfigError::Values`]: where a value cannot be written as TOML.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        toml::to_string(self).map_err(|error| ConfigError::Values(vec![error.to_string()]))
+    }
+}
+
 impl EngineConfig {
     /// Estimated milliseconds of a pass, at most. A job waits for the rest of one, and shares the next.
     pub fn pass_ms(&self) -> f64 {
@@ -155,7 +165,7 @@ impl EngineConfig {
 }
 
 /// What one request and the whole queue may be.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admission {
     /// Bytes of one request's body.
@@ -171,7 +181,7 @@ pub struct Admission {
 }
 
 /// What is logged.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// From which level: `error`, `warn`, `info`, `debug`, `trace`.
@@ -181,7 +191,7 @@ pub struct Log {
 }
 
 /// Where traces go.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Trace {
     /// A collector that takes OTLP over HTTP; without one, nothing is traced.
@@ -191,7 +201,7 @@ pub struct Trace {
 }
 
 /// How logs are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// For people.
@@ -206,7 +216,7 @@ pub enum LogFormat {
 pub struct AccountLimits(pub Limits);
 
 /// A model that there is.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// Its id, under which programs name it.
@@ -239,7 +249,7 @@ impl ModelConfig {
 }
 
 /// The number type of weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightType {
     /// 32 bits.

@@ -34,6 +34,18 @@ fn the_example_is_the_default() {
 }
 
 #[test]
+fn what_is_shown_can_be_read_and_is_the_same() {
+    let limits = "[limits]\nrequests_per_minute = 'none'\nmodels = ['a/b']\ngeneration = false";
+    let models = "[[model]]\nid = 'a/b'\ndtype = 'bf16'\npinned = true\n[[model]]\nid = 'c'\nsource = 'x'";
+    let all = format!("[store]\ndurability = 'power'\n[trace]\nendpoint = 'http://h:1'\n{limits}\n{models}");
+    for text in ["", EXAMPLE, &all] {
+        let config = read(text).unwrap();
+        let shown = config.to_toml().unwrap();
+        assert_eq!(format!("{:#?}", read(&shown).unwrap()), format!("{config:#?}"), "{shown}");
+    }
+}
+
+#[test]
 fn flags_go_before_the_environment_and_that_before_the_file() {
     let layers = Layers::default()
         .file("test", "[server]\nlisten = '127.0.0.1:1'\ndrain_seconds = 1\nconnections = 1")
@@ -63,6 +75,10 @@ fn what_is_wrong_is_told_with_its_line() {
     assert!(message("[engine]\ndelay_ms = 0").contains("engine.delay_ms"));
     assert!(message("[server]\nconnections = 9223372036854775807").contains("server.connections is at most"));
     assert!(message("[engine]\nheavy_threads = 100000").contains("engine.heavy_threads is at most"));
+    for wrong in ["http://", "https://", "http://:4318", "collector:4318", "ftp://x", "http://a b"] {
+        assert!(message(&format!("[trace]\nendpoint = '{wrong}'")).contains("trace.endpoint"), "{wrong}");
+    }
+    assert!(read("[trace]\nendpoint = 'https://collector.example/otlp'").is_ok());
     let wrong = Layers::default().environment([("PELLUCID_SERVER_OPEN", "maybe")]);
     assert!(wrong.unwrap_err().to_string().contains("PELLUCID_SERVER_OPEN"));
     let unknown = Layers::default().environment([("PELLUCID_SERVER_LISTN", "x")]);

@@ -58,10 +58,7 @@ impl Config {
         );
         fault(!(0.0..=1.0).contains(&self.trace.sample), "trace.sample is from 0 to 1");
         fault(
-            self.trace
-                .endpoint
-                .as_ref()
-                .is_some_and(|at| !at.starts_with("http://") && !at.starts_with("https://")),
+            self.trace.endpoint.as_ref().is_some_and(|at| !is_collector(at)),
             "trace.endpoint is the address of a collector, such as `http://127.0.0.1:4318`",
         );
         let positive = [
@@ -134,6 +131,13 @@ impl Config {
         }
         faults
     }
+}
+
+/// Whether a text can be a collector's address.
+fn is_collector(text: &str) -> bool {
+    let Ok(address) = text.parse::<axum::http::Uri>() else { return false };
+    matches!(address.scheme_str(), Some("http" | "https"))
+        && address.host().is_some_and(|host| !host.is_empty())
 }
 
 /// Whether a text can be a model's id; nothing else is ever looked for.

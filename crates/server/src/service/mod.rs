@@ -22,7 +22,7 @@ use crate::store::{AuditEntry, StoreError, StoredJob};
 use crate::{keys, time};
 
 pub use caller::Caller;
-pub use start::{StartError, open_store};
+pub use start::{StartError, open_store, open_store_to_read};
 pub use submit::SubmitOptions;
 
 /// What comes of asking the service.

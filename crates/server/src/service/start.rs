@@ -78,6 +78,17 @@ pub async fn open_store(data: &Path, durability: Durability) -> Result<Sqlite, S
     Ok(Sqlite::open(&data.join("pellucid.sqlite"), durability).await?)
 }
 
+/// The store of a data folder, of which nothing is changed.
+///
+/// # Errors
+/// Where it cannot be read.
+pub async fn open_store_to_read(data: &Path, durability: Durability) -> Result<Sqlite, StartError> {
+    if !data.exists() {
+        make_folder(data).map_err(|error| StartError::Folder { path: data.display().to_string(), error })?;
+    }
+    Ok(Sqlite::open_to_read(&data.join("pellucid.sqlite"), durability).await?)
+}
+
 fn make_folder(data: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(data)?;
     // Its owner alone may look into it.

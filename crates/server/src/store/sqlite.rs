@@ -26,7 +26,7 @@ const STEPS: [&str; VERSION as usize] =
 const READERS: u32 = 4;
 
 /// What a store that says "written" has lived through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Durability {
     /// It survives the process's end, whatever way, but a few last changes may be lost when the machine loses power.
@@ -80,6 +80,52 @@ impl Sqlite {
         })?;
         Ok(store)
     }
+}
+
+impl Sqlite {
+    /// Opens the store in a file to read it: nothing is written, also not beside it where that may not be. One that is not there is made,
+    /// and one of an older version is brought up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`], [`StoreError::Version`].
+    pub async fn open_to_read(path: &Path, durability: Durability) -> Result<Sqlite> {
+        if !path.exists() {
+            return Sqlite::open(path, durability).await;
+        }
+        let failed = |error: sqlx::Error| StoreError::Open {
+            path: path.display().to_string(),
+            reason: error.to_string(),
+        };
+        let mut options = SqliteConnectOptions::from_str("sqlite:")
+            .map_err(failed)?
+            .filename(path)
+            .read_only(true)
+            .busy_timeout(Duration::from_secs(10))
+            .disable_statement_logging();
+        let mut found = version(&options).await;
+        let log = path.with_extension("sqlite-wal");
+        if found.is_err() && log.metadata().map_or(0, |log| log.len()) == 0 {
+            // Nobody has it open, and what is shared with who has cannot be made: so nobody changes it either.
+            options = options.immutable(true);
+            found = version(&options).await;
+        }
+        match found.map_err(failed)? {
+            found if found > VERSION => return Err(StoreError::Version { found, known: VERSION }),
+            found if found < VERSION => return Sqlite::open(path, durability).await,
+            _ => {}
+        }
+        let writer = Writer::start(&options).await.map_err(failed)?;
+        let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false);
+        Ok(Sqlite { writer, readers: pool.connect_with(options).await.map_err(failed)? })
+    }
+}
+
+/// The version of a store's schema.
+async fn version(options: &SqliteConnectOptions) -> std::result::Result<i64, sqlx::Error> {
+    let mut connection = options.connect().await?;
+    let found = sqlx::query("PRAGMA user_version").fetch_one(&mut connection).await?.try_get(0);
+    connection.close().await?;
+    found
 }
 
 /// Brings the schema up to date.
