@@ -9,7 +9,7 @@ use bytes::Bytes;
 use pellucid_client::api::{Job, JobState, Problem, QueuePlace};
 use tokio::sync::Semaphore;
 
-use crate::account::{Meters, Turns};
+use crate::account::{Meters, Turns, Watchers};
 use crate::config::Config;
 use crate::events::Hub;
 use crate::files::Files;
@@ -47,6 +47,8 @@ pub struct Core {
     pub writing: Semaphore,
     /// What is computed outside of the engines.
     pub turns: Turns,
+    /// Requests that wait for what happens to jobs.
+    pub watchers: Watchers,
     /// What jobs go through, where it is traced.
     pub spans: JobSpans,
     /// When it was last looked whether the store can be written, and whether it could.
@@ -72,6 +74,7 @@ impl Core {
             history: History::default(),
             writing: Semaphore::new(1),
             turns: Turns::default(),
+            watchers: Watchers::default(),
             spans: JobSpans::default(),
             readiness: tokio::sync::Mutex::default(),
             board: Mutex::default(),

@@ -3,9 +3,11 @@
 mod meter;
 pub mod policy;
 mod turns;
+mod watchers;
 
 pub use meter::Meters;
 pub use turns::{Turn, Turns};
+pub use watchers::{Watcher, Watchers};
 
 use pellucid_client::api::{ExceededLimit, Problem, ProblemKind};
 

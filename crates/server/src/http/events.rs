@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::answer::Refusal;
 use super::jobs::text;
 use super::{Id, Reply, Shared, caller, query};
+use crate::account::Watcher;
 use crate::core::Core;
 use crate::events::{Follower, Sent};
 use crate::keys::Scope;
@@ -46,6 +47,7 @@ pub(super) async fn get(State(shared): State<Shared>, Id(id): Id, headers: Heade
         return Ok(stream(Body::from(format!("retry: 1000\n\n{end}"))));
     };
     let telling = Telling {
+        _watches: shared.service.watch(&caller)?,
         core: shared.service.core.clone(),
         job: id,
         follower: channel.follow(after),
@@ -68,6 +70,7 @@ fn stream(body: Body) -> Response {
 }
 
 struct Telling {
+    _watches: Option<Watcher>,
     core: Arc<Core>,
     job: String,
     follower: Follower,

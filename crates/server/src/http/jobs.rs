@@ -10,6 +10,7 @@ use pellucid_client::api::{self, Job, JobQuery, JobState, ProblemKind, Removal, 
 
 use super::answer::{Refusal, json};
 use super::{Id, Reply, Shared, body, caller, query, result};
+use crate::account::Watcher;
 use crate::keys::Scope;
 use crate::service::{Caller, SubmitOptions};
 
@@ -21,6 +22,7 @@ pub(super) async fn submit(State(shared): State<Shared>, request: Request) -> Re
         idempotency_key: text(&parts.headers, api::IDEMPOTENCY_HEADER)?.map(str::to_owned),
     };
     let wait = wait(&parts.headers)?;
+    let _watches = watch(&shared, &caller, wait)?;
     let received = shared.receiving.receive(&caller, &parts.headers, body, body::PROGRAM).await?;
     let submitted = shared.service.submit(&caller, options, received.bytes.clone()).await?;
     drop(received);
@@ -86,6 +88,7 @@ pub(super) async fn list(State(shared): State<Shared>, headers: HeaderMap, uri: 
 pub(super) async fn get(State(shared): State<Shared>, Id(id): Id, headers: HeaderMap) -> Reply {
     let caller = caller(&shared, &headers, Some(Scope::Submit)).await?;
     let wait = wait(&headers)?;
+    let _watches = watch(&shared, &caller, wait)?;
     let mut response = json(StatusCode::OK, &shared.service.job(&caller, &id, wait).await?);
     applied(&mut response, wait);
     Ok(response)
@@ -124,6 +127,14 @@ fn wait(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
         }
     }
     Ok(None)
+}
+
+/// Counts a request that waits.
+fn watch(shared: &Shared, caller: &Caller, wait: Option<Duration>) -> Result<Option<Watcher>, Refusal> {
+    match wait {
+        Some(wait) if !wait.is_zero() => Ok(shared.service.watch(caller)?),
+        _ => Ok(None),
+    }
 }
 
 fn applied(response: &mut Response, wait: Option<Duration>) {

@@ -15,7 +15,7 @@ use pellucid_client::api::{
     ServiceStatus, UsageReport,
 };
 
-use crate::account::policy;
+use crate::account::{Watcher, exceeded, policy};
 use crate::core::Core;
 use crate::events::Channel;
 use crate::store::{AuditEntry, StoreError, StoredJob};
@@ -32,6 +32,9 @@ pub type Result<T> = std::result::Result<T, Box<Problem>>;
 const PAGE: u32 = 50;
 /// The same, at most.
 const LONGEST_PAGE: u32 = 200;
+/// The part of an address's connections on which requests of one account may wait: one of so many. Where a proxy stands before the
+/// service, all come from one address.
+const WATCHING: usize = 4;
 /// How long a job that is to be erased may take to leave its engine.
 const LEAVING: Duration = Duration::from_secs(5);
 
@@ -99,6 +102,27 @@ impl Service {
         found.truncate(limit as usize);
         let next = found.last().filter(|_| more).map(|job| job.id.clone());
         Ok(JobList { jobs: self.core.views(&caller.account.name, found), next })
+    }
+
+    /// Counts a request of the caller's that waits for what happens to a job, as long as what comes back lives. Without keys all are
+    /// one account, and nobody is counted.
+    pub fn watch(&self, caller: &Caller) -> Result<Option<Watcher>> {
+        let server = &self.core.config.server;
+        if server.open {
+            return Ok(None);
+        }
+        let most = server.connections_per_address.div_ceil(WATCHING);
+        let come = self.core.watchers.come(&caller.account.name, most);
+        come.map(Some).map_err(|there| {
+            let (allowed, used) = (most as f64, there as f64 + 1.0);
+            let mut problem =
+                exceeded(ProblemKind::TooManyRequests, "waiting_requests", allowed, used, "requests");
+            problem.detail =
+                Some("So many of the account's requests wait for jobs or follow their events.".into());
+            problem.hint = Some("follow fewer jobs at once, or ask without `Prefer: wait`".into());
+            problem.retry_after_s = Some(1.0);
+            Box::new(problem)
+        })
     }
 
     /// Ends a job of the caller's, if it has not ended.

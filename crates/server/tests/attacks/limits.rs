@@ -5,7 +5,7 @@ use std::net::Shutdown;
 
 use serde_json::Value;
 
-use crate::harness::{Answer, GOOD, Service, text};
+use crate::harness::{Answer, GOOD, SOON, Service, text};
 
 /// That an answer names that limit, and gives its name back.
 fn exceeded(answer: &Answer, name: &str) -> Value {
@@ -123,6 +123,11 @@ const LONG: &str = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "
         { "op": "set", "invoke": "b", "hook": "layers.0.output", "value": "m" }, { "op": "get", "name": "l", "invoke": "b", "hook": "logits" },
         { "op": "amax", "name": "x", "input": "l" }], "yields": ["x"] }, { "op": "save", "name": "s", "value": "g" }] }] }"#;
 
+/// The same, five times as long.
+pub fn longer() -> String {
+    LONG.replace("4000", "20000")
+}
+
 #[test]
 fn a_queue_is_not_overrun_by_many_who_come_at_once() {
     let service = Service::start(
@@ -222,4 +227,43 @@ fn a_job_whose_time_is_over_when_it_begins_fails() {
     assert_eq!(job["error"]["type"], "urn:pellucid:problem:deadline-exceeded", "{job}");
     assert!(job["attempts"] == 0 && job["result"].is_null(), "{job}");
     service.works(0);
+}
+
+#[test]
+fn one_account_cannot_have_all_connections_by_waiting() {
+    let service = Service::start(
+        &[("server.connections_per_address", "16")],
+        &[("ann", &["milliseconds_per_minute=none"]), ("bob", &[])],
+    );
+    let id = service.submit(0, &longer(), &[]).json()["id"].as_str().unwrap().to_owned();
+    let events = format!("/v1/jobs/{id}/events");
+    let request =
+        format!("GET {events} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n", service.keys[0]);
+    let mut held: Vec<_> = (0..4)
+        .map(|_| {
+            let mut stream = service.connect();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut head = [0; 12];
+            stream.read_exact(&mut head).unwrap();
+            assert_eq!(text(&head), "HTTP/1.1 200");
+            stream
+        })
+        .collect();
+    exceeded(&service.get(0, &events), "waiting_requests");
+    exceeded(&service.submit(0, GOOD, &[("prefer", "wait=5")]), "waiting_requests");
+    let job = format!("/v1/jobs/{id}");
+    exceeded(&service.ask(0, "GET", &job, &[("prefer", "wait=5")], b""), "waiting_requests");
+    // Who does not wait is answered, and so is everybody else.
+    assert_eq!(service.get(0, &job).status, 200);
+    assert_eq!(service.submit(0, GOOD, &[]).status, 202);
+    service.works(1);
+    // Who has gone is not counted.
+    held.pop();
+    let begun = std::time::Instant::now();
+    while service.ask(0, "GET", &job, &[("prefer", "wait=1")], b"").status == 429 {
+        assert!(begun.elapsed() < SOON, "who has gone still counts");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    service.ask(0, "DELETE", &job, &[], b"");
+    drop(held);
 }
