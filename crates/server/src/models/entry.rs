@@ -239,11 +239,19 @@ impl Entry {
         self.users.load(Ordering::SeqCst) > 0
     }
 
-    /// Its engine thread, where it is in memory.
+    /// Its engine thread, where it is in memory; one that has ended by a panic is none.
     pub fn house(&self) -> Option<Arc<House>> {
         match &*lock(&self.state) {
-            State::Hot(house, _) => Some(house.clone()),
+            State::Hot(house, _) if !house.is_dead() => Some(house.clone()),
             _ => None,
+        }
+    }
+
+    /// Where its engine thread has ended by a panic, it is not in memory any more. Another that was started since stays.
+    pub(super) fn bury(&self) {
+        let mut state = lock(&self.state);
+        if matches!(&*state, State::Hot(house, _) if house.is_dead()) {
+            *state = State::Cold;
         }
     }
 

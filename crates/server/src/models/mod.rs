@@ -147,6 +147,8 @@ impl Registry {
         let house = House::start(entry.id(), engine, options, self.reports.clone());
         let house = Arc::new(house.map_err(|error| error.to_string())?);
         *lock(&entry.state) = State::Hot(house.clone(), bytes);
+        // That it has ended at its start may have been reported before this.
+        entry.bury();
         tracing::info!(
             model = entry.id(),
             bytes,
@@ -156,10 +158,10 @@ impl Registry {
         Ok(house)
     }
 
-    /// An engine thread has ended by itself: the next job loads its model anew.
+    /// An engine thread of that model has ended by itself: where it has no other since, the next job loads it anew.
     pub fn lost(&self, id: &str) {
         if let Some(entry) = self.get(id) {
-            *lock(&entry.state) = State::Cold;
+            entry.bury();
         }
     }
 
@@ -343,6 +345,27 @@ mod tests {
         let refused = registry.load(&registry.get("b").unwrap().hold(), Haste::All).await.err().unwrap();
         assert_eq!(refused, "pinned models leave no room for it");
         assert_eq!(hot(&registry), ["a"]);
+        registry.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_model_whose_thread_has_ended_is_loaded_anew_and_a_late_report_takes_no_other_away() {
+        let registry = laboratory(&["a"], 1.5, &[]).await;
+        let entry = registry.get("a").unwrap().clone();
+        used(&registry, "a").await;
+        let house = entry.house().unwrap();
+        // Reported of one before it.
+        registry.lost("a");
+        assert!(entry.house().is_some_and(|now| Arc::ptr_eq(&now, &house)), "it works, and is taken away");
+        house.close();
+        let (reports, mut reported) = mpsc::unbounded_channel();
+        let dead = House::spawn("a", reports, |_| std::panic::resume_unwind(Box::new("at its start")));
+        reported.recv().await.unwrap();
+        *lock(&entry.state) = State::Hot(Arc::new(dead.unwrap()), 1);
+        // Reported before it was known as the model's.
+        assert!(entry.house().is_none(), "jobs go to one that has ended");
+        used(&registry, "a").await;
+        assert!(entry.house().is_some_and(|house| !house.is_dead()));
         registry.close().await;
     }
 
