@@ -532,7 +532,7 @@ fn a_generation_that_stops_tells_of_the_passes_that_it_made_only() {
 
 #[test]
 fn many_heavy_operations_of_one_program_take_turns_with_the_one_of_another() {
-    const MANY: usize = 40;
+    const MANY: usize = 60;
     let engine = Golden::open("gpt2").engine();
     let products = |count: usize| {
         let nodes: Vec<String> = (0..count)
@@ -555,7 +555,7 @@ fn many_heavy_operations_of_one_program_take_turns_with_the_one_of_another() {
         };
         let mut script = Script::default();
         script.join(0, 1, &many, listen(1));
-        // By then the first has all of its own ready, and a few of them done.
+        // By then the first has all of its own ready, and of them done as many as there are threads at each boundary, at most.
         script.join(8, 2, &one, listen(2));
         let script =
             script.play(&engine, &ServeOptions { pass_ms: 2.0, helper_threads, ..ServeOptions::default() });
