@@ -144,7 +144,8 @@ pub struct ServeOptions {
     /// Tokens of a pass, at most, unless one invoke alone has more.
     pub pass_tokens: u64,
     /// Threads for programs' own operations that take longer than a pass may: these run beside the passes, each on one
-    /// thread. 0: they run between passes.
+    /// thread, as many at a time as there are threads; which is next, the host says each time. Where the system gives fewer threads there
+    /// are fewer. 0: they run between passes.
     pub helper_threads: usize,
 }
 
@@ -226,7 +227,9 @@ impl Engine {
                     .with_helpers(helpers);
             // What is left of programs is freed beside the passes.
             let (graves, dead) = channel();
-            scope.spawn(move || dead.into_iter().for_each(drop::<Member<'_>>));
+            let bury = move || dead.into_iter().for_each(drop::<Member<'_>>);
+            // Where the system gives no thread for it, `let_go` frees them.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, bury);
             let mut open = true;
             loop {
                 interleaver.settle(0, &mut |waiting| host.order(waiting));

@@ -1,11 +1,12 @@
 //! Programs' own operations that take long, and small ones that are too many: they run between passes, as many as are worth
-//! about half a pass; one that takes longer than a pass may runs beside them, on a thread of its own.
+//! about half a pass; one that takes longer than a pass may runs beside them, on a thread of its own. No more of these are under way
+//! than there are threads: when one comes back, whose turn it is decides which goes next, however many another program has.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::Scope;
+use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
 
 use pellucid_kernels::{Isa, pool};
@@ -25,6 +26,10 @@ use crate::tensor::Tensor;
 pub(crate) struct Helpers<'e> {
     tasks: Sender<Sent<'e>>,
     done: Receiver<Done>,
+    /// How many there are.
+    threads: usize,
+    /// Nodes that were sent and have not come back, those included whose program has left.
+    under_way: usize,
 }
 
 /// A node that runs on another thread.
@@ -49,8 +54,8 @@ struct Done {
 }
 
 impl<'e> Helpers<'e> {
-    /// So many threads, which end when this is dropped. Their kernels run on one thread each, by this thread's
-    /// instruction-set path: what they give is the same to the bit.
+    /// So many threads, or as many as the system gives, which end when this is dropped. Their kernels run on one thread each, by
+    /// this thread's instruction-set path: what they give is the same to the bit.
     pub fn start<'scope>(
         scope: &'scope Scope<'scope, 'e>,
         models: &'e [Loaded],
@@ -62,9 +67,9 @@ impl<'e> Helpers<'e> {
         let (tasks, queue) = channel::<Sent<'e>>();
         let (report, done) = channel();
         let (queue, isa) = (Arc::new(Mutex::new(queue)), Isa::current());
-        for _ in 0..threads {
+        let start = |_| {
             let (queue, report) = (queue.clone(), report.clone());
-            scope.spawn(move || {
+            let work = move || {
                 let mut buffers = BufferPool::default();
                 loop {
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -80,35 +85,62 @@ impl<'e> Helpers<'e> {
                         return;
                     }
                 }
-            });
-        }
-        Helpers { tasks, done }
+            };
+            Builder::new().spawn_scoped(scope, work).ok()
+        };
+        let threads = (0..threads).map_while(start).count();
+        Helpers { tasks, done, threads, under_way: 0 }
+    }
+
+    /// Whether there are any, and all have something to do.
+    fn are_busy(&self) -> bool {
+        self.threads > 0 && self.under_way >= self.threads
+    }
+
+    /// What one of them has done, if one has: waits for it no longer than that.
+    fn next_done(&mut self, most: Duration) -> Option<Done> {
+        let done = self.done.recv_timeout(most).ok()?;
+        self.under_way = self.under_way.saturating_sub(1);
+        Some(done)
     }
 }
 
 impl Interleaver<'_> {
     /// Runs what programs have left for between passes, all but the first so many, by whose turn it is, until about half a
-    /// pass's time is over; and takes what other threads have done.
+    /// pass's time is over; and takes what other threads have done, where all are asked whose turn it is then.
     pub(super) fn run_deferred(&mut self, from: usize, order: &mut dyn FnMut(&mut [Waiting])) {
-        while let Some(done) = self.helpers.as_ref().and_then(|helpers| helpers.done.try_recv().ok()) {
+        while from == 0
+            && let Some(done) = self.helpers.as_mut().and_then(|helpers| helpers.next_done(Duration::ZERO))
+        {
             self.take_back(done);
         }
         let most = self.budget.milliseconds.unwrap_or(f64::INFINITY);
         let mut left = most / 2.0;
         loop {
-            let waiting = self
-                .members
-                .iter()
-                .enumerate()
-                .skip(from)
-                .filter(|(_, member)| member.job.failed.is_none() && member.job.has_deferred());
-            let waiting: Vec<usize> = waiting.map(|(place, _)| place).collect();
+            let places = from..self.members.len();
+            let can_go_on = |place: &usize| {
+                let member = &self.members[*place];
+                let has_left = member.job.failed.is_none() && member.job.has_deferred();
+                has_left && !self.waits_for_helper(member)
+            };
+            let waiting: Vec<usize> = places.filter(can_go_on).collect();
             let Some(&place) = self.in_turn(waiting.into_iter(), order).first() else { return };
             left -= self.run_one_deferred(place, most);
             if left <= 0.0 {
                 return;
             }
         }
+    }
+
+    /// Whether what a program has left for between passes begins with a node for another thread, and all those have something to do.
+    pub(super) fn waits_for_helper(&self, member: &Member<'_>) -> bool {
+        let most = self.budget.milliseconds.unwrap_or(f64::INFINITY);
+        self.helpers.as_ref().is_some_and(Helpers::are_busy)
+            && !member.job.has_postponed()
+            && member
+                .job
+                .first_deferred()
+                .is_some_and(|(flops, applies)| self.clock.own(flops, applies) > most)
     }
 
     /// Runs one operation of a program, or sends it to another thread; gives back the milliseconds that it took here.
@@ -124,13 +156,14 @@ impl Interleaver<'_> {
         let estimated = clock.own(flops, applies);
         member.usage.flops = member.usage.flops.saturating_add(flops);
         member.usage.estimated_ms += estimated;
-        if let (true, Some(helpers)) = (estimated > most, helpers) {
+        if let Some(helpers) = helpers.as_mut().filter(|helpers| estimated > most && helpers.threads > 0) {
             let begun = Arc::<OnceLock<Instant>>::default();
             let stop = member.presence.gone();
             let sent = Sent { serial: member.serial, task, stop, begun: begun.clone() };
             match helpers.tasks.send(sent) {
                 Ok(()) => {
                     member.away.push((instance, begun));
+                    helpers.under_way += 1;
                     return 0.0;
                 }
                 // Nobody is there to take it.
@@ -194,12 +227,13 @@ impl Interleaver<'_> {
         Self::in_a_slice(member, clock, most, |member| member.job.go_on(ground.models, pool))
     }
 
-    /// Waits for other threads, not longer than that. Whether there was one to wait for.
+    /// Waits for other threads, not longer than that. Whether there was one to wait for, be it that what it does is nobody's any
+    /// more: others may wait for the thread.
     pub fn wait_for_helpers(&mut self, most: Duration) -> bool {
-        if self.members.iter().all(|member| member.away.is_empty()) {
+        let Some(helpers) = self.helpers.as_mut().filter(|helpers| helpers.under_way > 0) else {
             return false;
-        }
-        if let Some(done) = self.helpers.as_ref().and_then(|helpers| helpers.done.recv_timeout(most).ok()) {
+        };
+        if let Some(done) = helpers.next_done(most) {
             self.take_back(done);
         }
         true

@@ -264,9 +264,11 @@ impl<'e> Interleaver<'e> {
         }
     }
 
-    /// Whether a program has work of its own to do before it can go on in a pass.
+    /// Whether a program has work of its own to do before it can go on in a pass, and needs no other thread for that which is busy.
     pub fn has_own_work(&self) -> bool {
-        self.members.iter().any(|member| member.job.has_deferred() || !member.backs.is_empty())
+        self.members.iter().any(|member| {
+            !member.backs.is_empty() || (member.job.has_deferred() && !self.waits_for_helper(member))
+        })
     }
 
     /// What there is, for whoever decides who may join.

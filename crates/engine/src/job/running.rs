@@ -149,6 +149,14 @@ impl<'a> Job<'a> {
         }
     }
 
+    /// The floating-point operations that the next node was priced at which was left, and whether it applies a module.
+    pub fn first_deferred(&self) -> Option<(u64, bool)> {
+        let mut left = self.deferred.iter();
+        let &(_, id) = left.find(|instance| !self.is_settled(**instance) && !self.is_cut_off(instance.1))?;
+        let applies = matches!(self.kind(id), NodeKind::Apply { .. });
+        Some((self.program.nodes[id.index()].flops, applies))
+    }
+
     /// The next node that was left, if there is room for what it makes. Its outputs are to be delivered.
     pub fn next_deferred(&mut self) -> Option<Task<'a>> {
         while let Some(instance) = self.deferred.pop_front() {

@@ -529,3 +529,49 @@ fn a_generation_that_stops_tells_of_the_passes_that_it_made_only() {
     assert!(usage.nodes > 0 && usage.nodes < stops.price.nodes / 5, "{usage:?} of {:?}", stops.price);
     assert!(usage.pass_ms > 0.0 && usage.pass_ms <= usage.measured_ms, "{usage:?}");
 }
+
+#[test]
+fn many_heavy_operations_of_one_program_take_turns_with_the_one_of_another() {
+    const MANY: usize = 60;
+    let engine = Golden::open("gpt2").engine();
+    let products = |count: usize| {
+        let nodes: Vec<String> = (0..count)
+            .map(|place| {
+                format!(
+                    r#"{{"op":"matmul","name":"b{place}","input":"a","other":"a"}},{{"op":"sum","name":"c{place}","input":"b{place}"}},{{"op":"save","name":"s{place}","value":"c{place}"}}"#
+                )
+            })
+            .collect();
+        checked(&engine, &format!(r#"{{"op":"randn","name":"a","size":[160,160]}},{}"#, nodes.join(",")))
+    };
+    let (many, one) = (products(MANY), products(1));
+    for helper_threads in [1, 2] {
+        let done = Arc::new(Mutex::new(Vec::new()));
+        let listen = |ticket: u64| {
+            let done = done.clone();
+            let on_saved: pellucid_engine::job::OnSaved =
+                Arc::new(move |_| done.lock().unwrap().push(ticket));
+            RunOptions { on_saved: Some(on_saved), ..RunOptions::default() }
+        };
+        let mut script = Script::default();
+        script.join(0, 1, &many, listen(1));
+        // By then the first has all of its own ready, and of them done as many as there are threads at each boundary, at most.
+        script.join(8, 2, &one, listen(2));
+        let script =
+            script.play(&engine, &ServeOptions { pass_ms: 2.0, helper_threads, ..ServeOptions::default() });
+        let done = done.lock().unwrap();
+        assert_eq!(done.len(), MANY + 1);
+        let before = done.iter().position(|&ticket| ticket == 2).unwrap();
+        // Those that came to their end before it came, and what was under way then.
+        assert!(
+            before < MANY / 2,
+            "with {helper_threads} threads it waits for {before} of the other's {MANY}"
+        );
+        for (ticket, program) in [(1, &many), (2, &one)] {
+            let alone = engine.run(program, &RunOptions::default()).unwrap();
+            let result = script.result(ticket);
+            assert!(alone.tensors.iter().all(|(name, tensor)| tensor.is_same_bits(&result.tensors[name])));
+        }
+        println!("{before} before, with {helper_threads} threads");
+    }
+}

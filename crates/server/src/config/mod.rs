@@ -143,7 +143,8 @@ pub struct EngineConfig {
     pub prefix_bytes: u64,
     /// Bytes of weights of all models in memory.
     pub weight_bytes: u64,
-    /// Seconds after which a model that nobody uses may be given up for another.
+    /// Seconds after which a model that nobody uses may be given up for another, and for which a model waits for room before one that is
+    /// used makes way.
     pub idle_seconds: f64,
 }
 

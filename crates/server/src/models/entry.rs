@@ -1,6 +1,6 @@
 //! One model: opened without its weights, loaded, how fast it runs here.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -60,6 +60,10 @@ pub struct Entry {
     /// Who holds it: it is not given up meanwhile.
     pub(super) users: AtomicUsize,
     pub(super) last_used: Mutex<Instant>,
+    /// When it came into memory.
+    pub(super) loaded: Mutex<Instant>,
+    /// Another waits for its room.
+    pub(super) makes_way: AtomicBool,
     pace: Mutex<Pace>,
     /// Rung when there is something to do for whoever hands jobs to it.
     pub bell: Notify,
@@ -146,6 +150,8 @@ impl Entry {
             loading: tokio::sync::Mutex::new(()),
             users: AtomicUsize::new(0),
             last_used: Mutex::new(Instant::now()),
+            loaded: Mutex::new(Instant::now()),
+            makes_way: AtomicBool::new(false),
             pace: Mutex::default(),
             bell: Notify::new(),
         }
@@ -239,11 +245,24 @@ impl Entry {
         self.users.load(Ordering::SeqCst) > 0
     }
 
-    /// Its engine thread, where it is in memory.
+    /// Whether another has waited long for its room: until that has it, no new jobs begin on this one, but for those that run alone.
+    pub fn makes_way(&self) -> bool {
+        self.makes_way.load(Ordering::SeqCst)
+    }
+
+    /// Its engine thread, where it is in memory; one that has ended by a panic is none.
     pub fn house(&self) -> Option<Arc<House>> {
         match &*lock(&self.state) {
-            State::Hot(house, _) => Some(house.clone()),
+            State::Hot(house, _) if !house.is_dead() => Some(house.clone()),
             _ => None,
+        }
+    }
+
+    /// Where its engine thread has ended by a panic, it is not in memory any more. Another that was started since stays.
+    pub(super) fn bury(&self) {
+        let mut state = lock(&self.state);
+        if matches!(&*state, State::Hot(house, _) if house.is_dead()) {
+            *state = State::Cold;
         }
     }
 

@@ -3,8 +3,8 @@
 mod entry;
 mod room;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use pellucid_client::api::{Problem, ProblemKind};
@@ -18,9 +18,10 @@ use crate::schedule::house::{House, Report};
 
 pub use entry::{Entry, Held, Outline};
 pub(crate) use entry::{UNOPENED, model_options, source_of};
-pub use room::Haste;
+pub use room::{Haste, Turn};
 
 use entry::{State, lock};
+use room::Line;
 
 /// Names that are proposed for one that is not known.
 const NEAREST: usize = 3;
@@ -32,6 +33,7 @@ pub struct Registry {
     reports: mpsc::UnboundedSender<Report>,
     /// Held while it is looked for room, never while somebody waits for it: who fits does not wait for one that does not.
     memory: tokio::sync::Mutex<()>,
+    line: Mutex<Line>,
 }
 
 impl Registry {
@@ -46,6 +48,7 @@ impl Registry {
             engine: engine.clone(),
             reports,
             memory: tokio::sync::Mutex::new(()),
+            line: Mutex::default(),
         }
     }
 
@@ -96,11 +99,11 @@ impl Registry {
         })
     }
 
-    /// The engine thread of a model that is held; loads it where it is not in memory, as soon as there is room.
+    /// The engine thread of a model that is held; loads it where it is not in memory, as soon as it is its turn and there is room.
     ///
     /// # Errors
     /// Why it cannot be loaded.
-    pub async fn load(&self, held: &Held, haste: Haste) -> Result<Arc<House>, String> {
+    pub async fn load(&self, held: &Held, turn: &Turn<'_>) -> Result<Arc<House>, String> {
         let entry = held.entry();
         let _one = entry.loading.lock().await;
         if let Some(house) = entry.house() {
@@ -109,7 +112,7 @@ impl Registry {
         let outline = entry.outline().await.map_err(|problem| problem.detail.unwrap_or_default())?;
         let (done, total) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(outline.weight_bytes)));
         *lock(&entry.state) = State::Loading(done.clone(), total.clone());
-        let loaded = self.load_into_memory(entry, haste, &outline, done, total).await;
+        let loaded = self.load_into_memory(entry, turn, &outline, done, total).await;
         if let Err(message) = &loaded {
             tracing::error!(model = entry.id(), message, "the model cannot be loaded");
             *lock(&entry.state) = State::Failed;
@@ -120,12 +123,12 @@ impl Registry {
     async fn load_into_memory(
         &self,
         entry: &Arc<Entry>,
-        haste: Haste,
+        turn: &Turn<'_>,
         outline: &Outline,
         done: Arc<AtomicU64>,
         total: Arc<AtomicU64>,
     ) -> Result<Arc<House>, String> {
-        let _room = self.make_room(entry, outline.weight_bytes, haste).await?;
+        let _room = self.make_room(entry, outline.weight_bytes, turn).await?;
         let started = Instant::now();
         let one = entry.clone();
         let model = tokio::task::spawn_blocking(move || -> Result<Model, String> {
@@ -146,7 +149,10 @@ impl Registry {
         let engine = Engine::new(Arc::new(model));
         let house = House::start(entry.id(), engine, options, self.reports.clone());
         let house = Arc::new(house.map_err(|error| error.to_string())?);
+        *lock(&entry.loaded) = Instant::now();
         *lock(&entry.state) = State::Hot(house.clone(), bytes);
+        // That it has ended at its start may have been reported before this.
+        entry.bury();
         tracing::info!(
             model = entry.id(),
             bytes,
@@ -156,10 +162,10 @@ impl Registry {
         Ok(house)
     }
 
-    /// An engine thread has ended by itself: the next job loads its model anew.
+    /// An engine thread of that model has ended by itself: where it has no other since, the next job loads it anew.
     pub fn lost(&self, id: &str) {
         if let Some(entry) = self.get(id) {
-            *lock(&entry.state) = State::Cold;
+            entry.bury();
         }
     }
 
@@ -235,8 +241,10 @@ mod tests {
         registry.entries().iter().filter(|entry| entry.house().is_some()).map(|entry| entry.id()).collect()
     }
 
+    const SOME_TIME: &Turn<'static> = &|| Some(Haste::None);
+
     async fn used(registry: &Registry, id: &str) {
-        registry.load(&registry.get(id).unwrap().hold(), Haste::None).await.unwrap();
+        registry.load(&registry.get(id).unwrap().hold(), SOME_TIME).await.unwrap();
     }
 
     /// One that is being loaded meanwhile.
@@ -246,7 +254,7 @@ mod tests {
         haste: Haste,
     ) -> tokio::task::JoinHandle<Result<(), String>> {
         let (registry, held) = (registry.clone(), entry.hold());
-        tokio::spawn(async move { registry.load(&held, haste).await.map(|_| ()) })
+        tokio::spawn(async move { registry.load(&held, &move || Some(haste)).await.map(|_| ()) })
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -286,13 +294,13 @@ mod tests {
         let registry = laboratory(&["a", "b"], 1.5, &[]).await;
         let (a, b) = (registry.get("a").unwrap().clone(), registry.get("b").unwrap().clone());
         let held = a.hold();
-        let house = registry.load(&held, Haste::None).await.unwrap();
+        let house = registry.load(&held, SOME_TIME).await.unwrap();
         let waits = waits(&registry, &b, Haste::All);
         tokio::time::sleep(ROOM * 4).await;
         assert!(!waits.is_finished() && hot(&registry) == ["a"]);
         assert!(matches!(*lock(&b.state), State::Loading(..)));
         // Others of whoever uses it get the same.
-        assert!(Arc::ptr_eq(&registry.load(&a.hold(), Haste::None).await.unwrap(), &house));
+        assert!(Arc::ptr_eq(&registry.load(&a.hold(), SOME_TIME).await.unwrap(), &house));
         drop(held);
         waits.await.unwrap().unwrap();
         assert_eq!(hot(&registry), ["b"]);
@@ -304,7 +312,7 @@ mod tests {
         let registry = laboratory(&["a", "b", "half"], 1.7, &[]).await;
         let (a, b) = (registry.get("a").unwrap().clone(), registry.get("b").unwrap().clone());
         let held = a.hold();
-        registry.load(&held, Haste::None).await.unwrap();
+        registry.load(&held, SOME_TIME).await.unwrap();
         let waits = waits(&registry, &b, Haste::None);
         tokio::time::sleep(ROOM).await;
         used(&registry, "half").await;
@@ -320,12 +328,62 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn who_is_in_steady_use_makes_way_for_who_has_waited_longest() {
+        let mut registry = laboratory(&["a", "b", "c"], 1.5, &[]).await;
+        Arc::get_mut(&mut registry).unwrap().engine.idle_seconds = ROOM.as_secs_f64() * 4.0;
+        let of = |id: &str| registry.get(id).unwrap().clone();
+        let (a, b, c) = (of("a"), of("b"), of("c"));
+        let held = a.hold();
+        registry.load(&held, SOME_TIME).await.unwrap();
+        let first = waits(&registry, &b, Haste::None);
+        tokio::time::sleep(ROOM / 2).await;
+        assert!(!a.makes_way());
+        let second = waits(&registry, &c, Haste::None);
+        let soon = tokio::time::Instant::now() + ROOM * 80;
+        while !a.makes_way() && tokio::time::Instant::now() < soon {
+            tokio::time::sleep(ROOM / 10).await;
+        }
+        assert!(a.makes_way(), "it is in use, and stays for ever");
+        // What runs on it ends first.
+        tokio::time::sleep(ROOM * 2).await;
+        assert!(hot(&registry) == ["a"]);
+        drop(held);
+        tokio::time::timeout(ROOM * 80, first).await.unwrap().unwrap().unwrap();
+        assert!(hot(&registry) == ["b"] && !a.makes_way() && !second.is_finished());
+        // That one stays for a while too, then it is the other's turn, not that of who comes later.
+        let later = waits(&registry, &a, Haste::None);
+        tokio::time::timeout(ROOM * 80, second).await.unwrap().unwrap().unwrap();
+        assert!(hot(&registry) == ["c"] && !later.is_finished());
+        tokio::time::timeout(ROOM * 80, later).await.unwrap().unwrap().unwrap();
+        assert!([&a, &b, &c].iter().all(|entry| !entry.makes_way()));
+        registry.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nobody_makes_way_for_one_whose_turn_it_is_not() {
+        let registry = laboratory(&["a", "b", "c"], 1.5, &[]).await;
+        let (a, b, c) = (registry.get("a").unwrap(), registry.get("b").unwrap(), registry.get("c").unwrap());
+        let held = a.hold();
+        registry.load(&held, SOME_TIME).await.unwrap();
+        let (own, none) = (registry.clone(), b.hold());
+        let never = tokio::spawn(async move { own.load(&none, &|| None).await.map(|_| ()) });
+        tokio::time::sleep(ROOM * 4).await;
+        assert!(!a.makes_way());
+        let other = waits(&registry, c, Haste::None);
+        drop(held);
+        tokio::time::timeout(ROOM * 80, other).await.unwrap().unwrap().unwrap();
+        assert!(hot(&registry) == ["c"] && !never.is_finished());
+        never.abort();
+        registry.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn many_who_wait_for_a_model_share_one_loading() {
         let registry = laboratory(&["a"], 1.5, &[]).await;
         let entry = registry.get("a").unwrap().clone();
         let load = || {
             let (registry, entry) = (registry.clone(), entry.clone());
-            tokio::spawn(async move { registry.load(&entry.hold(), Haste::None).await })
+            tokio::spawn(async move { registry.load(&entry.hold(), SOME_TIME).await })
         };
         let waiting: Vec<_> = (0..30).map(|_| load()).collect();
         let mut houses = Vec::new();
@@ -340,9 +398,31 @@ mod tests {
     async fn pinned_models_stay_and_who_finds_no_room_is_told() {
         let registry = laboratory(&["a", "b"], 1.5, &["a"]).await;
         used(&registry, "a").await;
-        let refused = registry.load(&registry.get("b").unwrap().hold(), Haste::All).await.err().unwrap();
+        let refused =
+            registry.load(&registry.get("b").unwrap().hold(), &|| Some(Haste::All)).await.err().unwrap();
         assert_eq!(refused, "pinned models leave no room for it");
         assert_eq!(hot(&registry), ["a"]);
+        registry.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_model_whose_thread_has_ended_is_loaded_anew_and_a_late_report_takes_no_other_away() {
+        let registry = laboratory(&["a"], 1.5, &[]).await;
+        let entry = registry.get("a").unwrap().clone();
+        used(&registry, "a").await;
+        let house = entry.house().unwrap();
+        // Reported of one before it.
+        registry.lost("a");
+        assert!(entry.house().is_some_and(|now| Arc::ptr_eq(&now, &house)), "it works, and is taken away");
+        house.close();
+        let (reports, mut reported) = mpsc::unbounded_channel();
+        let dead = House::spawn("a", reports, |_| std::panic::resume_unwind(Box::new("at its start")));
+        reported.recv().await.unwrap();
+        *lock(&entry.state) = State::Hot(Arc::new(dead.unwrap()), 1);
+        // Reported before it was known as the model's.
+        assert!(entry.house().is_none(), "jobs go to one that has ended");
+        used(&registry, "a").await;
+        assert!(entry.house().is_some_and(|house| !house.is_dead()));
         registry.close().await;
     }
 

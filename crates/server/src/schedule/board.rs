@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use pellucid_client::api::{QueuePlace, QueueStatus};
 use pellucid_engine::Ticket;
@@ -57,6 +58,10 @@ pub struct Board {
     /// Jobs that the process died on, with their models: each runs while nothing else does.
     suspects: VecDeque<(String, Waiting)>,
     suspect_runs: bool,
+    /// When the one that runs was chosen.
+    suspect_since: Option<Instant>,
+    /// Until when what else waits has its turn, after one that ran alone: for as long as that took.
+    respite: Option<Instant>,
     programs: HashMap<String, (Arc<CheckedProgram>, u64)>,
     program_bytes: u64,
     running: HashMap<Ticket, Running>,
@@ -140,13 +145,14 @@ impl Board {
         if self.suspect_runs {
             return Vec::new();
         }
-        if let Some((of, _)) = self.suspects.front() {
-            // Nothing else begins until those are through, so that an innocent neighbour is not taken for the culprit.
+        if let Some(of) = self.next_suspect() {
+            // Nothing else begins until it is through, so that an innocent neighbour is not taken for the culprit.
             if of != model || self.begun.values().any(|begun| !begun.is_empty()) {
                 return Vec::new();
             }
             let Some((_, waiting)) = self.suspects.pop_front() else { return Vec::new() };
             self.suspect_runs = true;
+            self.suspect_since = Some(Instant::now());
             let program = self.take_program(&waiting.job);
             self.begun(model).add(&waiting);
             return vec![Chosen { waiting, alone: true, program }];
@@ -176,6 +182,14 @@ impl Board {
             }
         }
         jobs
+    }
+
+    /// The model of the suspect that is next; none: there is none, or what else waits has its turn. Suspects run alone, and one of
+    /// them may take minutes: so after each all others have as much time, or until none of them waits.
+    fn next_suspect(&self) -> Option<&str> {
+        let (model, _) = self.suspects.front()?;
+        let respite = self.respite.is_some_and(|until| Instant::now() < until);
+        (!respite || self.queues.values().all(FairQueue::is_empty)).then_some(model)
     }
 
     fn begun(&mut self, model: &str) -> &mut Begun {
@@ -229,6 +243,8 @@ impl Board {
         }
         if running.alone {
             self.suspect_runs = false;
+            let now = Instant::now();
+            self.respite = self.suspect_since.take().and_then(|since| now.checked_add(now - since));
             self.begun(running.model()).remove(&running.waiting);
         }
         Some(running)
@@ -284,8 +300,8 @@ impl Board {
         if self.suspect_runs {
             return None;
         }
-        match self.suspects.front() {
-            Some((of, _)) => (of == model).then_some(Haste::All),
+        match self.next_suspect() {
+            Some(of) => (of == model).then_some(Haste::All),
             None => self.queues.get(model).is_some_and(|queue| !queue.is_empty()).then_some(Haste::None),
         }
     }

@@ -32,9 +32,13 @@ pub async fn dispatch(core: Arc<Core>, entry: Arc<Entry>) {
         let _ = tokio::time::timeout(TICK, entry.bell.notified()).await;
         while !core.is_draining() {
             let Some(haste) = core.board().turn(entry.id()) else { break };
+            // Another has waited long for its room: what waits here goes when this one is loaded again.
+            if haste == Haste::None && entry.makes_way() {
+                break;
+            }
             // From before it is loaded until what begins holds it: nobody gives it up between.
             let held = entry.hold();
-            let house = match core.registry.load(&held, haste).await {
+            let house = match core.registry.load(&held, &|| core.board().turn(entry.id())).await {
                 Ok(house) => house,
                 // The registry has said why, in the log.
                 Err(_) => {
@@ -109,7 +113,7 @@ async fn read_again(core: Arc<Core>, held: Held, chosen: Vec<(Waiting, bool)>) {
     for (waiting, alone) in chosen {
         match reload(&core, entry, &waiting, alone).await {
             // The engine may have ended meanwhile.
-            Ok(program) => match core.registry.load(&held, Haste::None).await {
+            Ok(program) => match core.registry.load(&held, &|| Some(Haste::None)).await {
                 Ok(house) => begin(&core, &held, &house, vec![(waiting, alone, program)]).await,
                 Err(_) => again(&core, entry, waiting, alone),
             },

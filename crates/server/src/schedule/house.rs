@@ -32,7 +32,8 @@ pub enum Report {
         /// What it was.
         report: PassReport,
     },
-    /// The thread itself has ended, though nobody closed it: the engine panicked where it must not.
+    /// The thread itself has ended, though nobody closed it: the engine panicked where it must not. Once for those who were in then,
+    /// and again for those who come before it is known.
     Ended {
         /// The model.
         model: String,
@@ -45,11 +46,15 @@ pub enum Report {
 struct Inbox {
     programs: VecDeque<Admitted>,
     closed: bool,
+    /// The thread has ended by a panic: nobody takes anything out any more.
+    dead: bool,
 }
 
 /// A model's engine thread.
 pub struct House {
+    model: String,
     shared: Arc<Shared>,
+    reports: mpsc::UnboundedSender<Report>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -91,30 +96,53 @@ impl House {
         options: ServeOptions,
         reports: mpsc::UnboundedSender<Report>,
     ) -> std::io::Result<House> {
-        let shared = Arc::<Shared>::default();
-        let mut tenant = Tenant { shared: shared.clone(), reports, model: model.to_owned() };
+        House::spawn(model, reports, move |tenant| engine.serve(tenant, &options))
+    }
+
+    /// Starts a thread that does this for a model.
+    pub(crate) fn spawn(
+        model: &str,
+        reports: mpsc::UnboundedSender<Report>,
+        work: impl FnOnce(&mut dyn Host) + Send + 'static,
+    ) -> std::io::Result<House> {
+        let (shared, model) = (Arc::<Shared>::default(), model.to_owned());
+        let mut tenant = Tenant { shared: shared.clone(), reports: reports.clone(), model: model.clone() };
         let thread = std::thread::Builder::new().name(format!("engine {model}")).spawn(move || {
-            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                engine.serve(&mut tenant, &options);
-            }));
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&mut tenant)));
             if ended.is_err() {
+                // Who comes from here on sees that it is dead; who came before is among them.
+                let mut inbox = tenant.shared.inbox();
+                inbox.dead = true;
+                inbox.programs.clear();
                 let tickets = tenant.shared.clocks().all();
+                *tenant.shared.pulse() = None;
                 let _ = tenant.reports.send(Report::Ended { model: tenant.model.clone(), tickets });
             }
         })?;
-        Ok(House { shared, thread: Mutex::new(Some(thread)) })
+        Ok(House { model, shared, reports, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Hands programs over: they join at the next pass boundary.
+    /// Hands programs over: they join at the next pass boundary. Where the thread has ended by a panic that is reported of them too.
     pub fn admit(&self, programs: impl IntoIterator<Item = (Admitted, Owner)>) {
         {
-            let (mut inbox, mut clocks) = (self.shared.inbox(), self.shared.clocks());
+            let mut inbox = self.shared.inbox();
+            if inbox.dead {
+                let tickets = programs.into_iter().map(|(admitted, _)| admitted.ticket).collect();
+                let _ = self.reports.send(Report::Ended { model: self.model.clone(), tickets });
+                return;
+            }
+            let mut clocks = self.shared.clocks();
             for (admitted, owner) in programs {
                 clocks.come(admitted.ticket, owner);
                 inbox.programs.push_back(admitted);
             }
         }
         self.shared.bell.notify_one();
+    }
+
+    /// Whether its thread has ended by a panic.
+    pub fn is_dead(&self) -> bool {
+        self.shared.inbox().dead
     }
 
     /// Whether it has had something to do for so long without coming to the end of a pass.
@@ -185,8 +213,13 @@ mod tests {
     #[test]
     fn an_engine_that_comes_to_no_boundary_is_stuck_and_one_without_work_is_not() {
         let shared = Arc::<Shared>::default();
-        let house = House { shared: shared.clone(), thread: Mutex::default() };
         let reports = mpsc::unbounded_channel().0;
+        let house = House {
+            model: "m".into(),
+            shared: shared.clone(),
+            reports: reports.clone(),
+            thread: Mutex::default(),
+        };
         let mut tenant = Tenant { shared, reports, model: "m".into() };
         assert!(!house.is_stuck(Duration::ZERO));
         let load = Load { programs: 1, held_bytes: 3, reserved_bytes: 5, ..Load::default() };
@@ -198,5 +231,50 @@ mod tests {
         assert!(matches!(tenant.admit(&Load::default()), Admission::Close));
         assert!(!house.is_stuck(Duration::ZERO));
         assert_eq!(house.bytes(), (0, 0));
+    }
+
+    /// A program of no job, with its number.
+    fn program(number: u64) -> (Admitted, Owner) {
+        let model = pellucid_models::Model::outline(
+            pellucid::bundled_folder().unwrap().to_str().unwrap(),
+            &pellucid_models::ModelOptions::default(),
+        );
+        let program = pellucid_graph::Program::from_bytes(br#"{"pellucid":1,"body":[]}"#).unwrap();
+        let program = Arc::new(Engine::new(Arc::new(model.unwrap())).check(program).unwrap());
+        let admitted = Admitted::new(Ticket(number), program, pellucid_engine::RunOptions::default());
+        (admitted, Owner { account: "a".into(), weight: 1.0 })
+    }
+
+    fn ended(reports: &mut mpsc::UnboundedReceiver<Report>) -> Vec<Ticket> {
+        match reports.blocking_recv() {
+            Some(Report::Ended { model, tickets }) if model == "m" => tickets,
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn whoever_is_in_a_thread_that_panics_is_told_and_whoever_comes_after_it_too() {
+        let (reports, mut reported) = mpsc::unbounded_channel();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let house = House::spawn("m", reports, move |_| {
+            let _ = wait.recv();
+            std::panic::resume_unwind(Box::new("the engine ends at its start"));
+        });
+        let house = house.unwrap();
+        house.admit([program(1), program(2)]);
+        assert!(!house.is_dead());
+        go.send(()).unwrap();
+        let mut tickets = ended(&mut reported);
+        tickets.sort_unstable();
+        assert_eq!(tickets, [Ticket(1), Ticket(2)]);
+        assert!(house.is_dead() && !house.is_stuck(Duration::ZERO));
+        house.admit([program(3)]);
+        // Where it is missed nothing comes any more.
+        let told = reported.try_recv();
+        assert!(
+            matches!(&told, Ok(Report::Ended { tickets, .. }) if *tickets == [Ticket(3)]),
+            "who came after is not told"
+        );
+        house.close();
     }
 }

@@ -136,7 +136,7 @@ impl Service {
             tokio::spawn(dispatch::dispatch(core.clone(), entry.clone()));
             if entry.config.pinned {
                 let (core, entry) = (core.clone(), entry.clone());
-                tokio::spawn(async move { core.registry.load(&entry.hold(), Haste::None).await });
+                tokio::spawn(async move { core.registry.load(&entry.hold(), &|| Some(Haste::None)).await });
             }
         }
         tokio::spawn(tidy(core.clone()));

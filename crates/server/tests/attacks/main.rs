@@ -13,6 +13,7 @@ mod framing;
 mod harness;
 mod keys;
 mod limits;
+mod models;
 mod neighbours;
 mod programs;
 mod requests;

@@ -1,5 +1,7 @@
 //! Who begins when, who waits for whom.
 
+use std::time::Duration;
+
 use super::*;
 use crate::config::{ModelConfig, WeightType};
 use crate::models::Entry;
@@ -188,11 +190,59 @@ fn only_a_model_whose_turn_it_is_is_loaded() {
     assert_eq!((board.turn("a"), board.turn("b")), (None, None), "it runs while nothing else does");
     board.left(ticket, 1.0, 0);
     board.end(ticket);
+    board.respite = None;
     assert_eq!((board.turn("a"), board.turn("b")), (Some(Haste::All), None));
     let chosen = board.choose("a", &engine).remove(0);
     let ticket = begin(&mut board, "a", chosen);
     board.end(ticket);
     assert_eq!((board.turn("a"), board.turn("b")), (Some(Haste::None), Some(Haste::None)));
+}
+
+#[test]
+fn suspects_take_turns_with_what_else_waits() {
+    let engine = EngineConfig::default();
+    let took = Duration::from_millis(300);
+    let mut board = Board::default();
+    for number in 0..3 {
+        board.push("m", waiting(&format!("suspect{number}"), "a", 1.0), true);
+    }
+    board.push("m", waiting("b0", "b", 1.0), false);
+    let one = |board: &mut Board| {
+        let chosen = board.choose("m", &engine);
+        assert_eq!(chosen.len(), 1, "{:?}", names(&chosen));
+        let chosen = chosen.into_iter().next().unwrap();
+        let job = chosen.waiting.job.clone();
+        (job, begin(board, "m", chosen))
+    };
+    let (job, first) = one(&mut board);
+    assert_eq!(job, "suspect0");
+    std::thread::sleep(took);
+    board.left(first, 1.0, 0);
+    board.end(first);
+    assert_eq!(board.turn("m"), Some(Haste::None));
+    let (job, normal) = one(&mut board);
+    assert_eq!(job, "b0", "another's job waits for all suspects");
+    // It is still at work: no suspect begins, though nothing else waits. Who comes meanwhile goes, as there is time left.
+    assert!(board.choose("m", &engine).is_empty());
+    board.push("m", waiting("c0", "c", 1.0), false);
+    let (job, late) = one(&mut board);
+    assert_eq!(job, "c0");
+    for ticket in [normal, late] {
+        board.left(ticket, 1.0, 0);
+        board.end(ticket);
+    }
+    // Nothing waits: the next does not.
+    let (job, second) = one(&mut board);
+    assert_eq!(job, "suspect1");
+    std::thread::sleep(took / 10);
+    board.push("m", waiting("b1", "b", 1.0), false);
+    board.end(second);
+    assert_eq!(one(&mut board).0, "b1");
+    // Once they have had as long as the suspect took nothing else begins before the next.
+    board.push("m", waiting("b2", "b", 1.0), false);
+    std::thread::sleep(took / 5);
+    assert_eq!(board.turn("m"), Some(Haste::All));
+    assert!(board.choose("m", &engine).is_empty());
 }
 
 #[test]
