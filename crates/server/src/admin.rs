@@ -63,7 +63,7 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr, bool)) -> Result<(), A
         crate::http::serve(config, ready, stopped()).await
     });
     // Work that does not end by itself must not hold the process.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     drop(exporter);
     Ok(served?)
 }

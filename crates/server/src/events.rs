@@ -39,6 +39,8 @@ struct Channels {
     /// When, which, and the bytes of its events.
     ended: VecDeque<(Instant, String, usize)>,
     ended_bytes: usize,
+    /// The service ends: nothing more is told.
+    closed: bool,
 }
 
 impl Hub {
@@ -49,7 +51,11 @@ impl Hub {
     /// Opens the channel of a job that has begun so many attempts. `bytes` bounds what is kept of it.
     pub fn open(&self, job: &str, attempts: u32, bytes: usize) -> Arc<Channel> {
         let channel = Arc::new(Channel::new(attempts, bytes));
-        self.channels().open.insert(job.to_owned(), channel.clone());
+        let mut channels = self.channels();
+        if channels.closed {
+            channel.leave();
+        }
+        channels.open.insert(job.to_owned(), channel.clone());
         channel
     }
 
@@ -61,12 +67,16 @@ impl Hub {
     /// Closes the channel of a job that was not kept after all, or is erased.
     pub fn drop(&self, job: &str) {
         let channel = self.channels().open.remove(job);
-        // Whoever follows it waits for nothing any more.
         if let Some(channel) = channel {
-            channel.state().gone = true;
-            channel.changed.send_modify(|version| *version += 1);
-            channel.over.send_replace(true);
+            channel.leave();
         }
+    }
+
+    /// The service ends: whoever waits for a job, or follows one, waits no longer.
+    pub fn close(&self) {
+        let mut channels = self.channels();
+        channels.closed = true;
+        channels.open.values().for_each(|channel| channel.leave());
     }
 
     /// Tells that a job has ended: nothing more will happen to it. Who waits for its result finds the bytes here, if they are given.
@@ -120,7 +130,7 @@ struct State {
     done: Option<Arc<Job>>,
     /// Its result, until it is taken.
     result: Option<Bytes>,
-    /// There is no such job any more.
+    /// Nothing more is told: there is no such job any more, or the service ends.
     gone: bool,
 }
 
@@ -141,6 +151,13 @@ impl Channel {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever follows it waits for nothing any more.
+    fn leave(&self) {
+        self.state().gone = true;
+        self.changed.send_modify(|version| *version += 1);
+        self.over.send_replace(true);
     }
 
     /// Tells an event. The oldest are forgotten where there are too many.
@@ -194,12 +211,12 @@ impl Channel {
         self.state().result.take()
     }
 
-    /// Whether there is no such job any more.
+    /// Whether nothing more is told: there is no such job any more, or the service ends.
     pub fn is_gone(&self) -> bool {
         self.state().gone
     }
 
-    /// Waits until the job has ended or is there no more, or for so long.
+    /// Waits until the job has ended, is there no more, or does not end before the service does; or for so long.
     pub async fn ended(&self, within: Duration) -> Option<Arc<Job>> {
         let mut over = self.over.subscribe();
         let _ = tokio::time::timeout(within, over.wait_for(|over| *over)).await;
@@ -258,7 +275,7 @@ impl Follower {
 }
 
 impl Follower {
-    /// Whether there is no such job any more.
+    /// Whether nothing more is told: there is no such job any more, or the service ends.
     pub fn is_gone(&self) -> bool {
         self.channel.is_gone()
     }
@@ -337,6 +354,20 @@ mod tests {
         hub.drop("job");
         let ended = tokio::time::timeout(Duration::from_secs(60), waits).await.unwrap().unwrap();
         assert!(ended.is_none() && channel.follow(None).is_gone());
+    }
+
+    #[tokio::test]
+    async fn where_the_service_ends_nobody_waits_and_what_happened_is_told() {
+        let hub = Hub::default();
+        let before = hub.open("before", 1, 1000);
+        before.begin(1);
+        hub.close();
+        for channel in [before.clone(), hub.open("after", 0, 1000)] {
+            let ended = channel.ended(Duration::from_secs(600));
+            let ended = tokio::time::timeout(Duration::from_secs(60), ended).await.unwrap();
+            assert!(ended.is_none() && channel.follow(None).is_gone());
+        }
+        assert_eq!(ids(&mut before.follow(None)).await, [(Some(FIRST), "running")]);
     }
 
     #[test]

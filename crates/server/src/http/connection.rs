@@ -33,7 +33,7 @@ const LEAST_RATE: f64 = 1024.0;
 /// much room the system has.
 const UNSENT_BYTES: u32 = 16 << 10;
 /// How long answers that are being sent have when the service ends.
-const FAREWELL: Duration = Duration::from_secs(5);
+const FAREWELL: Duration = Duration::from_secs(2);
 /// How long accepting rests when the system has no more sockets.
 const REST: Duration = Duration::from_millis(100);
 
@@ -80,6 +80,7 @@ pub async fn serve(
     if tokio::time::timeout(FAREWELL, accepting.graceful.shutdown()).await.is_err() {
         tracing::info!("connections that were still open are closed");
     }
+    service.close().await;
     tracing::info!("ended");
     Ok(())
 }

@@ -124,7 +124,8 @@ impl Telling {
                 self.told = Instant::now();
                 return Some((Ok(Bytes::from_static(b": keep-alive\n\n")), self));
             }
-            self.ended = events.iter().any(|event| event.last);
+            // A run that goes on while the service ends has ever more to tell.
+            self.ended = self.follower.is_gone() || events.iter().any(|event| event.last);
             self.told = Instant::now();
             self.next_at = self.told + BREATH;
             let text: String = events.iter().map(write).collect();

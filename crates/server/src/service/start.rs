@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long putting back what still runs may take at the end, of the time that there is to drain; and at least.
 const FAREWELL: Duration = Duration::from_secs(3);
 const LEAST_FAREWELL: Duration = Duration::from_secs(1);
+/// How long engines have to end at the end, and how long the store has to be closed.
+const CLOSING: Duration = Duration::from_secs(1);
 /// How long an engine may be in one pass until it is taken to answer no more.
 const STUCK: Duration = Duration::from_secs(60);
 
@@ -145,7 +147,8 @@ impl Service {
         Ok((Service { core }, held))
     }
 
-    /// Takes no new jobs; waits until what runs has ended, or puts it back; ends the engines.
+    /// Takes no new jobs; waits until what runs has ended, or puts it back. Then nobody waits for a job any more: who did is told how it
+    /// is.
     pub(crate) async fn stop(&self) {
         let core = &self.core;
         core.drain();
@@ -157,12 +160,18 @@ impl Service {
             core.board().put_back();
             if !idle(core, moment).await {
                 tracing::error!("jobs that do not end are left: they run again, alone, after the next start");
-                core.store.close().await;
-                return;
             }
         }
-        core.registry.close().await;
-        core.store.close().await;
+        core.hub.close();
+    }
+
+    /// Ends the engines and closes the store, once everybody is answered. What takes long is left: nothing is lost by it.
+    pub(crate) async fn close(&self) {
+        let core = &self.core;
+        if core.board().running_count() == 0 {
+            let _ = tokio::time::timeout(CLOSING, core.registry.close()).await;
+        }
+        let _ = tokio::time::timeout(CLOSING, core.store.close()).await;
     }
 
     /// Whether the store and the engine work. Looked at once a second at most, however often it is asked.

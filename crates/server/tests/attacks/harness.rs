@@ -180,14 +180,26 @@ impl Service {
     }
 }
 
-impl Drop for Service {
-    fn drop(&mut self) {
+impl Service {
+    /// Tells it to end, as SIGTERM does.
+    pub fn begin_to_end(&mut self) {
         drop(self.stop.take());
+    }
+
+    /// Waits until it has ended.
+    pub fn ended(&mut self) {
+        self.begin_to_end();
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
             // In a test that fails already, one failure is enough.
             assert!(ended.is_ok() || std::thread::panicking(), "the service panicked");
         }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.ended();
     }
 }
 

@@ -9,6 +9,7 @@
 )]
 
 mod costs;
+mod ending;
 mod framing;
 mod harness;
 mod keys;
