@@ -202,7 +202,7 @@ fn with_a_large_result(idle_seconds: &str) -> (Service, String, u64) {
 
 #[test]
 fn a_result_that_is_taken_too_slowly_is_not_held_for_ever() {
-    let (service, request, bytes) = with_a_large_result("2");
+    let (service, request, bytes) = with_a_large_result("3");
     // Its window is small: what it takes is seen at once.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut slow = runtime.block_on(async {
@@ -216,23 +216,27 @@ fn a_result_that_is_taken_too_slowly_is_not_held_for_ever() {
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
     }
-    // Half a kilobyte a second, and a hundred times that: only one of them is served to the end.
-    let (mut of_slow, mut of_steady) = (0, 0);
-    for _ in 0..32 {
+    // Half a kilobyte a second, and some hundred times that: only one of them is served to the end.
+    let steady = std::thread::spawn(move || {
+        let mut all = vec![0; 12 << 10];
+        for _ in 0..200 {
+            std::thread::sleep(Duration::from_millis(50));
+            steady.read_exact(&mut all[..12 << 10]).unwrap();
+        }
+        all.clear();
+        steady.read_to_end(&mut all).unwrap();
+        200 * (12 << 10) + all.len() as u64
+    });
+    let mut of_slow = 0;
+    for _ in 0..40 {
         std::thread::sleep(Duration::from_millis(250));
         of_slow += slow.read(&mut [0; 128]).unwrap_or(0) as u64;
-        let mut part = vec![0; 12 << 10];
-        if steady.read_exact(&mut part).is_ok() {
-            of_steady += part.len() as u64;
-        }
     }
     let mut rest = Vec::new();
     let read = slow.read_to_end(&mut rest);
     of_slow += rest.len() as u64;
     assert!(of_slow < bytes / 2, "{read:?}: half a kilobyte a second was still served, {of_slow} of {bytes}");
-    let mut rest = Vec::new();
-    steady.read_to_end(&mut rest).unwrap();
-    of_steady += rest.len() as u64;
+    let of_steady = steady.join().unwrap();
     assert!(of_steady >= bytes, "who takes what there is has {of_steady} of {bytes}");
     service.works(0);
 }
