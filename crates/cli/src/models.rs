@@ -80,6 +80,7 @@ fn options(choices: &ModelChoices, bar: Arc<OnceLock<ProgressBar>>) -> ModelOpti
                 }
                 bar
             });
+            bar.set_length(total);
             bar.set_message(progress.what.to_owned());
             bar.set_position(progress.done);
         })),

@@ -43,6 +43,15 @@ impl Default for ModelOptions {
     }
 }
 
+impl ModelOptions {
+    /// Who is told of progress shows it: no bar beside that.
+    fn hub_settings(&self) -> Settings {
+        let settings = Settings::from_environment();
+        let progress = settings.progress && self.progress.is_none();
+        Settings { listener: self.progress.clone(), progress, ..settings }
+    }
+}
+
 impl std::fmt::Debug for ModelOptions {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
@@ -100,7 +109,7 @@ impl Model {
     /// # Errors
     /// Where there is no such model, its family is not supported, or a weight is missing or of another shape.
     pub fn open(source: &str, options: &ModelOptions) -> Result<Self> {
-        Self::from_files(Self::source(source, options)?.open(&Settings::from_environment())?, options)
+        Self::from_files(Self::source(source, options)?.open(&options.hub_settings())?, options)
     }
 
     /// A model without its weights: enough to tokenise, and to check and plan programs, which can then be run on the
@@ -109,7 +118,7 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn outline(source: &str, options: &ModelOptions) -> Result<Self> {
-        let files = Self::source(source, options)?.outline(&Settings::from_environment())?;
+        let files = Self::source(source, options)?.outline(&options.hub_settings())?;
         let mut blueprint = blueprint(&files.name, &files.config, files.generation_config.as_ref())?;
         blueprint.spec.revision = files.revision;
         let forecast = forecast(&files.checkpoint, &blueprint, options.precision)?;

@@ -11,13 +11,14 @@ use tokio::sync::Semaphore;
 
 use crate::account::{Meters, Turns, Watchers};
 use crate::config::Config;
-use crate::events::Hub;
+use crate::events::{Hub, LocalHub};
 use crate::files::Files;
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::models::Registry;
 use crate::prefixes::Prefixes;
 use crate::schedule::board::Board;
+use crate::schedule::handover::{Handover, LocalHandover};
 use crate::schedule::queue::{Bounds, Waiting};
 use crate::store::{Account, Store, StoredJob};
 use crate::time;
@@ -32,13 +33,15 @@ pub struct Core {
     /// Results and large programs.
     pub files: Files,
     /// What happens to jobs.
-    pub hub: Hub,
+    pub hub: Arc<dyn Hub>,
+    /// Who is told of jobs that wait or are to end.
+    pub handover: Arc<dyn Handover>,
     /// What accounts use over time.
     pub meters: Meters,
     /// Models.
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
     /// Accounts' caches of prefixes.
-    pub prefixes: Prefixes,
+    pub prefixes: Arc<Prefixes>,
     /// What is measured.
     pub metrics: Metrics,
     /// What was done lately.
@@ -53,7 +56,7 @@ pub struct Core {
     pub spans: JobSpans,
     /// When it was last looked whether the store can be written, and whether it could.
     pub readiness: tokio::sync::Mutex<Option<(Instant, bool)>>,
-    board: Mutex<Board>,
+    board: Arc<Mutex<Board>>,
     draining: AtomicBool,
     /// When it was started.
     pub started: Instant,
@@ -62,14 +65,19 @@ pub struct Core {
 impl Core {
     /// With nothing waiting and nothing running.
     pub fn new(config: Config, store: Arc<dyn Store>, files: Files, registry: Registry) -> Core {
+        let (registry, board) = (Arc::new(registry), Arc::<Mutex<Board>>::default());
+        let prefixes = Arc::new(Prefixes::new(config.engine.prefix_bytes));
+        let handover =
+            LocalHandover { board: board.clone(), registry: registry.clone(), prefixes: prefixes.clone() };
         Core {
-            prefixes: Prefixes::new(config.engine.prefix_bytes),
             config,
             store,
             files,
-            hub: Hub::default(),
+            hub: Arc::new(LocalHub::default()),
+            handover: Arc::new(handover),
             meters: Meters::default(),
             registry,
+            prefixes,
             metrics: Metrics::default(),
             history: History::default(),
             writing: Semaphore::new(1),
@@ -77,7 +85,7 @@ impl Core {
             watchers: Watchers::default(),
             spans: JobSpans::default(),
             readiness: tokio::sync::Mutex::default(),
-            board: Mutex::default(),
+            board,
             draining: AtomicBool::new(false),
             started: Instant::now(),
         }
@@ -158,7 +166,7 @@ impl Core {
             Ok(Some(stored)) if stored.state.is_final() => self.ended(stored, None),
             Ok(_) => {
                 self.spans.ended(job, "gone");
-                self.hub.drop(job);
+                self.hub.forget(job);
             }
             Err(error) => tracing::error!(%error, job, "its end cannot be told"),
         }

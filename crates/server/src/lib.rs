@@ -8,8 +8,8 @@
 //! | [`keys`] | API keys, and names that nobody can guess |
 //! | `account` | what an account may use, at once and over time |
 //! | `models` | the registry: which models there are, which are in memory |
-//! | `schedule` | from the queue to the engine and back |
-//! | `events` | what happens to jobs, for those who watch |
+//! | `schedule` | from the queue to the engine and back; who takes jobs hands them over behind a trait |
+//! | `events` | what happens to jobs, for those who watch, behind a trait |
 //! | `prefixes` | accounts’ caches of what their prompts have in common |
 //! | `service` | what the service does, whoever asks and however |
 //! | [`http`] | routes, bodies and headers over that |

@@ -15,6 +15,7 @@ pub(crate) struct Service {
     folder: PathBuf,
     address: String,
     keys: Vec<String>,
+    operator: String,
 }
 
 /// Someone with a key.
@@ -44,18 +45,21 @@ impl Service {
         let text = format!("[[model]]\nid = \"model\"\nsource = {source:?}\npinned = true\ndefault = true\n");
         std::fs::write(&config, text)?;
         let data = folder.join("data");
+        let make_key = |account: &str, choices: &[&str]| -> Outcome<String> {
+            let mut make = pellucid();
+            make.args(["keys", "create", "--account", account]).args(choices).arg("--data").arg(&data);
+            let made = make.stderr(Stdio::null()).output()?;
+            Ok(String::from_utf8(made.stdout)?.trim().to_owned())
+        };
+        let unlimited =
+            ["requests_per_minute", "milliseconds_per_minute", "milliseconds_per_day", "queued_jobs"]
+                .map(|limit| format!("{limit}=none"));
+        let unlimited: Vec<&str> = unlimited.iter().flat_map(|limit| ["--limit", limit]).collect();
         let mut keys = Vec::with_capacity(people);
         for number in 0..people {
-            let mut make = pellucid();
-            make.args(["keys", "create", "--account", &format!("person-{number}")]).arg("--data").arg(&data);
-            for limit in
-                ["requests_per_minute", "milliseconds_per_minute", "milliseconds_per_day", "queued_jobs"]
-            {
-                make.args(["--limit", &format!("{limit}=none")]);
-            }
-            let made = make.stderr(Stdio::null()).output()?;
-            keys.push(String::from_utf8(made.stdout)?.trim().to_owned());
+            keys.push(make_key(&format!("person-{number}"), &unlimited)?);
         }
+        let operator = make_key("operator", &["--scope", "admin"])?;
         let mut serve = pellucid();
         serve
             .args(["serve", "--listen", "127.0.0.1:0"])
@@ -72,7 +76,7 @@ impl Service {
         BufReader::new(output).read_line(&mut line)?;
         let address =
             line.trim().strip_prefix("listening on ").ok_or("the service did not start")?.to_owned();
-        let service = Service { child, folder, address, keys };
+        let service = Service { child, folder, address, keys, operator };
         while service.person(0).get("/readyz")?["status"] != "ok" {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
@@ -96,8 +100,17 @@ impl Service {
 
     /// One of the people.
     pub fn person(&self, number: usize) -> Person {
+        self.with_key(self.key(number))
+    }
+
+    /// Who may see its metrics.
+    pub fn operator(&self) -> Person {
+        self.with_key(&self.operator)
+    }
+
+    fn with_key(&self, key: &str) -> Person {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        Person { agent, address: self.address.clone(), key: self.key(number).to_owned() }
+        Person { agent, address: self.address.clone(), key: key.to_owned() }
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
             threads.push(scope.spawn(move || crowd::hostile(service, arguments.good + number, over, counts)));
         }
         let samples = watch::watch(
-            service.process(),
+            service,
             started,
             time,
             || threads.iter().any(|thread| thread.is_finished()),
@@ -112,16 +112,19 @@ fn report(
     let filled: Vec<&Sample> =
         samples.iter().filter(|sample| sample.seconds >= FILLING * took.as_secs_f64()).collect();
     let half = filled.len() / 2;
-    let mean =
-        |part: &[&Sample]| part.iter().map(|sample| sample.resident).sum::<u64>() / part.len().max(1) as u64;
-    let (before, after) = (mean(&filled[..half]), mean(&filled[half..]));
+    let mean = |part: &[&Sample], of: fn(&Sample) -> u64| {
+        part.iter().map(|sample| of(sample)).sum::<u64>() / part.len().max(1) as u64
+    };
+    let halves = |of: fn(&Sample) -> u64| (mean(&filled[..half], of), mean(&filled[half..], of));
+    let ((before, after), caches) = (halves(|sample| sample.resident), halves(|sample| sample.caches));
     let allowed = before + (before as f64 * GROWTH.0) as u64 + GROWTH.1;
     let mut text = format!(
         "{:.0} minutes, {} people with good programs (patching, generations, gradients; results, events, cancelled and erased jobs) and {}\n\
          who try to do harm (bombs, broken bodies, smuggled heads, connections that are cut or never end).\n\
          {} good programs gave their results, {} were told to come later, {} hostile requests did no harm.\n\
-         Resident memory: {:.1} MB on the mean of the first half after the caches were full, {:.1} MB of the second half.\n\n\
-         | minute | resident, MB | threads | open files | good programs done |\n| ---: | ---: | ---: | ---: | ---: |\n",
+         Resident memory: {:.1} MB on the mean of the first half after the caches were full, {:.1} MB of the second half;\n\
+         of it caches of prefixes, which have a bound of their own: {:.1} MB and {:.1} MB.\n\n\
+         | minute | resident, MB | of it caches, MB | threads | open files | good programs done |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n",
         took.as_secs_f64() / 60.0,
         arguments.good,
         arguments.hostile,
@@ -130,13 +133,16 @@ fn report(
         count(&counts.hostile),
         before as f64 / 1e6,
         after as f64 / 1e6,
+        caches.0 as f64 / 1e6,
+        caches.1 as f64 / 1e6,
     );
     let step = samples.len().div_ceil(16).max(1);
     for sample in samples.iter().step_by(step).chain(samples.last()) {
         text.push_str(&format!(
-            "| {:.1} | {:.1} | {} | {} | {} |\n",
+            "| {:.1} | {:.1} | {:.1} | {} | {} | {} |\n",
             sample.seconds / 60.0,
             sample.resident as f64 / 1e6,
+            sample.caches as f64 / 1e6,
             sample.threads,
             sample.files,
             sample.done

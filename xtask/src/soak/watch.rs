@@ -1,9 +1,10 @@
-//! What the process holds, as the system tells it.
+//! What the process holds, as the system tells it, and what of it are caches that may be there.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Counts;
+use crate::load::service::{Person, Service};
 use crate::shell::Outcome;
 
 /// How often it is looked.
@@ -14,6 +15,8 @@ pub(super) struct Sample {
     pub seconds: f64,
     /// Bytes.
     pub resident: u64,
+    /// Bytes of it that are caches of prefixes, as the service tells.
+    pub caches: u64,
     pub threads: u64,
     pub files: u64,
     /// Good programs that were done by then.
@@ -22,12 +25,13 @@ pub(super) struct Sample {
 
 /// Looks again and again, until the time is over; earlier where somebody has given up, or the process is gone.
 pub(super) fn watch(
-    process: u32,
+    service: &Service,
     started: Instant,
     time: Duration,
     given_up: impl Fn() -> bool,
     counts: &Counts,
 ) -> Outcome<Vec<Sample>> {
+    let (process, operator) = (service.process(), service.operator());
     let mut samples = Vec::new();
     while started.elapsed() < time && !given_up() {
         let status = std::fs::read_to_string(format!("/proc/{process}/status"))
@@ -41,6 +45,7 @@ pub(super) fn watch(
         samples.push(Sample {
             seconds: started.elapsed().as_secs_f64(),
             resident: number("VmRSS:") * 1024,
+            caches: caches(&operator)?,
             threads: number("Threads:"),
             files: std::fs::read_dir(format!("/proc/{process}/fd"))?.count() as u64,
             done: counts.done.load(Ordering::Relaxed),
@@ -49,4 +54,10 @@ pub(super) fn watch(
         std::thread::sleep(next.saturating_duration_since(Instant::now()).min(PERIOD));
     }
     Ok(samples)
+}
+
+fn caches(operator: &Person) -> Outcome<u64> {
+    let metrics = operator.text("/metrics")?;
+    let line = metrics.lines().find_map(|line| line.strip_prefix("pellucid_prefix_cache_bytes "));
+    Ok(line.ok_or("it does not tell what its caches hold")?.trim().parse::<f64>()? as u64)
 }

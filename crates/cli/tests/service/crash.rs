@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Server, long, next_token, values};
+use crate::raw;
 
 const PROMPTS: [&str; 5] = [
     "The Eiffel Tower is in the city of",
@@ -188,6 +189,41 @@ fn a_job_on_which_the_process_died_twice_is_not_tried_again() {
     // The other never began, so it is no suspect, and runs.
     let other = client.until(&other, &["succeeded", "failed"]);
     assert_eq!((&other["state"], &other["attempts"]), (&json!("succeeded"), &json!(1)));
+}
+
+#[test]
+fn events_are_taken_up_again_where_the_process_has_died_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path(), true, &[]);
+    let client = server.anyone();
+    let id = client.post("/v1/jobs", &long(60), &[]).json()["id"].as_str().unwrap().to_owned();
+    client.until(&id, &["running"]);
+    // Who follows has seen tokens when the connection breaks.
+    let seen = std::thread::scope(|scope| {
+        let path = format!("/v1/jobs/{id}/events");
+        let head = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", server.address);
+        let address = server.address.clone();
+        let follows = scope.spawn(move || raw::send(&address, head.as_bytes(), Duration::from_secs(60)));
+        std::thread::sleep(Duration::from_millis(300));
+        server.child.kill().unwrap();
+        server.child.wait().unwrap();
+        let told = follows.join().unwrap();
+        assert!(!told.contains("event: done"), "it was to die before the end");
+        told.lines().filter_map(|line| line.strip_prefix("id: ")?.parse::<u64>().ok()).max().unwrap()
+    });
+    let server = Server::start(folder.path(), true, &[]);
+    let client = server.anyone();
+    let again = [("Last-Event-ID", seen.to_string())];
+    let headers: Vec<(&str, &str)> = again.iter().map(|(name, id)| (*name, id.as_str())).collect();
+    let events = raw::events(&client.ask("GET", &format!("/v1/jobs/{id}/events"), &headers, b"").text());
+    let ids: Vec<u64> = events.iter().filter_map(|event| event.id).collect();
+    assert!(ids.iter().all(|id| *id > seen) && ids.is_sorted_by(|one, other| one < other), "{seen} {ids:?}");
+    // What is told again is the second attempt, whole: whoever follows begins anew, and misses nothing.
+    let begun = events.iter().find(|event| event.name == "running").unwrap();
+    assert_eq!(begun.data["attempt"], 2);
+    let count = |name: &str| events.iter().filter(|event| event.name == name).count();
+    assert_eq!((count("running"), count("gap"), count("token"), count("done")), (1, 0, 60 * 100, 1));
+    assert_eq!(events.last().unwrap().data["state"], "succeeded");
 }
 
 #[test]

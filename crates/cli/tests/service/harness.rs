@@ -63,6 +63,11 @@ impl Server {
         Server::begin(&[], folder, false, &[], Some(config))
     }
 
+    /// As a configuration's file has it, in a folder, begun by another command.
+    pub fn within_with_config(command: &[&str], folder: &Path, config: &Path) -> Server {
+        Server::begin(command, folder, true, &[], Some(config))
+    }
+
     /// Without keys, in a folder, begun by another command.
     pub fn within(command: &[&str], folder: &Path) -> Server {
         Server::begin(command, folder, true, &[], None)

@@ -291,6 +291,38 @@ fn events_tell_everything_and_can_be_taken_up_again() {
 }
 
 #[test]
+fn values_come_as_they_are_saved() {
+    let server = Server::open(&[]);
+    let client = server.anyone();
+    let program = json!({ "pellucid": 1, "body": [
+        { "op": "trace", "invokes": [{ "prompt": "Mary has a little" }], "body": [
+            { "op": "get", "name": "logits", "hook": "logits" },
+            { "op": "getitem", "name": "last", "input": "logits", "index": [0, -1] },
+            { "op": "topk", "name": "top", "input": "last", "k": 2 },
+            { "op": "save", "name": "best", "value": "top.1" } ] },
+        { "op": "trace", "invokes": [{ "prompt": "The movie was awful. I" }],
+            "generate": { "max_new_tokens": 20, "stop_tokens": [] }, "body": [
+            { "op": "generated", "name": "g" }, { "op": "save", "name": "made", "value": "g" } ] }] });
+    let id = client.post("/v1/jobs", &program, &[]).json()["id"].as_str().unwrap().to_owned();
+    let events = raw::events(&client.get(&format!("/v1/jobs/{id}/events")).text());
+    let values: Vec<_> = events.iter().filter(|event| event.name == "value").collect();
+    let shown: Vec<_> = values.iter().map(|event| (&event.data["name"], &event.data["shape"])).collect();
+    assert_eq!(shown, [(&json!("best"), &json!([2])), (&json!("made"), &json!([1, 20]))]);
+    // The first is there long before the job ends, and its numbers are the result's.
+    let last_token = events.iter().rposition(|event| event.name == "token").unwrap();
+    let best = events.iter().position(|event| event.data["name"] == "best").unwrap();
+    assert!(best < last_token, "{events:?}");
+    let result = client.ask("GET", &format!("/v1/jobs/{id}/result"), &[], b"").body;
+    let kept: Vec<u8> = values[0].data["values"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|number| number.as_i64().unwrap().to_le_bytes())
+        .collect();
+    assert_eq!(crate::harness::values(&result)[0], ("best".to_owned(), vec![2], kept));
+}
+
+#[test]
 fn models_are_listed_with_their_specification() {
     let server = Server::open(&[]);
     let client = server.anyone();

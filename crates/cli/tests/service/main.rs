@@ -11,12 +11,19 @@ mod attacks;
 mod crash;
 mod faults;
 mod harness;
+#[path = "../../../models/tests/hub/server.rs"]
+mod hub;
 mod life;
 mod limits;
+mod loading;
 mod operators;
 mod packing;
 mod prefixes;
+#[allow(dead_code, reason = "the engine's tests use more of it")]
+#[path = "../../../engine/tests/support/random/mod.rs"]
+mod random;
 mod raw;
+mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
 mod traces;

@@ -41,7 +41,7 @@ fn honest() -> Vec<Value> {
 }
 
 /// What their neighbours run: NaN and infinity in every place, failures, floods.
-fn hostile() -> Vec<Value> {
+pub fn hostile() -> Vec<Value> {
     let poison = |value: &str| {
         json!({ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompt": "When Mary and John went to the store" }], "body": [
             { "op": "get", "name": "h", "hook": "layers.0.output" },
@@ -108,13 +108,17 @@ fn packed_is_alone_bit_for_bit_whoever_else_is_there() {
         over.store(true, Ordering::Relaxed);
         outcomes.into_iter().for_each(|outcome| outcome.unwrap());
     });
-    // That they were packed at all: passes with several accounts.
+    assert!(passes_of_several(&server) > 0, "no pass had more than one account");
+}
+
+/// Passes in which several accounts were packed.
+pub fn passes_of_several(server: &Server) -> u64 {
     let metrics = server.account("prometheus", &["--scope", "admin"]).get("/metrics").text();
     let bucket = |le: &str| {
         let name = format!("pellucid_pass_accounts_bucket{{model=\"bundled\",le=\"{le}\"}} ");
         metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse::<u64>().unwrap()
     };
-    assert!(bucket("+Inf") > bucket("1"), "no pass had more than one account\n{metrics}");
+    bucket("+Inf") - bucket("1")
 }
 
 #[test]

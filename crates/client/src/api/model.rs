@@ -61,7 +61,7 @@ pub struct ModelEntry {
 pub enum ModelState {
     /// It is not in memory: the first job that needs it loads it.
     Cold,
-    /// It is being loaded.
+    /// It is being loaded, or downloaded to be.
     Loading,
     /// It is in memory.
     Hot,

@@ -11,7 +11,7 @@ use ureq::http::StatusCode;
 use super::cache::{ModelCache, create_parent};
 use super::client::{Client, Failure, FileInfo, header_text};
 use super::{Settings, hub_error};
-use crate::{Error, Result};
+use crate::{Error, Progress, ProgressListener, Result};
 
 /// How often in a row a download may break off without a byte gained, before it is given up.
 const MAXIMUM_FRUITLESS_ATTEMPTS: u32 = 3;
@@ -45,9 +45,14 @@ pub(super) fn file(
     lock_file.lock().map_err(Error::io("lock", &lock))?;
     if !blob.is_file() {
         let incomplete = with_ending(&blob, ".incomplete");
-        let bar = progress(file, &info, settings);
-        download(client, file, &info, &incomplete, &bar)?;
-        bar.finish_and_clear();
+        let shown = Shown {
+            bar: bar(file, &info, settings),
+            listener: settings.listener.as_ref(),
+            file,
+            of: info.size,
+        };
+        download(client, file, &info, &incomplete, &shown)?;
+        shown.bar.finish_and_clear();
         fs::rename(&incomplete, &blob).map_err(Error::io("create", &blob))?;
     }
     cache.link(commit, file, &blob)
@@ -69,8 +74,25 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
+/// Who sees how far a download is.
+struct Shown<'a> {
+    bar: ProgressBar,
+    listener: Option<&'a ProgressListener>,
+    file: &'a str,
+    of: Option<u64>,
+}
+
+impl Shown<'_> {
+    fn set(&self, position: u64) {
+        self.bar.set_position(position);
+        if let Some(listener) = self.listener {
+            listener(Progress { what: self.file, done: position, total: self.of });
+        }
+    }
+}
+
 /// A bar on the standard error stream, which shows on terminals only.
-fn progress(file: &str, info: &FileInfo, settings: &Settings) -> ProgressBar {
+fn bar(file: &str, info: &FileInfo, settings: &Settings) -> ProgressBar {
     match info.size {
         Some(size) if settings.progress && size >= BAR_FROM => {
             let template = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
@@ -85,7 +107,7 @@ fn progress(file: &str, info: &FileInfo, settings: &Settings) -> ProgressBar {
 }
 
 /// Downloads to `path`, on from what it already holds.
-fn download(client: &Client<'_>, file: &str, info: &FileInfo, path: &Path, bar: &ProgressBar) -> Result<()> {
+fn download(client: &Client<'_>, file: &str, info: &FileInfo, path: &Path, shown: &Shown<'_>) -> Result<()> {
     let on_disk = |action| Error::io(action, path);
     let mut to = OpenOptions::new()
         .create(true)
@@ -102,11 +124,11 @@ fn download(client: &Client<'_>, file: &str, info: &FileInfo, path: &Path, bar: 
             to.set_len(0).map_err(on_disk("write"))?;
             held = to.seek(SeekFrom::Start(0)).map_err(on_disk("write"))?;
         }
-        bar.set_position(held);
+        shown.set(held);
         if info.size == Some(held) {
             return to.sync_all().map_err(on_disk("write"));
         }
-        let reason = match attempt(client, file, info, &mut to, held, bar) {
+        let reason = match attempt(client, file, info, &mut to, held, shown) {
             Ok(Outcome::Complete) => return to.sync_all().map_err(on_disk("write")),
             Ok(Outcome::BrokenOff(reason)) | Err(Stop::Try(reason)) => reason,
             Err(Stop::Disk(error)) => return Err(on_disk("write")(error)),
@@ -141,7 +163,7 @@ fn attempt(
     info: &FileInfo,
     to: &mut File,
     held: u64,
-    bar: &ProgressBar,
+    shown: &Shown<'_>,
 ) -> Result<Outcome, Stop> {
     let stop = |failure| match failure {
         Failure::Unreachable(reason) => Stop::Try(reason),
@@ -167,7 +189,7 @@ fn attempt(
             return Err(Stop::Try(format!("the server sent another part than was asked for ({range})")));
         }
         position = start_over(to)?;
-        bar.set_position(0);
+        shown.set(0);
     }
     let mut body = response.into_body().into_reader();
     let mut chunk = vec![0; CHUNK];
@@ -184,7 +206,7 @@ fn attempt(
             return Err(Stop::Try("the server sends more than it promised".to_owned()));
         }
         to.write_all(&chunk[..count]).map_err(Stop::Disk)?;
-        bar.set_position(position);
+        shown.set(position);
     }
     match info.size {
         Some(size) if position < size => Ok(Outcome::BrokenOff(format!("{position} of {size} bytes came"))),

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::ProgressListener;
+
 /// The hub where no other is named.
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 /// The longest file of a token that is read, in bytes.
 const MAXIMUM_TOKEN_BYTES: u64 = 4096;
 
 /// What a hub needs to be asked.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Settings {
     /// The hub's address, without a slash at its end. `HF_ENDPOINT`.
     pub endpoint: String,
@@ -21,6 +23,8 @@ pub struct Settings {
     pub offline: bool,
     /// Whether to show progress, which only a terminal gets to see. Off by `HF_HUB_DISABLE_PROGRESS_BARS`.
     pub progress: bool,
+    /// Told of the progress of each file, often.
+    pub listener: Option<ProgressListener>,
 }
 
 /// The token is not shown.
@@ -33,7 +37,7 @@ impl fmt::Debug for Settings {
             .field("token", &self.token.as_ref().map(|_| "…"))
             .field("offline", &self.offline)
             .field("progress", &self.progress)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -73,6 +77,7 @@ impl Settings {
             token: token.or_else(|| read_token(&token_file)),
             offline: is_on("HF_HUB_OFFLINE") || is_on("TRANSFORMERS_OFFLINE"),
             progress: !is_on("HF_HUB_DISABLE_PROGRESS_BARS"),
+            listener: None,
         }
     }
 }

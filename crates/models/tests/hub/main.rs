@@ -7,12 +7,12 @@ mod server;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use pellucid_models::Error;
 use pellucid_models::hub::{ModelName, Settings, Snapshot, Wanted, fetch, fetch_files};
 use pellucid_models::weights::Source;
+use pellucid_models::{Error, ProgressListener};
 use serde_json::json;
 use server::{Answer, Request, Server};
 use tempfile::TempDir;
@@ -91,6 +91,7 @@ impl Cache {
             token: None,
             offline: false,
             progress: true,
+            listener: None,
         }
     }
 
@@ -204,8 +205,21 @@ fn a_broken_download_goes_on_where_it_ended() {
         answer
     });
     let cache = Cache::new();
-    let snapshot = fetch_all(&cache.settings(&server.address)).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let listener: ProgressListener = {
+        let told = told.clone();
+        Arc::new(move |now| {
+            if now.what == "model.safetensors" {
+                told.lock().unwrap().push((now.done as usize, now.total));
+            }
+        })
+    };
+    let settings = Settings { listener: Some(listener), ..cache.settings(&server.address) };
+    let snapshot = fetch_all(&settings).unwrap();
     assert_eq!(std::fs::read(snapshot.folder.join("model.safetensors")).unwrap(), content);
+    let told = told.lock().unwrap();
+    assert!(told.is_sorted() && told.contains(&(content.len() / 2, Some(content.len() as u64))), "{told:?}");
+    assert_eq!(told.last().unwrap().0, content.len());
     let ranges: Vec<Option<String>> = server
         .requests()
         .iter()

@@ -73,7 +73,7 @@ struct Telling {
     _watches: Option<Watcher>,
     core: Arc<Core>,
     job: String,
-    follower: Follower,
+    follower: Box<dyn Follower>,
     place: Option<QueuePlace>,
     told: Instant,
     /// When the next telling may be.

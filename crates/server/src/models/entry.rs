@@ -1,13 +1,13 @@
 //! One model: opened without its weights, loaded, how fast it runs here.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pellucid_client::api::{ModelEntry, ModelState, Problem, ProblemKind};
 use pellucid_engine::{Engine, Usage};
-use pellucid_models::{Model, ModelOptions, Precision};
+use pellucid_models::{Model, ModelOptions, Precision, ProgressListener};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, OnceCell};
 
@@ -206,8 +206,9 @@ impl Entry {
     async fn open(self: &Arc<Self>) -> Result<Arc<Outline>, String> {
         let entry = self.clone();
         let opened = tokio::task::spawn_blocking(move || -> Result<Arc<Outline>, String> {
-            let model =
-                Model::outline(&entry.source()?, &entry.options()).map_err(|error| error.to_string())?;
+            // Of one on a hub all is downloaded, which may take long.
+            let options = ModelOptions { progress: Some(entry.loads()), ..entry.options() };
+            let model = Model::outline(&entry.source()?, &options).map_err(|error| error.to_string())?;
             let spec = serde_json::to_vec(model.spec()).map_err(|error| error.to_string())?;
             let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(&spec));
             let weight_bytes = model.expected_weight_bytes();
@@ -215,11 +216,28 @@ impl Entry {
             Ok(Arc::new(Outline { engine, spec: spec.into(), etag: format!("\"{digest}\""), weight_bytes }))
         });
         let opened = opened.await.unwrap_or_else(|_| Err("opening it failed".into()));
-        if let Err(message) = &opened {
-            tracing::error!(model = self.id(), message, "the model cannot be opened");
-            *lock(&self.state) = State::Failed;
-        }
+        *lock(&self.state) = match &opened {
+            Ok(_) => State::Cold,
+            Err(message) => {
+                tracing::error!(model = self.id(), message, "the model cannot be opened");
+                State::Failed
+            }
+        };
         opened
+    }
+
+    /// It is being loaded from the moment on at which what comes back is first told of progress.
+    pub(super) fn loads(self: &Arc<Self>) -> ProgressListener {
+        let (entry, told) = (self.clone(), OnceLock::new());
+        Arc::new(move |progress| {
+            let (done, total) = told.get_or_init(|| {
+                let (done, total) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+                *lock(&entry.state) = State::Loading(done.clone(), total.clone());
+                (done, total)
+            });
+            done.store(progress.done, Ordering::Relaxed);
+            total.store(progress.total.unwrap_or(0), Ordering::Relaxed);
+        })
     }
 
     /// What a program of that price takes here, in milliseconds.

@@ -3,7 +3,6 @@
 mod entry;
 mod room;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -110,9 +109,8 @@ impl Registry {
             return Ok(house);
         }
         let outline = entry.outline().await.map_err(|problem| problem.detail.unwrap_or_default())?;
-        let (done, total) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(outline.weight_bytes)));
-        *lock(&entry.state) = State::Loading(done.clone(), total.clone());
-        let loaded = self.load_into_memory(entry, turn, &outline, done, total).await;
+        *lock(&entry.state) = State::Loading(Arc::default(), Arc::new(outline.weight_bytes.into()));
+        let loaded = self.load_into_memory(entry, turn, &outline).await;
         if let Err(message) = &loaded {
             tracing::error!(model = entry.id(), message, "the model cannot be loaded");
             *lock(&entry.state) = State::Failed;
@@ -125,18 +123,12 @@ impl Registry {
         entry: &Arc<Entry>,
         turn: &Turn<'_>,
         outline: &Outline,
-        done: Arc<AtomicU64>,
-        total: Arc<AtomicU64>,
     ) -> Result<Arc<House>, String> {
         let _room = self.make_room(entry, outline.weight_bytes, turn).await?;
         let started = Instant::now();
         let one = entry.clone();
         let model = tokio::task::spawn_blocking(move || -> Result<Model, String> {
-            let progress: pellucid_models::ProgressListener = Arc::new(move |progress| {
-                done.store(progress.done, Ordering::Relaxed);
-                total.store(progress.total.unwrap_or(0), Ordering::Relaxed);
-            });
-            let options = ModelOptions { progress: Some(progress), ..one.options() };
+            let options = ModelOptions { progress: Some(one.loads()), ..one.options() };
             Model::open(&one.source()?, &options).map_err(|error| error.to_string())
         });
         let model = model.await.unwrap_or_else(|_| Err("loading it failed".into()))?;

@@ -17,7 +17,7 @@ pub const SHOWN: usize = 64;
 /// How a job runs: what it may take, and who is told.
 pub struct Listening {
     /// Where it is told.
-    pub channel: Arc<Channel>,
+    pub channel: Arc<dyn Channel>,
     /// Its model, for the texts of tokens.
     pub outline: Arc<Outline>,
     /// Set to end it.

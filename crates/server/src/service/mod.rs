@@ -134,14 +134,7 @@ impl Service {
         }
         let job = core.store.cancel(&caller.account.name, id, time::now_ms()).await?;
         let job = job.ok_or_else(|| not_found("job"))?;
-        let waited = {
-            let mut board = core.board();
-            board.cancel(id);
-            board.remove(id)
-        };
-        if let Some(entry) = waited.and_then(|model| core.registry.get(&model).cloned()) {
-            entry.bell.notify_one();
-        }
+        core.handover.cancel(id);
         if job.state == JobState::Cancelled {
             core.tell_end(&caller.account.name, id).await;
         }
@@ -156,9 +149,9 @@ impl Service {
             channel.ended(LEAVING).await;
         }
         let files = self.core.store.erase(&caller.account.name, id).await?.ok_or_else(|| not_found("job"))?;
-        self.core.hub.drop(id);
+        self.core.hub.forget(id);
         // What its prompts left there is of it too.
-        self.core.prefixes.forget(&caller.account.name);
+        self.core.handover.forget(&caller.account.name);
         for file in files {
             if let Err(error) = self.core.files.delete(&file).await {
                 // What belongs to no job is deleted at the next start.
@@ -170,7 +163,7 @@ impl Service {
     }
 
     /// Where what happens to a job of the caller's is told; none: it ended long ago.
-    pub async fn channel(&self, caller: &Caller, id: &str) -> Result<(StoredJob, Option<Arc<Channel>>)> {
+    pub async fn channel(&self, caller: &Caller, id: &str) -> Result<(StoredJob, Option<Arc<dyn Channel>>)> {
         let job = self.stored_job(caller, id).await?;
         Ok((job, self.core.hub.get(id)))
     }

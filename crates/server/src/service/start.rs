@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::core::{Core, waiting};
 use crate::files::{FileError, Files};
 use crate::models::{Haste, Registry};
+use crate::schedule::handover::Work;
 use crate::schedule::{dispatch, finish};
 use crate::store::sqlite::{Durability, Sqlite};
 use crate::store::{Account, StoreError};
@@ -265,7 +266,8 @@ async fn mend(core: &Core) -> Result<(), StartError> {
         };
         core.hub.open(&job.id, job.attempts, core.config.admission.event_bytes);
         core.spans.waits(&job.id, entry.id());
-        core.board().push(entry.id(), waiting(&job, account), job.suspect);
+        let (model, waiting) = (entry.id().to_owned(), waiting(&job, account));
+        core.handover.wait(Work { model, waiting, suspect: job.suspect, program: None });
     }
     Ok(())
 }

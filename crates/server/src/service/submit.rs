@@ -12,6 +12,7 @@ use crate::account::exceeded;
 use crate::core::{self, Core};
 use crate::events::Channel;
 use crate::schedule::board::Queued;
+use crate::schedule::handover::{KeptProgram, Work};
 use crate::store::{Accepted, JobState, NewJob, StoredJob};
 use crate::{files, keys, time};
 
@@ -42,7 +43,7 @@ pub struct Submitted {
     /// It was taken before, under the same idempotency key.
     pub replayed: bool,
     /// Where what happens to it is told.
-    pub channel: Option<Arc<Channel>>,
+    pub channel: Option<Arc<dyn Channel>>,
 }
 
 impl Service {
@@ -137,7 +138,7 @@ impl Service {
         match core.store.accept(job).instrument(info_span!("keep")).await {
             Ok(Accepted::New) => {}
             other => {
-                core.hub.drop(&id);
+                core.hub.forget(&id);
                 // What belongs to no job is deleted at the next start, if not now.
                 if size > INLINE {
                     let _ = core.files.delete(&files::program(&id)).await;
@@ -149,15 +150,19 @@ impl Service {
                 };
             }
         }
-        {
-            let mut board = core.board();
-            let nodes = admitted.program.nodes.len() as u64;
-            let bytes = IN_MEMORY * size as u64 + OF_NODE * nodes + 65_536;
-            board.keep_program(&id, admitted.program.clone(), bytes, core.config.admission.waiting_bytes);
-            core.spans.waits(&id, entry.id());
-            board.push(entry.id(), core::waiting(&stored, &caller.account), false);
-        }
-        entry.bell.notify_one();
+        core.spans.waits(&id, entry.id());
+        let nodes = admitted.program.nodes.len() as u64;
+        let program = KeptProgram {
+            program: admitted.program.clone(),
+            bytes: IN_MEMORY * size as u64 + OF_NODE * nodes + 65_536,
+            bound: core.config.admission.waiting_bytes,
+        };
+        core.handover.wait(Work {
+            model: entry.id().to_owned(),
+            waiting: core::waiting(&stored, &caller.account),
+            suspect: false,
+            program: Some(program),
+        });
         tracing::info!(
             job = id,
             account = caller.account.name,
