@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::account::{Meters, Turns, Watchers};
 use crate::config::Config;
 use crate::events::{Hub, LocalHub};
-use crate::files::Files;
+use crate::files::{self, Files, ProgramFiles};
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::models::Registry;
@@ -32,6 +32,8 @@ pub struct Core {
     pub store: Arc<dyn Store>,
     /// Results and large programs.
     pub files: Files,
+    /// Those of them that are programs of jobs which have not ended.
+    pub program_files: ProgramFiles,
     /// What happens to jobs.
     pub hub: Arc<dyn Hub>,
     /// Who is told of jobs that wait or are to end.
@@ -52,6 +54,8 @@ pub struct Core {
     pub turns: Turns,
     /// Requests that wait for what happens to jobs.
     pub watchers: Watchers,
+    /// Connections, by address and account.
+    pub seats: Watchers,
     /// What jobs go through, where it is traced.
     pub spans: JobSpans,
     /// When it was last looked whether the store can be written, and whether it could.
@@ -73,6 +77,7 @@ impl Core {
             config,
             store,
             files,
+            program_files: ProgramFiles::default(),
             hub: Arc::new(LocalHub::default()),
             handover: Arc::new(handover),
             meters: Meters::default(),
@@ -83,6 +88,7 @@ impl Core {
             writing: Semaphore::new(1),
             turns: Turns::default(),
             watchers: Watchers::default(),
+            seats: Watchers::default(),
             spans: JobSpans::default(),
             readiness: tokio::sync::Mutex::default(),
             board,
@@ -118,14 +124,14 @@ impl Core {
         self.shown(job, queue)
     }
 
-    /// Jobs of an account as it sees them.
+    /// Jobs of an account as it sees them in a list: without what each saved, which may be much.
     pub fn views(&self, account: &str, jobs: Vec<StoredJob>) -> Vec<Job> {
         let queued = jobs.iter().any(|job| job.state == JobState::Queued);
         let mut places = if queued { self.board().places(account) } else { HashMap::new() };
         jobs.into_iter()
             .map(|job| {
                 let place = places.remove(&job.id);
-                self.shown(job, place)
+                Job { saved: Vec::new(), absent: Vec::new(), ..self.shown(job, place) }
             })
             .collect()
     }
@@ -166,6 +172,7 @@ impl Core {
             Ok(Some(stored)) if stored.state.is_final() => self.ended(stored, None),
             Ok(_) => {
                 self.spans.ended(job, "gone");
+                self.needs_no_program(job);
                 self.hub.forget(job);
             }
             Err(error) => tracing::error!(%error, job, "its end cannot be told"),
@@ -179,7 +186,21 @@ impl Core {
         }
         self.metrics.ended(stored.state.name(), stored.problem.as_ref().map(|problem| problem.kind.name()));
         self.spans.ended(&stored.id, stored.state.name());
+        self.needs_no_program(&stored.id);
         self.hub.end(self.view(stored), result);
+    }
+
+    /// A job will not run any more: its program, where that is a file, is deleted.
+    pub fn needs_no_program(&self, job: &str) {
+        if self.program_files.remove(job) {
+            let (files, file) = (self.files.clone(), files::program(job));
+            tokio::spawn(async move {
+                if let Err(error) = files.delete(&file).await {
+                    // What belongs to no job that will run is deleted at the next start.
+                    tracing::error!(%error, "a file cannot be deleted");
+                }
+            });
+        }
     }
 
     /// Fails a job that has not begun.

@@ -2,10 +2,11 @@
 //!
 //! `results/{job}/{attempt}` and `programs/{job}`: names are made here alone, of ids that were checked.
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -115,10 +116,38 @@ impl Files {
         deleted.map_err(|error| FileError(format!("{}: {error}", self.folder.display())))
     }
 
-    /// The names of all files.
-    pub async fn all(&self) -> Result<Vec<String>> {
-        let found = self.store.list(None).map_ok(|meta| meta.location.to_string());
+    /// The names of all files, with their bytes.
+    pub async fn all(&self) -> Result<Vec<(String, u64)>> {
+        let found = self.store.list(None).map_ok(|meta| (meta.location.to_string(), meta.size));
         Ok(found.try_collect().await?)
+    }
+}
+
+/// The files of programs that are too large to be kept with their jobs: each is there until its job has ended.
+#[derive(Default)]
+pub struct ProgramFiles {
+    /// By job: whose, and its bytes.
+    by_job: Mutex<HashMap<String, (String, u64)>>,
+}
+
+impl ProgramFiles {
+    fn by_job(&self) -> MutexGuard<'_, HashMap<String, (String, u64)>> {
+        self.by_job.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One is there, or about to be.
+    pub fn add(&self, job: &str, account: &str, bytes: u64) {
+        self.by_job().insert(job.to_owned(), (account.to_owned(), bytes));
+    }
+
+    /// One is of no use any more; whether there was one.
+    pub fn remove(&self, job: &str) -> bool {
+        self.by_job().remove(job).is_some()
+    }
+
+    /// Bytes of those of an account.
+    pub fn bytes(&self, account: &str) -> u64 {
+        self.by_job().values().filter(|(owner, _)| owner == account).map(|(_, bytes)| bytes).sum()
     }
 }
 
@@ -200,7 +229,7 @@ mod tests {
         let part = files.stream(&key, 3..6).await.unwrap().unwrap();
         let part: Vec<Bytes> = part.try_collect().await.unwrap();
         assert_eq!(part.concat(), b"345");
-        assert_eq!(files.all().await.unwrap(), std::slice::from_ref(&key));
+        assert_eq!(files.all().await.unwrap(), [(key.clone(), 10)]);
         files.delete(&key).await.unwrap();
         files.delete(&key).await.unwrap();
         assert_eq!(files.get(&key).await.unwrap(), None);

@@ -52,8 +52,8 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let settings = [
         "retention.result_hours=0.02",
         "retention.job_days=0.002",
-        "server.idle_seconds=5",
-        "server.header_seconds=5",
+        "server.idle_seconds=15",
+        "server.header_seconds=15",
     ];
     let people = arguments.good + arguments.hostile;
     let service = Service::start_with("bundled", &settings, people)?;

@@ -294,7 +294,7 @@ pub struct JobQuery {
 /// One's own jobs, the newest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobList {
-    /// The jobs.
+    /// The jobs, without what each saved.
     pub jobs: Vec<Job>,
     /// What the next page is asked for with; none: this was the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -18,7 +20,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
 
+use super::seat::Seat;
 use super::{router, tls};
 use crate::config::{Config, Server};
 use crate::service::{Service, StartError};
@@ -140,7 +144,7 @@ impl Accepting {
             let Some(counted) = self.count(from.ip()) else { continue };
             let _ = stream.set_nodelay(true);
             keep_little_unsent(&stream);
-            self.begin(stream, (permit, counted));
+            self.begin(stream, from.ip(), (permit, counted));
         }
     }
 
@@ -155,7 +159,7 @@ impl Accepting {
         Some(Counted { of: self.by_address.clone(), address, service: self.service.clone() })
     }
 
-    fn begin(&self, stream: TcpStream, held: impl Send + 'static) {
+    fn begin(&self, stream: TcpStream, from: IpAddr, held: impl Send + 'static) {
         let idle = Duration::from_secs_f64(self.server.idle_seconds);
         let head = Duration::from_secs_f64(self.server.header_seconds);
         let mut http = http1::Builder::new();
@@ -165,7 +169,12 @@ impl Accepting {
             .max_header_size(HEAD_BYTES);
         // The buffer alone does not bound a head: it is read into until it is full, and may then be twice as large.
         http.max_buf_size(HEAD_BYTES);
-        let routes = TowerToHyperService::new(self.routes.clone());
+        let seat = Arc::new(Seat::new(from));
+        let routes = self.routes.clone().map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(seat.clone());
+            request
+        });
+        let routes = TowerToHyperService::new(routes);
         let watcher = self.graceful.watcher();
         let stream = Impatient::new(stream, idle);
         match self.tls.clone() {

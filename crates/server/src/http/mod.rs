@@ -10,8 +10,10 @@ mod others;
 mod pages;
 mod result;
 mod routes;
+mod seat;
 mod tls;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -31,6 +33,7 @@ pub use openapi::document;
 pub(crate) use tls::acceptor;
 
 use answer::Refusal;
+use seat::{SEAT, Seat};
 
 /// What every route gives.
 type Reply = Result<Response, Refusal>;
@@ -76,7 +79,8 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
             Err(refusal) => refusal.into_response(),
             Ok(()) => {
                 // A panic in a route ends this request and nothing else.
-                let route = tokio::spawn(next.run(request).in_current_span());
+                let seat = request.extensions().get::<Arc<Seat>>().cloned();
+                let route = tokio::spawn(SEAT.scope(seat, next.run(request)).in_current_span());
                 let _ends = computes.then(|| Ends(route.abort_handle()));
                 match route.await {
                     Ok(response) => response,
@@ -98,7 +102,11 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
             *core.readiness.lock().await = None;
         }
         let range = response.headers_mut().remove(header::CONTENT_RANGE);
+        let has_no_seat = problem.limit.as_ref().is_some_and(|limit| limit.name == seat::LIMIT);
         response = answer::problem(*problem, Some(&id));
+        if has_no_seat {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         // How much there is, where a range lies beyond it.
         if let Some(range) = range {
             response.headers_mut().insert(header::CONTENT_RANGE, range);
@@ -188,6 +196,7 @@ async fn caller(shared: &Shared, headers: &HeaderMap, scope: Option<Scope>) -> R
         None => None,
     };
     let caller = shared.service.caller(authorization).await?;
+    seat::take(&shared.service.core, &caller.account.name)?;
     if let Some(scope) = scope {
         caller.may(scope)?;
     }

@@ -17,6 +17,9 @@ use crate::schedule::house::House;
 /// How long a request waits for a model's outline, which of one on a hub must be downloaded first.
 const OUTLINE: Duration = Duration::from_secs(30);
 
+/// A weight of four bytes is multiplied and added once for each token.
+const OF_WEIGHT_BYTES: u64 = 2;
+
 /// What is said of a model that cannot be opened or loaded.
 pub(crate) const UNOPENED: &str = "it cannot be opened; whoever runs the service finds the reason in its log";
 
@@ -87,6 +90,8 @@ impl Default for Pace {
 impl Pace {
     /// What every job takes, however small.
     const LEAST: f64 = 0.05;
+    /// The part of a model that is a good one.
+    const GOOD_PART: u64 = 4;
     /// How much the newest job counts.
     const NEWEST: f64 = 0.05;
     /// A node takes from one to thirty microseconds, and a second has from a hundred million to a million million operations: whatever jobs
@@ -105,8 +110,14 @@ impl Pace {
 
     /// A job tells of what it has done, not of what it was priced at: what stopped early was never run. Of operations only those of
     /// passes tell, which are the model's own. What the job took less time for than for the other, by what is known, tells nothing.
-    fn learn(&mut self, usage: &Usage) {
+    ///
+    /// What a pass takes besides its operations is much of one that ends early: only who has walked through a good part of the model tells
+    /// of operations. `whole`: those of a token that walks through all of it, about.
+    fn learn(&mut self, usage: &Usage, whole: u64) {
         let (of_flops, of_nodes) = self.parts(usage.pass_flops, usage.nodes);
+        if of_flops >= of_nodes && usage.pass_flops < usage.tokens.saturating_mul(whole / Self::GOOD_PART) {
+            return;
+        }
         let (rate, count, took, bounds) = if of_flops >= of_nodes {
             (&mut self.milliseconds_per_flop, usage.pass_flops, usage.pass_ms, Self::OF_FLOP)
         } else {
@@ -247,7 +258,8 @@ impl Entry {
 
     /// Learns from what a program has done, and what that took.
     pub fn learn(&self, usage: &Usage) {
-        lock(&self.pace).learn(usage);
+        let whole = self.opened().map_or(0, |outline| outline.weight_bytes / OF_WEIGHT_BYTES);
+        lock(&self.pace).learn(usage, whole);
     }
 
     /// Keeps it in memory, once it is there, until what comes back is dropped. Held is what has begun, and what is about to;
@@ -354,10 +366,10 @@ mod tests {
     #[test]
     fn the_pace_is_learnt_and_no_single_job_turns_it() {
         let mut pace = Pace { milliseconds_per_flop: 1e-6, milliseconds_per_node: 2e-3 };
-        pace.learn(&passes(1_000_000, 1e9));
+        pace.learn(&passes(1_000_000, 1e9), 0);
         assert!(pace.milliseconds_per_flop < 1.2e-6);
         for _ in 0..500 {
-            pace.learn(&passes(1_000_000, 5.0));
+            pace.learn(&passes(1_000_000, 5.0), 0);
         }
         assert!((pace.milliseconds(1_000_000, 0) - 5.05).abs() < 0.05);
     }
@@ -381,15 +393,15 @@ mod tests {
         let before = pace.milliseconds(forward, 3);
         // Priced at a hundred steps of 20 tokens each, they run one.
         for _ in 0..300 {
-            pace.learn(&passes(forward / 3, 5.0 / 3.0));
+            pace.learn(&passes(forward / 3, 5.0 / 3.0), 0);
         }
         let after = pace.milliseconds(forward, 3);
         assert!((after / before - 1.0).abs() < 0.05, "{before} ms are {after} ms");
         // Copies of much, and nodes just too small to be long: they say nothing of passes, and little of nodes.
         for _ in 0..300 {
             let own = Usage { flops: 1 << 29, measured_ms: 2_000.0, ..passes(1_000, 0.1) };
-            pace.learn(&own);
-            pace.learn(&Usage { nodes_ms: 4_000.0, measured_ms: 4_000.0, ..small_nodes(1_000, 0.0) });
+            pace.learn(&own, 0);
+            pace.learn(&Usage { nodes_ms: 4_000.0, measured_ms: 4_000.0, ..small_nodes(1_000, 0.0) }, 0);
         }
         let after = pace.milliseconds(forward, 3);
         assert!(after < 2.0 * before && after > before / 2.0, "{before} ms are {after} ms");
@@ -403,16 +415,29 @@ mod tests {
         let known = pace.milliseconds(200_000, 200_000);
         assert!(known > 400.0, "{known}");
         for _ in 0..500 {
-            pace.learn(&small_nodes(200_000, 1_000.0));
-            pace.learn(&passes(1_000_000_000, 60.0));
+            pace.learn(&small_nodes(200_000, 1_000.0), 0);
+            pace.learn(&passes(1_000_000_000, 60.0), 0);
         }
         assert!((pace.milliseconds(200_000, 200_000) / 1_000.0 - 1.0).abs() < 0.02);
         assert!((pace.milliseconds(1_000_000_000, 100) / 60.0 - 1.0).abs() < 0.02);
         for _ in 0..500 {
-            pace.learn(&small_nodes(200_000, 0.06));
-            pace.learn(&passes(1_000_000_000, 0.06));
+            pace.learn(&small_nodes(200_000, 0.06), 0);
+            pace.learn(&passes(1_000_000_000, 0.06), 0);
         }
         assert!(pace.milliseconds(0, 200_000) >= 200.0);
         assert!(pace.milliseconds(1_000_000_000, 0) > 0.9);
+    }
+
+    #[test]
+    fn who_leaves_a_model_near_its_beginning_tells_nothing_of_it() {
+        let (whole, mut pace) = (200_000_000, Pace::default());
+        let before = pace.milliseconds(whole, 3);
+        for _ in 0..400 {
+            // One token, which ends after the first attention: almost all of the time is the pass's own.
+            pace.learn(&Usage { tokens: 1, ..passes(whole / 24, 5.0) }, whole);
+        }
+        assert_eq!(pace.milliseconds(whole, 3), before);
+        pace.learn(&Usage { tokens: 1, ..passes(whole, 20.0) }, whole);
+        assert!(pace.milliseconds(whole, 3) > before, "who walks through it does");
     }
 }

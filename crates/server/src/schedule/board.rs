@@ -140,8 +140,14 @@ impl Board {
         Some(model.clone())
     }
 
-    /// Jobs of a model that go now: of every account what keeps the engine busy for about two passes, and a few that take longer.
-    pub fn choose(&mut self, model: &str, engine: &EngineConfig) -> Vec<Chosen> {
+    /// Whether a job runs on a model that takes more than a pass.
+    pub fn runs_long(&self, model: &str) -> bool {
+        self.begun.get(model).is_some_and(Begun::has_long)
+    }
+
+    /// Jobs of a model that go now: of every account what keeps the engine busy for about two passes, and a few that take longer;
+    /// these not where `short_only`, nor while a suspect waits, for which the engines would have to be emptied of them again.
+    pub fn choose(&mut self, model: &str, engine: &EngineConfig, short_only: bool) -> Vec<Chosen> {
         if self.suspect_runs {
             return Vec::new();
         }
@@ -159,13 +165,18 @@ impl Board {
         }
         let mut chosen = Vec::new();
         let elsewhere = self.elsewhere(model);
+        let short_only = short_only || !self.suspects.is_empty();
         loop {
             let begun = self.begun.entry(model.to_owned()).or_default();
             let of = |waiting: &Waiting| elsewhere.get(&waiting.account).copied().unwrap_or(0);
-            let fit = |waiting: &Waiting| begun.fits(waiting, of(waiting), engine);
+            let is_long = |waiting: &Waiting| waiting.cost > engine.pass_ms();
+            let fit = |waiting: &Waiting| match begun.fits(waiting, of(waiting), engine) {
+                Fit::Goes if short_only && is_long(waiting) => Fit::AccountWaits,
+                fit => fit,
+            };
             let picked = self.queues.get_mut(model).and_then(|queue| queue.pick(fit));
             let Some(mut waiting) = picked else { break };
-            waiting.is_long = waiting.cost > engine.pass_ms();
+            waiting.is_long = is_long(&waiting);
             self.begun(model).add(&waiting);
             let program = self.take_program(&waiting.job);
             chosen.push(Chosen { waiting, alone: false, program });

@@ -8,7 +8,7 @@ use super::listen;
 /// Values of a result's small tensors that are kept with its job, at most.
 pub(super) const SMALL_VALUES: usize = 256;
 /// Saved values that are listed with a job, at most; and bytes of their names.
-const LISTED: usize = 1_000;
+const LISTED: usize = 100;
 const NAME_BYTES: usize = 16 << 10;
 /// Bytes of each text of a problem that is kept with its job.
 const TEXT_BYTES: usize = 500;

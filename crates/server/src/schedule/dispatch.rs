@@ -1,5 +1,6 @@
 //! From the queue into the engine: chosen, recorded, handed over.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -32,8 +33,10 @@ pub async fn dispatch(core: Arc<Core>, entry: Arc<Entry>) {
         let _ = tokio::time::timeout(TICK, entry.bell.notified()).await;
         while !core.is_draining() {
             let Some(haste) = core.board().turn(entry.id()) else { break };
-            // Another has waited long for its room: what waits here goes when this one is loaded again.
-            if haste == Haste::None && entry.makes_way() {
+            // Another has waited long for its room: what waits here goes when this one is loaded again. As long as a long job holds this
+            // one all the same, short ones hold up nobody.
+            let short_only = haste == Haste::None && entry.makes_way();
+            if short_only && !core.board().runs_long(entry.id()) {
                 break;
             }
             // From before it is loaded until what begins holds it: nobody gives it up between.
@@ -54,18 +57,19 @@ pub async fn dispatch(core: Arc<Core>, entry: Arc<Entry>) {
                 }
             };
             failures = 0;
-            let chosen = core.board().choose(entry.id(), &core.config.engine);
+            let chosen = core.board().choose(entry.id(), &core.config.engine, short_only);
             if chosen.is_empty() {
                 break;
             }
-            let (mut ready, mut unread) = (Vec::with_capacity(chosen.len()), Vec::new());
+            let mut ready = Vec::with_capacity(chosen.len());
+            let mut unread: HashMap<String, Vec<(Waiting, bool)>> = HashMap::new();
             for Chosen { waiting, alone, program } in chosen {
                 match program {
                     Some(program) => ready.push((waiting, alone, program)),
-                    None => unread.push((waiting, alone)),
+                    None => unread.entry(waiting.account.clone()).or_default().push((waiting, alone)),
                 }
             }
-            if !unread.is_empty() {
+            for unread in unread.into_values() {
                 tokio::spawn(read_again(core.clone(), entry.hold(), unread));
             }
             if !ready.is_empty() {
@@ -106,8 +110,8 @@ async fn refuse_late(core: &Core, waiting: &Waiting) {
 /// A chosen job, whether it runs alone, and its program.
 type Ready = (Waiting, bool, Arc<CheckedProgram>);
 
-/// Reads and checks the programs of chosen jobs again, one after another, and lets each begin: whatever that takes, nobody who is
-/// ready waits for it.
+/// Reads and checks the programs of an account's chosen jobs again, one after another, and lets each begin: whatever that takes, nobody
+/// who is ready waits for it, nor does another account.
 async fn read_again(core: Arc<Core>, held: Held, chosen: Vec<(Waiting, bool)>) {
     let entry = held.entry();
     for (waiting, alone) in chosen {

@@ -23,6 +23,8 @@ pub struct Work {
     pub suspect: bool,
     /// Its program, where it is at hand; otherwise it is read from the store again when its turn comes.
     pub program: Option<KeptProgram>,
+    /// A place in the queue was kept for it, which it takes now.
+    pub has_place: bool,
 }
 
 /// A program that waits in memory, if there is room.
@@ -69,6 +71,9 @@ impl Handover for LocalHandover {
             let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(KeptProgram { program, bytes, bound }) = work.program {
                 board.keep_program(&work.waiting.job, program, bytes, bound);
+            }
+            if work.has_place {
+                board.let_go(&work.waiting.account);
             }
             board.push(&work.model, work.waiting, work.suspect);
         }

@@ -43,6 +43,11 @@ impl Begun {
         self.of_account.iter().map(|(account, own)| (account.as_str(), own.jobs))
     }
 
+    /// Whether one of them takes more than a pass.
+    pub fn has_long(&self) -> bool {
+        self.of_account.values().any(|own| own.long > 0)
+    }
+
     /// A job begins.
     pub fn add(&mut self, waiting: &Waiting) {
         self.jobs += 1;

@@ -60,7 +60,8 @@ impl Service {
         let work = Arc::new(work);
         self.know_day(&account.name).await?;
         loop {
-            core.meters.has_left(&account.name, &account.limits, time::now_ms())?;
+            let has_left = || core.meters.has_left(&account.name, &account.limits, time::now_ms());
+            has_left()?;
             let turn =
                 core.turns.turn(&account.name, how.most).instrument(info_span!("wait for a turn")).await;
             let turn = turn.map_err(|there| {
@@ -70,6 +71,8 @@ impl Service {
                 problem.retry_after_s = Some(1.0);
                 Box::new(problem)
             })?;
+            // What came before it may have used what was left.
+            has_left()?;
             let (service, asker, work) = (self.clone(), caller.clone(), work.clone());
             let step = tokio::task::spawn_blocking(move || {
                 let _at_work = AtWork {

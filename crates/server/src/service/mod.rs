@@ -150,6 +150,7 @@ impl Service {
         }
         let files = self.core.store.erase(&caller.account.name, id).await?.ok_or_else(|| not_found("job"))?;
         self.core.hub.forget(id);
+        self.core.program_files.remove(id);
         // What its prompts left there is of it too.
         self.core.handover.forget(&caller.account.name);
         for file in files {

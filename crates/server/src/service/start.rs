@@ -1,5 +1,6 @@
 //! Starting, mending what a crash left, ending.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use tokio::sync::mpsc;
 use super::Service;
 use crate::config::Config;
 use crate::core::{Core, waiting};
-use crate::files::{FileError, Files};
+use crate::files::{self, FileError, Files};
 use crate::models::{Haste, Registry};
 use crate::schedule::handover::Work;
 use crate::schedule::{dispatch, finish};
@@ -247,8 +248,9 @@ async fn mend(core: &Core) -> Result<(), StartError> {
     if begun > 0 {
         tracing::info!(files = begun, "what a process had begun to write when it died is deleted");
     }
-    let files = core.files.all().await?;
-    for orphan in core.store.orphans(&files).await? {
+    let files: BTreeMap<String, u64> = core.files.all().await?.into_iter().collect();
+    let names: Vec<String> = files.keys().cloned().collect();
+    for orphan in core.store.orphans(&names).await? {
         core.files.delete(&orphan).await?;
     }
     let accounts = core.store.accounts().await?;
@@ -264,10 +266,13 @@ async fn mend(core: &Core) -> Result<(), StartError> {
             core.refuse(&job.account, &job.id, &problem).await;
             continue;
         };
+        if let Some(&bytes) = files.get(&files::program(&job.id)) {
+            core.program_files.add(&job.id, &job.account, bytes);
+        }
         core.hub.open(&job.id, job.attempts, core.config.admission.event_bytes);
         core.spans.waits(&job.id, entry.id());
         let (model, waiting) = (entry.id().to_owned(), waiting(&job, account));
-        core.handover.wait(Work { model, waiting, suspect: job.suspect, program: None });
+        core.handover.wait(Work { model, waiting, suspect: job.suspect, program: None, has_place: false });
     }
     Ok(())
 }

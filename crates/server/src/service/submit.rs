@@ -79,13 +79,12 @@ impl Service {
         let (fingerprint, admitted) = admitted?;
         if body.len() > INLINE {
             // Its file need not be written to learn that: a smaller one learns it when it is kept.
-            self.can_be_stored(caller, admitted.price.result_bytes).await?;
+            self.can_be_stored(caller, admitted.price.result_bytes.saturating_add(body.len() as u64)).await?;
         }
-        let now = time::now_ms();
         // Others may have come while it was checked.
-        let _place = self.has_room(caller, true)?;
-        core.meters.job(&name, &caller.account.limits, admitted.price.milliseconds, now)?;
-        let taken = self.keep(caller, &options, fingerprint, &admitted, body, now).await;
+        let place = self.has_room(caller, true)?;
+        core.meters.job(&name, &caller.account.limits, admitted.price.milliseconds, time::now_ms())?;
+        let taken = self.keep(caller, &options, fingerprint, &admitted, body, place).await;
         if !matches!(taken, Ok(Submitted { replayed: false, .. })) {
             core.meters.forget(&name, admitted.price.milliseconds);
         }
@@ -107,12 +106,12 @@ impl Service {
         fingerprint: Vec<u8>,
         admitted: &super::admit::Admitted,
         body: Bytes,
-        now: u64,
+        place: Option<Place>,
     ) -> Result<Submitted> {
         let core = &self.core;
         let id = keys::job_id().map_err(|error| Problem::new(ProblemKind::Internal, error.to_string()))?;
         let entry = &admitted.entry;
-        let size = body.len();
+        let (size, now) = (body.len(), time::now_ms());
         let job = NewJob {
             id: id.clone(),
             account: caller.account.name.clone(),
@@ -128,8 +127,10 @@ impl Service {
             program: (size <= INLINE).then(|| body.to_vec()),
         };
         if size > INLINE {
+            core.program_files.add(&id, &caller.account.name, size as u64);
             core.files.put(&files::program(&id), body).await.map_err(|error| {
                 tracing::error!(%error, "a program cannot be written");
+                core.needs_no_program(&id);
                 Problem::new(ProblemKind::StoreUnavailable, "The program cannot be written down now.")
             })?;
         }
@@ -139,10 +140,7 @@ impl Service {
             Ok(Accepted::New) => {}
             other => {
                 core.hub.forget(&id);
-                // What belongs to no job is deleted at the next start, if not now.
-                if size > INLINE {
-                    let _ = core.files.delete(&files::program(&id)).await;
-                }
+                core.needs_no_program(&id);
                 return match other? {
                     Accepted::Before(job) => Ok(self.again(*job)),
                     Accepted::Full(used) => Err(full(caller.account.limits.stored_bytes.unwrap_or(0), used)),
@@ -162,6 +160,7 @@ impl Service {
             waiting: core::waiting(&stored, &caller.account),
             suspect: false,
             program: Some(program),
+            has_place: place.is_some_and(Place::pass_on),
         });
         tracing::info!(
             job = id,
@@ -218,15 +217,18 @@ impl Service {
         }
         Ok(keep.then(|| {
             board.keep_place(&caller.account.name);
-            Place { core: core.clone(), account: caller.account.name.clone() }
+            Place { core: core.clone(), account: caller.account.name.clone(), passed_on: false }
         }))
     }
 
-    /// Whether a result can be kept beside those that are; whether beside those too that are still to come is known when it
-    /// is written down.
+    /// Whether a result can be kept beside those that are and the files of programs that wait; whether beside those too that are
+    /// still to come is known when it is written down.
     async fn can_be_stored(&self, caller: &Caller, bytes: u64) -> Result<()> {
         let Some(allowed) = caller.account.limits.stored_bytes else { return Ok(()) };
-        let stored = self.core.store.stored_bytes(&caller.account.name).await?.saturating_add(bytes);
+        let account = &caller.account.name;
+        let waiting = self.core.program_files.bytes(account);
+        let stored =
+            self.core.store.stored_bytes(account).await?.saturating_add(waiting).saturating_add(bytes);
         if stored <= allowed {
             return Ok(());
         }
@@ -249,11 +251,22 @@ impl Service {
 struct Place {
     core: Arc<Core>,
     account: String,
+    passed_on: bool,
+}
+
+impl Place {
+    /// Whoever puts the job into the queue lets go of it in the same moment: it is counted neither twice nor not at all.
+    fn pass_on(mut self) -> bool {
+        self.passed_on = true;
+        true
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.core.board().let_go(&self.account);
+        if !self.passed_on {
+            self.core.board().let_go(&self.account);
+        }
     }
 }
 

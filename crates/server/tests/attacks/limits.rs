@@ -149,7 +149,7 @@ fn a_queue_is_not_overrun_by_many_who_come_at_once() {
     }
     service.works(0);
     let again = at_once(&service, 2, GOOD);
-    assert!(again.iter().all(|answer| answer.status == 202));
+    assert!(again.iter().all(|answer| answer.status == 202), "{again:?}");
 }
 
 #[test]
@@ -266,4 +266,83 @@ fn one_account_cannot_have_all_connections_by_waiting() {
     }
     service.ask(0, "DELETE", &job, &[], b"");
     drop(held);
+}
+
+#[test]
+fn one_account_cannot_have_all_connections_of_an_address() {
+    let service = Service::start(&[("server.connections_per_address", "8")], &[("ann", &[]), ("bob", &[])]);
+    let ask = |key: usize| {
+        let mut stream = service.connect();
+        let key = &service.keys[key];
+        let request = format!("GET /v1/account HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        (text(&head), stream)
+    };
+    let mut held: Vec<_> = (0..4).map(|_| ask(0)).collect();
+    assert!(held.iter().all(|(head, _)| head == "HTTP/1.1 200"));
+    let (head, mut refused) = ask(0);
+    assert_eq!(head, "HTTP/1.1 429");
+    // It is closed, so that it takes nobody's place.
+    let mut rest = Vec::new();
+    refused.read_to_end(&mut rest).unwrap();
+    assert!(text(&rest).contains("account_connections"), "{}", text(&rest));
+    assert_eq!(ask(1).0, "HTTP/1.1 200");
+    // Who has gone is not counted.
+    held.pop();
+    let begun = std::time::Instant::now();
+    while ask(0).0 != "HTTP/1.1 200" {
+        assert!(begun.elapsed() < SOON, "who has gone still counts");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+/// A good program with so many bytes of nothing.
+fn padded(bytes: usize) -> String {
+    format!("{GOOD}{}", " ".repeat(bytes))
+}
+
+#[test]
+fn large_programs_are_there_until_their_jobs_end_and_count() {
+    let limits = &["stored_bytes=1000000", "milliseconds_per_minute=none"] as &[&str];
+    let service = Service::start(&[("engine.packing", "false")], &[("ann", limits)]);
+    let folder = service.config.server.data.join("files/programs");
+    let files = || std::fs::read_dir(&folder).map_or(0, |files| files.count());
+    // It runs alone: what is submitted after it waits.
+    let long = service.submit(0, &longer(), &[]).json()["id"].as_str().unwrap().to_owned();
+    let waits = service.submit(0, &padded(600_000), &[]);
+    assert_eq!((waits.status, files()), (202, 1), "{}", text(&waits.body));
+    let one_more = service.submit(0, &padded(600_000), &[]);
+    assert_eq!(one_more.status, 413);
+    assert_eq!(one_more.json()["limit"]["name"], "stored_bytes");
+    service.ask(0, "DELETE", &format!("/v1/jobs/{long}"), &[], b"");
+    let none_is_left = || {
+        let begun = std::time::Instant::now();
+        while files() > 0 {
+            assert!(begun.elapsed() < SOON, "a program is kept whose job has ended");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    none_is_left();
+    let waited = service.get(0, &format!("/v1/jobs/{}", waits.json()["id"].as_str().unwrap())).json();
+    assert_eq!(waited["state"], "succeeded", "{waited}");
+    // There is room again for one that counted until then.
+    let job = service.run(0, &padded(600_000));
+    assert_eq!(job["state"], "succeeded", "{job}");
+    none_is_left();
+}
+
+#[test]
+fn of_many_who_wait_for_their_turn_those_go_for_whom_something_is_left() {
+    let service = Service::start(&[], &[("ann", &["milliseconds_per_minute=5"])]);
+    let body = format!(r#"{{"texts":["{}"]}}"#, "When Mary and John went to the store. ".repeat(6_000));
+    let headers = [("content-type", "application/json")];
+    let encode = || service.ask(0, "POST", "/v1/encode", &headers, body.as_bytes()).status;
+    let answers: Vec<u16> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(encode)).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let count = |status: u16| answers.iter().filter(|answer| **answer == status).count();
+    assert!(count(200) >= 1 && count(200) <= 2 && count(429) >= 6, "{answers:?}");
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::harness::{GOOD, Service, text};
+use crate::limits::longer;
 
 /// Two models, neither of which stays, with so much room.
 fn service(weight_bytes: u64) -> Service {
@@ -66,4 +67,38 @@ fn a_model_in_steady_use_makes_way_for_another_accounts() {
             assert_eq!(ends(0, &id), "succeeded", "who makes way gets on too");
         }
     });
+}
+
+#[test]
+fn a_long_job_and_a_request_for_another_model_keep_nobody_off() {
+    let bytes = {
+        let probe = service(16 << 30);
+        assert_eq!(probe.get(0, "/v1/models/a").status, 200);
+        probe.get(0, "/v1/models").json()["models"][0]["parameters_bytes"].as_u64().unwrap()
+    };
+    let service = service(bytes * 3 / 2);
+    let submit = |key: usize, model: &str, program: &str| {
+        let headers = [("content-type", "application/json"), ("prefer", "wait=0")];
+        let taken =
+            service.ask(key, "POST", &format!("/v1/jobs?model={model}"), &headers, program.as_bytes());
+        assert!([200, 202].contains(&taken.status), "{}", text(&taken.body));
+        taken.json()["id"].as_str().unwrap().to_owned()
+    };
+    let state = |key: usize, id: &str| service.get(key, &format!("/v1/jobs/{id}")).json()["state"].clone();
+    let becomes = |key: usize, id: &str, wanted: &str| {
+        let until = Instant::now() + Duration::from_secs(15);
+        while state(key, id) != wanted && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(state(key, id), wanted);
+    };
+    let long = submit(0, "a", &longer());
+    becomes(0, &long, "running");
+    let other = submit(0, "b", GOOD);
+    // Longer than until the first is asked to make way.
+    std::thread::sleep(Duration::from_secs(3));
+    becomes(1, &submit(1, "a", GOOD), "succeeded");
+    assert_eq!((state(0, &long), state(0, &other)), ("running".into(), "queued".into()));
+    service.ask(0, "DELETE", &format!("/v1/jobs/{long}"), &[], b"");
+    becomes(0, &other, "succeeded");
 }

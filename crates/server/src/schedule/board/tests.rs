@@ -49,11 +49,11 @@ fn an_engine_is_given_work_for_two_passes_and_every_account_a_place() {
         board.push("m", waiting(&format!("a{number}"), "a", 8.0), false);
     }
     board.push("m", waiting("b0", "b", 100.0), false);
-    let chosen = board.choose("m", &engine);
+    let chosen = board.choose("m", &engine, false);
     assert_eq!(names(&chosen), ["a0", "b0", "a1"]);
-    assert!(board.choose("m", &engine).is_empty());
+    assert!(board.choose("m", &engine, false).is_empty());
     board.push("m", waiting("c0", "c", 1.0), false);
-    assert_eq!(names(&board.choose("m", &engine)), ["c0"]);
+    assert_eq!(names(&board.choose("m", &engine, false)), ["c0"]);
 }
 
 #[test]
@@ -64,14 +64,14 @@ fn a_short_job_does_not_wait_behind_its_accounts_own_long_ones() {
     (0..4).for_each(|number| board.push("m", unbounded(&format!("long{number}"), 1e6), false));
     board.push("m", unbounded("short", 8.0), false);
     (4..6).for_each(|number| board.push("m", unbounded(&format!("long{number}"), 1e6), false));
-    let chosen = board.choose("m", &engine);
+    let chosen = board.choose("m", &engine, false);
     assert_eq!(names(&chosen), ["long0", "long1", "long2", "long3", "short"]);
     // Where one of them ends, one more goes.
     let tickets: Vec<Ticket> = chosen.into_iter().map(|chosen| begin(&mut board, "m", chosen)).collect();
     board.left(tickets[1], 1e6, 0);
-    assert_eq!(names(&board.choose("m", &engine)), ["long4"]);
+    assert_eq!(names(&board.choose("m", &engine, false)), ["long4"]);
     board.left(tickets[4], 8.0, 0);
-    assert!(board.choose("m", &engine).is_empty());
+    assert!(board.choose("m", &engine, false).is_empty());
 }
 
 #[test]
@@ -85,15 +85,15 @@ fn who_is_in_already_leaves_room_for_those_who_are_not() {
     };
     let mut board = Board::default();
     flood(&mut board, 1);
-    assert_eq!(board.choose("m", &engine).len(), 5);
+    assert_eq!(board.choose("m", &engine, false).len(), 5);
     board.push("m", waiting("b0", "b", 1.0), false);
-    assert_eq!(names(&board.choose("m", &engine)), ["b0"]);
+    assert_eq!(names(&board.choose("m", &engine, false)), ["b0"]);
     let engine = EngineConfig { value_bytes: 100, ..EngineConfig::default() };
     let mut board = Board::default();
     flood(&mut board, 20);
-    assert_eq!(board.choose("m", &engine).len(), 2);
+    assert_eq!(board.choose("m", &engine, false).len(), 2);
     board.push("m", Waiting { bytes: 50, ..waiting("b0", "b", 1.0) }, false);
-    assert_eq!(names(&board.choose("m", &engine)), ["b0"]);
+    assert_eq!(names(&board.choose("m", &engine, false)), ["b0"]);
 }
 
 #[test]
@@ -104,14 +104,14 @@ fn an_account_has_only_so_many_at_once_and_memory_is_bounded() {
         board.push("m", waiting(&format!("a{number}"), "a", 1.0), false);
         board.push("m", waiting(&format!("b{number}"), "b", 1.0), false);
     }
-    assert_eq!(board.choose("m", &engine).len(), 6);
+    assert_eq!(board.choose("m", &engine, false).len(), 6);
     let mut board = Board::default();
     (0..5).for_each(|number| board.push("m", waiting(&number.to_string(), &number.to_string(), 1.0), false));
-    let chosen = board.choose("m", &EngineConfig { value_bytes: 25, ..engine.clone() });
+    let chosen = board.choose("m", &EngineConfig { value_bytes: 25, ..engine.clone() }, false);
     assert_eq!(chosen.len(), 2);
     let mut board = Board::default();
     (0..5).for_each(|number| board.push("m", waiting(&number.to_string(), &number.to_string(), 1.0), false));
-    assert_eq!(board.choose("m", &EngineConfig { packing: false, ..engine }).len(), 1);
+    assert_eq!(board.choose("m", &EngineConfig { packing: false, ..engine }, false).len(), 1);
 }
 
 #[test]
@@ -123,14 +123,14 @@ fn what_an_account_has_at_once_counts_over_all_models() {
         board.push("n", waiting(&format!("n{number}"), "a", 1.0), false);
     }
     board.push("n", waiting("b0", "b", 1.0), false);
-    let first = board.choose("m", &engine);
+    let first = board.choose("m", &engine, false);
     assert_eq!(names(&first), ["m0", "m1", "m2"]);
     // Three are allowed, and run on the other model.
-    assert_eq!(names(&board.choose("n", &engine)), ["b0"]);
+    assert_eq!(names(&board.choose("n", &engine, false)), ["b0"]);
     let tickets: Vec<Ticket> = first.into_iter().map(|chosen| begin(&mut board, "m", chosen)).collect();
     board.left(tickets[0], 1.0, 0);
-    assert_eq!(names(&board.choose("n", &engine)), ["n0"]);
-    assert!(board.choose("n", &engine).is_empty());
+    assert_eq!(names(&board.choose("n", &engine, false)), ["n0"]);
+    assert!(board.choose("n", &engine, false).is_empty());
 }
 
 #[test]
@@ -138,21 +138,21 @@ fn a_suspect_runs_while_nothing_else_does() {
     let engine = EngineConfig::default();
     let mut board = Board::default();
     board.push("other", waiting("x", "b", 1.0), false);
-    let first = board.choose("other", &engine).remove(0);
+    let first = board.choose("other", &engine, false).remove(0);
     let first = begin(&mut board, "other", first);
     board.push("m", waiting("suspect", "a", 1.0), true);
     board.push("m", waiting("normal", "a", 1.0), false);
-    assert!(board.choose("m", &engine).is_empty(), "another model is at work");
+    assert!(board.choose("m", &engine, false).is_empty(), "another model is at work");
     board.left(first, 1.0, 0);
     board.end(first);
-    let chosen = board.choose("m", &engine);
+    let chosen = board.choose("m", &engine, false);
     assert_eq!(names(&chosen), ["suspect"]);
     let ticket = begin(&mut board, "m", chosen.into_iter().next().unwrap());
-    assert!(board.choose("m", &engine).is_empty());
+    assert!(board.choose("m", &engine, false).is_empty());
     board.left(ticket, 1.0, 0);
-    assert!(board.choose("m", &engine).is_empty(), "it is not recorded yet");
+    assert!(board.choose("m", &engine, false).is_empty(), "it is not recorded yet");
     board.end(ticket);
-    assert_eq!(names(&board.choose("m", &engine)), ["normal"]);
+    assert_eq!(names(&board.choose("m", &engine, false)), ["normal"]);
 }
 
 #[test]
@@ -161,17 +161,17 @@ fn results_that_are_being_written_take_of_the_room_and_their_account_waits_first
     let own = |job: &str, account: &str| Waiting { bytes: 30, ..waiting(job, account, 1.0) };
     let mut board = Board::default();
     board.push("m", own("a0", "a"), false);
-    let first = board.choose("m", &engine).remove(0);
+    let first = board.choose("m", &engine, false).remove(0);
     let first = begin(&mut board, "m", first);
     board.left(first, 1.0, 60);
     board.push("m", own("a1", "a"), false);
-    assert!(board.choose("m", &engine).is_empty(), "its account has more than half of the room");
+    assert!(board.choose("m", &engine, false).is_empty(), "its account has more than half of the room");
     board.push("m", own("b0", "b"), false);
-    assert_eq!(names(&board.choose("m", &engine)), ["b0"]);
+    assert_eq!(names(&board.choose("m", &engine, false)), ["b0"]);
     board.push("m", own("c0", "c"), false);
-    assert!(board.choose("m", &engine).is_empty(), "with what runs it would be more than there is");
+    assert!(board.choose("m", &engine, false).is_empty(), "with what runs it would be more than there is");
     board.end(first);
-    assert_eq!(names(&board.choose("m", &engine)), ["c0", "a1"]);
+    assert_eq!(names(&board.choose("m", &engine, false)), ["c0", "a1"]);
 }
 
 #[test]
@@ -185,14 +185,14 @@ fn only_a_model_whose_turn_it_is_is_loaded() {
     board.push("b", waiting("suspect", "x", 1.0), true);
     board.push("a", waiting("another", "x", 1.0), true);
     assert_eq!((board.turn("a"), board.turn("b")), (None, Some(Haste::All)), "b's suspect is next");
-    let chosen = board.choose("b", &engine).remove(0);
+    let chosen = board.choose("b", &engine, false).remove(0);
     let ticket = begin(&mut board, "b", chosen);
     assert_eq!((board.turn("a"), board.turn("b")), (None, None), "it runs while nothing else does");
     board.left(ticket, 1.0, 0);
     board.end(ticket);
     board.respite = None;
     assert_eq!((board.turn("a"), board.turn("b")), (Some(Haste::All), None));
-    let chosen = board.choose("a", &engine).remove(0);
+    let chosen = board.choose("a", &engine, false).remove(0);
     let ticket = begin(&mut board, "a", chosen);
     board.end(ticket);
     assert_eq!((board.turn("a"), board.turn("b")), (Some(Haste::None), Some(Haste::None)));
@@ -208,7 +208,7 @@ fn suspects_take_turns_with_what_else_waits() {
     }
     board.push("m", waiting("b0", "b", 1.0), false);
     let one = |board: &mut Board| {
-        let chosen = board.choose("m", &engine);
+        let chosen = board.choose("m", &engine, false);
         assert_eq!(chosen.len(), 1, "{:?}", names(&chosen));
         let chosen = chosen.into_iter().next().unwrap();
         let job = chosen.waiting.job.clone();
@@ -223,7 +223,7 @@ fn suspects_take_turns_with_what_else_waits() {
     let (job, normal) = one(&mut board);
     assert_eq!(job, "b0", "another's job waits for all suspects");
     // It is still at work: no suspect begins, though nothing else waits. Who comes meanwhile goes, as there is time left.
-    assert!(board.choose("m", &engine).is_empty());
+    assert!(board.choose("m", &engine, false).is_empty());
     board.push("m", waiting("c0", "c", 1.0), false);
     let (job, late) = one(&mut board);
     assert_eq!(job, "c0");
@@ -242,14 +242,14 @@ fn suspects_take_turns_with_what_else_waits() {
     board.push("m", waiting("b2", "b", 1.0), false);
     std::thread::sleep(took / 5);
     assert_eq!(board.turn("m"), Some(Haste::All));
-    assert!(board.choose("m", &engine).is_empty());
+    assert!(board.choose("m", &engine, false).is_empty());
 }
 
 #[test]
 fn what_begins_holds_its_model_and_what_waits_does_not() {
     let mut board = Board::default();
     board.push("m", waiting("one", "a", 1.0), false);
-    let chosen = board.choose("m", &EngineConfig::default()).remove(0);
+    let chosen = board.choose("m", &EngineConfig::default(), false).remove(0);
     let held = held("m");
     let entry = held.entry().clone();
     let running = Running {
@@ -268,4 +268,26 @@ fn what_begins_holds_its_model_and_what_waits_does_not() {
     let waits = board.end(ticket).unwrap().waiting;
     board.push("m", waits, false);
     assert!(!entry.is_held());
+}
+
+#[test]
+fn long_jobs_do_not_begin_where_a_model_makes_way_nor_while_a_suspect_waits() {
+    let (mut board, engine) = (Board::default(), EngineConfig::default());
+    let long = |name: &str| waiting(name, "a", 1e6);
+    board.push("m", long("first"), false);
+    assert!(!board.runs_long("m"));
+    let first = board.choose("m", &engine, false).remove(0);
+    assert!(board.runs_long("m"));
+    board.push("m", long("second"), false);
+    board.push("m", waiting("short", "b", 1.0), false);
+    assert_eq!(names(&board.choose("m", &engine, true)), ["short"]);
+    assert_eq!(names(&board.choose("m", &engine, false)), ["second"]);
+    board.unchoose("m", &first.waiting, false);
+    // In the time that all others have after a suspect.
+    let mut board =
+        Board { respite: Instant::now().checked_add(std::time::Duration::from_secs(60)), ..Board::default() };
+    board.push("m", waiting("suspect", "c", 1.0), true);
+    board.push("m", long("long"), false);
+    board.push("m", waiting("short", "b", 1.0), false);
+    assert_eq!(names(&board.choose("m", &engine, false)), ["short"]);
 }
