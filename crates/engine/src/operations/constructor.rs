@@ -5,6 +5,7 @@ use pellucid_graph::{DType, OperationKind, Scalar};
 use super::Result;
 use super::arguments::Call;
 use super::number::store;
+use super::order::now_and_then;
 use crate::tensor::{Tensor, element_count, stored_scalar, with_stored};
 
 /// A tensor of one number.
@@ -157,8 +158,9 @@ pub(super) fn random_permutation(call: &Call<'_>) -> Result<Tensor> {
     let (asked, dtype) = (call.integer(0)?, call.dtype(1)?);
     let count = usize::try_from(asked).map_err(|_| call.error(format!("there are no {asked} places")))?;
     element_count(&[count])?;
-    let keys: Vec<u64> = call.noise.map(count, |a, _| a);
-    let mut places: Vec<i64> = (0..count as i64).collect();
-    places.sort_by_key(|&place| keys[place as usize]);
-    store(places, &[count], dtype)
+    // Keys beside their places: what is compared lies together.
+    let mut places: Vec<(u64, i64)> = call.noise.map(count, |a, _| (a, 0));
+    places.iter_mut().enumerate().for_each(|(place, pair)| pair.1 = place as i64);
+    places.sort_unstable_by(now_and_then(Ord::cmp));
+    store(places.into_iter().map(|(_, place)| place).collect(), &[count], dtype)
 }

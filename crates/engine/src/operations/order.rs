@@ -85,10 +85,25 @@ fn general<N: Number>(elements: &[N], length: usize, count: usize, descending: b
 
 /// Puts the first `count` of items, no two of them equal, in order at the front.
 fn first<T>(items: &mut [T], count: usize, order: impl Fn(&T, &T) -> Ordering) {
+    let mut order = now_and_then(order);
     if 0 < count && count < items.len() {
-        items.select_nth_unstable_by(count - 1, &order);
+        items.select_nth_unstable_by(count - 1, &mut order);
     }
     items[..count].sort_unstable_by(order);
+}
+
+/// An order that looks now and then whether the program is to stop: one row can have very many items.
+pub(super) fn now_and_then<T>(order: impl Fn(&T, &T) -> Ordering) -> impl FnMut(&T, &T) -> Ordering {
+    const BETWEEN: u32 = 1 << 18;
+    let mut left = BETWEEN;
+    move |one, other| {
+        left -= 1;
+        if left == 0 {
+            left = BETWEEN;
+            pellucid_kernels::pool::checkpoint();
+        }
+        order(one, other)
+    }
 }
 
 fn compare<N: Number>(a: N, b: N) -> Ordering {
@@ -123,4 +138,30 @@ pub(super) fn sort(call: &Call<'_>) -> Result<Vec<Tensor>> {
 pub(super) fn arg_sort(call: &Call<'_>) -> Result<Vec<Tensor>> {
     let mut sorted = sort(call)?;
     Ok(sorted.split_off(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    use pellucid_kernels::pool::{Stopped, stoppable};
+
+    use super::first;
+
+    #[test]
+    fn sorting_one_long_row_can_be_stopped() {
+        let stop = Arc::new(AtomicBool::new(true));
+        let items =
+            |count: u64| (0..count).map(|at| at.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect::<Vec<_>>();
+        let sorted = |count: u64, of: usize| {
+            let mut items = items(count);
+            first(&mut items, of, u64::cmp);
+            items
+        };
+        assert_eq!(stoppable(&stop, || sorted(1 << 20, 1 << 20).len()), Err(Stopped));
+        assert_eq!(stoppable(&stop, || sorted(1 << 20, 10).len()), Err(Stopped));
+        let few = stoppable(&stop, || sorted(1 << 10, 1 << 10)).unwrap();
+        assert!(few.is_sorted() && few.len() == 1 << 10);
+    }
 }
