@@ -1,4 +1,5 @@
-//! How many requests of an account wait for what happens to jobs: each holds a connection meanwhile.
+//! How many there are of something, by whose they are: requests of an account that wait for what happens to jobs, each of which holds a
+//! connection meanwhile; and connections of an account from one address.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
