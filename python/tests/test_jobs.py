@@ -97,12 +97,12 @@ def test_tasks(model, remote):
 
 def test_a_cancelled_task_cancels_there_too(remote, service):
     async def run():
-        async with remote.generate([PROMPT] * 256, max_new_tokens=100, stop_tokens=[]) as tracer:
+        async with remote.generate([PROMPT] * 1024, max_new_tokens=100, stop_tokens=[]) as tracer:
             tracer.generated.save()
 
     async def cancelled():
         task = asyncio.create_task(run())
-        await asyncio.sleep(0.5)
+        await asyncio.to_thread(service.until, "running")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
