@@ -282,6 +282,7 @@ impl Engine {
             ms: results.report.seconds * 1000.0,
             passes_ms: records.iter().filter_map(|record| record.measured_ms).sum(),
             naive_ms: interleaver.estimate(naive),
+            recomputed_layers: results.report.recomputed_layers,
             instruction_set: results.provenance.instruction_set.clone(),
             weights: results.provenance.weights.clone(),
         };

@@ -83,12 +83,20 @@ pub struct Report {
     pub cached_tokens: u64,
     /// Most bytes that the program's own values held at once.
     pub peak_value_bytes: u64,
+    /// How many times a layer was computed again on a way back, of one invoke, because there was no room to keep what it reads of it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub recomputed_layers: u64,
     /// Wall time, in seconds.
     pub seconds: f64,
     /// Milliseconds of each of its passes, of the first [`PASSES_TIMED`]; of one that others rode in too, its share by
     /// operations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pass_ms: Vec<f64>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Passes whose time a report tells.

@@ -17,12 +17,21 @@ const LOSS: &str = r#"{"op":"get","name":"l","hook":"logits"},
     {"op":"getitem","name":"five","input":"l","index":[0,-1,5]},{"op":"getitem","name":"nine","input":"l","index":[0,-1,9]},
     {"op":"sub","name":"loss","input":"five","other":"nine"},{"op":"backward","name":"b","of":"loss"}"#;
 
-/// Runs a program both ways; what it saves, which must be the same bit for bit.
+/// Runs a program both ways, and once more with nothing kept of any layer that can be computed again; what it saves, which must be
+/// the same bit for bit.
 fn run(engine: &Engine, invokes: &[(&str, &[Vec<u32>])], nodes: &str) -> BTreeMap<String, Tensor> {
     let checked = engine.check(program(invokes, nodes)).unwrap_or_else(|faults| panic!("{faults}\n{nodes}"));
     let planned =
         engine.run(&checked, &RunOptions::default()).unwrap_or_else(|error| panic!("{error}\n{nodes}"));
     let naive = engine.run_naive(&checked).unwrap_or_else(|error| panic!("{error}\n{nodes}"));
+    let again = RunOptions { kept_bytes: Some(0), ..RunOptions::default() };
+    let again = engine.run(&checked, &again).unwrap_or_else(|error| panic!("{error}\n{nodes}"));
+    for (name, tensor) in &planned.tensors {
+        assert!(
+            tensor.is_same_bits(&again.tensors[name]),
+            "`{name}` differs where it is computed again\n{nodes}"
+        );
+    }
     assert_eq!(planned.tensors.keys().collect::<Vec<_>>(), naive.tensors.keys().collect::<Vec<_>>());
     for (name, tensor) in &planned.tensors {
         assert!(

@@ -174,6 +174,7 @@ impl Service {
                 result_bytes: price.result_bytes,
                 tokens: price.tokens,
                 nodes: price.nodes,
+                ..Price::default()
             },
             passes,
             nodes: (answer.nodes.0 as usize, answer.nodes.1 as usize),

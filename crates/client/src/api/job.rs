@@ -177,7 +177,7 @@ pub struct Price {
 impl Price {
     /// The price that the checker names, with an estimate of its milliseconds.
     pub fn new(price: &pellucid_graph::check::Price, milliseconds: f64) -> Price {
-        let pellucid_graph::check::Price { flops, peak_bytes, result_bytes, tokens, nodes } = *price;
+        let pellucid_graph::check::Price { flops, peak_bytes, result_bytes, tokens, nodes, .. } = *price;
         Price { milliseconds, flops, tokens, nodes, peak_bytes, result_bytes }
     }
 }

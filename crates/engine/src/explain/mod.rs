@@ -56,6 +56,9 @@ pub struct Measured {
     pub passes_ms: f64,
     /// What a naive run's passes would take, every invoke by itself and whole: estimated from how fast these were.
     pub naive_ms: f64,
+    /// How many times a layer was computed again on a way back, because there was no room to keep what it reads of it.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub recomputed_layers: u64,
     /// The instruction-set path of the kernels.
     pub instruction_set: String,
     /// The number type in which weights are held.
@@ -163,6 +166,11 @@ pub struct ExplainedPassenger {
     /// Whether the residual stream with which it begins in this pass is in the program's cache.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resumed: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_none(number: &u64) -> bool {
+    *number == 0
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]

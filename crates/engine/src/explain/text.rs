@@ -27,6 +27,14 @@ impl fmt::Display for Explanation {
             amount(self.price.result_bytes, "B"),
             self.price.tokens
         )?;
+        if self.price.kept_bytes > 0 {
+            writeln!(
+                formatter,
+                "ways back: {} more kept where there is room, or layers computed again for {} operations",
+                amount(self.price.kept_bytes, "B"),
+                amount(self.price.recomputed_flops, "")
+            )?;
+        }
         writeln!(
             formatter,
             "passes: {} floating-point operations, {} moved; every invoke by itself, whole: {}, {}",
@@ -46,6 +54,9 @@ impl fmt::Display for Explanation {
                 measured.instruction_set,
                 measured.weights
             )?;
+            if measured.recomputed_layers > 0 {
+                writeln!(formatter, "layers computed again on the way back: {}", measured.recomputed_layers)?;
+            }
         }
         for (number, pass) in self.passes.iter().enumerate().take(SHOWN) {
             let tokens = pass.tokens;

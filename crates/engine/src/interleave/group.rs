@@ -203,7 +203,7 @@ impl Group {
             lengths: self.prompts.iter().map(|prompt| prompt.tokens.len()).collect(),
             columns: self.columns.as_deref(),
             tape: &self.tape,
-            weights: self.weights.as_deref(),
+            weights: self.weights.as_ref(),
         }
     }
 

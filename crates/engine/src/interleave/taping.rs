@@ -1,8 +1,13 @@
-//! What a pass keeps of its rows for ways back.
+//! What a pass keeps of its rows for ways back, as far as there is room for it.
 
+use std::collections::BTreeSet;
+
+use super::member::Member;
 use super::party::placed;
 use super::rider::Rider;
+use crate::loaded::Loaded;
 use crate::pass::{PassState, attention_hooks, attention_of};
+use crate::plan::{edits, room};
 
 impl Rider<'_, '_> {
     /// Keeps what the way back through a stage reads, for each invoke whose way back goes through it.
@@ -24,10 +29,49 @@ impl Rider<'_, '_> {
                 let ragged = party.own || looking.iter().any(looks);
                 let mut tape = std::mem::take(&mut member.groups[seat.invoke].tape);
                 let known = first.map(|first| &member.groups[first].tape);
-                let bytes = tape.record(&list.stages[stage], state, span.clone(), ragged, known);
+                let mut bytes = tape.record(&list.stages[stage], state, span.clone(), ragged, known);
+                if member.edited(seat.invoke, stage) {
+                    bytes += tape.record_edit(&list.stages[stage], state, span.clone());
+                }
                 member.groups[seat.invoke].tape = tape;
                 first.get_or_insert(seat.invoke);
                 member.job.hold_for_way_back(bytes);
+            }
+        }
+        // At the end of a segment it is seen whether there is room for it.
+        if self.loaded.schedule.segments.iter().any(|segment| segment.stages.end == stage + 1) {
+            let riding: BTreeSet<usize> = self.parties.iter().map(|party| party.member).collect();
+            for member in riding {
+                self.run.members[member].make_room(stage + 1, self.loaded);
+            }
+        }
+    }
+}
+
+impl Member<'_> {
+    /// Whether an invoke that is to be computed again, should there be no room for what is kept of it, was edited at a stage.
+    fn edited(&self, invoke: usize, stage: usize) -> bool {
+        let group = &self.groups[invoke];
+        let Some(_) = room(&self.job.program.price, &self.job.options) else { return false };
+        let kind = |id| &self.job.program.program.node(id).kind;
+        let from = group.touches.partition_point(|touch| touch.0 < stage);
+        let mut here = group.touches[from..].iter().take_while(|touch| touch.0 == stage);
+        here.any(|(_, instance)| edits(kind(instance.1)) && !self.job.is_lost(*instance))
+    }
+
+    /// Gives up what is kept of segments that end before a stage, the first ones first, until there is room for what is left.
+    fn make_room(&mut self, before: usize, loaded: &Loaded) {
+        let Some(room) = room(&self.job.program.price, &self.job.options) else { return };
+        let mut kept: u64 = self.groups.iter().map(|group| group.tape.bytes()).sum();
+        let segments = loaded.schedule.segments.iter().take_while(|segment| segment.stages.end <= before);
+        for segment in segments {
+            if kept <= room {
+                return;
+            }
+            for group in &mut self.groups {
+                let free = group.tape.give_up(segment, loaded.model.stages());
+                self.job.let_go(free);
+                kept = kept.saturating_sub(free);
             }
         }
     }

@@ -25,6 +25,9 @@ pub type OnProgress = Arc<dyn Fn(&Progress) + Send + Sync>;
 pub struct RunOptions {
     /// Bytes that the program's own values, saved ones included, may hold at once; none: no bound.
     pub memory_bytes: Option<u64>,
+    /// Bytes that may be kept of passes for ways back: what is beyond is computed again, and the results are the same ones to the bit.
+    /// None: as many as there is room for.
+    pub kept_bytes: Option<u64>,
     /// Wall time that it may take; none: no bound.
     pub seconds: Option<f64>,
     /// Set from another thread to cancel: honoured between modules.

@@ -2,7 +2,7 @@
 
 use pellucid_models::stage::{Kernel, ModuleStages, Slot, StageList};
 
-use crate::plan::unembedding;
+use crate::plan::{Segment, segments, unembedding};
 
 /// What is known of a stage list beside the list itself: computed once for each model.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Schedule {
     pub skippable: Vec<Option<(usize, usize)>>,
     /// The stage that computes the logits, if some of the vocabulary's columns can be computed alone.
     pub unembedding: Option<usize>,
+    /// The parts of the list that can be computed again by themselves, in order.
+    pub segments: Vec<Segment>,
     /// For each slot of ids, how many rows the smallest table has that they are looked up in.
     id_limit: Vec<u64>,
 }
@@ -44,8 +46,8 @@ impl Schedule {
             last_use[logits.0 as usize] = list.stages.len();
         }
         let skippable = list.modules.iter().map(|module| skippable(list, module, &last_use)).collect();
-        let unembedding = unembedding(list);
-        Schedule { hook_stage, last_use, uses, skippable, unembedding, id_limit: id_limits(list) }
+        let (unembedding, segments) = (unembedding(list), segments(list, &last_use));
+        Schedule { hook_stage, last_use, uses, skippable, unembedding, segments, id_limit: id_limits(list) }
     }
 
     /// Ids in that slot are below this.

@@ -11,6 +11,7 @@
 //! | common prefixes | `prefix` | positions before the first difference between two prompts are computed once |
 //! | traces together | `traces` | traces of a session that do not depend on one another run in the same passes |
 //! | vocabulary columns | `unembedding` | of the logits only the columns are computed that are read |
+//! | recomputation | `recompute` | what ways back read of a layer is computed again where there is no room to keep it |
 //! | cached prefixes | `cache` | the same with prompts that ran before, for their owner; and where they were edited first, they go on from there |
 //!
 //! A sweep over layers needs no rewrite of its own: each of its invokes leaves the trunk at its layer.
@@ -23,6 +24,7 @@ mod depth;
 mod length;
 mod outlook;
 mod prefix;
+mod recompute;
 mod sharing;
 mod traces;
 mod unembedding;
@@ -32,6 +34,7 @@ pub use cache::{PREFIX_CACHE_BYTES, PrefixCache, PrefixCacheUse, PrefixRoom};
 pub(crate) use cost::{Clock, Costs, Rows, Work};
 pub(crate) use depth::edits;
 pub(crate) use outlook::{Asker, Outlook};
+pub(crate) use recompute::{Segment, room, segments};
 pub(crate) use sharing::{Aboard, Candidate, Sharing, Source, Trunk};
 pub(crate) use traces::together;
 pub(crate) use unembedding::{

@@ -11,6 +11,7 @@
 //! | `reads` | what was read of an invoke, and what therefore has no gradient |
 //! | `way` | which stages are gone back through |
 //! | `tape` | what is kept of a pass for it |
+//! | `again` | what was given up of it, computed again |
 //! | `walker` | one invoke on the way back: hook points, versions, written gradients |
 //! | `stages` | the vector-Jacobian product of each stage |
 //! | `weights` | the gradients of weights that a program has set |
@@ -18,6 +19,7 @@
 //! | `apply` | the vector-Jacobian product of an applied module |
 //! | `sums` | sums of cotangents, each in one order |
 
+mod again;
 mod apply;
 mod reads;
 pub(crate) mod stages;

@@ -1,23 +1,30 @@
 //! What is kept of an invoke's pass for the way back: the slots that vector-Jacobian products read, and nothing else.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use pellucid_graph::DType;
-use pellucid_models::stage::{Kernel, Slot, Stage, WeightId};
+use pellucid_models::stage::{Kernel, Slot, Stage, StageList, WeightId};
 
 use crate::job::Instance;
 use crate::pass::PassState;
+use crate::plan::Segment;
 use crate::slots::{Rows, SlotValue};
 
 /// What is kept of one invoke's pass.
 #[derive(Debug, Default)]
 pub(crate) struct Tape {
     /// Slots of rows; whether they were narrowed then.
-    rows: HashMap<(Slot, bool), Rows>,
+    rows: HashMap<(Slot, bool), Kept<Rows>>,
     /// Scores and patterns, of each of the invoke's sequences.
-    ragged: HashMap<Slot, Vec<Option<Arc<Vec<f32>>>>>,
+    ragged: HashMap<Slot, Kept<Ragged>>,
+    /// What the invoke edited, as it went on from there: what is computed again is edited again.
+    edited: HashMap<Slot, SlotValue>,
+    /// What was given up, by the first stage of each.
+    given_up: BTreeMap<usize, Segment>,
+    /// Scores and patterns that were there and were given up.
+    materialised: HashSet<Slot>,
     /// Token ids and positions that embeddings read whose gradient is wanted.
     ids: HashMap<Slot, Vec<i64>>,
     /// What setters wrote: shape and number type.
@@ -25,6 +32,19 @@ pub(crate) struct Tape {
     /// The weights that a program has set and whose gradients are wanted.
     pub weights: BTreeSet<WeightId>,
     bytes: u64,
+}
+
+type Ragged = Vec<Option<Arc<Vec<f32>>>>;
+
+/// What is kept, and the bytes that are counted for it: where it is another tape's as well, none.
+#[derive(Debug)]
+struct Kept<T> {
+    values: T,
+    bytes: u64,
+}
+
+fn ragged_bytes(values: &Ragged) -> u64 {
+    values.iter().flatten().map(|own| 4 * own.len() as u64).sum()
 }
 
 /// The slots of a stage that its vector-Jacobian product reads, where the gradients of those weights are wanted.
@@ -50,6 +70,11 @@ fn read_on_the_way_back(stage: &Stage, weights: &BTreeSet<WeightId>) -> Vec<Slot
 }
 
 impl Tape {
+    /// Nothing yet of a pass of which the gradients of those weights are wanted too.
+    pub fn for_gradients_of(weights: BTreeSet<WeightId>) -> Tape {
+        Tape { weights, ..Tape::default() }
+    }
+
     /// Keeps what a stage that has just run needs on the way back, of those sequences; scores and patterns only if `ragged`.
     /// What is known of the same rows from another tape takes no more room. Gives back the bytes it takes.
     pub fn record(
@@ -68,23 +93,23 @@ impl Tape {
             match state.slot(slot) {
                 Some(SlotValue::Rows(rows)) => {
                     let place = (slot, state.narrowed);
-                    let bytes = 4 * (rows.width() * (end - first)) as u64;
-                    let known = known.and_then(|known| known.rows.get(&place));
+                    let known = known.and_then(|known| known.rows(slot, state.narrowed));
                     self.rows.entry(place).or_insert_with(|| {
-                        known.cloned().unwrap_or_else(|| {
-                            self.bytes += bytes;
-                            rows.part(first, end - first, state.tokens())
-                        })
+                        let values = known.cloned();
+                        let bytes =
+                            if values.is_some() { 0 } else { 4 * (rows.width() * (end - first)) as u64 };
+                        self.bytes += bytes;
+                        let values = values.unwrap_or_else(|| rows.part(first, end - first, state.tokens()));
+                        Kept { values, bytes }
                     });
                 }
                 Some(SlotValue::Ragged(all)) if ragged => {
-                    let own = all.get(sequences.clone()).unwrap_or_default().to_vec();
+                    let values = all.get(sequences.clone()).unwrap_or_default().to_vec();
                     let known = known.is_some_and(|known| known.ragged.contains_key(&slot));
                     self.ragged.entry(slot).or_insert_with(|| {
-                        if !known {
-                            self.bytes += own.iter().flatten().map(|own| 4 * own.len() as u64).sum::<u64>();
-                        }
-                        own
+                        let bytes = if known { 0 } else { ragged_bytes(&values) };
+                        self.bytes += bytes;
+                        Kept { values, bytes }
                     });
                 }
                 Some(SlotValue::Ids(ids)) => {
@@ -100,9 +125,80 @@ impl Tape {
         self.bytes - before
     }
 
+    /// Keeps what an invoke has made of a hook point's value, for those sequences, so that what comes after it can be computed
+    /// again. Gives back the bytes it takes.
+    pub fn record_edit(&mut self, stage: &Stage, state: &PassState, sequences: Range<usize>) -> u64 {
+        let (Some(&slot), Some(first)) = (stage.outputs.first(), state.rows.get(sequences.start)) else {
+            return 0;
+        };
+        let end = sequences
+            .end
+            .checked_sub(1)
+            .and_then(|last| state.rows.get(last))
+            .map_or(first.end, |rows| rows.end);
+        let (value, bytes) = match state.slot(slot) {
+            Some(SlotValue::Rows(rows)) => {
+                let part = rows.part(first.start, end - first.start, state.tokens());
+                let bytes = 4 * (rows.width() * (end - first.start)) as u64;
+                (SlotValue::Rows(part), bytes)
+            }
+            Some(SlotValue::Ragged(all)) => {
+                let own = all.get(sequences).unwrap_or_default().to_vec();
+                let bytes = ragged_bytes(&own);
+                (SlotValue::Ragged(own), bytes)
+            }
+            _ => return 0,
+        };
+        self.edited.insert(slot, value);
+        self.bytes += bytes;
+        bytes
+    }
+
+    /// Gives up what was kept of a segment, if it can be computed again: if what it began with is kept. Gives back the bytes that
+    /// are free.
+    pub fn give_up(&mut self, segment: &Segment, list: &StageList) -> u64 {
+        let before = self.bytes;
+        if !self.rows.contains_key(&(segment.root, false)) {
+            return 0;
+        }
+        for stage in list.stages.get(segment.stages.clone()).unwrap_or_default() {
+            for slot in read_on_the_way_back(stage, &self.weights) {
+                if slot == segment.root {
+                    continue;
+                }
+                let rows = self.rows.remove(&(slot, false)).map_or(0, |kept| kept.bytes);
+                let ragged = self.ragged.remove(&slot).map_or(0, |kept| {
+                    if kept.values.iter().any(Option::is_some) {
+                        self.materialised.insert(slot);
+                    }
+                    kept.bytes
+                });
+                self.bytes -= rows + ragged;
+            }
+        }
+        self.given_up.insert(segment.stages.start, segment.clone());
+        before - self.bytes
+    }
+
+    /// The segment with a stage, if it was given up.
+    pub fn given_up(&self, stage: usize) -> Option<&Segment> {
+        let (_, segment) = self.given_up.range(..=stage).next_back()?;
+        segment.stages.contains(&stage).then_some(segment)
+    }
+
+    /// What the invoke made of a hook point's value.
+    pub fn edited(&self, slot: Slot) -> Option<&SlotValue> {
+        self.edited.get(&slot)
+    }
+
+    /// Whether scores or a pattern were there, and were given up.
+    pub fn was_materialised(&self, slot: Slot) -> bool {
+        self.materialised.contains(&slot)
+    }
+
     /// A slot's rows.
     pub fn rows(&self, slot: Slot, narrowed: bool) -> Option<&Rows> {
-        self.rows.get(&(slot, narrowed))
+        self.rows.get(&(slot, narrowed)).map(|kept| &kept.values)
     }
 
     /// A slot's token ids or positions.
@@ -112,7 +208,7 @@ impl Tape {
 
     /// A sequence's scores or pattern, where they were materialised.
     pub fn ragged(&self, slot: Slot, sequence: usize) -> Option<&Arc<Vec<f32>>> {
-        self.ragged.get(&slot)?.get(sequence)?.as_ref()
+        self.ragged.get(&slot)?.values.get(sequence)?.as_ref()
     }
 
     /// Bytes that it holds.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use pellucid_graph::{DType, GradientOf, NodeId, NodeKind};
 use pellucid_models::stage::{HookLayout, Kernel, Slot, WeightId};
 
+use super::again::Again;
 use super::stages::Back;
 use super::sums;
 use super::tape::Tape;
@@ -33,7 +34,7 @@ pub(crate) struct Trail<'t> {
     pub columns: Option<&'t [usize]>,
     pub tape: &'t Tape,
     /// The weights that the program has set for it.
-    pub weights: Option<&'t WeightSet>,
+    pub weights: Option<&'t Arc<WeightSet>>,
 }
 
 impl Trail<'_> {
@@ -80,6 +81,8 @@ pub(crate) struct Walker {
     stops: BTreeMap<usize, Vec<Stop>>,
     /// Gradients of weights that the program has set; none: they have been given.
     of_weights: Option<OfWeights>,
+    /// What was computed again of the segment that it is in.
+    again: Option<Again>,
 }
 
 impl Walker {
@@ -95,7 +98,7 @@ impl Walker {
         state.clear();
         let stops = stops(invoke, &way, desk);
         let of_weights = Some(OfWeights::of(&way.weights));
-        let mut walker = Walker { invoke, at: way.end, way, state, stops, of_weights };
+        let mut walker = Walker { invoke, at: way.end, way, state, stops, of_weights, again: None };
         if walker.at > list.token_wise_from {
             walker.state.narrowed = true;
             walker.rows(trail, true);
@@ -156,7 +159,7 @@ impl Walker {
     pub fn advance(&mut self, trail: &Trail<'_>, desk: &mut Desk<'_, '_>) -> Outcome {
         let list = desk.model.stages();
         let mut moved = false;
-        let weights = Weights::new(desk.model, trail.weights);
+        let weights = Weights::new(desk.model, trail.weights.map(Arc::as_ref));
         while self.at > self.way.first {
             if moved && desk.is_late() {
                 return Ok(true);
@@ -176,7 +179,12 @@ impl Walker {
                 let back = Back { model: desk.model, weights, tape: trail.tape, wanted: &self.way.slots };
                 back.hook(stage, &mut self.state, desk.pool);
             } else if self.way.stages[number] {
-                let back = Back { model: desk.model, weights, tape: trail.tape, wanted: &self.way.slots };
+                self.compute_again(number, trail, desk)?;
+                if desk.job.failed.is_some() {
+                    return Ok(true);
+                }
+                let tape = self.again.as_ref().map_or(trail.tape, |again| &again.tape);
+                let back = Back { model: desk.model, weights, tape, wanted: &self.way.slots };
                 if let Some(sums) = &mut self.of_weights {
                     let before = sums.bytes();
                     back.of_weights(stage, &self.state, sums, desk.pool).map_err(Failure::from)?;
@@ -194,11 +202,35 @@ impl Walker {
             self.at = number;
             moved = true;
         }
+        if let Some(again) = self.again.take() {
+            again.let_go(desk);
+        }
         if let Some(sums) = self.of_weights.take() {
             self.give_weights(sums, desk)?;
             moved = true;
         }
         Ok(moved)
+    }
+
+    /// Sees to it that what a stage reads is there: where it was given up, its segment is computed again, and the one before it is
+    /// let go.
+    fn compute_again(
+        &mut self,
+        stage: usize,
+        trail: &Trail<'_>,
+        desk: &mut Desk<'_, '_>,
+    ) -> Result<(), Failure> {
+        let segment = trail.tape.given_up(stage);
+        if self.again.as_ref().map(|again| &again.segment) == segment {
+            return Ok(());
+        }
+        if let Some(again) = self.again.take() {
+            again.let_go(desk);
+        }
+        if let Some(segment) = segment {
+            self.again = Some(Again::compute(segment, &self.way.stages, trail, desk)?);
+        }
+        Ok(())
     }
 
     /// Everything has been gone back through: the gradients of weights that were set are known. Of several values of one

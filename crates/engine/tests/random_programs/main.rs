@@ -140,6 +140,17 @@ fn planned_naive_together_and_reread_give_the_same_bits() {
                 report(&mut failures, &model, seed, &format!("the engine itself fails: {error}"), &checked);
             }
 
+            if !checked.gradients.is_empty() {
+                let nothing_kept = RunOptions { kept_bytes: Some(0), ..RunOptions::default() };
+                let again = engine.run(&checked, &nothing_kept);
+                if let Some(difference) = difference(&planned, &again) {
+                    report(&mut failures, &model, seed, &format!("computed again: {difference}"), &checked);
+                }
+                if again.is_ok_and(|results| results.report.recomputed_layers > 0) {
+                    coverage.add("construct", "layers computed again");
+                }
+            }
+
             let bytes = checked.program.to_bytes().unwrap();
             match Program::from_bytes(&bytes) {
                 _ if !travels(&checked.program) => {}

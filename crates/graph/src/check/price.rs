@@ -16,8 +16,14 @@ use crate::spec::ModelSpec;
 pub struct Price {
     /// Floating-point operations.
     pub flops: u64,
-    /// Bytes held at once beside the model's weights, at most.
+    /// Bytes that must be held at once beside the model's weights, at most.
     pub peak_bytes: u64,
+    /// Bytes more that are kept for ways back where there is room for them; where there is none, what is missing is computed again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub kept_bytes: u64,
+    /// Floating-point operations that this takes, if all of it is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub recomputed_flops: u64,
     /// Bytes of the saved results.
     pub result_bytes: u64,
     /// Tokens that pass through the model.
@@ -25,6 +31,26 @@ pub struct Price {
     /// Nodes that run, each as often as it does: whatever its operations, each takes some time of its own.
     #[serde(default)]
     pub nodes: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Price {
+    /// What it will cost where so many bytes may be held at once: with what is kept for ways back, or is computed again.
+    pub fn within(self, memory_bytes: u64) -> Price {
+        let all = self.peak_bytes.saturating_add(self.kept_bytes);
+        let again = if all > memory_bytes { self.recomputed_flops } else { 0 };
+        Price {
+            flops: self.flops.saturating_add(again),
+            peak_bytes: all.min(memory_bytes.max(self.peak_bytes)),
+            kept_bytes: 0,
+            recomputed_flops: 0,
+            ..self
+        }
+    }
 }
 
 /// Values that a node reads which take as long as a node.
@@ -168,26 +194,42 @@ impl Checker<'_> {
             let bytes = outputs.fold(0_u64, |sum, output| sum.saturating_add(output.bytes(ASSUMED_LENGTH)));
             waves.hold(made[position], read[position], bytes);
         }
-        self.price_of_going_back(&of_invoke, &mut price, &mut waves);
+        let kept = self.price_of_going_back(&of_invoke, &made, &mut price, &mut waves);
         let constants = self
             .program
             .constants
             .values()
             .fold(0u64, |sum, constant| sum.saturating_add(constant.bytes.len() as u64));
-        price.peak_bytes = waves.peak().saturating_add(constants).saturating_add(price.result_bytes);
+        let peak = waves.peak();
+        price.peak_bytes = peak.saturating_add(constants).saturating_add(price.result_bytes);
+        for (from, to, bytes) in kept {
+            waves.hold(from, to, bytes);
+        }
+        price.kept_bytes = waves.peak().saturating_sub(peak);
         (price, flops)
     }
 
     /// Going back takes about twice what going there took, and what it reads is kept: of the invokes that it goes through,
-    /// which of a sweep's cell are its own, not those of all cells.
+    /// which of a sweep's cell are its own, not those of all cells. Gives the bytes that can be given up instead, with the waves from
+    /// which and to which they are held.
     fn price_of_going_back(
         &self,
         of_invoke: &HashMap<(NodeId, usize), usize>,
+        made: &[usize],
         price: &mut Price,
         waves: &mut Waves,
-    ) {
+    ) -> Vec<(usize, usize, u64)> {
         // Of each invoke that is gone back through: what once takes.
         let mut known: HashMap<(NodeId, usize), u64> = HashMap::new();
+        // Of each trace: the wave of its last way back.
+        let mut last: HashMap<NodeId, usize> = HashMap::new();
+        for plan in &self.gradients {
+            if let Some(trace) = self.nodes[plan.backward.index()].trace {
+                let last = last.entry(trace).or_default();
+                *last = made[plan.backward.index()].max(*last);
+            }
+        }
+        let mut kept = Vec::new();
         for plan in &self.gradients {
             let Some(trace) = self.nodes[plan.backward.index()].trace else { continue };
             let NodeKind::Trace(definition) = &self.program.node(trace).kind else { continue };
@@ -206,9 +248,14 @@ impl Checker<'_> {
                     };
                     let (spec, wave) =
                         (self.spec(trace), of_invoke.get(&(trace, number)).copied().unwrap_or(0));
+                    let last = last.get(&trace).copied().unwrap_or(wave).max(wave);
                     prompts.iter().map(|tokens| tokens.len() as u64).fold(0, |sum: u64, length| {
-                        waves.hold(wave, wave, kept_bytes(spec, length));
-                        sum.saturating_add(forward_flops(spec, length).saturating_mul(2))
+                        let Kept { least, more } = Kept::of(spec, length);
+                        waves.hold(wave, last, least);
+                        kept.push((wave, last, more));
+                        let once = forward_flops(spec, length);
+                        price.recomputed_flops = price.recomputed_flops.saturating_add(once);
+                        sum.saturating_add(once.saturating_mul(2))
                     })
                 });
                 price.flops = price.flops.saturating_add(flops);
@@ -239,6 +286,18 @@ impl Checker<'_> {
                 price.flops = price.flops.saturating_add(read);
             }
         }
+        // What an invoke was edited to is kept beside, so that what comes after it can be computed again.
+        for (position, checked) in self.nodes.iter().enumerate().filter(|(_, checked)| checked.needed) {
+            let node = self.program.node(NodeId(position as u32));
+            if let (Some((invoke, _)), Some(trace)) = (node.kind.written(), checked.trace)
+                && known.contains_key(&(trace, invoke))
+            {
+                let bytes = checked.outputs.first().map_or(0, |output| output.bytes(ASSUMED_LENGTH));
+                let last = last.get(&trace).copied().unwrap_or(0);
+                waves.hold(made[position], last.max(made[position]), bytes);
+            }
+        }
+        kept
     }
 
     /// How often a node runs.
@@ -369,14 +428,27 @@ pub(super) fn forward_bytes(spec: &ModelSpec, length: u64, context: u64) -> u64 
         .saturating_mul(4)
 }
 
-/// What is kept of a pass for the way back, for one prompt: what every layer's norms, activations and attention read.
-fn kept_bytes(spec: &ModelSpec, length: u64) -> u64 {
-    let sizes = &spec.sizes;
-    let attention = sizes.heads.saturating_mul(sizes.head_size);
-    let layer = sizes
-        .hidden
-        .saturating_mul(2)
-        .saturating_add(sizes.inner.saturating_mul(3))
-        .saturating_add(attention.saturating_mul(3));
-    length.saturating_mul(sizes.layers).saturating_mul(layer).saturating_mul(4)
+/// Bytes that are kept of a pass for the way back, for one prompt: what every layer's norms, activations and attention read.
+struct Kept {
+    /// What each layer begins with, and all of two layers: the last, and the one that is being computed.
+    least: u64,
+    /// All else: it can be computed again.
+    more: u64,
+}
+
+impl Kept {
+    fn of(spec: &ModelSpec, length: u64) -> Kept {
+        let sizes = &spec.sizes;
+        let attention = sizes.heads.saturating_mul(sizes.head_size);
+        let layer = sizes
+            .hidden
+            .saturating_mul(2)
+            .saturating_add(sizes.inner.saturating_mul(3))
+            .saturating_add(attention.saturating_mul(3));
+        let bytes = |numbers: u64| numbers.saturating_mul(length).saturating_mul(4);
+        let all = bytes(layer.saturating_mul(sizes.layers));
+        let roots = bytes(sizes.hidden.saturating_mul(sizes.layers));
+        let least = bytes(layer.saturating_mul(2)).saturating_add(roots).min(all);
+        Kept { least, more: all - least }
+    }
 }

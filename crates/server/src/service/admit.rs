@@ -57,9 +57,12 @@ impl Service {
         let entry = self.entry(caller, model.or(program.model.as_deref()))?.clone();
         let Some(outline) = entry.opened() else { return Ok(Step::Opens(entry)) };
         let program = Arc::new(outline.engine.check(program).map_err(faulty)?);
-        let price = Price::new(&program.price, entry.milliseconds(&program.price));
-        policy::allows(&caller.account.limits, entry.config.strict, &program, &price)?;
         let most = self.core.config.engine.value_bytes;
+        // Where it may not hold what its ways back read, this is computed again.
+        let memory = caller.account.limits.peak_bytes.map_or(most, |own| own.min(most));
+        let price = program.price.within(memory);
+        let price = Price::new(&price, entry.milliseconds(&price));
+        policy::allows(&caller.account.limits, entry.config.strict, &program, &price)?;
         if price.peak_bytes > most {
             let used = price.peak_bytes as f64;
             return Err(Box::new(exceeded(

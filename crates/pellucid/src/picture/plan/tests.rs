@@ -145,6 +145,7 @@ fn times_are_told_where_something_was_run() {
         ms: 0.75,
         passes_ms: 0.5,
         naive_ms: 1234.0,
+        recomputed_layers: 0,
         instruction_set: "a&b".into(),
         weights: "f32".into(),
     });

@@ -1,0 +1,156 @@
+//! Layers that are computed again on the way back, where there is no room to keep what it reads of them.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::sync::Arc;
+
+use pellucid_engine::{Engine, EngineError, Results, RunOptions};
+use pellucid_graph::check::CheckedProgram;
+use pellucid_models::{Model, ModelOptions};
+use support::{folder, program};
+
+const LAYERS: u64 = 8;
+
+/// A model of that family with eight layers.
+fn deep(family: &str, layers: &str) -> Engine {
+    let config = std::fs::read(folder().join(family).join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    config[layers] = LAYERS.into();
+    // One for each layer, where a family tells them.
+    config.as_object_mut().unwrap().remove("layer_types");
+    config["initializer_range"] = 0.2.into();
+    Engine::new(Arc::new(Model::random(config, 3, &ModelOptions::default()).unwrap()))
+}
+
+fn deep_ones() -> Vec<(&'static str, Engine)> {
+    [
+        ("gpt2", "n_layer"),
+        ("llama3", "num_hidden_layers"),
+        ("gpt-neox", "num_hidden_layers"),
+        ("gemma2", "num_hidden_layers"),
+    ]
+    .map(|(family, layers)| (family, deep(family, layers)))
+    .into()
+}
+
+fn check(engine: &Engine, prompts: &[Vec<u32>], nodes: &str) -> CheckedProgram {
+    engine.check(program(&[("p", prompts)], nodes)).unwrap_or_else(|faults| panic!("{faults}\n{nodes}"))
+}
+
+fn same(one: &Results, other: &Results, what: &str) {
+    assert_eq!(one.tensors.keys().collect::<Vec<_>>(), other.tensors.keys().collect::<Vec<_>>());
+    for (name, tensor) in &one.tensors {
+        assert!(tensor.is_same_bits(&other.tensors[name]), "{what}: `{name}` differs");
+    }
+}
+
+/// The gradients of a loss at the beginning, in the middle and late, with what is edited on the way there.
+fn gradients(edits: &str) -> String {
+    let mut nodes = format!(
+        r#"{edits}{{"op":"get","name":"l","hook":"logits"}},{{"op":"getitem","name":"one","input":"l","index":[":",-1,5]}},
+        {{"op":"sum","name":"loss","input":"one"}},{{"op":"backward","name":"b","of":"loss"}}"#
+    );
+    for layer in [0, 3, 7] {
+        nodes.push_str(&format!(
+            r#",{{"op":"grad","name":"g{layer}","backward":"b","hook":"layers.{layer}.output"}},{{"op":"save","name":"s{layer}","value":"g{layer}"}}"#
+        ));
+    }
+    nodes
+}
+
+fn prompts() -> Vec<Vec<u32>> {
+    vec![(1..40).collect(), (5..30).collect()]
+}
+
+/// Halves what a hook point has.
+fn halved(hook: &str, name: &str) -> String {
+    format!(
+        r#"{{"op":"get","name":"{name}","hook":"{hook}"}},{{"op":"mul","name":"{name}_half","input":"{name}","other":0.5}},
+        {{"op":"set","hook":"{hook}","value":"{name}_half"}},"#
+    )
+}
+
+#[test]
+fn as_many_layers_are_computed_again_as_there_is_no_room_for_and_the_bits_are_the_same() {
+    for (family, engine) in deep_ones() {
+        let checked = check(&engine, &prompts(), &gradients(""));
+        let run = |memory: u64| {
+            let options = RunOptions { memory_bytes: Some(memory), ..RunOptions::default() };
+            engine.run(&checked, &options).unwrap_or_else(|error| panic!("{family}, {memory} bytes: {error}"))
+        };
+        let (least, more) = (checked.price.peak_bytes, checked.price.kept_bytes);
+        assert!(more > 0, "{family}");
+        let kept = run(least + more);
+        assert_eq!(kept.report.recomputed_layers, 0, "{family}");
+        // The last layer is never given up, and before the first one's output nothing is gone back through.
+        let again = run(least);
+        same(&kept, &again, family);
+        assert_eq!(again.report.recomputed_layers, LAYERS - 2, "{family}");
+        assert!(
+            again.report.peak_value_bytes < kept.report.peak_value_bytes * 3 / 4,
+            "{family}: {} bytes, of {}",
+            again.report.peak_value_bytes,
+            kept.report.peak_value_bytes
+        );
+        let some = run(least + more / 2);
+        same(&kept, &some, family);
+        assert!(
+            (1..LAYERS - 2).contains(&some.report.recomputed_layers),
+            "{family}: {}",
+            some.report.recomputed_layers
+        );
+        same(&kept, &engine.run_naive(&checked).unwrap(), family);
+    }
+}
+
+#[test]
+fn what_was_edited_is_edited_again() {
+    for (family, engine) in deep_ones() {
+        let hooks = [
+            "layers.2.output",
+            "layers.4.mlp.output",
+            "layers.4.attention.pattern",
+            "layers.5.attention.mixed",
+        ];
+        for hook in hooks {
+            let checked = check(&engine, &prompts(), &gradients(&halved(hook, "h")));
+            let kept = engine.run(&checked, &RunOptions::default()).unwrap();
+            let nothing = RunOptions { kept_bytes: Some(0), ..RunOptions::default() };
+            let again = engine.run(&checked, &nothing).unwrap();
+            same(&kept, &again, &format!("{family}, {hook}"));
+            assert_eq!(again.report.recomputed_layers, LAYERS - 2, "{family}, {hook}");
+        }
+    }
+}
+
+#[test]
+fn a_skipped_module_and_a_pattern_that_is_looked_at_are_as_they_were() {
+    let (_, engine) = deep_ones().swap_remove(0);
+    let skipped = r#"{"op":"get","name":"x","hook":"layers.3.output"},{"op":"skip","module":"layers.4","value":"x"},
+        {"op":"get","name":"seen","hook":"layers.5.attention.pattern"},{"op":"save","name":"pattern","value":"seen"},"#;
+    let checked = check(&engine, &prompts(), &gradients(skipped));
+    let kept = engine.run(&checked, &RunOptions::default()).unwrap();
+    let again = engine.run(&checked, &RunOptions { kept_bytes: Some(0), ..RunOptions::default() }).unwrap();
+    same(&kept, &again, "skipped");
+    assert!(again.report.recomputed_layers > 0);
+}
+
+#[test]
+fn what_does_not_fit_even_so_is_told() {
+    let (_, engine) = deep_ones().swap_remove(0);
+    let checked = check(&engine, &prompts(), &gradients(""));
+    let least = engine
+        .run(&checked, &RunOptions { kept_bytes: Some(0), ..RunOptions::default() })
+        .unwrap()
+        .report
+        .peak_value_bytes;
+    let run =
+        |bytes| engine.run(&checked, &RunOptions { memory_bytes: Some(bytes), ..RunOptions::default() });
+    assert!(run(least).is_ok());
+    match run(least - 1) {
+        Err(EngineError::MemoryExceeded { allowed, .. }) => assert_eq!(allowed, least - 1),
+        other => panic!("{other:?}"),
+    }
+}
