@@ -77,10 +77,6 @@ impl Service {
             return if kept == own { Ok(self.again(job)) } else { Err(conflict()) };
         }
         let (fingerprint, admitted) = admitted?;
-        if body.len() > INLINE {
-            // Its file need not be written to learn that: a smaller one learns it when it is kept.
-            self.can_be_stored(caller, admitted.price.result_bytes.saturating_add(body.len() as u64)).await?;
-        }
         // Others may have come while it was checked.
         let place = self.has_room(caller, true)?;
         core.meters.job(&name, &caller.account.limits, admitted.price.milliseconds, time::now_ms())?;
@@ -112,6 +108,16 @@ impl Service {
         let id = keys::job_id().map_err(|error| Problem::new(ProblemKind::Internal, error.to_string()))?;
         let entry = &admitted.entry;
         let (size, now) = (body.len(), time::now_ms());
+        if size > INLINE {
+            // From here on it counts, so that of many who come at once each sees the others.
+            core.program_files.add(&id, &caller.account.name, size as u64);
+            // Its file need not be written to learn that it cannot be kept: a smaller one learns it with the rest.
+            if let Err(full) = self.can_be_stored(caller, admitted.price.result_bytes).await {
+                core.needs_no_program(&id);
+                return Err(full);
+            }
+        }
+        let waiting = core.program_files.bytes(&caller.account.name);
         let job = NewJob {
             id: id.clone(),
             account: caller.account.name.clone(),
@@ -123,11 +129,10 @@ impl Service {
             idempotency_key: options.idempotency_key.clone(),
             fingerprint,
             price: admitted.price,
-            stored_bytes: caller.account.limits.stored_bytes,
+            stored_bytes: caller.account.limits.stored_bytes.map(|most| most.saturating_sub(waiting)),
             program: (size <= INLINE).then(|| body.to_vec()),
         };
         if size > INLINE {
-            core.program_files.add(&id, &caller.account.name, size as u64);
             core.files.put(&files::program(&id), body).await.map_err(|error| {
                 tracing::error!(%error, "a program cannot be written");
                 core.needs_no_program(&id);
@@ -143,7 +148,10 @@ impl Service {
                 core.needs_no_program(&id);
                 return match other? {
                     Accepted::Before(job) => Ok(self.again(*job)),
-                    Accepted::Full(used) => Err(full(caller.account.limits.stored_bytes.unwrap_or(0), used)),
+                    Accepted::Full(used) => {
+                        let allowed = caller.account.limits.stored_bytes.unwrap_or(0);
+                        Err(full(allowed, used.saturating_add(waiting)))
+                    }
                     _ => Err(conflict()),
                 };
             }
@@ -221,8 +229,8 @@ impl Service {
         }))
     }
 
-    /// Whether a result can be kept beside those that are and the files of programs that wait; whether beside those too that are
-    /// still to come is known when it is written down.
+    /// Whether a result can be kept beside those that are and the files of programs that wait, its own among them; whether beside
+    /// those too that are still to come is known when it is written down.
     async fn can_be_stored(&self, caller: &Caller, bytes: u64) -> Result<()> {
         let Some(allowed) = caller.account.limits.stored_bytes else { return Ok(()) };
         let account = &caller.account.name;

@@ -316,6 +316,9 @@ fn large_programs_are_there_until_their_jobs_end_and_count() {
     let one_more = service.submit(0, &padded(600_000), &[]);
     assert_eq!(one_more.status, 413);
     assert_eq!(one_more.json()["limit"]["name"], "stored_bytes");
+    // What a small one may come to is to lie beside it.
+    let half = r#"{ "pellucid": 1, "body": [{ "op": "ones", "name": "o", "size": [500, 250] }, { "op": "save", "name": "s", "value": "o" }] }"#;
+    exceeded(&service.submit(0, half, &[]), "stored_bytes");
     service.ask(0, "DELETE", &format!("/v1/jobs/{long}"), &[], b"");
     let none_is_left = || {
         let begun = std::time::Instant::now();
@@ -331,6 +334,13 @@ fn large_programs_are_there_until_their_jobs_end_and_count() {
     let job = service.run(0, &padded(600_000));
     assert_eq!(job["state"], "succeeded", "{job}");
     none_is_left();
+    // Of many who come at once each sees the others.
+    service.submit(0, &longer(), &[]);
+    let answers = at_once(&service, 12, &padded(300_000));
+    let taken = answers.iter().filter(|answer| answer.status == 202).count();
+    let bytes: u64 =
+        std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(taken <= 3 && bytes <= 1_000_000, "{taken} are taken, {bytes} bytes");
 }
 
 #[test]
