@@ -7,8 +7,8 @@
 //! the pass, and is gone before the next stage.
 //!
 //! **Needs:** it is known of each value which needed nodes read it, before it is there. Held longer is what a way back reads, to
-//! its end, and what is read at every step of a generation, to the trace's. Where programs ride together nodes that take long wait for the time
-//! between passes (`running`), with what they read; how much may wait so is `interleave::room`'s.
+//! its end, and what is read at every step of a generation, to the program's. Where programs ride together nodes that take long wait for
+//! the time between passes (`running`), with what they read; how much may wait so is `interleave::room`'s.
 //!
 //! **Keeps:** a value is never changed once it is there, so it makes no difference when its readers run.
 

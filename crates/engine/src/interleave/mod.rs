@@ -11,7 +11,7 @@
 //! all that they share is the time, the buffers and the kernels, which give a row the same bits whatever other rows there
 //! are. This is the planner's rewrite between programs:
 //!
-//! **Needs:** the same model in memory, no other weights set, the same stage (`packing`); none that was to run alone.
+//! **Needs:** the same model in memory, with the weights that it was loaded with; the same stage (`packing`); none that was to run alone.
 //!
 //! **Keeps:** within a pass all other rewrites hold for each program by itself: rows are shared, and prompts begin with one another's, only
 //! among invokes of one program (`plan::sharing` looks for no other), whatever two programs have in common. What outlives a program is in the
