@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pellucid_graph::check::{self, CheckedProgram, SpecIndex};
+use pellucid_graph::check::{self, CheckedProgram, Price, SpecIndex};
 use pellucid_graph::fault::{Fault, Faults};
 use pellucid_graph::{Program, TensorType, expand};
 use pellucid_models::Model;
@@ -15,7 +15,7 @@ use crate::loaded::Loaded;
 use crate::naive::Naive;
 use crate::plan::{Rewrites, Work};
 use crate::results::{OtherModel, Provenance, Results};
-use crate::serve::Ticket;
+use crate::serve::{ServeOptions, Ticket};
 use crate::slots::BufferPool;
 use crate::tokenise;
 
@@ -257,7 +257,36 @@ impl Engine {
         if let Some(Err(failure)) = interleaver.run().pop().map(|left| left.outcome) {
             return Err(failure.error);
         }
-        Ok(self.explanation(program, &interleaver.records))
+        Ok(self.explanation(&[program], &interleaver.records))
+    }
+
+    /// The plan of programs that a service runs together, as if all came at once and nothing had been learnt yet of how long
+    /// passes take here. Invokes are told with their program's number, counted from 1.
+    ///
+    /// # Errors
+    /// Where a program does not fit into the memory that its options give it; else only where the engine itself is at fault.
+    pub fn explain_together(
+        &self,
+        programs: &[(&CheckedProgram, &RunOptions)],
+        options: &ServeOptions,
+    ) -> Result<Explanation, EngineError> {
+        let pool = BufferPool::default();
+        let mut interleaver =
+            Interleaver::new(&self.models, pool, Budget::of(options), self.rewrites, true).recording();
+        for (place, (program, options)) in programs.iter().enumerate() {
+            let RunOptions { prefixes, memory_bytes, .. } = *options;
+            let options = RunOptions {
+                prefixes: prefixes.clone(),
+                memory_bytes: *memory_bytes,
+                ..RunOptions::default()
+            };
+            interleaver.add(Ticket(place as u64), Held::Lent(*program), options, false);
+        }
+        if let Some(failure) = interleaver.run().into_iter().find_map(|left| left.outcome.err()) {
+            return Err(failure.error);
+        }
+        let programs: Vec<&CheckedProgram> = programs.iter().map(|(program, _)| *program).collect();
+        Ok(self.explanation(&programs, &interleaver.records))
     }
 
     /// Runs a program and says what each of its passes took, beside what it gives back.
@@ -286,16 +315,23 @@ impl Engine {
             instruction_set: results.provenance.instruction_set.clone(),
             weights: results.provenance.weights.clone(),
         };
-        Ok((Explanation { measured: Some(measured), ..self.explanation(program, records) }, results))
+        Ok((Explanation { measured: Some(measured), ..self.explanation(&[program], records) }, results))
     }
 
-    fn explanation(&self, program: &CheckedProgram, records: &[PassRecord]) -> Explanation {
-        let computed = program.nodes.iter().filter(|node| node.needed).count();
+    fn explanation(&self, programs: &[&CheckedProgram], records: &[PassRecord]) -> Explanation {
+        let (mut nodes, mut dropped, mut price) = ((0, 0), Vec::new(), Price::default());
+        for program in programs {
+            let (own, names) = explain::dropped(program);
+            nodes = (nodes.0 + own.0, nodes.1 + own.1);
+            dropped.extend(names);
+            price = together(price, program.price);
+        }
         Explanation {
             model: self.model().spec().name.clone(),
-            price: program.price,
+            price,
             passes: records.iter().filter_map(|record| explain::explained(&self.models, record)).collect(),
-            nodes: (computed, program.nodes.len()),
+            nodes,
+            dropped,
             models: self.models.iter().map(explain::described).collect(),
             measured: None,
         }
@@ -318,6 +354,17 @@ impl Engine {
             seed: 0,
             others: others.collect(),
         }
+    }
+}
+
+/// What two programs cost that are there at the same time.
+fn together(one: Price, other: Price) -> Price {
+    Price {
+        flops: one.flops.saturating_add(other.flops),
+        peak_bytes: one.peak_bytes.saturating_add(other.peak_bytes),
+        result_bytes: one.result_bytes.saturating_add(other.result_bytes),
+        tokens: one.tokens.saturating_add(other.tokens),
+        nodes: one.nodes.saturating_add(other.nodes),
     }
 }
 

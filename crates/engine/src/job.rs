@@ -2,6 +2,15 @@
 //!
 //! Nodes run as soon as what they read is there, in program order; a value is freed after its last use. A node inside
 //! `steps` has an instance for each step. In a dry run nothing is computed: values are there without tensors.
+//!
+//! So a reduction is made in place: an activation that is only reduced is reduced at the hook point where it arises, in the middle of
+//! the pass, and is gone before the next stage.
+//!
+//! **Needs:** it is known of each value which needed nodes read it, before it is there. Held longer is what a way back reads, to
+//! its end, and what is read at every step of a generation, to the program's. Where programs ride together nodes that take long wait for
+//! the time between passes (`running`), with what they read; how much may wait so is `interleave::room`'s.
+//!
+//! **Keeps:** a value is never changed once it is there, so it makes no difference when its readers run.
 
 mod columns;
 mod conditions;
@@ -32,6 +41,9 @@ pub use options::{GeneratedToken, OnLog, OnProgress, OnSaved, OnToken, Progress,
 pub(crate) use running::Task;
 use slices::Beginning;
 use turns::Turns;
+
+/// Views of views that are followed to where what they show is kept.
+const VIEWS: usize = 8;
 
 /// The step of nodes outside `steps`.
 pub(crate) const OUTSIDE: u64 = u64::MAX;
@@ -289,9 +301,42 @@ impl<'a> Job<'a> {
         (self.kept[id.index()] == 0).then_some(self.users[id.index()].as_slice())
     }
 
+    /// The nodes that read what a node gives, whether or not gradients need it too.
+    pub fn users_of(&self, id: NodeId) -> &[NodeId] {
+        &self.users[id.index()]
+    }
+
     /// Whether somebody will read what a node gives.
     pub fn is_read(&self, (_, id): Instance) -> bool {
         !self.users[id.index()].is_empty() || self.kept[id.index()] > 0
+    }
+
+    /// Whether a node has given what it gives.
+    pub fn has_given(&self, instance: Instance) -> bool {
+        self.done.contains(&instance)
+    }
+
+    /// Bytes of what a node gave that are still held: for who has not read it, or in what is saved or logged of it.
+    pub fn kept_of(&self, instance: Instance) -> u64 {
+        self.kept_along(instance, VIEWS)
+    }
+
+    fn kept_along(&self, instance: Instance, views: usize) -> u64 {
+        let (step, id) = instance;
+        let node = &self.program.nodes[id.index()];
+        let bytes = node.outputs.iter().fold(0u64, |sum, output| sum.saturating_add(output.bytes(1)));
+        if views == 0 || self.values.contains_key(&instance) {
+            return bytes;
+        }
+        let users = self.users[id.index()].iter().map(|&user| match self.kind(user) {
+            NodeKind::Save(_) | NodeKind::Log(_) => bytes,
+            // What costs nothing is a view.
+            NodeKind::Operation(_) if self.program.nodes[user.index()].flops == 0 => {
+                self.kept_along(self.at(user, step), views - 1)
+            }
+            _ => 0,
+        });
+        users.fold(0u64, u64::saturating_add).min(bytes)
     }
 
     /// The program ends here, with the node at fault.

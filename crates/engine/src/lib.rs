@@ -52,8 +52,8 @@ mod weights;
 pub use engine::Engine;
 pub use error::{EngineError, Failure};
 pub use explain::{
-    ExplainedModel, ExplainedParked, ExplainedPass, ExplainedPassenger, ExplainedSharing, Explanation,
-    Measured,
+    ExplainedBack, ExplainedModel, ExplainedParked, ExplainedPass, ExplainedPassenger, ExplainedSharing,
+    Explanation, Measured,
 };
 pub use job::{GeneratedToken, Progress, RunOptions, SavedValue};
 pub use pellucid_kernels::pool::forked;

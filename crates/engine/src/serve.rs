@@ -219,8 +219,7 @@ impl Engine {
     pub fn serve(&self, host: &mut dyn Host, options: &ServeOptions) {
         let models = self.models();
         std::thread::scope(|scope| {
-            let budget =
-                Budget { tokens: options.pass_tokens.max(1), milliseconds: Some(options.pass_ms.max(0.0)) };
+            let budget = Budget::of(options);
             let helpers = Helpers::start(scope, models, options.helper_threads);
             let mut interleaver =
                 Interleaver::new(models, BufferPool::default(), budget, self.rewrites(), false)

@@ -178,6 +178,7 @@ impl Service {
             },
             passes,
             nodes: (answer.nodes.0 as usize, answer.nodes.1 as usize),
+            dropped: answer.dropped.into_iter().map(|(name, nodes)| (name, nodes as usize)).collect(),
             models,
             measured: None,
         })

@@ -107,6 +107,9 @@ pub struct Explanation {
     pub passes: Vec<serde_json::Value>,
     /// Nodes that are computed, and nodes of the program.
     pub nodes: (u64, u64),
+    /// Nodes that are not computed, because nothing needs what they give: by name, with how many there are by it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<(String, u64)>,
     /// The models whose stages the passes walk: how many there are, and which are each layer's.
     #[serde(default)]
     pub models: Vec<serde_json::Value>,

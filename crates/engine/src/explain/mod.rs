@@ -8,8 +8,9 @@ use std::sync::Arc;
 use pellucid_graph::check::Price;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use telling::{described, explained};
+pub(crate) use telling::{described, dropped, explained};
 
+use crate::job::Instance;
 use crate::plan::Work;
 
 pub use text::{amount, rate, time};
@@ -23,8 +24,12 @@ pub struct Explanation {
     pub price: Price,
     /// Its passes, in order.
     pub passes: Vec<ExplainedPass>,
-    /// Nodes that are computed, and nodes of the program.
+    /// Nodes that are computed, and nodes of the program: traces and bodies of steps are none themselves.
     pub nodes: (usize, usize),
+    /// Nodes that are not computed, because nothing needs what they give: the names that their author gave them, each with how
+    /// many there are by it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<(String, usize)>,
     /// The engine's models, as the stages that passes walk.
     #[serde(default)]
     pub models: Vec<ExplainedModel>,
@@ -44,6 +49,9 @@ pub struct ExplainedModel {
     pub layers: Vec<(usize, usize)>,
     /// The stage from which on only the columns are computed that are read.
     pub narrows_at: usize,
+    /// The stage that computes the logits, where only some of them can be computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unembeds_at: Option<usize>,
 }
 
 /// What a run took.
@@ -77,6 +85,9 @@ pub struct ExplainedPass {
     pub from: String,
     /// What comes last: a hook point, or the end.
     pub to: String,
+    /// Whether it is cut there, because the whole would take too long: its invoke goes on in another.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
     /// Its first stage, and the stage after its last.
     #[serde(default)]
     pub stages: (usize, usize),
@@ -96,6 +107,13 @@ pub struct ExplainedPass {
     /// Bytes of the same.
     #[serde(default)]
     pub naive_bytes: u64,
+    /// Bytes of the values that getters give in it.
+    #[serde(default)]
+    pub read_bytes: u64,
+    /// Of these the bytes that are free again when it has ended: values that were only reduced, or otherwise used up, where they
+    /// arose.
+    #[serde(default)]
+    pub freed_bytes: u64,
     /// Milliseconds that it took, with what the program does at the hook points that it touches; none: nothing was run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured_ms: Option<f64>,
@@ -166,6 +184,22 @@ pub struct ExplainedPassenger {
     /// Whether the residual stream with which it begins in this pass is in the program's cache.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resumed: bool,
+    /// The stages whose values are kept for ways back; none: no gradient goes back through it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back: Option<ExplainedBack>,
+}
+
+/// What a gradient goes back through, of an invoke.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedBack {
+    /// The hook point at which it enters.
+    pub from: String,
+    /// The last that it reaches.
+    pub to: String,
+    /// How many stages it goes through: of these alone anything is kept.
+    pub stages: usize,
+    /// How many the model has.
+    pub of: usize,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
@@ -203,10 +237,15 @@ pub(crate) struct PassRecord {
     pub traces: (usize, usize),
     pub from: usize,
     pub to: usize,
+    pub cut: bool,
     pub tokens: usize,
     pub work: Work,
     /// Of the invokes that begin their step in it: what they would cost by themselves, to the end of the model.
     pub naive: Work,
+    /// Getters that its riders have ahead, each with its program's place and its bytes: until the pass has ended.
+    pub getters: Vec<(usize, Instance, u64)>,
+    pub read_bytes: u64,
+    pub freed_bytes: u64,
     pub measured_ms: Option<f64>,
     pub passengers: Vec<Passenger>,
     /// The stage and the invoke's label.
@@ -230,6 +269,8 @@ pub(crate) struct Passenger {
     pub lends: Option<(usize, usize)>,
     pub cached: usize,
     pub resumed: bool,
+    /// Of what ways back go through: the first stage, the stage after the last, and how many.
+    pub back: Option<(usize, usize, usize)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

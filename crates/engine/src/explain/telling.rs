@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 
+use pellucid_graph::NodeKind;
+use pellucid_graph::check::CheckedProgram;
 use pellucid_models::stage::Kernel;
 
 use super::{
-    ExplainedModel, ExplainedParked, ExplainedPass, ExplainedPassenger, ExplainedSharing, PassRecord,
-    Passenger,
+    ExplainedBack, ExplainedModel, ExplainedParked, ExplainedPass, ExplainedPassenger, ExplainedSharing,
+    PassRecord, Passenger,
 };
 use crate::loaded::Loaded;
+use crate::plan::unembedding;
 
 /// A model as the stages that passes walk.
 pub(crate) fn described(loaded: &Loaded) -> ExplainedModel {
@@ -25,7 +28,32 @@ pub(crate) fn described(loaded: &Loaded) -> ExplainedModel {
         stages: list.stages.len(),
         layers: layers.collect(),
         narrows_at: list.token_wise_from,
+        unembeds_at: unembedding(list),
     }
+}
+
+/// How many of a program's nodes are computed, how many there are, and which are not.
+pub(crate) fn dropped(program: &CheckedProgram) -> ((usize, usize), Vec<(String, usize)>) {
+    let (mut computed, mut all) = (0, 0);
+    let mut dropped: Vec<(String, usize)> = Vec::new();
+    let mut known: HashMap<&str, usize> = HashMap::new();
+    for (node, checked) in program.program.nodes.iter().zip(&program.nodes) {
+        // They hold others, and are nothing to be computed.
+        if matches!(node.kind, NodeKind::Trace(_) | NodeKind::Steps { .. }) {
+            continue;
+        }
+        all += 1;
+        if checked.needed {
+            computed += 1;
+            continue;
+        }
+        let place = *known.entry(node.label()).or_insert(dropped.len());
+        match dropped.get_mut(place) {
+            Some(one) => one.1 += 1,
+            None => dropped.push((node.label().to_owned(), 1)),
+        }
+    }
+    ((computed, all), dropped)
 }
 
 /// A pass that was noted.
@@ -59,12 +87,15 @@ pub(crate) fn explained(models: &[Loaded], record: &PassRecord) -> Option<Explai
         traces: record.traces,
         from: name(loaded, record.from, true),
         to: name(loaded, record.to, false),
+        cut: record.cut,
         stages: (record.from, record.to),
         tokens: record.tokens,
         flops,
         bytes: loaded.costs.bytes(record.work),
         naive_flops: record.naive.flops,
         naive_bytes: loaded.costs.bytes(record.naive),
+        read_bytes: record.read_bytes,
+        freed_bytes: record.freed_bytes,
         measured_ms: record.measured_ms,
         gigaflops: record.measured_ms.filter(|&ms| ms > 0.0).map(|ms| flops as f64 / ms / 1e6),
         passengers,
@@ -97,6 +128,12 @@ fn rides(loaded: &Loaded, passenger: &Passenger) -> ExplainedPassenger {
         lends: passenger.lends,
         cached: passenger.cached,
         resumed: passenger.resumed,
+        back: passenger.back.map(|(first, end, stages)| ExplainedBack {
+            from: name(loaded, end, false),
+            to: name(loaded, first, true),
+            stages,
+            of: loaded.model.stages().stages.len(),
+        }),
         after: after.map(|(invoke, positions)| (invoke.to_string(), *positions)).collect(),
     }
 }

@@ -3,10 +3,14 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::{ExplainedParked, ExplainedPassenger, ExplainedSharing, Explanation};
+use super::{
+    ExplainedModel, ExplainedParked, ExplainedPass, ExplainedPassenger, ExplainedSharing, Explanation,
+};
 
 /// Passes that are shown of a long generation.
 const SHOWN: usize = 40;
+/// Names of nodes that are shown of those that are left out.
+const NAMED: usize = 8;
 
 impl fmt::Display for Explanation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -19,6 +23,9 @@ impl fmt::Display for Explanation {
             self.nodes.0,
             self.nodes.1
         )?;
+        if let Some(nodes) = self.left_out() {
+            writeln!(formatter, "left out, for nothing needs it: {nodes}")?;
+        }
         writeln!(
             formatter,
             "price: {} floating-point operations, at most {} held, {} returned, {} tokens",
@@ -65,10 +72,11 @@ impl fmt::Display for Explanation {
                 (first, last) if first < last => format!(", traces {} to {} together", first + 1, last + 1),
                 _ => String::new(),
             };
+            let cut = if pass.cut { ", cut there, for the whole takes too long" } else { "" };
             let number = number + 1;
             writeln!(
                 formatter,
-                "\npass {number}{on}: {} → {} ({tokens} tokens{traces})",
+                "\npass {number}{on}: {} → {} ({tokens} tokens{traces}{cut})",
                 pass.from, pass.to
             )?;
             if let Some(ms) = pass.measured_ms {
@@ -85,6 +93,12 @@ impl fmt::Display for Explanation {
                 write_passengers(&alike, formatter)?;
                 formatter.write_str("\n")?;
             }
+            if let Some(read) = pass.read() {
+                writeln!(formatter, "  reads {read}")?;
+            }
+            if let Some(unread) = self.model_of(pass).and_then(|model| unread(model, pass)) {
+                writeln!(formatter, "  not computed, for nothing there is read: {unread}")?;
+            }
             for ExplainedParked { place, invoke, cells, .. } in &pass.parked {
                 let verb = if *cells == 1 { "is" } else { "are" };
                 writeln!(formatter, "  {}{invoke} {verb} parked at {place}", many(*cells).0)?;
@@ -94,6 +108,26 @@ impl fmt::Display for Explanation {
             writeln!(formatter, "\n… and {} passes more", passes - SHOWN)?;
         }
         Ok(())
+    }
+}
+
+impl ExplainedPass {
+    /// The bytes that getters give in it, and how much of that is free again when it has ended; none: they give nothing.
+    pub fn read(&self) -> Option<String> {
+        let (read, freed) = (amount(self.read_bytes, "B"), amount(self.freed_bytes, "B"));
+        match (self.read_bytes, self.freed_bytes) {
+            (0, _) => None,
+            (_, 0) => Some(format!("{read}, all of it still held when it has ended")),
+            (all, free) if free >= all => Some(format!("{read}, all of it free again when it has ended")),
+            _ => Some(format!("{read}, {freed} of it free again when it has ended")),
+        }
+    }
+}
+
+impl Explanation {
+    /// The nodes that are not computed, by name; none: all are.
+    pub fn left_out(&self) -> Option<String> {
+        (!self.dropped.is_empty()).then(|| named(&self.dropped))
     }
 }
 
@@ -119,11 +153,13 @@ fn folded(passengers: &[ExplainedPassenger]) -> Vec<Vec<&ExplainedPassenger>> {
             after,
             cached,
             resumed,
+            back,
             ..
         } = passenger;
         let with = passenger.shares.as_ref().map(|shares| (&shares.with, shares.until.is_some()));
         let read = (columns, vocabulary, until);
-        let alike = format!("{:?}", (invoke, step, prompts, tokens, read, after, cached, resumed, with));
+        let alike =
+            format!("{:?}", (invoke, step, prompts, tokens, read, after, (cached, resumed, back), with));
         let place = *known.entry(alike).or_insert(all.len());
         if place == all.len() {
             all.push(Vec::new());
@@ -153,19 +189,50 @@ fn write_passengers(alike: &[&ExplainedPassenger], formatter: &mut fmt::Formatte
         alike.iter().filter_map(|passenger| passenger.shares.as_ref()).collect();
     write_shared(&passenger.invoke, &shares, formatter)?;
     write!(formatter, ", until {}", passenger.until)?;
-    if passenger.columns.is_none() && passenger.vocabulary.is_none() {
-        return Ok(());
+    if passenger.columns.is_some() || passenger.vocabulary.is_some() {
+        formatter.write_str(", logits")?;
     }
-    formatter.write_str(", logits")?;
     match passenger.vocabulary {
         Some(1) => formatter.write_str(" of 1 vocabulary column")?,
         Some(many) => write!(formatter, " of {many} vocabulary columns")?,
         None => {}
     }
-    match &passenger.columns {
-        Some(columns) => write!(formatter, " at {}", listed(columns)),
+    if let Some(columns) = &passenger.columns {
+        write!(formatter, " at {}", listed(columns))?;
+    }
+    match &passenger.back {
+        Some(back) => {
+            let (from, to, stages, of) = (&back.from, &back.to, back.stages, back.of);
+            write!(formatter, ", back from {from} to {to}, through {stages} of {of} stages")
+        }
         None => Ok(()),
     }
+}
+
+/// What a pass does not walk to: whole layers, and the unembedding.
+fn unread(model: &ExplainedModel, pass: &ExplainedPass) -> Option<String> {
+    let end = pass.stages.1;
+    if pass.cut {
+        return None;
+    }
+    let beyond = model.layers.iter().position(|&(first, after)| first >= end && first < after);
+    let last = model.layers.len().saturating_sub(1);
+    let layers = beyond.map(|first| match first {
+        first if first == last => format!("layer {first}"),
+        first => format!("layers {first} to {last}"),
+    });
+    let unembedding = model.unembeds_at.filter(|&at| at >= end).map(|_| "the unembedding".to_owned());
+    let all: Vec<String> = layers.into_iter().chain(unembedding).collect();
+    (!all.is_empty()).then(|| all.join(", "))
+}
+
+/// Nodes by name, each with how many there are by it.
+fn named(nodes: &[(String, usize)]) -> String {
+    let shown = nodes.iter().take(NAMED).map(|(name, nodes)| format!("{}{name}", many(*nodes).0));
+    let shown: Vec<String> = shown.collect();
+    let more = nodes.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(", … and {more} names more") } else { String::new() };
+    shown.join(", ") + &more
 }
 
 /// Which rows invokes have in common with others, and where they leave them.

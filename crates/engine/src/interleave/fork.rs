@@ -1,4 +1,11 @@
-//! Where invokes leave the rows that they share: at the first hook point at which each is edited.
+//! Resumption: an invoke leaves the rows that it shares at the first hook point at which it is edited, and goes on from there.
+//! So a sweep over layers starts each of its rows at its layer, from the shared row's residual stream: no rewrite but this is needed for it.
+//!
+//! **Needs:** the invoke is aboard a trunk (`plan::depth`), and it is known which of the rows it takes from there on (`plan::length`).
+//! What stages hand on to one another lies in the slots of the pass: to copy its rows of these is all that there is to do. Keys and values
+//! of columns that it leaves behind, it attends to where they are; the trunk's rows go on as far as somebody attends to them.
+//!
+//! **Keeps:** until that hook point the rows are those of the invoke itself, bit for bit, and copies are made before the edit.
 
 use std::collections::BTreeSet;
 use std::ops::Range;

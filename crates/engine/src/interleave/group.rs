@@ -222,6 +222,13 @@ impl Group {
         self.tracked.as_ref().is_some_and(|tracked| tracked.get(stage).copied().unwrap_or(false))
     }
 
+    /// Of the stages that ways back go through: the first, the one after the last, and how many; none: there are none.
+    pub fn way_back(&self) -> Option<(usize, usize, usize)> {
+        let tracked = self.tracked.as_ref()?;
+        let through = || tracked.iter().enumerate().filter(|stage| *stage.1).map(|stage| stage.0);
+        Some((through().next()?, through().last()? + 1, through().count()))
+    }
+
     /// The group's rectangle, when its sequences are those of the pass.
     pub fn rectangle(&self, mut sequences: Range<usize>, narrowed: bool) -> Rectangle {
         let members = self.prompts.iter().map(|prompt| Member {

@@ -9,7 +9,13 @@
 //!
 //! Programs come and go between passes: each is at a trace, or several that run together, and at a step of its own. Nothing of one program is seen by another;
 //! all that they share is the time, the buffers and the kernels, which give a row the same bits whatever other rows there
-//! are.
+//! are. This is the planner's rewrite between programs:
+//!
+//! **Needs:** the same model in memory, with the weights that it was loaded with; the same stage (`packing`); none that was to run alone.
+//!
+//! **Keeps:** within a pass all other rewrites hold for each program by itself: rows are shared, and prompts begin with one another's, only
+//! among invokes of one program (`plan::sharing` looks for no other), whatever two programs have in common. What outlives a program is in the
+//! cache that its owner gave it, and nowhere else.
 //!
 //! | module | holds |
 //! | --- | --- |
@@ -61,7 +67,7 @@ use crate::job::{Held, RunOptions};
 use crate::loaded::Loaded;
 use crate::plan::{Clock, Rewrites, Work};
 use crate::results::Results;
-use crate::serve::{Load, PassReport, Ticket, Usage, Waiting};
+use crate::serve::{Load, PassReport, ServeOptions, Ticket, Usage, Waiting};
 use crate::slots::BufferPool;
 
 pub(crate) use between::Helpers;
@@ -78,6 +84,13 @@ pub(crate) struct Budget {
     pub tokens: u64,
     /// Estimated milliseconds; none: no bound. Where there is one, programs also make way for one another between passes.
     pub milliseconds: Option<f64>,
+}
+
+impl Budget {
+    /// That of a service.
+    pub fn of(options: &ServeOptions) -> Budget {
+        Budget { tokens: options.pass_tokens.max(1), milliseconds: Some(options.pass_ms.max(0.0)) }
+    }
 }
 
 /// Tokens of a pass, where nobody says otherwise.
@@ -189,7 +202,7 @@ impl<'e> Interleaver<'e> {
     /// first.
     pub fn settle(&mut self, from: usize, order: &mut dyn FnMut(&mut [Waiting])) {
         self.run_deferred(from, order);
-        let half = self.budget.milliseconds.map(|ms| Duration::from_secs_f64(ms.max(0.0) / 2000.0));
+        let half = self.most_ms().map(|ms| Duration::from_secs_f64(ms.max(0.0) / 2000.0));
         let mut now = Instant::now();
         let until = half.map(|half| now + half);
         // Ways back take long; everything else is soon done.
@@ -213,10 +226,15 @@ impl<'e> Interleaver<'e> {
         }
     }
 
+    /// Milliseconds after which others have their turn; none: no bound. In a dry run nothing takes any, and plans depend on no clock.
+    fn most_ms(&self) -> Option<f64> {
+        self.budget.milliseconds.filter(|_| !self.ground.dry)
+    }
+
     /// What the small nodes of one program may take in a pass, and as much again right after it; none: no bound. All those
     /// together that have more to do than that get about a quarter of a pass's time.
     fn slice(&self) -> Option<Duration> {
-        let most = self.budget.milliseconds?;
+        let most = self.most_ms()?;
         let many = self.members.iter().filter(|member| member.job.has_postponed()).count();
         let ms = (most / 4.0 / many.max(FEW) as f64).max(LEAST_SLICE_MS);
         // A bound of days is none.
@@ -318,6 +336,9 @@ impl<'e> Interleaver<'e> {
         }
         let started = Instant::now();
         let failure = self.ride_guarded(&plan);
+        if self.recording {
+            self.note_getters();
+        }
         let measured_ms = milliseconds(started.elapsed());
         // What programs compute of their own is theirs: it says nothing of what passes take.
         let own_ms: f64 = self.members.iter().map(|member| milliseconds(member.job.own())).sum();

@@ -1,4 +1,12 @@
-//! Who rides in the next pass, from where to where.
+//! Batching: who rides in the next pass, from where to where. Packed rows, in as few passes as what a pass may hold allows.
+//!
+//! **Needs:** who rides together stands at the same stage of the same model, with the same weights set. What the pass comes to, with
+//! all that they share, fits: tokens, and at a service milliseconds by what passes have been seen to take (`plan::cost`), getters and setters,
+//! and what getters bring into a program's memory (`room`). Whoever finds no room rides in the next; one invoke alone always does, in
+//! parts if it takes too long: then it is cut where little is alive between two stages.
+//!
+//! **Keeps:** kernels give a row the same bits whatever other rows there are, and each sequence attends to its own. Where a pass begins
+//! and ends changes nothing of what a stage gives.
 
 use std::collections::BTreeMap;
 

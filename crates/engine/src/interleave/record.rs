@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Interleaver;
+use super::group::Group;
 use super::packing::{How, Plan, Seat};
 use super::party::{Party, spans};
 use crate::explain::{PassRecord, Passenger, PassengerShares};
+use crate::job::Instance;
 use crate::pass::PassState;
 use crate::plan::{Aboard, Trunk, Work};
 
@@ -35,7 +37,8 @@ impl Interleaver<'_> {
             let starts = state.sequences[span.clone()].iter().zip(&group.prompts);
             let starts = starts.map(|(sequence, prompt)| group.width - prompt.tokens.len() + sequence.start);
             let first = |trunk: &Trunk| -> Arc<str> {
-                trunk.aboard.first().map_or_else(Arc::default, |first| groups[first.invoke].label.clone())
+                let first = trunk.aboard.first();
+                first.map_or_else(Arc::default, |first| self.label(seat.member, &groups[first.invoke]))
             };
             let found = aboard.get(seat);
             let links = found.into_iter().flat_map(|(trunk, _)| trunk.links.iter().flatten());
@@ -59,7 +62,7 @@ impl Interleaver<'_> {
                     tokens: one.differs.map_or(0, |_| one.rows.tokens as usize),
                 });
             passengers.push(Passenger {
-                invoke: group.label.clone(),
+                invoke: self.label(seat.member, group),
                 step: group.step,
                 prompts: span.len(),
                 width,
@@ -77,21 +80,60 @@ impl Interleaver<'_> {
                 lends: lends.filter(|&(until, columns)| until > 0 && columns > 0),
                 cached: group.resumed_positions().max(cached.unwrap_or(0)),
                 resumed: group.resumed.is_some(),
+                back: group.way_back(),
             });
         }
-        let places = plan.riders.iter().filter_map(|seat| self.members[seat.member].place_of(seat.invoke));
+        // Numbers of traces say something within one program.
+        let riders = plan.riders.iter().filter(|_| plan.shares.len() < 2);
+        let places = riders.filter_map(|seat| self.members[seat.member].place_of(seat.invoke));
         let places: BTreeSet<usize> = places.collect();
+        let getters = self.getters_ahead(plan);
         self.records.push(PassRecord {
             model: plan.model,
             traces: places.first().copied().zip(places.last().copied()).unwrap_or_default(),
             from: plan.stand.stage,
-            to: plan.end,
+            to: plan.to,
+            cut: plan.to < plan.end,
             tokens: plan.rows.values().map(|rows| rows.1).sum(),
             work: plan.work,
             naive,
+            getters,
+            read_bytes: 0,
+            freed_bytes: 0,
             measured_ms: None,
             passengers,
             parked: Vec::new(),
         });
+    }
+
+    /// The name of an invoke, with its program's number where there are several.
+    pub(super) fn label(&self, member: usize, group: &Group) -> Arc<str> {
+        match self.serials {
+            ..=1 => group.label.clone(),
+            _ => format!("{} of program {}", group.label, self.members[member].ticket.0 + 1).into(),
+        }
+    }
+
+    /// The getters that a pass's riders have ahead, with what each gives.
+    fn getters_ahead(&self, plan: &Plan) -> Vec<(usize, Instance, u64)> {
+        let ahead = plan.riders.iter().flat_map(|seat| {
+            let member = &self.members[seat.member];
+            let getters = member.groups[seat.invoke].getters(&member.job);
+            getters.map(|(instance, bytes)| (seat.member, instance, bytes))
+        });
+        ahead.collect()
+    }
+
+    /// Notes of a pass that has been made what getters gave in it, and what of that is free again.
+    pub(super) fn note_getters(&mut self) {
+        let Some(record) = self.records.last_mut() else { return };
+        for (member, instance, bytes) in std::mem::take(&mut record.getters) {
+            let job = &self.members[member].job;
+            if job.has_given(instance) {
+                record.read_bytes = record.read_bytes.saturating_add(bytes);
+                let freed = bytes.saturating_sub(job.kept_of(instance));
+                record.freed_bytes = record.freed_bytes.saturating_add(freed);
+            }
+        }
     }
 }

@@ -175,7 +175,9 @@ impl<'v, 'e> Rider<'v, 'e> {
         let leaving: Vec<Seat> = seats.iter().filter(leaves).copied().collect();
         for &seat in &leaving {
             let span = self.span(seat);
-            let Interleaver { members, ground, records, recording, .. } = &mut *self.run;
+            let group = &self.run.members[seat.member].groups[seat.invoke];
+            let label = self.run.recording.then(|| self.run.label(seat.member, group));
+            let Interleaver { members, ground, records, .. } = &mut *self.run;
             let member = &mut members[seat.member];
             if member.gives_up(&member.groups[seat.invoke]) {
                 member.groups[seat.invoke].place = Place::Done;
@@ -183,8 +185,8 @@ impl<'v, 'e> Rider<'v, 'e> {
                 let sequences: Vec<usize> = span.collect();
                 let group = &mut member.groups[seat.invoke];
                 group.place = Place::Parked(state.park(&sequences, stage));
-                if let (true, Some(record)) = (*recording, records.last_mut()) {
-                    record.parked.push((stage, group.label.clone()));
+                if let (Some(label), Some(record)) = (label, records.last_mut()) {
+                    record.parked.push((stage, label));
                 }
             } else {
                 // Early exit: nothing above matters to it.

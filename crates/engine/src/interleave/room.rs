@@ -4,22 +4,31 @@
 //! held until their readers have run. Invokes that share rows could all be aboard one pass, whose getters would bring at once
 //! what one after the other never fills a program's memory. So they ride in waves, and a program that holds much runs what it
 //! has left before it rides again.
+//!
+//! **Needs:** what a getter gives is known before it is there: its type, and which columns of it are read.
+//!
+//! **Keeps:** only when an invoke rides, never what it computes. The first of those that wait always rides.
 
 use pellucid_graph::NodeKind;
 use pellucid_graph::limits::TOGETHER_BYTES;
 
 use super::group::Group;
 use super::member::Member;
-use crate::job::Job;
+use crate::job::{Instance, Job};
 
 impl Group {
-    /// Bytes that the getters bring which it has ahead at its step.
-    pub(super) fn brings(&self, job: &Job<'_>) -> u64 {
+    /// The getters that somebody reads and that it has ahead at its step, each with the bytes that it gives.
+    pub(super) fn getters<'a>(&'a self, job: &'a Job<'_>) -> impl Iterator<Item = (Instance, u64)> + 'a {
         let ahead = self.touches.get(self.next_touch..).unwrap_or_default();
-        let getters = ahead.iter().filter(|(_, instance)| {
-            matches!(job.program.program.node(instance.1).kind, NodeKind::Get(_)) && job.is_read(*instance)
+        let getters = ahead.iter().map(|touch| touch.1).filter(|&instance| {
+            matches!(job.program.program.node(instance.1).kind, NodeKind::Get(_)) && job.is_read(instance)
         });
-        getters.fold(0, |sum: u64, &(_, instance)| sum.saturating_add(job.bytes_given(instance, self.width)))
+        getters.map(|instance| (instance, job.bytes_given(instance, self.width)))
+    }
+
+    /// Bytes that these bring.
+    pub(super) fn brings(&self, job: &Job<'_>) -> u64 {
+        self.getters(job).fold(0, |sum: u64, (_, bytes)| sum.saturating_add(bytes))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::job::{GeneratedToken, Instance, OUTSIDE};
 use crate::loaded::Loaded;
 use crate::operations::{Noise, OperationError};
 use crate::pass::PassState;
-use crate::plan::{Asker, Outlook, Rewrites, Trunk};
+use crate::plan::{Asker, Outlook, Rewrites, Trunk, end, positions};
 use crate::sampling;
 use crate::slots::{BufferPool, SlotValue};
 use crate::tensor::Tensor;
@@ -43,11 +43,7 @@ impl Member<'_> {
         group.next_touch = 0;
         group.wants_token = step < group.last_step || !group.asked.generated.is_empty();
         let list = loaded.model.stages();
-        group.end = if group.wants_token {
-            list.stages.len()
-        } else {
-            group.touches.last().map_or(0, |touch| touch.0 + 1)
-        };
+        group.end = end(&group.touches, group.wants_token, list.stages.len());
         let columns = self.columns(&self.groups[invoke], loaded);
         let group = &mut self.groups[invoke];
         group.forked = 0;
@@ -125,17 +121,9 @@ impl Member<'_> {
         if group.asked.gradients.iter().any(|&place| loaded.schedule.hook_stage[place] >= from) {
             return None;
         }
-        let job = &self.job;
-        let mut columns = if group.wants_token { vec![group.width - 1] } else { Vec::new() };
-        for &(_, (_, id)) in group.touches.iter().filter(|touch| touch.0 >= from) {
-            match job.program.program.node(id).kind {
-                NodeKind::Get(_) => columns.extend(job.columns_read(id, group.width)?),
-                _ => return None,
-            }
-        }
-        columns.sort_unstable();
-        columns.dedup();
-        (columns.len() < group.width && !columns.is_empty()).then_some(columns)
+        let touches = group.touches.iter().filter(|touch| touch.0 >= from).map(|&(_, (_, id))| id);
+        let users = |id: NodeId| self.job.users_of(id);
+        positions(&self.job.program, &users, touches, group.wants_token, group.width)
     }
 
     /// An invoke has reached the end of its step, with its sequences in those places of the pass: it goes on to the next,

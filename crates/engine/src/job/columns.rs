@@ -1,6 +1,6 @@
 //! Getters whose value has only some columns of their rectangle: those that somebody reads.
 
-use pellucid_graph::{Argument, IndexItem, NodeId, NodeKind, Operation, OperationKind, Value};
+use pellucid_graph::{Argument, IndexItem, NodeKind, Operation, OperationKind};
 
 use super::{Instance, Job};
 use crate::nodes::prompts_of;
@@ -47,32 +47,5 @@ impl Job<'_> {
         let NodeKind::Get(address) = self.kind(id) else { return None };
         let prompts = prompts_of(&self.program, id, address.invoke);
         prompts.iter().map(Vec::len).max()
-    }
-
-    /// The columns of a rectangle of `width` that are read of a getter, when all its readers take single columns.
-    pub fn columns_read(&self, id: NodeId, width: usize) -> Option<Vec<usize>> {
-        let mut columns = Vec::new();
-        for &user in &self.users[id.index()] {
-            let NodeKind::Operation(operation) = self.kind(user) else { return None };
-            if operation.kind != OperationKind::GetItem {
-                return None;
-            }
-            let Some(Argument::Index(items)) = operation.arguments.get(1) else { return None };
-            let [IndexItem::Slice { .. } | IndexItem::Integer(_), IndexItem::Integer(column), rest @ ..] =
-                items.as_slice()
-            else {
-                return None;
-            };
-            // The getter must be what is indexed, not an index.
-            let reads_elsewhere = rest.iter().any(|item| matches!(item, IndexItem::Tensor(_)));
-            if reads_elsewhere
-                || operation.arguments.first() != Some(&Argument::Value(Value { node: id, output: 0 }))
-            {
-                return None;
-            }
-            let column = if *column < 0 { width as i64 + column } else { *column };
-            columns.push(usize::try_from(column).ok().filter(|&column| column < width)?);
-        }
-        Some(columns)
     }
 }

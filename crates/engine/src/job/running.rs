@@ -91,7 +91,7 @@ impl<'a> Job<'a> {
                     None => self.lose_quietly(instance, ready),
                 }
             }
-            _ if self.defers && self.takes_long(instance) => self.deferred.push_back(instance),
+            _ if self.defers && !self.dry && self.takes_long(instance) => self.deferred.push_back(instance),
             NodeKind::Save(value) => {
                 let kept = self.value(value, step).map_or(0, |tensor| self.save(instance, tensor));
                 self.applied(instance);

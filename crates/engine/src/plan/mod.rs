@@ -2,27 +2,38 @@
 //!
 //! The intermediate form is a list of *trunks* (`Sharing`): rows of some tokens, the invokes aboard, and for each of these
 //! its `Outlook`: where it leaves the trunk, and which of the rows it takes from there on. Without rewrites every invoke is
-//! a trunk of its own that nobody leaves. Each rewrite is a file, with what it needs to hold and what it keeps:
+//! a trunk of its own that nobody leaves. Each rewrite is a file, with what it needs to hold and what it keeps. Some are here; others are
+//! at work where passes are made and walked, and their files are there. Those with a switch are in [`Rewrites`]; the others are always made.
 //!
-//! | rewrite | file | does |
-//! | --- | --- | --- |
-//! | depth sharing | `depth` | invokes with equal tokens are one row until the first stage at which each is edited |
-//! | length sharing | `length` | from there on only the positions are computed that differ, or that are read |
-//! | common prefixes | `prefix` | positions before the first difference between two prompts are computed once |
-//! | traces together | `traces` | traces of a session that do not depend on one another run in the same passes |
-//! | vocabulary columns | `unembedding` | of the logits only the columns are computed that are read |
-//! | recomputation | `recompute` | what ways back read of a layer is computed again where there is no room to keep it |
-//! | cached prefixes | `cache` | the same with prompts that ran before, for their owner; and where they were edited first, they go on from there |
+//! | rewrite | file | switch | does |
+//! | --- | --- | --- | --- |
+//! | dead code | `graph::check::use_of` | | nothing is computed that no save, log or edit needs |
+//! | early exit | `exit` | | an invoke walks no farther than the last hook point that is read or written of it |
+//! | positions | `positions` | | from the final norm on only the positions are computed that are read |
+//! | vocabulary columns | `unembedding` | `unembedding` | of the logits only the columns are computed that are read |
+//! | depth sharing | `depth` | `depth` | invokes with equal tokens are one row until the first stage at which each is edited |
+//! | length sharing | `length` | `length` | from there on only the positions are computed that differ, or that are read |
+//! | common prefixes | `prefix` | `prefixes` | positions before the first difference between two prompts are computed once |
+//! | resumption | `interleave::fork` | `depth` | a sweep over layers starts each row at its layer, from the shared row's residual stream |
+//! | batching | `interleave::packing` | | packed rows in as few passes as tokens, time and memory (`interleave::room`) allow |
+//! | traces together | `traces` | `traces` | traces of a session that do not depend on one another run in the same passes |
+//! | reduction in place | `job` | | what is only reduced is reduced where it arises, and freed |
+//! | backward | `reverse::way` | | a gradient goes only through what lies between the loss and the earliest gradient that is read; only of that anything is kept |
+//! | recomputation | `recompute` | | what ways back read of a layer is computed again where there is no room to keep it |
+//! | between programs | `interleave` | | programs share passes, and none another's rows |
+//! | cached prefixes | `cache` | `cache` | common prefixes with prompts that ran before, for their owner; and where they were edited first, they go on from there |
 //!
-//! A sweep over layers needs no rewrite of its own: each of its invokes leaves the trunk at its layer.
+//! `tests/explain_rewrites` holds the plan of a small program for each, with it and without it.
 //!
-//! All of it holds within one program: rows of one program are never another's, unless their owner gave both the same cache. What forks in a pass is `interleave`'s.
+//! All of it holds within one program: rows of one program are never another's, unless their owner gave both the same cache.
 
 mod cache;
 pub(crate) mod cost;
 mod depth;
+mod exit;
 mod length;
 mod outlook;
+mod positions;
 mod prefix;
 mod recompute;
 mod sharing;
@@ -33,7 +44,9 @@ pub(crate) use cache::{Cached, Collected};
 pub use cache::{PREFIX_CACHE_BYTES, PrefixCache, PrefixCacheUse, PrefixRoom};
 pub(crate) use cost::{Clock, Costs, Rows, Work};
 pub(crate) use depth::edits;
+pub(crate) use exit::end;
 pub(crate) use outlook::{Asker, Outlook};
+pub(crate) use positions::positions;
 pub(crate) use recompute::{Segment, room, segments};
 pub(crate) use sharing::{Aboard, Candidate, Sharing, Source, Trunk};
 pub(crate) use traces::together;

@@ -1,5 +1,11 @@
-//! Which stages a gradient goes back through, for one invoke: those that lie between something whose gradient is needed
-//! and something that the loss is computed from. Nothing else is recorded on the way there or computed on the way back.
+//! Backward only where it is needed: which stages a gradient goes back through, for one invoke. These are those that lie between
+//! something whose gradient is needed and something that the loss is computed from. Nothing else is recorded on the way there or
+//! computed on the way back.
+//!
+//! **Needs:** before the pass begins it is known which gradients are read or written, and by which nodes they come from the loss
+//! (`check::gradients`). What is set, and weights that are set, are ends of a way as gradients that are read are.
+//!
+//! **Keeps:** a gradient depends on those of what is computed from it, as far as these come from the loss: all such stages are on the way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,4 +1,11 @@
-//! What is needed: an edit that nobody sees is a mistake, never a silence.
+//! Dead code: what is needed, and so what need not be computed. An edit that nobody sees is a mistake, never a silence.
+//!
+//! **Needs:** the graph alone: who reads what, when each event of an invoke comes, and what written gradients show (`shown`). Needed is what is
+//! saved and logged, and what stops a generation; what these read, with the conditions that they stand under; and of an invoke that is
+//! read, or whose tokens are, the edits that come before.
+//!
+//! **Keeps:** a node does nothing but give its value, and noise is keyed by a node's name, not by what was drawn before it: to leave one out
+//! changes no other. What is left out does not fail either, in whichever way a program is run.
 
 use std::collections::HashMap;
 

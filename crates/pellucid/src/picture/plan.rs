@@ -70,7 +70,8 @@ fn sums(plan: &Explanation, html: &mut String) -> fmt::Result {
     }
     sum("at most held", &amount(plan.price.peak_bytes, "B"), "")?;
     sum("returned", &amount(plan.price.result_bytes, "B"), "")?;
-    sum("nodes computed", &plan.nodes.0.to_string(), &format!("of {}", plan.nodes.1))?;
+    let left_out = plan.left_out().map_or_else(String::new, |nodes| format!(": not {}", escape(&nodes)));
+    sum("nodes computed", &plan.nodes.0.to_string(), &format!("of {}{left_out}", plan.nodes.1))?;
     html.push_str("</dl>\n<p class=\"axes\">“Instead of”: every invoke by itself, with all its positions through all layers. ");
     html.push_str(match &plan.measured {
         Some(_) => {
@@ -105,6 +106,10 @@ fn write_pass(
     ];
     if pass.traces.0 < pass.traces.1 {
         facts.push(format!("traces {} to {} together", pass.traces.0 + 1, pass.traces.1 + 1));
+    }
+    facts.extend(pass.read().map(|read| format!("reads {read}")));
+    if pass.cut {
+        facts.push("cut there".to_owned());
     }
     if let Some(ms) = pass.measured_ms {
         facts.push(format!("<b>{}</b>", time(ms)));

@@ -188,6 +188,7 @@ impl Service {
                 price: admitted.price,
                 passes: passes.map_err(|_| failed())?,
                 nodes: (plan.nodes.0 as u64, plan.nodes.1 as u64),
+                dropped: plan.dropped.into_iter().map(|(name, nodes)| (name, nodes as u64)).collect(),
                 models: models.map_err(|_| failed())?,
                 text,
             })

@@ -8,7 +8,13 @@ use pellucid_engine::{
 use super::{LANES, areas, runs, write_html};
 
 fn model() -> ExplainedModel {
-    ExplainedModel { name: String::new(), stages: 100, layers: vec![(10, 50), (50, 90)], narrows_at: 90 }
+    ExplainedModel {
+        name: String::new(),
+        stages: 100,
+        layers: vec![(10, 50), (50, 90)],
+        narrows_at: 90,
+        unembeds_at: Some(95),
+    }
 }
 
 fn passenger() -> ExplainedPassenger {
@@ -29,6 +35,7 @@ fn passenger() -> ExplainedPassenger {
         lends: None,
         cached: 0,
         resumed: false,
+        back: None,
     }
 }
 
@@ -49,12 +56,15 @@ fn pass(passengers: Vec<ExplainedPassenger>) -> ExplainedPass {
         traces: (0, 0),
         from: "the beginning".into(),
         to: "lm_head.output".into(),
+        cut: false,
         stages: (0, 100),
         tokens: 9,
         flops: 2_000_000,
         bytes: 1000,
         naive_flops: 4_000_000,
         naive_bytes: 2000,
+        read_bytes: 0,
+        freed_bytes: 0,
         measured_ms: None,
         gigaflops: None,
         passengers,

@@ -1,0 +1,59 @@
+//! Positions: from the final norm on only those are computed that are read.
+//!
+//! **Needs:** every stage from there on treats each token alone (`StageList::token_wise_from`). It is the prompt's step: later ones have
+//! one position. Nothing is set there, and no gradient is asked for there. Everything that reads a getter there picks a
+//! position of it by an integer (`logits[:, -1]`). An invoke that draws a token reads its last position.
+//!
+//! **Keeps:** a row there depends on itself alone. What was picked by its column is picked by its place among the columns that were
+//! computed (`job::columns`). Invokes that share rows compute what any of them reads (`Member::agree_on_columns`).
+//!
+//! The last layer itself is computed at all positions, unless `length` has left an invoke fewer.
+
+use pellucid_graph::check::CheckedProgram;
+use pellucid_graph::{Argument, IndexItem, NodeId, NodeKind, OperationKind, Value};
+
+/// The columns of a rectangle of `width` that are read by those touches; none: all of them.
+pub(crate) fn positions<'a>(
+    program: &CheckedProgram,
+    users: &dyn Fn(NodeId) -> &'a [NodeId],
+    touches: impl Iterator<Item = NodeId>,
+    draws: bool,
+    width: usize,
+) -> Option<Vec<usize>> {
+    let mut columns = if draws { vec![width.checked_sub(1)?] } else { Vec::new() };
+    for id in touches {
+        match program.program.node(id).kind {
+            NodeKind::Get(_) => {
+                for &user in users(id) {
+                    columns.push(picked(program, id, user, width)?);
+                }
+            }
+            _ => return None,
+        }
+    }
+    columns.sort_unstable();
+    columns.dedup();
+    (columns.len() < width && !columns.is_empty()).then_some(columns)
+}
+
+/// The single column that one of a getter's readers takes.
+fn picked(program: &CheckedProgram, id: NodeId, user: NodeId, width: usize) -> Option<usize> {
+    let NodeKind::Operation(operation) = &program.program.node(user).kind else { return None };
+    if operation.kind != OperationKind::GetItem {
+        return None;
+    }
+    let Some(Argument::Index(items)) = operation.arguments.get(1) else { return None };
+    let [IndexItem::Slice { .. } | IndexItem::Integer(_), IndexItem::Integer(column), rest @ ..] =
+        items.as_slice()
+    else {
+        return None;
+    };
+    // The getter must be what is indexed, not an index.
+    let reads_elsewhere = rest.iter().any(|item| matches!(item, IndexItem::Tensor(_)));
+    if reads_elsewhere || operation.arguments.first() != Some(&Argument::Value(Value { node: id, output: 0 }))
+    {
+        return None;
+    }
+    let column = if *column < 0 { width as i64 + column } else { *column };
+    usize::try_from(column).ok().filter(|&column| column < width)
+}

@@ -1,0 +1,95 @@
+//! Rewrites that look at what is read: of nodes, of stages, of positions and of columns.
+
+use pellucid_engine::Rewrites;
+
+use super::{PROMPT, engine, hold, off_and_on, read, told, trace};
+
+#[test]
+fn dead_code() {
+    let node = |saved: &str| {
+        let nodes = r#"{"op":"get","name":"low","hook":"layers.0.output"},{"op":"mean","name":"low_mean","input":"low"},
+            {"op":"get","name":"high","hook":"layers.3.output"},{"op":"softmax","name":"high_part","input":"high","dim":-1},
+            {"op":"mean","name":"high_mean","input":"high_part"},{"op":"save","name":"result","value":"low_mean"}"#;
+        trace(&[("p", PROMPT)], &format!("{nodes}{saved}"))
+    };
+    let all = node(r#",{"op":"save","name":"other","value":"high_mean"}"#);
+    hold(
+        "dead_code",
+        "Where `high_mean` is not saved, three nodes are left out, and with them the layers that they looked at.",
+        &[("all is saved", told(&engine(), &all)), ("half of it is", told(&engine(), &node("")))],
+    );
+}
+
+#[test]
+fn early_exit() {
+    let (high, low) = (read("high", "logits", r#"[":"]"#), read("low", "layers.1.output", r#"[":"]"#));
+    let other = "[[8,8,8,1,4]]";
+    let both = trace(&[("high", PROMPT), ("low", other)], &format!("{high},{low}"));
+    hold(
+        "early_exit",
+        "`low` leaves after layer 1; alone it leaves nothing of the model to be walked from there on.",
+        &[
+            ("beside one that goes on", told(&engine(), &both)),
+            ("alone", told(&engine(), &trace(&[("low", other)], &low))),
+        ],
+    );
+}
+
+#[test]
+fn positions() {
+    let of = |index: &str| told(&engine(), &trace(&[("p", PROMPT)], &read("p", "logits", index)));
+    hold(
+        "positions",
+        "The final norm and the unembedding are computed at one position of seven, and so much less is read.",
+        &[("all are read", of(r#"[":"]"#)), ("the last is read", of(r#"[":",-1]"#))],
+    );
+}
+
+#[test]
+fn vocabulary_columns() {
+    let off = Rewrites { unembedding: false, ..Rewrites::ALL };
+    let body = trace(&[("p", PROMPT)], &read("p", "logits", r#"[0,-1,3]"#));
+    hold(
+        "vocabulary_columns",
+        "Of 96 logits at the last position only one is computed.",
+        &off_and_on(off, &body),
+    );
+}
+
+#[test]
+fn reduction_in_place() {
+    let body = |saved: &str| {
+        let nodes = format!(
+            r#"{{"op":"get","name":"stream","hook":"layers.1.output"}},{{"op":"mean","name":"mean","input":"stream"}},
+            {{"op":"get","name":"pattern","hook":"layers.2.attention.pattern"}},{{"op":"amax","name":"most","input":"pattern","dim":-1}},
+            {{"op":"save","name":"one","value":"mean"}},{{"op":"save","name":"other","value":"{saved}"}}"#
+        );
+        told(&engine(), &trace(&[("p", PROMPT)], &nodes))
+    };
+    hold(
+        "reduction_in_place",
+        "What is only reduced is free again when the pass has ended, pattern and stream; a pattern that is saved is not.",
+        &[("the pattern is saved", body("pattern")), ("its maximum is", body("most"))],
+    );
+}
+
+#[test]
+fn backward() {
+    let body = |hook: &str| {
+        let nodes = format!(
+            r#"{{"op":"get","name":"l","invoke":"p","hook":"logits"}},{{"op":"getitem","name":"loss","input":"l","index":[0,-1,3]}},
+            {{"op":"backward","name":"way","of":"loss"}},
+            {{"op":"grad","name":"g","backward":"way","invoke":"p","hook":"{hook}"}},{{"op":"save","name":"gradient","value":"g"}},{}"#,
+            read("q", "logits", r#"[0,-1]"#)
+        );
+        told(&engine(), &trace(&[("p", PROMPT), ("q", "[[5,5,1]]")], &nodes))
+    };
+    hold(
+        "backward",
+        "The later the earliest gradient that is read, the fewer stages are kept and gone back through; of `q` none is.",
+        &[
+            ("the gradient of the embedding's result", body("layers.0.input")),
+            ("that of the last layer's input", body("layers.3.input")),
+        ],
+    );
+}
