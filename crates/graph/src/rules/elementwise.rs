@@ -50,12 +50,18 @@ pub(crate) fn arithmetic(context: &mut RuleContext<'_>) -> RuleResult {
             .hint("cast the base to a float, or write the exponent as one: -1.0"));
     }
     let weight = match kind {
-        OperationKind::Pow => TRANSCENDENTAL,
+        // These powers have a closed form.
+        OperationKind::Pow if result.dtype.is_float() && has_closed_form(&b) => 0,
         OperationKind::FloorDivide | OperationKind::Remainder => 4,
         _ => 1,
     };
     let flops = cost(&result, weight);
     context.one(result.dtype, result.shape, flops)
+}
+
+/// Whether a power with that exponent is a product or a root.
+fn has_closed_form(exponent: &Operand) -> bool {
+    matches!(exponent, Operand::Number(number) if [2.0, 3.0, 0.5, -0.5, -1.0, -2.0].contains(&number.as_f64()))
 }
 
 /// Division that always gives floats.

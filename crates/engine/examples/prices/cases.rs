@@ -1,0 +1,200 @@
+//! What is measured: each kind of operation at least once, on as many elements as make its memory's cost that of large values.
+
+/// Nodes that make what the cases read, for one number type and layout. `x` and `y` are matrices of that type, of 2,048 rows and
+/// 1,024 columns; `p` has positive numbers only; the rest is the same for all.
+pub fn inputs(dtype: &str, turned: bool) -> String {
+    let size = if turned { "[1024,2048]" } else { "[2048,1024]" };
+    let matrix = |name: &str| {
+        let drawn = if matches!(dtype, "f32" | "f64" | "f16" | "bf16") {
+            format!(
+                r#"{{"op":"randn","name":"{name}0","size":{size}}},{{"op":"to","name":"{name}1","input":"{name}0","dtype":"{dtype}"}}"#
+            )
+        } else {
+            let high = if dtype == "bool" { 2 } else { 100 };
+            format!(
+                r#"{{"op":"randint","name":"{name}1","low":0,"high":{high},"size":{size},"dtype":"{dtype}"}}"#
+            )
+        };
+        // Of no other layout it is a view all the same.
+        let (a, b) = if turned { (0, 1) } else { (0, 0) };
+        format!(r#"{drawn},{{"op":"transpose","name":"{name}","input":"{name}1","dim0":{a},"dim1":{b}}}"#)
+    };
+    let positive = if dtype == "bool" {
+        r#"{"op":"detach","name":"p","input":"x"}"#.to_owned()
+    } else {
+        r#"{"op":"abs","name":"p0","input":"x"},{"op":"add","name":"p","input":"p0","other":1}"#.to_owned()
+    };
+    let both = [matrix("x"), matrix("y"), positive].join(",");
+    format!(
+        r#"{both},{{"op":"randn","name":"v","size":[1024]}},{{"op":"to","name":"w","input":"v","dtype":"{dtype}"}},
+        {{"op":"randn","name":"m0","size":[2048,1024]}},{{"op":"gt","name":"m","input":"m0","other":0}},
+        {{"op":"randint","name":"i","low":0,"high":1024,"size":[2048,1024]}},
+        {{"op":"randint","name":"r","low":0,"high":2048,"size":[2048]}},
+        {{"op":"randint","name":"c","low":0,"high":1024,"size":[2048]}},
+        {{"op":"randn","name":"long","size":[2048]}},{{"op":"randn","name":"q0","size":[1024,256]}},{{"op":"to","name":"q","input":"q0","dtype":"{dtype}"}},
+        {{"op":"getitem","name":"qs","input":"q","index":[":32",":32"]}},{{"op":"reshape","name":"xs","input":"x1","shape":[-1,32]}},
+        {{"op":"randn","name":"s0","size":[4,192,192]}},{{"op":"transpose","name":"s1","input":"s0","dim0":1,"dim1":2}},
+        {{"op":"matmul","name":"s2","input":"s0","other":"s1"}},{{"op":"eye","name":"e","n":192}},{{"op":"add","name":"s","input":"s2","other":"e"}},
+        {{"op":"mul","name":"small","input":"s","other":0.001}}"#
+    )
+}
+
+/// Operations that are measured for every number type that they take, alone and on turned operands: what follows `"op":`.
+pub const OF_ALL_TYPES: &[&str] = &[
+    r#""add","input":"x","other":"y""#,
+    r#""sub","input":"x","other":"w""#,
+    r#""mul","input":"x","other":2"#,
+    r#""div","input":"x","other":"p""#,
+    r#""floor_divide","input":"x","other":"p""#,
+    r#""remainder","input":"x","other":"p""#,
+    r#""pow","input":"p","exponent":"y""#,
+    r#""pow","input":"p","exponent":2"#,
+    r#""pow","input":"p","exponent":1.7"#,
+    r#""maximum","input":"x","other":"y""#,
+    r#""minimum","input":"x","other":"y""#,
+    r#""eq","input":"x","other":"y""#,
+    r#""ne","input":"x","other":"y""#,
+    r#""lt","input":"x","other":"y""#,
+    r#""le","input":"x","other":"y""#,
+    r#""gt","input":"x","other":"y""#,
+    r#""ge","input":"x","other":1"#,
+    r#""logical_and","input":"x","other":"y""#,
+    r#""logical_or","input":"x","other":"y""#,
+    r#""logical_xor","input":"x","other":"y""#,
+    r#""logical_not","input":"x""#,
+    r#""isnan","input":"x""#,
+    r#""isinf","input":"x""#,
+    r#""isfinite","input":"x""#,
+    r#""neg","input":"x""#,
+    r#""abs","input":"x""#,
+    r#""sign","input":"x""#,
+    r#""floor","input":"x""#,
+    r#""ceil","input":"x""#,
+    r#""round","input":"x""#,
+    r#""trunc","input":"x""#,
+    r#""clamp","input":"x","min":0,"max":1"#,
+    r#""exp","input":"x""#,
+    r#""expm1","input":"x""#,
+    r#""log","input":"p""#,
+    r#""log2","input":"p""#,
+    r#""log1p","input":"p""#,
+    r#""sqrt","input":"p""#,
+    r#""rsqrt","input":"p""#,
+    r#""reciprocal","input":"p""#,
+    r#""sin","input":"x""#,
+    r#""cos","input":"x""#,
+    r#""tanh","input":"x""#,
+    r#""sigmoid","input":"x""#,
+    r#""erf","input":"x""#,
+    r#""relu","input":"x""#,
+    r#""gelu","input":"x""#,
+    r#""silu","input":"x""#,
+    r#""softplus","input":"x""#,
+    r#""where","condition":"m","input":"x","other":"y""#,
+    r#""masked_fill","input":"x","mask":"m","value":0"#,
+    r#""sum","input":"x""#,
+    r#""sum","input":"x","dim":0"#,
+    r#""mean","input":"x","dim":1"#,
+    r#""prod","input":"x","dim":1"#,
+    r#""var","input":"x","dim":1"#,
+    r#""std","input":"x","dim":1"#,
+    r#""amax","input":"x","dim":1"#,
+    r#""amin","input":"x","dim":1"#,
+    r#""argmax","input":"x","dim":1"#,
+    r#""argmin","input":"x","dim":0"#,
+    r#""norm","input":"x","dim":1"#,
+    r#""norm","input":"x","p":3"#,
+    r#""any","input":"x","dim":1"#,
+    r#""all","input":"x","dim":1"#,
+    r#""logsumexp","input":"x","dim":[1]"#,
+    r#""cumsum","input":"x","dim":1"#,
+    r#""cumsum","input":"x","dim":0"#,
+    r#""cumprod","input":"x","dim":1"#,
+    r#""softmax","input":"x","dim":1"#,
+    r#""log_softmax","input":"x","dim":1"#,
+    r#""layer_norm","input":"x","normalized_shape":[1024],"weight":"w""#,
+    r#""rms_norm","input":"x","normalized_shape":[1024],"weight":"w""#,
+    r#""cosine_similarity","x1":"x","x2":"y""#,
+    r#""cross_entropy","input":"x","target":"c""#,
+    r#""nll_loss","input":"x","target":"c""#,
+    r#""kl_div","input":"x","target":"p""#,
+    r#""mse_loss","input":"x","target":"y""#,
+    r#""binary_cross_entropy_with_logits","input":"x","target":"p""#,
+    r#""matmul","input":"x","other":"w""#,
+    r#""matmul","input":"x","other":"q""#,
+    r#""matmul","input":"xs","other":"qs""#,
+    r#""topk","input":"x","k":10"#,
+    r#""sort","input":"x""#,
+    r#""sort","input":"x","dim":0"#,
+    r#""argsort","input":"x""#,
+    r#""gather","input":"x","dim":1,"index":"i""#,
+    r#""scatter","input":"x","dim":1,"index":"i","src":"y""#,
+    r#""scatter_add","input":"x","dim":1,"index":"i","src":"y""#,
+    r#""index_select","input":"x","dim":0,"index":"r""#,
+    r#""index_select","input":"x","dim":1,"index":"c""#,
+    r#""take_along_dim","input":"x","indices":"i","dim":1"#,
+    r#""getitem","input":"x","index":[{"tensor":"r"}]"#,
+    r#""getitem","input":"x","index":["::2"]"#,
+    r#""getitem","input":"x","index":[":",{"tensor":"c"}]"#,
+    r#""index_put","input":"x","index":[{"tensor":"r"}],"values":"y""#,
+    r#""index_put","input":"x","index":[":",{"tensor":"c"}],"values":0"#,
+    r#""reshape","input":"x","shape":[-1]"#,
+    r#""flatten","input":"x""#,
+    r#""unflatten","input":"x","dim":0,"sizes":[2,-1]"#,
+    r#""transpose","input":"x","dim0":0,"dim1":1"#,
+    r#""permute","input":"x","dims":[1,0]"#,
+    r#""movedim","input":"x","source_":0,"destination":1"#,
+    r#""squeeze","input":"x""#,
+    r#""unsqueeze","input":"x","dim":0"#,
+    r#""expand","input":"x","size":[2,2048,1024]"#,
+    r#""repeat","input":"x","repeats":[2,1]"#,
+    r#""cat","tensors":["x","y"]"#,
+    r#""stack","tensors":["x","y"]"#,
+    r#""split","input":"x","split_size":512"#,
+    r#""chunk","input":"x","chunks":4"#,
+    r#""pad","input":"x","pad":[1,1]"#,
+    r#""flip","input":"x","dims":[0,1]"#,
+    r#""roll","input":"x","shifts":1,"dims":0"#,
+    r#""tril","input":"x""#,
+    r#""triu","input":"x""#,
+    r#""diagonal","input":"x""#,
+    r#""sgd_step","parameter":"x","gradient":"y","lr":0.1"#,
+    r#""adam_step","parameter":"x","gradient":"y","exp_avg":"y","exp_avg_sq":"p","step":1,"lr":0.1"#,
+    r#""clip_grad_norm","gradients":["x","y"],"max_norm":1"#,
+    r#""detach","input":"x""#,
+    r#""to","input":"x","dtype":"f32""#,
+    r#""to","input":"x","dtype":"f16""#,
+    r#""to","input":"x","dtype":"i64""#,
+];
+
+/// The same once: what they read has its own types, or they read nothing.
+pub const OF_ONE_TYPE: &[&str] = &[
+    r#""einsum","equation":"ij,j->i","operands":["x","v"]"#,
+    r#""einsum","equation":"ij,jk->ik","operands":["x","q"]"#,
+    r#""outer","input":"long","other":"v""#,
+    r#""qr","input":"s""#,
+    r#""svd","input":"s""#,
+    r#""eigh","input":"s""#,
+    r#""cholesky","input":"s""#,
+    r#""solve","A":"s","B":"s0""#,
+    r#""lstsq","A":"s","B":"s0""#,
+    r#""inv","input":"s""#,
+    r#""pinv","input":"s""#,
+    r#""det","input":"s""#,
+    r#""slogdet","input":"s""#,
+    r#""matrix_exp","input":"small""#,
+    r#""orthogonal","input":"small""#,
+    r#""zeros","size":[2048,1024]"#,
+    r#""ones","size":[2048,1024],"dtype":"i64""#,
+    r#""full","size":[2048,1024],"fill_value":1.5"#,
+    r#""arange","start":0,"end":2097152"#,
+    r#""arange","start":0,"end":1,"step":0.000001"#,
+    r#""linspace","start":0,"end":1,"steps":2097152"#,
+    r#""eye","n":1448"#,
+    r#""one_hot","input":"c","num_classes":1024"#,
+    r#""randn","size":[2048,1024]"#,
+    r#""randn","size":[2048,1024],"dtype":"f16""#,
+    r#""rand","size":[2048,1024]"#,
+    r#""randint","low":0,"high":1000,"size":[2048,1024]"#,
+    r#""randperm","n":2097152"#,
+];
