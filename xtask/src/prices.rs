@@ -9,7 +9,7 @@ use crate::shell::{Outcome, cargo, output};
 /// What a price may be off by, either way.
 const NEAR: f64 = 4.0;
 /// A price, or a time, of less than so many milliseconds tells of nothing but the clock.
-const NOTHING: f64 = 0.05;
+const NOTHING: f64 = 0.25;
 
 /// Which, and whether to write down what is found.
 #[derive(clap::Args)]
@@ -57,7 +57,7 @@ fn table(lines: &str) -> Outcome<String> {
     let far = ratios().filter(|ratio| !(1.0 / NEAR..=NEAR).contains(ratio)).count();
     let mut text = format!(
         "Some two million elements on one thread, the least of five times, beside the price at 20 G operations a second. {far} of \
-         {} measurements are further than a factor of {NEAR} from their price.\n\n\
+         {} measurements are further than a factor of {NEAR} from their price: a view is priced at the copy that some layouts need.\n\n\
          | operation | takes, ms | price, ms | times its price: least | of | most | of |\n| --- | --- | --- | --- | --- | --- | --- |\n",
         ratios().count(),
     );
@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn the_farthest_of_each_kind_is_told() {
-        let lines = "add\tf32\tin order\t1.0\t0.5\nadd\tf16\tturned\t9.0\t1.0\nview\tf32\tin order\t0.001\t0.0\n";
+        let lines =
+            "add\tf32\tin order\t1.0\t0.5\nadd\tf16\tturned\t9.0\t1.0\nview\tf32\tin order\t0.001\t0.0\n";
         let text = table(lines).unwrap();
         assert!(text.contains("1 of 3 measurements"), "{text}");
         assert!(text.contains("| `add` | 1.00 | 0.50 | 2.00 | f32 | 9.00 | f16, turned |"), "{text}");

@@ -15,9 +15,8 @@ pub fn inputs(dtype: &str, turned: bool) -> String {
                 r#"{{"op":"randint","name":"{name}1","low":0,"high":{high},"size":{size},"dtype":"{dtype}"}}"#
             )
         };
-        // Of no other layout it is a view all the same.
-        let (a, b) = if turned { (0, 1) } else { (0, 0) };
-        format!(r#"{drawn},{{"op":"transpose","name":"{name}","input":"{name}1","dim0":{a},"dim1":{b}}}"#)
+        let seen = if turned { r#""transpose","dim0":0,"dim1":1"# } else { r#""detach""# };
+        format!(r#"{drawn},{{"op":{seen},"name":"{name}","input":"{name}1"}}"#)
     };
     let positive = if dtype == "bool" {
         r#"{"op":"detach","name":"p","input":"x"}"#.to_owned()
