@@ -159,7 +159,11 @@ impl OperationDefinition {
     pub fn typed(&self, context: &mut rules::RuleContext<'_>) -> rules::RuleResult {
         let mut typed = (self.rule)(context)?;
         let weight = rules::weight::weight(self.kind, context.dtype_read(&typed.outputs));
-        let each = context.dtypes(&typed.outputs).map(|dtype| weight.each(dtype)).max().unwrap_or(0);
+        let rank =
+            context.operation.values().first().map_or(0, |&input| (context.type_of)(input).shape.len());
+        let across = rules::weight::across(context.operation, rank);
+        let each = |dtype| weight.each(dtype).saturating_add(across * rules::weight::turned(dtype));
+        let each = context.dtypes(&typed.outputs).map(each).max().unwrap_or(0);
         let moved = rules::touch::touched(context, &typed.outputs).saturating_mul(each);
         let computed = weight.counts(typed.flops);
         typed.flops = moved.saturating_add(computed);

@@ -281,6 +281,11 @@ impl Checker<'_> {
     fn out_of_order(&self, id: NodeId, operation: &Operation, turned: &[bool]) -> u64 {
         let read = operation.values().into_iter().filter(|value| turned[value.node.index()]);
         read.fold(0, |sum: u64, value| {
+            // Along another dimension than the last it is turned once more, or back: that has its price.
+            let rank = self.nodes[value.node.index()].outputs.first().map_or(0, |output| output.shape.len());
+            if weight::across(operation, rank) > 0 {
+                return sum;
+            }
             let Some(own) = self.nodes[value.node.index()].outputs.get(value.output as usize) else {
                 return sum;
             };

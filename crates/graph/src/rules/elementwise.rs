@@ -51,7 +51,7 @@ pub(crate) fn arithmetic(context: &mut RuleContext<'_>) -> RuleResult {
     }
     let weight = match kind {
         // These powers have a closed form.
-        OperationKind::Pow if result.dtype.is_float() && has_closed_form(&b) => 0,
+        OperationKind::Pow if is_quick(result.dtype, &b) => 0,
         OperationKind::FloorDivide | OperationKind::Remainder => 4,
         _ => 1,
     };
@@ -59,9 +59,13 @@ pub(crate) fn arithmetic(context: &mut RuleContext<'_>) -> RuleResult {
     context.one(result.dtype, result.shape, flops)
 }
 
-/// Whether a power with that exponent is a product or a root.
-fn has_closed_form(exponent: &Operand) -> bool {
-    matches!(exponent, Operand::Number(number) if [2.0, 3.0, 0.5, -0.5, -1.0, -2.0].contains(&number.as_f64()))
+/// Whether a power with that exponent is a root or a few products.
+fn is_quick(dtype: DType, exponent: &Operand) -> bool {
+    let Operand::Number(number) = exponent else { return false };
+    match dtype.is_float() {
+        true => [2.0, 3.0, 0.5, -0.5, -1.0, -2.0].contains(&number.as_f64()),
+        false => number.as_f64() <= 16.0,
+    }
 }
 
 /// Division that always gives floats.

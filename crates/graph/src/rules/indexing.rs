@@ -49,7 +49,7 @@ pub(crate) fn index_put(context: &mut RuleContext<'_>) -> RuleResult {
     let places = TensorType { dtype: input.dtype, shape: plan.shape };
     context.within_limits(&places, "written part")?;
     // Every place is written, however many of them are the same.
-    let flops = cost(&places, if one_by_one { 24 } else { 1 });
+    let flops = cost(&places, if one_by_one { 10 } else { 1 });
     context.one(input.dtype, input.shape, flops)
 }
 

@@ -61,7 +61,11 @@ pub(crate) fn matmul(context: &mut RuleContext<'_>) -> RuleResult {
     // Products with few columns, or with a small matrix, take plain loops: about as much for each as so many more.
     let slower = match dtype {
         DType::F64 if columns < FEW_COLUMNS => FEW_COLUMNS / columns.max(1),
-        dtype if dtype.is_float() && columns > 1 && inner.saturating_mul(columns) < SMALL_MATRIX => 8,
+        DType::F32 | DType::F16 | DType::Bf16
+            if columns > 1 && inner.saturating_mul(columns) < SMALL_MATRIX =>
+        {
+            8
+        }
         _ => 1,
     };
     let flops = cost(&result, inner.saturating_mul(2).saturating_mul(slower));

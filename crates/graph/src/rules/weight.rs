@@ -6,7 +6,7 @@
 //! a factor of about four of what is measured, either way, on the machine of that record: others differ by as much.
 
 use crate::dtype::DType;
-use crate::operation::OperationKind;
+use crate::operation::{Argument, Operation, OperationKind};
 
 /// What an operation takes beside the arithmetic that its rule counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,26 @@ const BF16: u64 = 8;
 /// An element that is brought into row-major order: lines of the cache are read for a part of them.
 pub fn turned(dtype: DType) -> u64 {
     4 + 4 * dtype.size()
+}
+
+/// What an operation adds that goes along another dimension than the last: rows are brought together first, and taken apart again where the
+/// shape stays.
+pub fn across(operation: &Operation, rank: usize) -> u64 {
+    use OperationKind::*;
+    let times = match operation.kind {
+        Sum | Mean | Prod | Var | Std | Amax | Amin | Argmax | Argmin | Norm | Any | All | LogSumExp
+        | CosineSimilarity => 1,
+        CumSum | CumProd | Softmax | LogSoftmax | TopK | Sort | ArgSort => 2,
+        _ => return 0,
+    };
+    let is_last = |place: i64| place == -1 || place.saturating_add(1) == rank as i64;
+    let along_last = match operation.argument("dim") {
+        Argument::Integers(places) => places.is_empty() || places.iter().any(|&place| is_last(place)),
+        Argument::Scalar(place) => place.as_i64().is_none_or(is_last),
+        // All of them; of what has a default, the last.
+        _ => true,
+    };
+    if along_last { 0 } else { times }
 }
 
 /// What a kind of operation adds where what it reads does not lie in row-major order: it is brought into it first, a square at a time, or
@@ -185,7 +205,7 @@ pub fn weight(kind: OperationKind, dtype: DType) -> Weight {
         Gather | Scatter | TakeAlongDim => picks(SCATTERED),
         ScatterAdd => in_double(220),
         // What the rule counts is picked one by one.
-        GetItem | IndexSelect => copies(4).counted(4 * SCATTERED),
+        GetItem | IndexSelect => copies(4).counted(4 * 70),
         // What the rule counts is written; alone it is counted as many times as it takes longer than in a run.
         IndexPut => copies(12).counted(16),
         // Of some layouts it is a copy.
@@ -197,7 +217,7 @@ pub fn weight(kind: OperationKind, dtype: DType) -> Weight {
         Pad | Flip | Roll | Tril | Triu => copies(3),
         Diagonal => picks(turned(dtype)),
         SgdStep => computes(20, 16, 0),
-        AdamStep => computes(110, 130, 0),
+        AdamStep => computes(36, 30, 0),
         ClipGradNorm => computes(36, 44, 0),
         Zeros | Ones | Full | OneHot => copies(1),
         Arange | Linspace | Eye => in_double(6),
