@@ -10,6 +10,7 @@ mod generate;
 mod golden;
 mod load;
 mod package;
+mod prices;
 mod python;
 mod python_operations;
 mod random;
@@ -45,6 +46,8 @@ enum Command {
     Generate(generate::Arguments),
     /// Measure Pellucid beside its peers, and write docs/benchmarks.md.
     Bench(bench::Arguments),
+    /// Measure every kind of operation beside its price.
+    Prices(prices::Arguments),
     /// The service's pages in a real browser: what they show, by keyboard, on a phone, and what axe says.
     Browser,
     /// Kill the service at random moments under load, and see that nothing is lost or done twice.
@@ -70,6 +73,7 @@ fn main() -> std::process::ExitCode {
         Command::Smollm2 => smollm2::run(),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Prices(arguments) => prices::run(&arguments),
         Command::Browser => browser::run(),
         Command::Crash(arguments) => crash::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),

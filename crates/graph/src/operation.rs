@@ -151,14 +151,22 @@ impl OperationDefinition {
         self.parameters.iter().position(|parameter| parameter.name == name)
     }
 
-    /// Applies its rule. The price is never less than one operation for each element that it may have to touch, whatever the
-    /// rule says of what it computes.
+    /// Applies its rule. What the rule counts is what the operation computes; the price weighs it, and adds what each element takes that
+    /// it may have to touch ([`rules::weight`]).
     ///
     /// # Errors
     /// What is wrong with the arguments.
     pub fn typed(&self, context: &mut rules::RuleContext<'_>) -> rules::RuleResult {
         let mut typed = (self.rule)(context)?;
-        typed.flops = typed.flops.max(rules::touch::touched(context, &typed.outputs));
+        let weight = rules::weight::weight(self.kind, context.dtype_read(&typed.outputs));
+        let rank =
+            context.operation.values().first().map_or(0, |&input| (context.type_of)(input).shape.len());
+        let across = rules::weight::across(context.operation, rank);
+        let each = |dtype| weight.each(dtype).saturating_add(across * rules::weight::turned(dtype));
+        let each = context.dtypes(&typed.outputs).map(each).max().unwrap_or(0);
+        let moved = rules::touch::touched(context, &typed.outputs).saturating_mul(each);
+        let computed = weight.counts(typed.flops);
+        typed.flops = moved.saturating_add(computed);
         Ok(typed)
     }
 }

@@ -11,7 +11,8 @@
 //! | [`index`] | what stands between the brackets of `x[...]`, made plain |
 //! | [`equation`] | the equations of `einsum` |
 //! | [`mod@solve`] | a shape of as many elements as another, with a size to infer |
-//! | [`touch`] | the elements that an operation may have to touch, which are its least price |
+//! | [`touch`] | the elements that an operation may have to touch |
+//! | [`mod@weight`] | what each of them takes, and each operation that a rule counts |
 
 pub mod broadcast;
 pub mod equation;
@@ -19,6 +20,7 @@ pub mod index;
 pub mod promotion;
 pub mod solve;
 pub mod touch;
+pub mod weight;
 
 mod arguments;
 mod constructor;
@@ -34,7 +36,7 @@ mod shape;
 
 use crate::dtype::DType;
 use crate::limits;
-use crate::operation::Operation;
+use crate::operation::{Operation, OperationKind};
 use crate::program::Value;
 use crate::shape::{Dimension, Symbol, TensorType};
 
@@ -78,6 +80,19 @@ impl RuleContext<'_> {
     /// The same as a dimension.
     pub fn fresh_dimension(&mut self) -> Dimension {
         Dimension::symbol(self.fresh())
+    }
+
+    /// The number types that decide what an element takes: those of what is read; of a cast also what is made; without operands what is made.
+    pub(crate) fn dtypes<'b>(&'b self, outputs: &'b [TensorType]) -> impl Iterator<Item = DType> + 'b {
+        let read = self.operation.values();
+        let made = read.is_empty() || self.operation.kind == OperationKind::To;
+        let made = outputs.iter().filter(move |_| made).map(|output| output.dtype);
+        read.into_iter().map(|value| (self.type_of)(value).dtype).chain(made)
+    }
+
+    /// The first of these.
+    pub(crate) fn dtype_read(&self, outputs: &[TensorType]) -> DType {
+        self.dtypes(outputs).next().unwrap_or(DType::F32)
     }
 
     /// The result of one output.
@@ -138,16 +153,13 @@ impl RuleContext<'_> {
 pub struct Typed {
     /// The type of each output.
     pub outputs: Vec<TensorType>,
-    /// Floating-point (or integer) operations; unknown lengths counted as [`ASSUMED_LENGTH`]. What is a view whatever the
-    /// layout costs nothing; what copies costs at least one for each element, and [`TURNED`] where only some layouts need the copy.
+    /// Floating-point (or integer) operations; unknown lengths counted as [`ASSUMED_LENGTH`]. Of a rule those of the arithmetic; of a
+    /// row of the table what all of it takes ([`weight`]). What is a view whatever the layout costs nothing.
     pub flops: u64,
 }
 
 /// What a length is taken to be, for prices, while it is not known.
 pub const ASSUMED_LENGTH: u64 = 128;
-
-/// Operations for one element that is copied out of another order than it lies in: each of them is waited for.
-pub const TURNED: u64 = 8;
 
 /// Operations for one element of an exponential, a sine, a power.
 const TRANSCENDENTAL: u64 = 8;

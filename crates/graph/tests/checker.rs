@@ -133,3 +133,52 @@ fn what_an_operation_refuses_comes_with_how_it_is_written() {
     refused(&[1], "", sum, "has no dimension 99");
     refused(&[1], "", sum, "hint: `sum(input: tensor, dim: integers?");
 }
+
+/// The price of nodes without a trace, with what they make saved.
+fn price(nodes: &str) -> pellucid_graph::check::Price {
+    let spec = support::tiny_gpt2();
+    let text = format!(r#"{{"pellucid":1,"body":[{nodes}]}}"#);
+    let program = Program::from_json(text.as_bytes()).unwrap_or_else(|faults| panic!("{faults}\n{text}"));
+    check(program, &SpecIndex::new(&spec)).unwrap_or_else(|faults| panic!("{faults}\n{text}")).price
+}
+
+#[test]
+fn what_is_read_out_of_its_order_costs_more() {
+    let sum = |between: &str, of: &str| {
+        price(&format!(
+            r#"{{"op":"zeros","name":"x","size":[512,1024]}},{between}{{"op":"sum","name":"s","input":"{of}"}},{{"op":"save","name":"all","value":"s"}}"#
+        ))
+        .flops
+    };
+    let turned = sum(r#"{"op":"transpose","name":"t","input":"x","dim0":0,"dim1":1},"#, "t");
+    assert!(turned > sum("", "x") + 10 * 512 * 1024, "{turned}");
+    let seen = sum(
+        r#"{"op":"transpose","name":"t","input":"x","dim0":0,"dim1":1},{"op":"unsqueeze","name":"u","input":"t","dim":0},"#,
+        "u",
+    );
+    assert_eq!(seen, turned, "a view of it is in no better order");
+}
+
+#[test]
+fn what_is_saved_is_priced_by_its_bytes() {
+    let saved = |dtype: &str| {
+        let nodes = r#"{"op":"zeros","name":"x","size":[1024,1024],"dtype":"DTYPE"},{"op":"save","name":"all","value":"x"}"#;
+        price(&nodes.replace("DTYPE", dtype))
+    };
+    let (wide, narrow) = (saved("f64"), saved("u8"));
+    assert!(narrow.flops >= 8 << 20 && wide.flops > 5 * narrow.flops, "{wide:?} {narrow:?}");
+}
+
+#[test]
+fn what_an_operation_needs_while_it_runs_is_priced() {
+    const COUNT: u64 = 1 << 20;
+    let drawn = price(&format!(
+        r#"{{"op":"randperm","name":"p","n":{COUNT}}},{{"op":"sum","name":"s","input":"p"}},{{"op":"save","name":"all","value":"s"}}"#
+    ));
+    // The result, and pairs of a key and a place.
+    assert!(drawn.peak_bytes >= (8 + 16) * COUNT, "{drawn:?}");
+    let ones = price(&format!(
+        r#"{{"op":"ones","name":"p","size":[{COUNT}]}},{{"op":"sum","name":"s","input":"p"}},{{"op":"save","name":"all","value":"s"}}"#
+    ));
+    assert!(ones.peak_bytes < 6 * COUNT, "{ones:?}");
+}

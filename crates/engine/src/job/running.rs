@@ -20,8 +20,8 @@ use crate::results::LogEntry;
 use crate::slots::BufferPool;
 use crate::tensor::Tensor;
 
-/// Floating-point operations from which an operation takes long: some milliseconds. Most of them read and write memory.
-const LONG_OPERATION: u64 = 4_000_000;
+/// Operations, as they are priced, from which an operation takes long: half a millisecond.
+const LONG_OPERATION: u64 = 10_000_000;
 /// The same for applied modules, which are matrix products.
 const LONG_APPLICATION: u64 = 200_000_000;
 

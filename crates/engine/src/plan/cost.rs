@@ -289,14 +289,14 @@ pub(crate) struct Clock {
 }
 
 /// Milliseconds of one operation of a program's own, at least.
-const LEAST_OWN: f64 = 2.5e-7;
+const LEAST_OWN: f64 = 1.25e-8;
 /// What a past pass counts for, from one pass to the next.
 const MEMORY: f64 = 0.98;
 
 impl Default for Clock {
-    /// Before anything was measured: weights at 10 GB/s, products at 20 G operations a second, others at 1 G.
+    /// Before anything was measured: weights at 10 GB/s, operations at the 20 G in a second that programs' own are priced for.
     fn default() -> Clock {
-        Clock { sums: [0.0; 5], weights: 2e-7, flops: 5e-8, own: 1e-6 }
+        Clock { sums: [0.0; 5], weights: 2e-7, flops: 5e-8, own: 5e-8 }
     }
 }
 
@@ -308,7 +308,7 @@ impl Clock {
 
     /// Milliseconds of a program's own operation; of an applied module, whose products are as fast as a pass's.
     pub fn own(&self, flops: u64, applies: bool) -> f64 {
-        // Products are much faster than what waits for memory: after many of those a copy is not taken to be done in no time.
+        // After many that were quicker than their price another is not taken to be done in no time.
         flops as f64 * if applies { self.flops } else { self.own.max(LEAST_OWN) }
     }
 

@@ -173,7 +173,7 @@ fn a_long_operation_of_one_program_does_not_stop_the_others() {
         )
     };
     let heavy = trace(&engine, &[5], "", &long(700));
-    let middling = trace(&engine, &[5], "", &long(160));
+    let middling = trace(&engine, &[5], "", &long(288));
     let small = trace(
         &engine,
         &[4],
@@ -480,7 +480,7 @@ fn what_runs_when_another_thread_brings_its_result_is_the_programs_time_and_make
     let program = checked(
         &engine,
         &format!(
-            r#"{{"op":"randn","name":"a","size":[160,160]}},{{"op":"matmul","name":"b","input":"a","other":"a"}},{{"op":"sum","name":"one","input":"b"}},{}"#,
+            r#"{{"op":"randn","name":"a","size":[288,288]}},{{"op":"matmul","name":"b","input":"a","other":"a"}},{{"op":"sum","name":"one","input":"b"}},{}"#,
             additions(0, 100_000)
         ),
     );
@@ -542,7 +542,7 @@ fn many_heavy_operations_of_one_program_take_turns_with_the_one_of_another() {
                 )
             })
             .collect();
-        checked(&engine, &format!(r#"{{"op":"randn","name":"a","size":[160,160]}},{}"#, nodes.join(",")))
+        checked(&engine, &format!(r#"{{"op":"randn","name":"a","size":[288,288]}},{}"#, nodes.join(",")))
     };
     let (many, one) = (products(MANY), products(1));
     for helper_threads in [1, 2] {

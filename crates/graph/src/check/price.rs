@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Checker;
 use super::together::CheckedTrace;
-use crate::operation::IndexItem;
+use crate::dtype::DType;
+use crate::operation::{IndexItem, Operation, OperationKind};
 use crate::program::{HookAddress, NodeId, NodeKind, Prompts, Value};
-use crate::rules::{ASSUMED_LENGTH, RuleContext, TURNED};
+use crate::rules::touch::{Touches, touches};
+use crate::rules::{ASSUMED_LENGTH, RuleContext, weight};
 use crate::spec::ModelSpec;
 
 /// What a program will cost, at most; prompts that are not tokenised yet are taken to have 128 tokens.
@@ -64,6 +66,8 @@ pub(super) const WAVE_TOKENS: u64 = 8_192;
 struct Waves {
     /// Of each wave: what begins to be held in it, and what is held in it for the last time.
     bytes: Vec<(u64, u64)>,
+    /// The most that one operation needs while it runs, beside what it reads and makes: they run one after the other.
+    working: u64,
 }
 
 impl Waves {
@@ -95,7 +99,7 @@ impl Waves {
             // Once it is beyond counting it stays there.
             held = if held == u64::MAX { held } else { held.saturating_sub(ended) };
         }
-        peak
+        peak.saturating_add(self.working)
     }
 }
 
@@ -110,6 +114,7 @@ impl Checker<'_> {
         let mut totals = vec![1_u64; self.program.nodes.len()];
         let mut of_invoke: HashMap<(NodeId, usize), usize> = HashMap::new();
         let mut in_wave = 0_u64;
+        let turned = self.turned();
         for ((id, trace), known) in self.program.traces().zip(traces) {
             let steps = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
             totals[id.index()] = steps;
@@ -181,12 +186,14 @@ impl Checker<'_> {
             let reads = values.len() as u64 / READ_AS_ONE;
             let repeats = self.repeats(id, checked.trace.map_or(1, |trace| totals[trace.index()]));
             price.nodes = price.nodes.saturating_add((1 + reads).saturating_mul(repeats));
-            flops[position] = self.node_flops(id);
+            flops[position] = self.node_flops(id, &turned);
+            waves.working = waves.working.max(self.working_bytes(id));
             price.flops = price.flops.saturating_add(flops[position].saturating_mul(repeats));
             if let NodeKind::Save(value) = &self.program.node(id).kind {
                 let saved = self.nodes[value.node.index()].outputs.get(value.output as usize);
                 let bytes = saved.map_or(0, |saved| saved.bytes(ASSUMED_LENGTH)).saturating_mul(repeats);
                 price.result_bytes = price.result_bytes.saturating_add(bytes);
+                price.flops = price.flops.saturating_add(bytes.saturating_mul(weight::WRITTEN));
             }
         }
         for (position, checked) in self.nodes.iter().enumerate().filter(|(_, checked)| checked.needed) {
@@ -194,7 +201,7 @@ impl Checker<'_> {
             let bytes = outputs.fold(0_u64, |sum, output| sum.saturating_add(output.bytes(ASSUMED_LENGTH)));
             waves.hold(made[position], read[position], bytes);
         }
-        let kept = self.price_of_going_back(&of_invoke, &made, &mut price, &mut waves);
+        let kept = self.price_of_going_back(&of_invoke, (&made, &turned), &mut price, &mut waves);
         let constants = self
             .program
             .constants
@@ -215,7 +222,7 @@ impl Checker<'_> {
     fn price_of_going_back(
         &self,
         of_invoke: &HashMap<(NodeId, usize), usize>,
-        made: &[usize],
+        (made, turned): (&[usize], &[bool]),
         price: &mut Price,
         waves: &mut Waves,
     ) -> Vec<(usize, usize, u64)> {
@@ -278,12 +285,12 @@ impl Checker<'_> {
                     price.flops =
                         price.flops.saturating_add(elements.saturating_mul(2).saturating_mul(tokens));
                 }
-                price.flops = price.flops.saturating_add(self.node_flops(node).saturating_mul(2));
+                price.flops = price.flops.saturating_add(self.node_flops(node, turned).saturating_mul(2));
                 // What is a view on the way there is written into a gradient as large as what it looks at on the way back.
                 let read = self.program.node(node).kind.values();
                 let read =
                     read.into_iter().fold(0_u64, |sum, value| sum.saturating_add(self.elements(value)));
-                price.flops = price.flops.saturating_add(read);
+                price.flops = price.flops.saturating_add(read.saturating_mul(weight::COPIED));
             }
         }
         // What an invoke was edited to is kept beside, so that what comes after it can be computed again.
@@ -311,14 +318,61 @@ impl Checker<'_> {
         }
     }
 
-    fn node_flops(&self, id: NodeId) -> u64 {
+    /// Of each node: whether its value does not lie in row-major order, as far as can be told before it runs. Who reads it brings it into
+    /// that order first.
+    fn turned(&self) -> Vec<bool> {
+        let mut turned = vec![false; self.program.nodes.len()];
+        for position in 0..turned.len() {
+            let NodeKind::Operation(operation) = &self.program.nodes[position].kind else { continue };
+            turned[position] = match operation.kind {
+                OperationKind::Transpose | OperationKind::Permute | OperationKind::MoveDim => true,
+                _ if touches(operation) == Touches::Nothing => {
+                    operation.values().first().is_some_and(|input| turned[input.node.index()])
+                }
+                _ => false,
+            };
+        }
+        turned
+    }
+
+    /// What an operation adds because of operands that do not lie in row-major order.
+    fn out_of_order(&self, id: NodeId, operation: &Operation, turned: &[bool]) -> u64 {
+        let read = operation.values().into_iter().filter(|value| turned[value.node.index()]);
+        read.fold(0, |sum: u64, value| {
+            // Along another dimension than the last it is turned once more, or back: that has its price.
+            let rank = self.nodes[value.node.index()].outputs.first().map_or(0, |output| output.shape.len());
+            if weight::across(operation, rank) > 0 {
+                return sum;
+            }
+            let Some(own) = self.nodes[value.node.index()].outputs.get(value.output as usize) else {
+                return sum;
+            };
+            // Of some operands only what comes into the result is read.
+            let elements = match touches(operation) {
+                Touches::Places => own.elements(ASSUMED_LENGTH).min(self.elements(Value::from(id))),
+                _ => own.elements(ASSUMED_LENGTH),
+            };
+            sum.saturating_add(elements.saturating_mul(weight::out_of_order(operation.kind, own.dtype)))
+        })
+    }
+
+    /// Bytes that an operation needs while it runs, beside what it reads and makes.
+    fn working_bytes(&self, id: NodeId) -> u64 {
+        let NodeKind::Operation(operation) = &self.program.node(id).kind else { return 0 };
+        let read = operation.values().into_iter().map(|value| self.elements(value)).max();
+        let elements = read.unwrap_or(0).max(self.elements(Value::from(id)));
+        elements.saturating_mul(weight::weight(operation.kind, DType::F32).working_bytes)
+    }
+
+    fn node_flops(&self, id: NodeId, turned: &[bool]) -> u64 {
         match &self.program.node(id).kind {
             NodeKind::Operation(operation) => {
                 let type_of =
                     |value: Value| self.nodes[value.node.index()].outputs[value.output as usize].clone();
                 let mut symbol = self.next_symbol;
                 let mut context = RuleContext { operation, type_of: &type_of, next_symbol: &mut symbol };
-                operation.kind.definition().typed(&mut context).map_or(0, |typed| typed.flops)
+                let own = operation.kind.definition().typed(&mut context).map_or(0, |typed| typed.flops);
+                own.saturating_add(self.out_of_order(id, operation, turned))
             }
             NodeKind::Apply { .. } => {
                 let spec = self.spec(id);
@@ -346,17 +400,25 @@ impl Checker<'_> {
                 weights.saturating_mul(2).saturating_mul(rows)
             }
             NodeKind::Get(_) | NodeKind::Set { .. } => {
-                self.nodes[id.index()].outputs.first().map_or(0, |output| output.elements(ASSUMED_LENGTH))
+                let output = self.nodes[id.index()].outputs.first();
+                output.map_or(0, |output| output.elements(ASSUMED_LENGTH)).saturating_mul(weight::COPIED)
             }
-            // What is kept to the end is brought into row-major order, and written down.
-            NodeKind::Save(value) | NodeKind::Log(value) => self.elements(*value).saturating_mul(TURNED),
-            NodeKind::Weight { index, .. } => self.read_of_weight(id, index.as_deref()),
+            // What is kept to the end is brought into row-major order.
+            NodeKind::Save(value) | NodeKind::Log(value) => {
+                let kept = self.nodes[value.node.index()].outputs.get(value.output as usize);
+                kept.map_or(0, |kept| {
+                    kept.elements(ASSUMED_LENGTH).saturating_mul(weight::turned(kept.dtype))
+                })
+            }
+            NodeKind::Weight { index, .. } => {
+                self.read_of_weight(id, index.as_deref()).saturating_mul(weight::COPIED)
+            }
             NodeKind::Literal { .. }
             | NodeKind::Constant(_)
             | NodeKind::Tokens(_)
             | NodeKind::Mask(_)
             | NodeKind::Lengths(_)
-            | NodeKind::Generated(_) => self.elements(Value::from(id)),
+            | NodeKind::Generated(_) => self.elements(Value::from(id)).saturating_mul(weight::COPIED),
             _ => 0,
         }
     }

@@ -50,12 +50,22 @@ pub(crate) fn arithmetic(context: &mut RuleContext<'_>) -> RuleResult {
             .hint("cast the base to a float, or write the exponent as one: -1.0"));
     }
     let weight = match kind {
-        OperationKind::Pow => TRANSCENDENTAL,
+        // These powers have a closed form.
+        OperationKind::Pow if is_quick(result.dtype, &b) => 0,
         OperationKind::FloorDivide | OperationKind::Remainder => 4,
         _ => 1,
     };
     let flops = cost(&result, weight);
     context.one(result.dtype, result.shape, flops)
+}
+
+/// Whether a power with that exponent is a root or a few products.
+fn is_quick(dtype: DType, exponent: &Operand) -> bool {
+    let Operand::Number(number) = exponent else { return false };
+    match dtype.is_float() {
+        true => [2.0, 3.0, 0.5, -0.5, -1.0, -2.0].contains(&number.as_f64()),
+        false => number.as_f64() <= 16.0,
+    }
 }
 
 /// Division that always gives floats.

@@ -1,8 +1,8 @@
 //! Reading and writing at places: by index, by gathering, by scattering.
 
 use crate::dtype::DType;
-use crate::operation::{IndexItem, OperationKind};
-use crate::rules::index::{self, Access, Plan};
+use crate::operation::OperationKind;
+use crate::rules::index::{self, Access, Part, Plan};
 use crate::rules::promotion::Operand;
 use crate::rules::{RuleContext, RuleError, RuleResult, broadcast, cost, shape_text};
 use crate::shape::{Dimension, TensorType};
@@ -22,8 +22,7 @@ pub(crate) fn get_item(context: &mut RuleContext<'_>) -> RuleResult {
     let input = context.tensor("input")?;
     let plan = planned(context, &input, Access::Read)?;
     let result = TensorType { dtype: input.dtype, shape: plan.shape };
-    let steps = context.index("index")?.iter().any(|item| matches!(item, IndexItem::Slice { step: 2.., .. }));
-    let flops = if plan.picked.is_some() || steps { cost(&result, 1) } else { 0 };
+    let flops = if picks_last(&plan.parts) { cost(&result, 1) } else { 0 };
     context.one(result.dtype, result.shape, flops)
 }
 
@@ -46,10 +45,19 @@ pub(crate) fn index_put(context: &mut RuleContext<'_>) -> RuleResult {
             .error(format!("writes {values} where the places are {}", shape_text(&plan.shape)))
             .hint("sizes must be equal, or 1 in the value, from the last dimension on"));
     }
+    let one_by_one = picks_last(&plan.parts);
     let places = TensorType { dtype: input.dtype, shape: plan.shape };
     context.within_limits(&places, "written part")?;
-    let flops = cost(&input, 1).saturating_add(cost(&places, 1));
+    // Every place is written, however many of them are the same.
+    let flops = cost(&places, if one_by_one { 10 } else { 1 });
     context.one(input.dtype, input.shape, flops)
+}
+
+/// Whether places along the last dimension are picked: one element at a time, not a run of them.
+fn picks_last(parts: &[Part]) -> bool {
+    let is_place = |part: &&Part| matches!(part, Part::Place { .. } | Part::PlaceOf { .. } | Part::New);
+    let last = parts.iter().rev().find(|part| !is_place(part));
+    matches!(last, Some(Part::Picked { .. } | Part::Masked { .. }))
 }
 
 /// The input, the dimension, and an index of as many dimensions.
@@ -157,7 +165,8 @@ pub(crate) fn index_select(context: &mut RuleContext<'_>) -> RuleResult {
             return Err(context.error(format!("picks one place of the single number {input}, not {count}")));
         }
     }
-    let flops = cost(&input, 1);
+    // Along the last dimension one element at a time, not a run of them.
+    let flops = if place + 1 >= input.shape.len() { cost(&input, 1) } else { 0 };
     context.one(input.dtype, input.shape, flops)
 }
 

@@ -23,6 +23,16 @@ fn one_number_type(context: &RuleContext<'_>, tensors: &[TensorType]) -> Result<
     Ok(dtype)
 }
 
+/// Columns of doubles below which a product takes as long as with so many.
+const FEW_COLUMNS: u64 = 8;
+/// Elements of a matrix on the right below which it is multiplied in plain loops.
+const SMALL_MATRIX: u64 = 4_096;
+
+/// Columns of what is on the right of a product; of a vector 1.
+fn columns_of(right: &TensorType) -> u64 {
+    if right.shape.len() < 2 { 1 } else { right.shape.last().map_or(1, |size| size.assume(ASSUMED_LENGTH)) }
+}
+
 /// The matrix product: one dimension is a row on the left, a column on the right.
 pub(crate) fn matmul(context: &mut RuleContext<'_>) -> RuleResult {
     let (a, b) = (context.tensor("input")?, context.tensor("other")?);
@@ -47,7 +57,18 @@ pub(crate) fn matmul(context: &mut RuleContext<'_>) -> RuleResult {
     shape.extend(rows);
     shape.extend(columns);
     let result = TensorType { dtype, shape };
-    let flops = cost(&result, inner.assume(ASSUMED_LENGTH).saturating_mul(2));
+    let (inner, columns) = (inner.assume(ASSUMED_LENGTH), columns_of(&b));
+    // Products with few columns, or with a small matrix, take plain loops: about as much for each as so many more.
+    let slower = match dtype {
+        DType::F64 if columns < FEW_COLUMNS => FEW_COLUMNS / columns.max(1),
+        DType::F32 | DType::F16 | DType::Bf16
+            if columns > 1 && inner.saturating_mul(columns) < SMALL_MATRIX =>
+        {
+            8
+        }
+        _ => 1,
+    };
+    let flops = cost(&result, inner.saturating_mul(2).saturating_mul(slower));
     context.one(result.dtype, result.shape, flops)
 }
 

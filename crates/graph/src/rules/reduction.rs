@@ -68,13 +68,15 @@ pub(crate) fn mean(context: &mut RuleContext<'_>) -> RuleResult {
     let found = reduction(context)?;
     context.float(&found.input)?;
     let kind = context.operation.kind;
-    let weight = match kind {
+    let mut weight = match kind {
         OperationKind::Mean => 1,
-        OperationKind::Norm => 2,
+        OperationKind::Norm => 0,
         _ => 4,
     };
     if kind == OperationKind::Norm {
         let p = context.number("p")?.as_f64();
+        // Other orders take a power of each element.
+        weight = u64::from(p.is_finite() && ![0.0, 1.0, 2.0].contains(&p));
         if found.is_empty() && (p < 0.0 || p.is_infinite()) {
             return Err(context.error(format!("of order {p} has no value for no elements: {}", found.input)));
         }

@@ -3,7 +3,7 @@
 use crate::limits;
 use crate::rules::promotion::{Operand, result_type};
 use crate::rules::solve::{self, Unsolvable};
-use crate::rules::{RuleContext, RuleError, RuleResult, TURNED, cost, listed};
+use crate::rules::{RuleContext, RuleError, RuleResult, cost, listed};
 use crate::shape::{Dimension, TensorType};
 
 /// What is asked for, as it is printed.
@@ -43,14 +43,12 @@ fn solved(
 pub(crate) fn reshape(context: &mut RuleContext<'_>) -> RuleResult {
     let (input, to) = (context.tensor("input")?, context.inferred_sizes("shape")?);
     let shape = solved(context, &input.shape, &to, &input.to_string())?;
-    let flops = cost(&input, TURNED);
-    context.one(input.dtype, shape, flops)
+    context.one(input.dtype, shape, 0)
 }
 
 /// Some dimensions made one.
 pub(crate) fn flatten(context: &mut RuleContext<'_>) -> RuleResult {
     let mut input = context.tensor("input")?;
-    let flops = cost(&input, TURNED);
     let start = context.axis(&input, context.integer("start_dim")?)?;
     let end = context.axis(&input, context.integer("end_dim")?)?;
     if start > end {
@@ -60,7 +58,7 @@ pub(crate) fn flatten(context: &mut RuleContext<'_>) -> RuleResult {
     let product = solve::product(&input.shape[start..last], &mut || context.fresh());
     let product = product.map_err(|_| context.error(format!("of {input} makes too many elements")))?;
     input.shape.splice(start..last, [product]);
-    context.one(input.dtype, input.shape, flops)
+    context.one(input.dtype, input.shape, 0)
 }
 
 /// One dimension made several.
@@ -73,10 +71,10 @@ pub(crate) fn unflatten(context: &mut RuleContext<'_>) -> RuleResult {
     if to.is_empty() {
         return Err(context.error("needs at least one size in `sizes`"));
     }
-    let (what, flops) = (format!("dimension {place} of {input}"), cost(&input, TURNED));
+    let what = format!("dimension {place} of {input}");
     let sizes = solved(context, &[size], &to, &what)?;
     input.shape.splice(place..=place, sizes);
-    context.one(input.dtype, input.shape, flops)
+    context.one(input.dtype, input.shape, 0)
 }
 
 /// Two dimensions swapped.

@@ -1,4 +1,4 @@
-//! The elements that an operation may have to touch, whatever it computes: the least that it is priced at.
+//! The elements that an operation may have to touch, whatever it computes: each has its price ([`super::weight`]).
 
 use super::{RuleContext, cost};
 use crate::operation::{Argument, IndexItem, Operation, OperationKind};
