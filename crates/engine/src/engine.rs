@@ -362,6 +362,8 @@ fn together(one: Price, other: Price) -> Price {
     Price {
         flops: one.flops.saturating_add(other.flops),
         peak_bytes: one.peak_bytes.saturating_add(other.peak_bytes),
+        kept_bytes: one.kept_bytes.saturating_add(other.kept_bytes),
+        recomputed_flops: one.recomputed_flops.saturating_add(other.recomputed_flops),
         result_bytes: one.result_bytes.saturating_add(other.result_bytes),
         tokens: one.tokens.saturating_add(other.tokens),
         nodes: one.nodes.saturating_add(other.nodes),

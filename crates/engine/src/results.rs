@@ -286,6 +286,7 @@ mod tests {
                 tokens: 9,
                 cached_tokens: 3,
                 peak_value_bytes: 1,
+                recomputed_layers: 7,
                 seconds: 0.1,
                 pass_ms: vec![12.125, 0.5],
             },

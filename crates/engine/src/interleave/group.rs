@@ -226,7 +226,7 @@ impl Group {
     pub fn way_back(&self) -> Option<(usize, usize, usize)> {
         let tracked = self.tracked.as_ref()?;
         let through = || tracked.iter().enumerate().filter(|stage| *stage.1).map(|stage| stage.0);
-        Some((through().next()?, through().last()? + 1, through().count()))
+        Some((through().next()?, through().next_back()? + 1, through().count()))
     }
 
     /// The group's rectangle, when its sequences are those of the pass.

@@ -40,6 +40,7 @@ impl Listening {
         let texts: Mutex<HashMap<(usize, usize), Text>> = Mutex::default();
         RunOptions {
             memory_bytes: Some(memory_bytes),
+            kept_bytes: None,
             seconds,
             cancel: Some(cancel),
             prefixes,
