@@ -16,7 +16,7 @@ use crate::spec::ModelSpec;
 /// What a program will cost, at most; prompts that are not tokenised yet are taken to have 128 tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Price {
-    /// Floating-point operations.
+    /// Floating-point operations; what waits for memory or calls a function counts as those that take as long.
     pub flops: u64,
     /// Bytes that must be held at once beside the model's weights, at most.
     pub peak_bytes: u64,

@@ -78,7 +78,7 @@ pub fn across(operation: &Operation, rank: usize) -> u64 {
 pub fn out_of_order(kind: OperationKind, dtype: DType) -> u64 {
     use OperationKind::*;
     match kind {
-        // The order is changed on the way, as long as what is on the right of a product lies column by column.
+        // Nothing is read.
         Transpose | Permute | MoveDim | Squeeze | Unsqueeze | Expand | Split | Chunk | Detach | Diagonal => 0,
         // They have it in their price, whatever is read.
         Reshape | Flatten | Unflatten => 0,

@@ -274,7 +274,7 @@ fn costs_follow_what_is_done() {
     // What is picked one by one takes longer than runs of it, and what is not read takes nothing.
     let picked = |index| cost("getitem", json!({"input": "f32[1024, 1024]", "index": index}));
     let index = "i64[1024]";
-    assert!(picked(json!([":", index])) > 10 * picked(json!([index])));
+    assert!(picked(json!([":", index])) > 5 * picked(json!([index])));
     assert!(picked(json!([index])) >= 1024 * 1024 && picked(json!(["::2"])) >= 512 * 1024);
     let put = |input| cost("index_put", json!({"input": input, "index": [":", "i64[4096]"], "values": 0}));
     assert!(put("f32[4096, 1]") > 4 * 4096 * 4096, "every place is written, however many are the same");
