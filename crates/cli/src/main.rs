@@ -34,8 +34,12 @@ use clap::Parser;
 use crate::arguments::{Arguments, Command, ModelsCommand};
 use crate::failure::Failure;
 
+/// What any thread has freed goes back to the system within seconds: a service's memory stays what its values take.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
-    pellucid::keep_freed_memory();
     let arguments = Arguments::parse();
     let mut out = std::io::stdout().lock();
     let asked = pellucid::instruction_set().map(drop).map_err(Failure::Message);

@@ -11,8 +11,8 @@ const OWN_PAGES: i32 = 32 << 20;
 /// system at each step: the first touch of fresh pages costs several times what computing on them does. Up to 512 MB are
 /// kept; larger values always have pages of their own, and give them back.
 ///
-/// A setting of the whole process, so it is for programs to choose and not for a library. It speaks to glibc's allocator;
-/// elsewhere it does nothing.
+/// A setting of the whole process, so it is for programs to choose and not for a library; and for those that compute in one thread: each
+/// of glibc's arenas keeps so much, and a service's threads have many. It speaks to glibc's allocator; elsewhere it does nothing.
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

@@ -3,9 +3,13 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
+use ureq::http::Response;
+use ureq::{Agent, Body};
 
 use crate::shell::{Outcome, target};
 
@@ -16,14 +20,20 @@ pub(crate) struct Service {
     address: String,
     keys: Vec<String>,
     operator: String,
+    again: Arc<AtomicU64>,
 }
 
 /// Someone with a key.
 pub(crate) struct Person {
-    agent: ureq::Agent,
+    agent: Agent,
     address: String,
     key: String,
+    again: Arc<AtomicU64>,
 }
+
+/// How long a connection may lie idle to be used again: less than any service here keeps it open, so that none is used at the moment
+/// at which it is closed.
+const IDLE: Duration = Duration::from_secs(5);
 
 fn pellucid() -> Command {
     Command::new(target().join("release/pellucid"))
@@ -76,7 +86,7 @@ impl Service {
         BufReader::new(output).read_line(&mut line)?;
         let address =
             line.trim().strip_prefix("listening on ").ok_or("the service did not start")?.to_owned();
-        let service = Service { child, folder, address, keys, operator };
+        let service = Service { child, folder, address, keys, operator, again: Arc::default() };
         while service.person(0).get("/readyz")?["status"] != "ok" {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
@@ -109,8 +119,13 @@ impl Service {
     }
 
     fn with_key(&self, key: &str) -> Person {
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        Person { agent, address: self.address.clone(), key: key.to_owned() }
+        let agent = Agent::config_builder().http_status_as_error(false).max_idle_age(IDLE).build().into();
+        Person { agent, address: self.address.clone(), key: key.to_owned(), again: self.again.clone() }
+    }
+
+    /// Requests that were made a second time, because their connection was closed without an answer.
+    pub fn again(&self) -> u64 {
+        self.again.load(Ordering::Relaxed)
     }
 }
 
@@ -124,16 +139,36 @@ impl Drop for Service {
 }
 
 impl Person {
+    /// Makes a request; a second time, where the connection was closed without an answer. The service may close one that is idle at any
+    /// time (RFC 9112, 9.5), also after a pause of the whole machine. A job that is there twice does no harm here.
+    fn ask(
+        &self,
+        request: impl Fn(&Agent, String) -> Result<Response<Body>, ureq::Error>,
+    ) -> Result<Response<Body>, ureq::Error> {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        let key = format!("Bearer {}", self.key);
+        match request(&self.agent, key.clone()) {
+            Err(ureq::Error::Io(error))
+                if matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe) =>
+            {
+                self.again.fetch_add(1, Ordering::Relaxed);
+                request(&self.agent, key)
+            }
+            outcome => outcome,
+        }
+    }
+
     /// Submits the bytes of a program: the answer's status and body.
     pub fn send(&self, program: &[u8], wait: &str) -> Outcome<(u16, Vec<u8>)> {
-        let mut response = self
-            .agent
-            .post(format!("{}/v1/jobs", self.address))
-            .header("Authorization", format!("Bearer {}", self.key))
-            .header("Content-Type", "application/json")
-            .header("Accept", "application/vnd.safetensors")
-            .header("Prefer", wait)
-            .send(program)?;
+        let mut response = self.ask(|agent, key| {
+            agent
+                .post(format!("{}/v1/jobs", self.address))
+                .header("Authorization", key)
+                .header("Content-Type", "application/json")
+                .header("Accept", "application/vnd.safetensors")
+                .header("Prefer", wait)
+                .send(program)
+        })?;
         let mut bytes = Vec::new();
         response.body_mut().as_reader().read_to_end(&mut bytes)?;
         Ok((response.status().as_u16(), bytes))
@@ -165,15 +200,14 @@ impl Person {
 
     /// The text that is answered to a path.
     pub fn text(&self, path: &str) -> Outcome<String> {
-        let request = self.agent.get(format!("{}{path}", self.address));
-        let mut response = request.header("Authorization", format!("Bearer {}", self.key)).call()?;
-        Ok(response.body_mut().read_to_string()?)
+        Ok(self.answer(path)?.body_mut().read_to_string()?)
     }
 
     /// Deletes what is at a path; what is there no more is as well.
     pub fn delete(&self, path: &str) -> Outcome {
-        let request = self.agent.delete(format!("{}{path}", self.address));
-        match request.header("Authorization", format!("Bearer {}", self.key)).call()?.status().as_u16() {
+        let path = format!("{}{path}", self.address);
+        let response = self.ask(|agent, key| agent.delete(&path).header("Authorization", key).call())?;
+        match response.status().as_u16() {
             200 | 202 | 204 | 404 => Ok(()),
             status => Err(format!("{status} to deleting").into()),
         }
@@ -181,9 +215,12 @@ impl Person {
 
     /// What is answered to a path.
     pub fn get(&self, path: &str) -> Outcome<Value> {
-        let request = self.agent.get(format!("{}{path}", self.address));
-        let mut response = request.header("Authorization", format!("Bearer {}", self.key)).call()?;
-        Ok(serde_json::from_reader(response.body_mut().as_reader())?)
+        Ok(serde_json::from_reader(self.answer(path)?.body_mut().as_reader())?)
+    }
+
+    fn answer(&self, path: &str) -> Result<Response<Body>, ureq::Error> {
+        let path = format!("{}{path}", self.address);
+        self.ask(|agent, key| agent.get(&path).header("Authorization", key).call())
     }
 
     /// One's own jobs that wait.

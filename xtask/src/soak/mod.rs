@@ -90,7 +90,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     if service.person(0).get("/readyz")?["status"] != "ok" {
         return Err("it is not ready any more".into());
     }
-    let (text, grew) = report(arguments, &samples, &counts, started.elapsed());
+    let (text, grew) = report(arguments, &samples, &counts, service.again(), started.elapsed());
     println!("\n{text}");
     if arguments.record {
         record.write(&text)?;
@@ -106,6 +106,7 @@ fn report(
     arguments: &Arguments,
     samples: &[Sample],
     counts: &Counts,
+    again: u64,
     took: Duration,
 ) -> (String, Option<String>) {
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
@@ -122,6 +123,7 @@ fn report(
         "{:.0} minutes, {} people with good programs (patching, generations, gradients; results, events, cancelled and erased jobs) and {}\n\
          who try to do harm (bombs, broken bodies, smuggled heads, connections that are cut or never end).\n\
          {} good programs gave their results, {} were told to come later, {} hostile requests did no harm.\n\
+         {again} requests were made again, because their connection was closed without an answer.\n\
          Resident memory: {:.1} MB on the mean of the first half after the caches were full, {:.1} MB of the second half;\n\
          of it caches of prefixes, which have a bound of their own: {:.1} MB and {:.1} MB.\n\n\
          | minute | resident, MB | of it caches, MB | threads | open files | good programs done |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n",
