@@ -361,6 +361,7 @@ impl Engine {
 fn together(one: Price, other: Price) -> Price {
     Price {
         flops: one.flops.saturating_add(other.flops),
+        own_flops: one.own_flops.saturating_add(other.own_flops),
         peak_bytes: one.peak_bytes.saturating_add(other.peak_bytes),
         kept_bytes: one.kept_bytes.saturating_add(other.kept_bytes),
         recomputed_flops: one.recomputed_flops.saturating_add(other.recomputed_flops),

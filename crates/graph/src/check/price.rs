@@ -18,6 +18,9 @@ use crate::spec::ModelSpec;
 pub struct Price {
     /// Floating-point operations; what waits for memory or calls a function counts as those that take as long.
     pub flops: u64,
+    /// Of these, those of the program's own nodes, applied modules left out: they take their time, however quick the model is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub own_flops: u64,
     /// Bytes that must be held at once beside the model's weights, at most.
     pub peak_bytes: u64,
     /// Bytes more that are kept for ways back where there is room for them; where there is none, what is missing is computed again.
@@ -188,7 +191,7 @@ impl Checker<'_> {
             price.nodes = price.nodes.saturating_add((1 + reads).saturating_mul(repeats));
             flops[position] = self.node_flops(id, &turned);
             waves.working = waves.working.max(self.working_bytes(id));
-            price.flops = price.flops.saturating_add(flops[position].saturating_mul(repeats));
+            self.charge(id, flops[position].saturating_mul(repeats), &mut price);
             if let NodeKind::Save(value) = &self.program.node(id).kind {
                 let saved = self.nodes[value.node.index()].outputs.get(value.output as usize);
                 let bytes = saved.map_or(0, |saved| saved.bytes(ASSUMED_LENGTH)).saturating_mul(repeats);
@@ -285,12 +288,12 @@ impl Checker<'_> {
                     price.flops =
                         price.flops.saturating_add(elements.saturating_mul(2).saturating_mul(tokens));
                 }
-                price.flops = price.flops.saturating_add(self.node_flops(node, turned).saturating_mul(2));
+                self.charge(node, self.node_flops(node, turned).saturating_mul(2), price);
                 // What is a view on the way there is written into a gradient as large as what it looks at on the way back.
                 let read = self.program.node(node).kind.values();
                 let read =
                     read.into_iter().fold(0_u64, |sum, value| sum.saturating_add(self.elements(value)));
-                price.flops = price.flops.saturating_add(read.saturating_mul(weight::COPIED));
+                self.charge(node, read.saturating_mul(weight::COPIED), price);
             }
         }
         // What an invoke was edited to is kept beside, so that what comes after it can be computed again.
@@ -305,6 +308,14 @@ impl Checker<'_> {
             }
         }
         kept
+    }
+
+    /// Adds operations of a node.
+    fn charge(&self, id: NodeId, flops: u64, price: &mut Price) {
+        price.flops = price.flops.saturating_add(flops);
+        if !matches!(self.program.node(id).kind, NodeKind::Apply { .. }) {
+            price.own_flops = price.own_flops.saturating_add(flops);
+        }
     }
 
     /// How often a node runs.

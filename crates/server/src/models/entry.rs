@@ -72,8 +72,8 @@ pub struct Entry {
     pub bell: Notify,
 }
 
-/// How fast a model runs here, learnt from what it did: of a job it is priced at so much for each of its floating-point
-/// operations, and so much for each of its nodes, however little that computes.
+/// How fast a model runs here, learnt from what it did: a job is priced at so much for each floating-point operation of its passes, and
+/// so much for each of its nodes, however little that computes. Operations of its own take the same time on every model.
 #[derive(Clone, Copy)]
 struct Pace {
     milliseconds_per_flop: f64,
@@ -83,7 +83,7 @@ struct Pace {
 impl Default for Pace {
     /// Twenty thousand million operations a second, and three microseconds for a node, until it is known better.
     fn default() -> Pace {
-        Pace { milliseconds_per_flop: 1e3 / 20e9, milliseconds_per_node: 3e-3 }
+        Pace { milliseconds_per_flop: Self::OF_OWN_FLOP, milliseconds_per_node: 3e-3 }
     }
 }
 
@@ -98,10 +98,12 @@ impl Pace {
     /// there were.
     const OF_NODE: (f64, f64) = (1e-3, 3e-2);
     const OF_FLOP: (f64, f64) = (1e3 / 1e12, 1e3 / 1e8);
+    /// What operations of nodes are counted in (`graph::rules::weight`).
+    const OF_OWN_FLOP: f64 = 1e3 / 20e9;
 
-    fn milliseconds(self, flops: u64, nodes: u64) -> f64 {
-        let (of_flops, of_nodes) = self.parts(flops, nodes);
-        Self::LEAST + of_flops + of_nodes
+    fn milliseconds(self, flops: u64, own_flops: u64, nodes: u64) -> f64 {
+        let (of_flops, of_nodes) = self.parts(flops.saturating_sub(own_flops), nodes);
+        Self::LEAST + of_flops + own_flops as f64 * Self::OF_OWN_FLOP + of_nodes
     }
 
     fn parts(self, flops: u64, nodes: u64) -> (f64, f64) {
@@ -253,7 +255,7 @@ impl Entry {
 
     /// What a program of that price takes here, in milliseconds.
     pub fn milliseconds(&self, price: &pellucid_graph::check::Price) -> f64 {
-        lock(&self.pace).milliseconds(price.flops, price.nodes)
+        lock(&self.pace).milliseconds(price.flops, price.own_flops, price.nodes)
     }
 
     /// Learns from what a program has done, and what that took.
@@ -371,7 +373,7 @@ mod tests {
         for _ in 0..500 {
             pace.learn(&passes(1_000_000, 5.0), 0);
         }
-        assert!((pace.milliseconds(1_000_000, 0) - 5.05).abs() < 0.05);
+        assert!((pace.milliseconds(1_000_000, 0, 0) - 5.05).abs() < 0.05);
     }
 
     /// Passes of so many operations, which took so long.
@@ -390,12 +392,12 @@ mod tests {
         // Twenty thousand million operations a second: a forward pass of 60 tokens.
         let mut pace = Pace::default();
         let forward = 100_000_000;
-        let before = pace.milliseconds(forward, 3);
+        let before = pace.milliseconds(forward, 0, 3);
         // Priced at a hundred steps of 20 tokens each, they run one.
         for _ in 0..300 {
             pace.learn(&passes(forward / 3, 5.0 / 3.0), 0);
         }
-        let after = pace.milliseconds(forward, 3);
+        let after = pace.milliseconds(forward, 0, 3);
         assert!((after / before - 1.0).abs() < 0.05, "{before} ms are {after} ms");
         // Copies of much, and nodes just too small to be long: they say nothing of passes, and little of nodes.
         for _ in 0..300 {
@@ -403,41 +405,52 @@ mod tests {
             pace.learn(&own, 0);
             pace.learn(&Usage { nodes_ms: 4_000.0, measured_ms: 4_000.0, ..small_nodes(1_000, 0.0) }, 0);
         }
-        let after = pace.milliseconds(forward, 3);
+        let after = pace.milliseconds(forward, 0, 3);
         assert!(after < 2.0 * before && after > before / 2.0, "{before} ms are {after} ms");
-        assert!(pace.milliseconds(0, 1_000) <= Pace::LEAST + 1_000.0 * Pace::OF_NODE.1);
+        assert!(pace.milliseconds(0, 0, 1_000) <= Pace::LEAST + 1_000.0 * Pace::OF_NODE.1);
+    }
+
+    #[test]
+    fn operations_of_a_programs_own_cost_the_same_on_a_quick_model() {
+        let mut pace = Pace::default();
+        for _ in 0..500 {
+            pace.learn(&passes(1_000_000_000, 5.0), 0);
+        }
+        let (own, of_passes) =
+            (pace.milliseconds(20_000_000, 20_000_000, 0), pace.milliseconds(20_000_000, 0, 0));
+        assert!((own - Pace::LEAST - 1.0).abs() < 1e-9 && of_passes < 0.2, "{own} ms, {of_passes} ms");
     }
 
     #[test]
     fn what_nodes_take_is_learnt_from_jobs_of_many_and_is_never_nothing() {
         let mut pace = Pace::default();
         // Two hundred thousand additions of one number each.
-        let known = pace.milliseconds(200_000, 200_000);
+        let known = pace.milliseconds(200_000, 0, 200_000);
         assert!(known > 400.0, "{known}");
         for _ in 0..500 {
             pace.learn(&small_nodes(200_000, 1_000.0), 0);
             pace.learn(&passes(1_000_000_000, 60.0), 0);
         }
-        assert!((pace.milliseconds(200_000, 200_000) / 1_000.0 - 1.0).abs() < 0.02);
-        assert!((pace.milliseconds(1_000_000_000, 100) / 60.0 - 1.0).abs() < 0.02);
+        assert!((pace.milliseconds(200_000, 0, 200_000) / 1_000.0 - 1.0).abs() < 0.02);
+        assert!((pace.milliseconds(1_000_000_000, 0, 100) / 60.0 - 1.0).abs() < 0.02);
         for _ in 0..500 {
             pace.learn(&small_nodes(200_000, 0.06), 0);
             pace.learn(&passes(1_000_000_000, 0.06), 0);
         }
-        assert!(pace.milliseconds(0, 200_000) >= 200.0);
-        assert!(pace.milliseconds(1_000_000_000, 0) > 0.9);
+        assert!(pace.milliseconds(0, 0, 200_000) >= 200.0);
+        assert!(pace.milliseconds(1_000_000_000, 0, 0) > 0.9);
     }
 
     #[test]
     fn who_leaves_a_model_near_its_beginning_tells_nothing_of_it() {
         let (whole, mut pace) = (200_000_000, Pace::default());
-        let before = pace.milliseconds(whole, 3);
+        let before = pace.milliseconds(whole, 0, 3);
         for _ in 0..400 {
             // One token, which ends after the first attention: almost all of the time is the pass's own.
             pace.learn(&Usage { tokens: 1, ..passes(whole / 24, 5.0) }, whole);
         }
-        assert_eq!(pace.milliseconds(whole, 3), before);
+        assert_eq!(pace.milliseconds(whole, 0, 3), before);
         pace.learn(&Usage { tokens: 1, ..passes(whole, 20.0) }, whole);
-        assert!(pace.milliseconds(whole, 3) > before, "who walks through it does");
+        assert!(pace.milliseconds(whole, 0, 3) > before, "who walks through it does");
     }
 }
