@@ -14,6 +14,8 @@ impl Rider<'_, '_> {
     pub(super) fn tape(&mut self, stage: usize, state: &PassState) {
         let list = self.loaded.model.stages();
         let looking = attention_of(list, stage).map_or_else(Vec::new, |scores| attention_hooks(list, scores));
+        let segments = &self.loaded.schedule.segments;
+        let begins = segments.iter().find(|segment| segment.stages.start == stage + 1);
         for (party, span) in placed(self.parties.iter()) {
             let member = &mut self.run.members[party.member];
             // What is kept of rows in common is kept once.
@@ -30,8 +32,13 @@ impl Rider<'_, '_> {
                 let mut tape = std::mem::take(&mut member.groups[seat.invoke].tape);
                 let known = first.map(|first| &member.groups[first].tape);
                 let mut bytes = tape.record(&list.stages[stage], state, span.clone(), ragged, known);
-                if member.edited(seat.invoke, stage) {
-                    bytes += tape.record_edit(&list.stages[stage], state, span.clone());
+                if room(&member.job.program.price, &member.job.options).is_some() {
+                    if member.edited(seat.invoke, stage) {
+                        bytes += tape.record_edit(&list.stages[stage], state, span.clone());
+                    }
+                    if let Some(segment) = begins {
+                        bytes += tape.record_root(segment, state, span.clone(), known);
+                    }
                 }
                 member.groups[seat.invoke].tape = tape;
                 first.get_or_insert(seat.invoke);
@@ -39,7 +46,7 @@ impl Rider<'_, '_> {
             }
         }
         // At the end of a segment it is seen whether there is room for it.
-        if self.loaded.schedule.segments.iter().any(|segment| segment.stages.end == stage + 1) {
+        if segments.iter().any(|segment| segment.stages.end == stage + 1) {
             let riding: BTreeSet<usize> = self.parties.iter().map(|party| party.member).collect();
             for member in riding {
                 self.run.members[member].make_room(stage + 1, self.loaded);
@@ -49,10 +56,9 @@ impl Rider<'_, '_> {
 }
 
 impl Member<'_> {
-    /// Whether an invoke that is to be computed again, should there be no room for what is kept of it, was edited at a stage.
+    /// Whether an invoke was edited at a stage.
     fn edited(&self, invoke: usize, stage: usize) -> bool {
         let group = &self.groups[invoke];
-        let Some(_) = room(&self.job.program.price, &self.job.options) else { return false };
         let kind = |id| &self.job.program.program.node(id).kind;
         let from = group.touches.partition_point(|touch| touch.0 < stage);
         let mut here = group.touches[from..].iter().take_while(|touch| touch.0 == stage);

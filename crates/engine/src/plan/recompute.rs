@@ -41,8 +41,6 @@ pub(crate) fn segments(list: &StageList, last_use: &[usize]) -> Vec<Segment> {
     for (number, stage) in list.stages.iter().enumerate().take(list.token_wise_from) {
         match stage.kernel {
             Kernel::AttentionScores(_) => roots.extend(latest.take()),
-            // What hook points change is known behind the last of them.
-            Kernel::Hook { .. } => {}
             _ => latest = alone(number).map(|root| (number, root)).or(latest),
         }
     }

@@ -43,6 +43,13 @@ struct Kept<T> {
     bytes: u64,
 }
 
+/// Where the rows of those sequences stand.
+fn rows_of(state: &PassState, sequences: &Range<usize>) -> Range<usize> {
+    let first = state.rows.get(sequences.start).map_or(0, |rows| rows.start);
+    let last = sequences.end.checked_sub(1).and_then(|last| state.rows.get(last));
+    first..last.map_or(first, |rows| rows.end)
+}
+
 fn ragged_bytes(values: &Ragged) -> u64 {
     values.iter().flatten().map(|own| 4 * own.len() as u64).sum()
 }
@@ -85,42 +92,58 @@ impl Tape {
         ragged: bool,
         known: Option<&Tape>,
     ) -> u64 {
+        let slots = read_on_the_way_back(stage, &self.weights);
+        slots.into_iter().map(|slot| self.record_slot(slot, state, &sequences, ragged, known)).sum()
+    }
+
+    /// Keeps what a segment begins with, so that it can be computed again. Gives back the bytes it takes.
+    pub fn record_root(
+        &mut self,
+        segment: &Segment,
+        state: &PassState,
+        sequences: Range<usize>,
+        known: Option<&Tape>,
+    ) -> u64 {
+        self.record_slot(segment.root, state, &sequences, false, known)
+    }
+
+    fn record_slot(
+        &mut self,
+        slot: Slot,
+        state: &PassState,
+        sequences: &Range<usize>,
+        ragged: bool,
+        known: Option<&Tape>,
+    ) -> u64 {
         let before = self.bytes;
-        let first = state.rows.get(sequences.start).map_or(0, |rows| rows.start);
-        let end =
-            sequences.end.checked_sub(1).and_then(|last| state.rows.get(last)).map_or(first, |rows| rows.end);
-        for slot in read_on_the_way_back(stage, &self.weights) {
-            match state.slot(slot) {
-                Some(SlotValue::Rows(rows)) => {
-                    let place = (slot, state.narrowed);
-                    let known = known.and_then(|known| known.rows(slot, state.narrowed));
-                    self.rows.entry(place).or_insert_with(|| {
-                        let values = known.cloned();
-                        let bytes =
-                            if values.is_some() { 0 } else { 4 * (rows.width() * (end - first)) as u64 };
-                        self.bytes += bytes;
-                        let values = values.unwrap_or_else(|| rows.part(first, end - first, state.tokens()));
-                        Kept { values, bytes }
-                    });
-                }
-                Some(SlotValue::Ragged(all)) if ragged => {
-                    let values = all.get(sequences.clone()).unwrap_or_default().to_vec();
-                    let known = known.is_some_and(|known| known.ragged.contains_key(&slot));
-                    self.ragged.entry(slot).or_insert_with(|| {
-                        let bytes = if known { 0 } else { ragged_bytes(&values) };
-                        self.bytes += bytes;
-                        Kept { values, bytes }
-                    });
-                }
-                Some(SlotValue::Ids(ids)) => {
-                    let own = ids.get(first..end).unwrap_or_default();
-                    self.ids.entry(slot).or_insert_with(|| {
-                        self.bytes += 8 * own.len() as u64;
-                        own.to_vec()
-                    });
-                }
-                _ => {}
+        let rows = rows_of(state, sequences);
+        match state.slot(slot) {
+            Some(SlotValue::Rows(values)) => {
+                let known = known.and_then(|known| known.rows(slot, state.narrowed));
+                self.rows.entry((slot, state.narrowed)).or_insert_with(|| {
+                    let bytes = if known.is_some() { 0 } else { 4 * (values.width() * rows.len()) as u64 };
+                    self.bytes += bytes;
+                    let part = || values.part(rows.start, rows.len(), state.tokens());
+                    Kept { values: known.cloned().unwrap_or_else(part), bytes }
+                });
             }
+            Some(SlotValue::Ragged(all)) if ragged => {
+                let values = all.get(sequences.clone()).unwrap_or_default().to_vec();
+                let known = known.is_some_and(|known| known.ragged.contains_key(&slot));
+                self.ragged.entry(slot).or_insert_with(|| {
+                    let bytes = if known { 0 } else { ragged_bytes(&values) };
+                    self.bytes += bytes;
+                    Kept { values, bytes }
+                });
+            }
+            Some(SlotValue::Ids(ids)) => {
+                let own = ids.get(rows).unwrap_or_default();
+                self.ids.entry(slot).or_insert_with(|| {
+                    self.bytes += 8 * own.len() as u64;
+                    own.to_vec()
+                });
+            }
+            _ => {}
         }
         self.bytes - before
     }
@@ -128,19 +151,12 @@ impl Tape {
     /// Keeps what an invoke has made of a hook point's value, for those sequences, so that what comes after it can be computed
     /// again. Gives back the bytes it takes.
     pub fn record_edit(&mut self, stage: &Stage, state: &PassState, sequences: Range<usize>) -> u64 {
-        let (Some(&slot), Some(first)) = (stage.outputs.first(), state.rows.get(sequences.start)) else {
-            return 0;
-        };
-        let end = sequences
-            .end
-            .checked_sub(1)
-            .and_then(|last| state.rows.get(last))
-            .map_or(first.end, |rows| rows.end);
+        let Some(&slot) = stage.outputs.first() else { return 0 };
+        let rows = rows_of(state, &sequences);
         let (value, bytes) = match state.slot(slot) {
-            Some(SlotValue::Rows(rows)) => {
-                let part = rows.part(first.start, end - first.start, state.tokens());
-                let bytes = 4 * (rows.width() * (end - first.start)) as u64;
-                (SlotValue::Rows(part), bytes)
+            Some(SlotValue::Rows(values)) => {
+                let bytes = 4 * (values.width() * rows.len()) as u64;
+                (SlotValue::Rows(values.part(rows.start, rows.len(), state.tokens())), bytes)
             }
             Some(SlotValue::Ragged(all)) => {
                 let own = all.get(sequences).unwrap_or_default().to_vec();
