@@ -3,6 +3,8 @@
 //! `PELLUCID_CRASHES=100` kills a hundred times; without it, a handful.
 
 use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -199,18 +201,22 @@ fn events_are_taken_up_again_where_the_process_has_died_meanwhile() {
     let id = client.post("/v1/jobs", &long(60), &[]).json()["id"].as_str().unwrap().to_owned();
     client.until(&id, &["running"]);
     // Who follows has seen tokens when the connection breaks.
-    let seen = std::thread::scope(|scope| {
-        let path = format!("/v1/jobs/{id}/events");
-        let head = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", server.address);
-        let address = server.address.clone();
-        let follows = scope.spawn(move || raw::send(&address, head.as_bytes(), Duration::from_secs(60)));
-        std::thread::sleep(Duration::from_millis(300));
-        server.child.kill().unwrap();
-        server.child.wait().unwrap();
-        let told = follows.join().unwrap();
-        assert!(!told.contains("event: done"), "it was to die before the end");
-        told.lines().filter_map(|line| line.strip_prefix("id: ")?.parse::<u64>().ok()).max().unwrap()
-    });
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    write!(stream, "GET /v1/jobs/{id}/events HTTP/1.1\r\nhost: {}\r\n\r\n", server.address).unwrap();
+    let (mut told, mut part) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&told).contains("event: token") {
+        let read = stream.read(&mut part).unwrap();
+        assert!(read > 0, "{}", String::from_utf8_lossy(&told));
+        told.extend_from_slice(&part[..read]);
+    }
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
+    // What was on its way is read; then the connection is gone, in whichever manner.
+    let _ = stream.read_to_end(&mut told);
+    let told = String::from_utf8_lossy(&told);
+    assert!(!told.contains("event: done"), "it was to die before the end");
+    let seen = told.lines().filter_map(|line| line.strip_prefix("id: ")?.parse::<u64>().ok()).max().unwrap();
     let server = Server::start(folder.path(), true, &[]);
     let client = server.anyone();
     let again = [("Last-Event-ID", seen.to_string())];
