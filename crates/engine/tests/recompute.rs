@@ -154,3 +154,23 @@ fn what_does_not_fit_even_so_is_told() {
         other => panic!("{other:?}"),
     }
 }
+
+/// What one invoke reads of the first layer is read of another after its second layer, and is edited there.
+#[test]
+fn what_was_edited_after_a_wait_is_edited_again() {
+    for (family, engine) in deep_ones() {
+        let nodes = r#"{"op":"get","name":"late","invoke":"other","hook":"layers.5.output"},{"op":"mean","name":"much","input":"late"},
+            {"op":"get","name":"h","invoke":"p","hook":"layers.3.mlp.output"},{"op":"add","name":"more","input":"h","other":"much"},
+            {"op":"set","invoke":"p","hook":"layers.3.mlp.output","value":"more"},
+            {"op":"get","name":"l","invoke":"p","hook":"logits"},{"op":"getitem","name":"one","input":"l","index":[":",-1,5]},
+            {"op":"sum","name":"loss","input":"one"},{"op":"backward","name":"b","of":"loss"},
+            {"op":"grad","name":"g","backward":"b","invoke":"p","hook":"layers.0.output"},{"op":"save","name":"s","value":"g"}"#;
+        let checked =
+            engine.check(program(&[("p", &prompts()), ("other", &[vec![3, 4, 5]])], nodes)).unwrap();
+        let kept = engine.run(&checked, &RunOptions::default()).unwrap();
+        let again =
+            engine.run(&checked, &RunOptions { kept_bytes: Some(0), ..RunOptions::default() }).unwrap();
+        same(&kept, &again, family);
+        assert!(again.report.recomputed_layers >= LAYERS - 2, "{family}: {}", again.report.recomputed_layers);
+    }
+}

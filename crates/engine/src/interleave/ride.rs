@@ -12,7 +12,7 @@ use super::party::{Party, placed};
 use super::rider::Rider;
 use crate::error::Interruption;
 use crate::loaded::Loaded;
-use crate::pass::{PassState, Sequence, walk};
+use crate::pass::{PassState, Sequence, Visitor, walk};
 use crate::plan::Source;
 
 impl Interleaver<'_> {
@@ -175,6 +175,9 @@ impl Interleaver<'_> {
         let mut from = stage;
         if plan.stand.how == How::Touch {
             outcome = rider.visit_stage(stage, state);
+            if outcome.is_ok() && !dry && rider.tracks(stage) {
+                rider.record(stage, state);
+            }
             from += 1;
         }
         if outcome.is_ok() {

@@ -122,14 +122,17 @@ impl Weight {
 
     /// For each touched element, of a first operand (or, without one, a result) of that number type.
     pub fn each(&self, dtype: DType) -> u64 {
-        match (self.by, dtype) {
+        let least = u64::from(self.by == By::Conversion);
+        let each = match (self.by, dtype) {
             (By::Width, _) => (self.single * dtype.size() / 4).max(u64::from(self.single > 0)),
             (By::Conversion, DType::F16) => self.single + F16,
             (By::Conversion, DType::Bf16) => self.single + BF16,
             (_, DType::F64) => self.double,
             (_, dtype) if dtype.is_float() => self.single,
             _ => self.whole,
-        }
+        };
+        // What the rule counts all of may be nothing, as over no dimensions; an element that is made costs something.
+        each.max(least)
     }
 
     /// So many operations that the rule counted.
