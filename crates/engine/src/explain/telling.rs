@@ -120,6 +120,7 @@ fn rides(loaded: &Loaded, passenger: &Passenger) -> ExplainedPassenger {
         tokens: passenger.tokens,
         width: passenger.width,
         rows_from: passenger.rows_from,
+        late_from: passenger.late_from,
         columns: passenger.columns.clone(),
         vocabulary: passenger.vocabulary,
         until: name(loaded, passenger.until, false),
