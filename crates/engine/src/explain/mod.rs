@@ -47,6 +47,9 @@ pub struct ExplainedModel {
     pub stages: usize,
     /// The first stage of each layer, and the stage after its last.
     pub layers: Vec<(usize, usize)>,
+    /// The first stage that computes after the last attention; 0: it is not told.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub late_at: usize,
     /// The stage from which on only the columns are computed that are read.
     pub narrows_at: usize,
     /// The stage that computes the logits, where only some of them can be computed.

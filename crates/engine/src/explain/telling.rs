@@ -27,6 +27,7 @@ pub(crate) fn described(loaded: &Loaded) -> ExplainedModel {
         name: loaded.name.clone(),
         stages: list.stages.len(),
         layers: layers.collect(),
+        late_at: loaded.costs.late_from(),
         narrows_at: list.token_wise_from,
         unembeds_at: unembedding(list),
     }
