@@ -9,7 +9,7 @@
 mod random;
 mod support;
 
-use pellucid_engine::{Engine, EngineError, Failure, Results, Rewrites, RunOptions};
+use pellucid_engine::{Engine, EngineError, ExplainedPassenger, Failure, Results, Rewrites, RunOptions};
 use pellucid_graph::check::{CheckedProgram, SpecIndex};
 
 use random::crowd::Crowd;
@@ -25,6 +25,7 @@ const DEPTH: Rewrites = Rewrites { depth: true, ..Rewrites::NONE };
 const LENGTH: Rewrites = Rewrites { depth: true, length: true, ..Rewrites::NONE };
 const PREFIXES: Rewrites = Rewrites { prefixes: true, ..Rewrites::NONE };
 const UNEMBEDDING: Rewrites = Rewrites { unembedding: true, ..Rewrites::NONE };
+const LAST_LAYER: Rewrites = Rewrites { last_layer: true, ..Rewrites::NONE };
 const TRACES: Rewrites = Rewrites { traces: true, ..Rewrites::NONE };
 
 fn number_from(variable: &str, otherwise: u64) -> u64 {
@@ -45,15 +46,22 @@ struct Saved {
     more: usize,
     /// Of which an invoke computes only some columns of the vocabulary.
     columns: usize,
+    /// Of which an invoke computes only some positions after the last attention.
+    late: usize,
     /// Those of `depth` that generate, and those that go back.
     generating: usize,
     going_back: usize,
 }
 
-/// Whether an invoke computes only some columns of the vocabulary.
-fn has_few_columns(engine: &Engine, checked: &CheckedProgram) -> bool {
-    let Ok(plan) = engine.explain(checked) else { return false };
-    plan.passes.iter().flat_map(|pass| &pass.passengers).any(|passenger| passenger.vocabulary.is_some())
+/// Whether an invoke computes only some columns of the vocabulary, and only some positions after the last attention.
+fn has_few_columns(engine: &Engine, checked: &CheckedProgram) -> (bool, bool) {
+    let Ok(plan) = engine.explain(checked) else { return (false, false) };
+    let any =
+        |has: fn(&ExplainedPassenger) -> bool| plan.passes.iter().flat_map(|pass| &pass.passengers).any(has);
+    (
+        any(|passenger| passenger.vocabulary.is_some()),
+        any(|passenger| passenger.late_from > passenger.rows_from),
+    )
 }
 
 #[test]
@@ -66,6 +74,7 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
         let with = |rewrites: Rewrites| engine.share().with_rewrites(rewrites);
         let (none, depth, length) = (with(Rewrites::NONE), with(DEPTH), with(LENGTH));
         let (prefixes, unembedding, traces) = (with(PREFIXES), with(UNEMBEDDING), with(TRACES));
+        let last_layer = with(LAST_LAYER);
         let mut crowd = Crowd::default();
         let first = number_from("PELLUCID_SEED", 1) + number as u64 * 1_000_003;
         for seed in first..first + number_from("PELLUCID_PROGRAMS", PROGRAMS) {
@@ -73,8 +82,9 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
             let checked = Builder::generate(&index, seed, wishes).checked;
             let naive = engine.run_naive(&checked);
             let run = |engine: &Engine| engine.run(&checked, &RunOptions::default());
-            let planned = [&none, &depth, &length, &prefixes, &unembedding, &traces, &engine].map(run);
-            let names = ["none", "depth", "length", "prefixes", "unembedding", "traces", "all"];
+            let planned =
+                [&none, &depth, &length, &prefixes, &unembedding, &traces, &last_layer, &engine].map(run);
+            let names = ["none", "depth", "length", "prefixes", "unembedding", "traces", "last layer", "all"];
             for (name, outcome) in names.iter().zip(&planned) {
                 if let Some(difference) = difference_from_naive(&engine, &checked, outcome, &naive) {
                     failures.push(format!(
@@ -84,7 +94,7 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
                 }
             }
             let counts: Vec<u64> = planned.iter().filter_map(tokens).collect();
-            if let [none, depth, length, prefixes, _, _, all] = counts[..] {
+            if let [none, depth, length, prefixes, _, _, _, all] = counts[..] {
                 saved.programs += 1;
                 saved.depth += usize::from(depth != none);
                 let generates = checked.program.traces().any(|(_, trace)| trace.generation.is_some());
@@ -93,7 +103,9 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
                 saved.length += usize::from(length != depth);
                 saved.prefixes += usize::from(prefixes < none);
                 saved.more += usize::from(all < length);
-                saved.columns += usize::from(has_few_columns(&engine, &checked));
+                let (columns, late) = has_few_columns(&engine, &checked);
+                saved.columns += usize::from(columns);
+                saved.late += usize::from(late);
             }
             let beside = crowd.join(&engine, (checked, naive), &[&RunOptions::default()]);
             failures.extend(beside.map(|told| format!("{model}, near seed {seed}, beside others: {told}")));
@@ -103,7 +115,7 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
     let shown: Vec<&str> = failures.iter().take(3).map(String::as_str).collect();
     assert!(failures.is_empty(), "{} runs differ. The first:\n{}", failures.len(), shown.join("\n\n"));
     if std::env::var("PELLUCID_MODEL").is_err() && saved.programs > 200 {
-        for shared in [saved.depth, saved.length, saved.prefixes, saved.more, saved.columns] {
+        for shared in [saved.depth, saved.length, saved.prefixes, saved.more, saved.columns, saved.late] {
             assert!(shared * 40 >= saved.programs, "too little was shared: {saved:?}");
         }
         for shared in [saved.generating, saved.going_back] {

@@ -47,6 +47,9 @@ pub struct ExplainedModel {
     pub stages: usize,
     /// The first stage of each layer, and the stage after its last.
     pub layers: Vec<(usize, usize)>,
+    /// The first stage that computes after the last attention; 0: it is not told.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub late_at: usize,
     /// The stage from which on only the columns are computed that are read.
     pub narrows_at: usize,
     /// The stage that computes the logits, where only some of them can be computed.
@@ -158,6 +161,9 @@ pub struct ExplainedPassenger {
     /// The column with which the rows begin that this pass computes for it: those before come from elsewhere.
     #[serde(default)]
     pub rows_from: usize,
+    /// The column with which its rows begin after the last attention: those before are read and written no more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub late_from: usize,
     /// The columns that are computed from the final norm on; none: all.
     pub columns: Option<Vec<usize>>,
     /// How many columns of the vocabulary are computed of its logits; none: all.
@@ -261,6 +267,7 @@ pub(crate) struct Passenger {
     pub tokens: usize,
     pub width: usize,
     pub rows_from: usize,
+    pub late_from: usize,
     pub columns: Option<Vec<usize>>,
     pub vocabulary: Option<usize>,
     pub until: usize,

@@ -27,6 +27,7 @@ pub(crate) fn described(loaded: &Loaded) -> ExplainedModel {
         name: loaded.name.clone(),
         stages: list.stages.len(),
         layers: layers.collect(),
+        late_at: loaded.costs.late_from(),
         narrows_at: list.token_wise_from,
         unembeds_at: unembedding(list),
     }
@@ -120,6 +121,7 @@ fn rides(loaded: &Loaded, passenger: &Passenger) -> ExplainedPassenger {
         tokens: passenger.tokens,
         width: passenger.width,
         rows_from: passenger.rows_from,
+        late_from: passenger.late_from,
         columns: passenger.columns.clone(),
         vocabulary: passenger.vocabulary,
         until: name(loaded, passenger.until, false),

@@ -147,6 +147,7 @@ fn folded(passengers: &[ExplainedPassenger]) -> Vec<Vec<&ExplainedPassenger>> {
             step,
             prompts,
             tokens,
+            late_from,
             columns,
             vocabulary,
             until,
@@ -157,7 +158,7 @@ fn folded(passengers: &[ExplainedPassenger]) -> Vec<Vec<&ExplainedPassenger>> {
             ..
         } = passenger;
         let with = passenger.shares.as_ref().map(|shares| (&shares.with, shares.until.is_some()));
-        let read = (columns, vocabulary, until);
+        let read = (late_from, columns, vocabulary, until);
         let alike =
             format!("{:?}", (invoke, step, prompts, tokens, read, after, (cached, resumed, back), with));
         let place = *known.entry(alike).or_insert(all.len());
@@ -188,6 +189,10 @@ fn write_passengers(alike: &[&ExplainedPassenger], formatter: &mut fmt::Formatte
     let shares: Vec<&ExplainedSharing> =
         alike.iter().filter_map(|passenger| passenger.shares.as_ref()).collect();
     write_shared(&passenger.invoke, &shares, formatter)?;
+    let leaves = shares.iter().map(|shares| shares.column).min().unwrap_or(0);
+    if passenger.late_from > passenger.rows_from.max(leaves) {
+        write!(formatter, ", after the last attention from column {} on", passenger.late_from)?;
+    }
     write!(formatter, ", until {}", passenger.until)?;
     if passenger.columns.is_some() || passenger.vocabulary.is_some() {
         formatter.write_str(", logits")?;

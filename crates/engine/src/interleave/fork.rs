@@ -123,6 +123,25 @@ impl Rider<'_, '_> {
         self.seat_all();
     }
 
+    /// After the last attention lets the positions go that nothing reads or writes from there on.
+    pub(super) fn let_early_positions_go(&mut self, state: &mut PassState) {
+        let mut positions: Vec<usize> = state.sequences.iter().map(|sequence| sequence.start).collect();
+        for (party, span) in placed(self.parties.iter()) {
+            let groups = &mut self.run.members[party.member].groups;
+            let columns = party.invokes.iter().filter_map(|&invoke| Some(groups.get(invoke)?.outlook.late));
+            let Some((column, &first)) = columns.min().zip(party.invokes.first()) else { continue };
+            let prompts = groups.get(first).into_iter().flat_map(|group| group.fork_positions_at(column));
+            for (sequence, position) in span.zip(prompts) {
+                positions[sequence] = positions[sequence].max(position);
+            }
+            for &invoke in &party.invokes {
+                let forked = &mut groups[invoke].forked;
+                *forked = column.max(*forked);
+            }
+        }
+        state.keep_from(&positions);
+    }
+
     /// Takes rows out of the pass that nobody reads and nobody attends to any more, and those positions of others that
     /// nobody attends to.
     pub(super) fn tidy(&mut self, stage: usize, state: &mut PassState) {

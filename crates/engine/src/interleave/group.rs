@@ -155,7 +155,13 @@ impl Group {
         });
         let rows = Rows::after(going);
         let read = self.columns.as_ref().map(|columns| (columns.len() * self.prompts.len()) as u64);
-        Rows { read: read.unwrap_or(rows.tokens).min(rows.tokens), unread: self.unread, ..rows }
+        let late = self.prompts.iter().map(|prompt| {
+            let length = prompt.tokens.len();
+            let first = self.outlook.late.saturating_sub(self.width - length).max(self.position(length));
+            length.saturating_sub(first) as u64
+        });
+        let late = if self.step == 0 { late.sum() } else { rows.tokens };
+        Rows { late, read: read.unwrap_or(rows.tokens).min(rows.tokens), unread: self.unread, ..rows }
     }
 
     /// The rows that it would bring by itself, from its first token on.
@@ -171,9 +177,13 @@ impl Group {
 
     /// The positions with which its prompts' rows begin when they leave those of others.
     pub fn fork_positions(&self) -> Vec<usize> {
-        let column = self.outlook.column;
+        self.fork_positions_at(self.outlook.column).collect()
+    }
+
+    /// The positions of its prompts that stand at a column.
+    pub fn fork_positions_at(&self, column: usize) -> impl Iterator<Item = usize> + '_ {
         let padding = self.prompts.iter().map(|prompt| self.width - prompt.tokens.len());
-        padding.map(|padding| column.saturating_sub(padding)).collect()
+        padding.map(move |padding| column.saturating_sub(padding))
     }
 
     /// It, as it could begin in a pass of its program's.

@@ -72,6 +72,11 @@ impl Interleaver<'_> {
                 } else {
                     state.sequences[span].iter().map(|sequence| sequence.tokens.len()).sum()
                 },
+                late_from: if group.step == 0 && group.end > loaded.costs.late_from() {
+                    group.outlook.late
+                } else {
+                    0
+                },
                 columns: group.columns.clone(),
                 vocabulary: group.vocabulary.as_ref().map(|columns| columns.len()),
                 until: group.end,

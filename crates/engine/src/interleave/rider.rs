@@ -397,6 +397,9 @@ impl Visitor for Rider<'_, '_> {
         }
         // Rows that nobody wants any more are not computed.
         self.remove(&leaving, stage, state);
+        if stage == self.loaded.costs.late_from() && !state.narrowed {
+            self.let_early_positions_go(state);
+        }
         if self.parties.is_empty() { Err(Interruption::AllFailed) } else { Ok(()) }
     }
 }

@@ -46,6 +46,28 @@ impl PassState {
         self.rows.extend(ranges);
     }
 
+    /// Keeps of each sequence only the rows from a position on. Only after the last attention, and not once rows are narrowed.
+    pub fn keep_from(&mut self, positions: &[usize]) {
+        let mut kept = Vec::new();
+        let mut ranges = Vec::with_capacity(self.rows.len());
+        for ((sequence, rows), &position) in self.sequences.iter_mut().zip(&self.rows).zip(positions) {
+            let skipped = position.saturating_sub(sequence.start).min(rows.len());
+            sequence.tokens.drain(..skipped);
+            sequence.start += skipped;
+            if let Some(narrow) = &mut sequence.narrow {
+                narrow.retain(|&place| place >= skipped);
+                narrow.iter_mut().for_each(|place| *place -= skipped);
+            }
+            let first = kept.len();
+            kept.extend(rows.start + skipped..rows.end);
+            ranges.push(first..kept.len());
+        }
+        if kept.len() < self.tokens() {
+            self.keep_rows(&kept);
+            self.rows = ranges;
+        }
+    }
+
     /// Keeps only so many of each sequence's first rows. Not once rows are narrowed.
     pub fn crop(&mut self, lengths: &[usize]) {
         let cut = |(rows, &length): (&Range<usize>, &usize)| rows.start..rows.start + length.min(rows.len());

@@ -6,6 +6,7 @@ use std::ops::Range;
 use pellucid_models::Model;
 use pellucid_models::stage::{Kernel, POSITIONS, Slot, SlotShape, TOKENS};
 
+use super::last_layer::late_from;
 use super::unembedding::unembedding;
 
 /// What follows for costs from a model's list of stages: computed once for each model.
@@ -31,6 +32,7 @@ pub(crate) struct Costs {
     /// The stages that put keys and values into their places.
     attends: Vec<usize>,
     token_wise_from: usize,
+    late_from: usize,
     /// Where some columns of the vocabulary can be computed alone.
     logits: Option<Logits>,
     stages: usize,
@@ -51,6 +53,8 @@ struct Logits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rows {
     pub tokens: u64,
+    /// Those that are computed after the last attention.
+    pub late: u64,
     /// Those that are read from the narrowing stage on.
     pub read: u64,
     /// Columns of the vocabulary that are not computed for them.
@@ -72,7 +76,7 @@ impl Rows {
             rows.pairs += up_to(length) - up_to(from);
             rows.keys += if from < length { length } else { 0 };
         }
-        Rows { read: rows.tokens, ..rows }
+        Rows { late: rows.tokens, read: rows.tokens, ..rows }
     }
 }
 
@@ -170,6 +174,7 @@ impl Costs {
             layers,
             attends: attends.map(|(number, _)| number).collect(),
             token_wise_from: list.token_wise_from,
+            late_from: late_from(list),
             logits,
             stages: count,
         }
@@ -189,15 +194,18 @@ impl Costs {
     pub fn of(&self, rows: Rows, from: usize, to: usize) -> Work {
         let to = to.min(self.stages).max(from);
         let linear = |from: usize, to: usize| self.linear[to.max(from)] - self.linear[from];
-        let narrow = self.token_wise_from.clamp(from, to);
+        let (late, narrow) = (self.late_from.clamp(from, to), self.token_wise_from.clamp(from, to));
+        let rows_late = rows.late.min(rows.tokens);
         let (spared_flops, spared_values) = self.spared(rows.unread, from, to);
-        let flops = linear(from, narrow)
+        let flops = linear(from, late)
             .saturating_mul(rows.tokens)
+            .saturating_add(linear(late, narrow).saturating_mul(rows_late))
             .saturating_add((linear(narrow, to) - spared_flops).saturating_mul(rows.read.min(rows.tokens)))
             .saturating_add((self.attention[to] - self.attention[from]).saturating_mul(rows.pairs));
         let values = |from: usize, to: usize| self.values[to] - self.values[from];
-        let moved = values(from, narrow)
+        let moved = values(from, late)
             .saturating_mul(rows.tokens)
+            .saturating_add(values(late, narrow).saturating_mul(rows_late))
             .saturating_add((values(narrow, to) - spared_values).saturating_mul(rows.read.min(rows.tokens)))
             .saturating_add((self.keys[to] - self.keys[from]).saturating_mul(rows.keys));
         Work { flops, weights: linear(from, to) - spared_flops, values: moved }
@@ -226,6 +234,11 @@ impl Costs {
         4 * self.keys[end]
     }
 
+    /// The first stage that computes after the last attention.
+    pub fn late_from(&self) -> usize {
+        self.late_from
+    }
+
     /// The slot of the residual stream before a stage, where it is the only value that is alive and has just been computed.
     pub fn boundary(&self, stage: usize) -> Option<Slot> {
         self.boundaries.get(&stage).copied()
@@ -243,7 +256,7 @@ impl Costs {
 
     /// What all stages cost for some rows, every logit included.
     pub fn naive(&self, rows: Rows) -> Work {
-        self.of(Rows { read: rows.tokens, unread: 0, ..rows }, 0, self.stages)
+        self.of(Rows { late: rows.tokens, read: rows.tokens, unread: 0, ..rows }, 0, self.stages)
     }
 
     /// Where to cut a pass of some rows, from a stage to their end, that would take longer than `most` milliseconds: as late as

@@ -9,6 +9,7 @@
 //! | --- | --- | --- | --- |
 //! | dead code | `graph::check::use_of` | | nothing is computed that no save, log or edit needs |
 //! | early exit | `exit` | | an invoke walks no farther than the last hook point that is read or written of it |
+//! | last layer | `last_layer` | `last_layer` | after its attention only the positions are computed from the first on that is read or written |
 //! | positions | `positions` | | from the final norm on only the positions are computed that are read |
 //! | vocabulary columns | `unembedding` | `unembedding` | of the logits only the columns are computed that are read |
 //! | depth sharing | `depth` | `depth` | invokes with equal tokens are one row until the first stage at which each is edited |
@@ -31,6 +32,7 @@ mod cache;
 pub(crate) mod cost;
 mod depth;
 mod exit;
+mod last_layer;
 mod length;
 mod outlook;
 mod positions;
@@ -45,6 +47,7 @@ pub use cache::{PREFIX_CACHE_BYTES, PrefixCache, PrefixCacheUse, PrefixRoom};
 pub(crate) use cost::{Clock, Costs, Rows, Work};
 pub(crate) use depth::edits;
 pub(crate) use exit::end;
+pub(crate) use last_layer::late_from;
 pub(crate) use outlook::{Asker, Outlook};
 pub(crate) use positions::positions;
 pub(crate) use recompute::{Segment, room, segments};
@@ -67,14 +70,23 @@ pub struct Rewrites {
     pub cache: bool,
     /// Traces of a session that do not depend on one another run in the same passes, and share what invokes of one trace do.
     pub traces: bool,
+    /// After the last attention only the positions are computed from the first on that is read or written there.
+    pub last_layer: bool,
     /// Of the logits only the vocabulary's columns are computed that are read.
     pub unembedding: bool,
 }
 
 impl Rewrites {
     /// All of them.
-    pub const ALL: Rewrites =
-        Rewrites { depth: true, length: true, prefixes: true, cache: true, traces: true, unembedding: true };
+    pub const ALL: Rewrites = Rewrites {
+        depth: true,
+        length: true,
+        prefixes: true,
+        cache: true,
+        traces: true,
+        last_layer: true,
+        unembedding: true,
+    };
     /// None: every invoke computes its own rows.
     pub const NONE: Rewrites = Rewrites {
         depth: false,
@@ -82,6 +94,7 @@ impl Rewrites {
         prefixes: false,
         cache: false,
         traces: false,
+        last_layer: false,
         unembedding: false,
     };
 }

@@ -4,7 +4,7 @@ use pellucid_graph::NodeId;
 use pellucid_graph::check::CheckedProgram;
 use pellucid_models::stage::StageList;
 
-use super::{Rewrites, depth, length};
+use super::{Rewrites, depth, late_from, length};
 use crate::job::Instance;
 
 /// What is known of an invoke's rows before it walks.
@@ -18,6 +18,8 @@ pub(crate) struct Outlook {
     pub column: usize,
     /// The first column that anything of it reads or writes.
     pub first_column: usize,
+    /// The same of what is read or written after the last attention.
+    pub late: usize,
 }
 
 /// What an outlook is asked of.
@@ -41,11 +43,12 @@ impl Outlook {
         };
         let column = differs.filter(|_| rewrites.length && rewrites.depth).map_or(0, from);
         let first_column = if rewrites.prefixes || rewrites.cache { from(0) } else { 0 };
-        Outlook { shares: true, differs, column, first_column }
+        let late = if rewrites.last_layer { from(late_from(asker.list)) } else { 0 };
+        Outlook { shares: true, differs, column, first_column, late }
     }
 
     /// The same, of an invoke that takes all its rows where it leaves those of others, and none of another prompt.
     pub fn whole(self) -> Outlook {
-        Outlook { column: 0, first_column: 0, ..self }
+        Outlook { column: 0, first_column: 0, late: 0, ..self }
     }
 }

@@ -7,7 +7,7 @@
 //! **Keeps:** a row there depends on itself alone. What was picked by its column is picked by its place among the columns that were
 //! computed (`job::columns`). Invokes that share rows compute what any of them reads (`Member::agree_on_columns`).
 //!
-//! The last layer itself is computed at all positions, unless `length` has left an invoke fewer.
+//! Of the last layer fewer positions than all are computed by `last_layer`.
 
 use pellucid_graph::check::CheckedProgram;
 use pellucid_graph::{Argument, IndexItem, NodeId, NodeKind, OperationKind, Value};

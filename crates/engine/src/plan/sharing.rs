@@ -44,7 +44,10 @@ impl Candidate<'_> {
         let lengths = self.prompts.iter().map(|tokens| tokens.len());
         let rows = Rows::after(lengths.zip(from.iter().copied()));
         let read = self.columns.map_or(rows.tokens, |columns| (columns.len() * self.prompts.len()) as u64);
-        Rows { read: read.min(rows.tokens), unread: self.unread, ..rows }
+        let first = from.iter().zip(self.positions(self.outlook.late)).map(|(&one, other)| one.max(other));
+        let late =
+            self.prompts.iter().zip(first).map(|(tokens, first)| tokens.len().saturating_sub(first) as u64);
+        Rows { late: late.sum(), read: read.min(rows.tokens), unread: self.unread, ..rows }
     }
 }
 
@@ -69,6 +72,7 @@ pub(crate) struct Trunk {
     /// Whether others share its rows, so that an invoke aboard that is edited forks.
     parts: bool,
     shares: bool,
+    late: u64,
     read: u64,
     unread: u64,
 }
@@ -198,7 +202,8 @@ impl Trunk {
     fn rows(&self) -> Rows {
         let own = |(tokens, link): (&Vec<u32>, &Option<Link>)| (tokens.len(), positions_of(link));
         let rows = Rows::after(self.prompts.iter().zip(&self.links).map(own));
-        Rows { read: self.read.min(rows.tokens), unread: self.unread, ..rows }
+        let (late, read) = (self.late.min(rows.tokens), self.read.min(rows.tokens));
+        Rows { late, read, unread: self.unread, ..rows }
     }
 
     fn reach_with(&self, one: &Aboard, costs: &Costs) -> usize {
@@ -325,7 +330,7 @@ impl Sharing {
         let given_back: usize =
             trunk.links.iter().zip(&links).map(|(old, new)| positions_of(old) - positions_of(new)).sum();
         if given_back > 0 {
-            let more = Rows { tokens: given_back as u64, read: 0, ..rows };
+            let more = Rows { tokens: given_back as u64, late: 0, read: 0, ..rows };
             work = work.with(costs.of(more, 0, reach));
             tokens += given_back;
         }
@@ -348,12 +353,13 @@ impl Sharing {
         self.tokens += offer.tokens;
         self.work = self.work.with(offer.work);
         let (one, outlook) = (Aboard::of(candidate), candidate.outlook);
-        let read = candidate.rows(&candidate.positions(0)).read;
+        let Rows { late, read, .. } = candidate.rows(&candidate.positions(0));
         if let Some(place) = offer.joins {
             let trunk = &mut self.trunks[place];
             trunk.reach = trunk.reach_with(&one, costs);
             trunk.parts = true;
             trunk.column = trunk.column.min(outlook.first_column);
+            trunk.late = trunk.late.max(late);
             trunk.read = trunk.read.max(read);
             trunk.unread = trunk.unread.min(candidate.unread);
             trunk.links = offer.links;
@@ -388,6 +394,7 @@ impl Sharing {
             layers,
             parts: false,
             shares: outlook.shares,
+            late,
             read,
             unread: candidate.unread,
         };
@@ -440,7 +447,7 @@ impl Trunk {
         }
         let starts = self.links.iter().map(positions_of);
         let left = Rows::after(needed.into_iter().zip(starts));
-        work = work.with(costs.of(Rows { read: 0, ..left }, full, until.max(full)));
+        work = work.with(costs.of(Rows { late: 0, read: 0, ..left }, full, until.max(full)));
         (work, tokens as usize)
     }
 }
@@ -460,7 +467,7 @@ mod tests {
     }
 
     fn outlook(differs: Option<usize>, column: usize) -> Outlook {
-        Outlook { shares: true, differs, column, first_column: column }
+        Outlook { shares: true, differs, column, first_column: column, late: 0 }
     }
 
     /// Invokes that come aboard one after another: program, prompt, outlook.

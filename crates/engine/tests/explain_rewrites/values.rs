@@ -46,6 +46,22 @@ fn positions() {
 }
 
 #[test]
+fn last_layer() {
+    let off = Rewrites { last_layer: false, ..Rewrites::ALL };
+    // The second half of the prompt is read of the last block, the last position of the logits.
+    let nodes = format!(
+        r#"{},{{"op":"get","name":"block","hook":"layers.3.output"}},{{"op":"getitem","name":"late","input":"block","index":[":","4:"]}},
+        {{"op":"save","name":"late_saved","value":"late"}}"#,
+        read("p", "logits", r#"[":",-1]"#)
+    );
+    hold(
+        "last_layer",
+        "After the last layer's attention three positions of seven are computed, and from the final norm on one.",
+        &off_and_on(off, &trace(&[("p", PROMPT)], &nodes)),
+    );
+}
+
+#[test]
 fn vocabulary_columns() {
     let off = Rewrites { unembedding: false, ..Rewrites::ALL };
     let body = trace(&[("p", PROMPT)], &read("p", "logits", r#"[0,-1,3]"#));

@@ -209,6 +209,15 @@ fn areas(model: &ExplainedModel, pass: &ExplainedPass, passenger: &ExplainedPass
         let title = format!("columns before {column} stay shared");
         add((leaves, end.min(narrows)), before, "attended", &title);
     }
+    if model.late_at > 0 {
+        let skipped = (passenger.rows_from, passenger.late_from);
+        add(
+            (model.late_at.max(from), end.min(narrows)),
+            skipped,
+            "never",
+            "not read after the last attention",
+        );
+    }
     for columns in runs(passenger.columns.as_deref(), passenger.rows_from, width) {
         add((from.max(narrows), until), columns, class, &title);
         if let Some((leaves, column, _)) = fork {

@@ -12,6 +12,7 @@ fn model() -> ExplainedModel {
         name: String::new(),
         stages: 100,
         layers: vec![(10, 50), (50, 90)],
+        late_at: 80,
         narrows_at: 90,
         unembeds_at: Some(95),
     }
@@ -26,6 +27,7 @@ fn passenger() -> ExplainedPassenger {
         tokens: 8,
         width: 8,
         rows_from: 0,
+        late_from: 0,
         columns: Some(vec![7]),
         vocabulary: None,
         until: "lm_head.output".into(),
@@ -99,6 +101,10 @@ fn grid(passenger: &ExplainedPassenger) -> Vec<String> {
 fn what_is_computed_for_whom_is_seen_by_layers_and_positions() {
     // All positions up to the final norm, the last one from there on.
     assert_eq!(grid(&passenger()), [["ooooooooon"; 7].as_slice(), &["oooooooooo"]].concat());
+    // After the last attention those from the first on that is read.
+    let late = ExplainedPassenger { late_from: 5, ..passenger() };
+    let expected = [["oooooooonn"; 5].as_slice(), &["ooooooooon"; 2], &["oooooooooo"]].concat();
+    assert_eq!(grid(&late), expected);
     // From the fork on its own is the last position; for the others it attends to the shared rows.
     assert_eq!(grid(&forked()), [["ssssaaaaan"; 7].as_slice(), &["ssssoooooo"]].concat());
     // A beginning that is another's; nothing after the last hook point that matters.
