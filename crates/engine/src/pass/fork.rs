@@ -112,7 +112,35 @@ fn part(values: &[f32], context: usize, tokens: usize, kept: Range<usize>, keys:
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use pellucid_models::{Model, ModelOptions};
+
     use super::part;
+    use crate::pass::{PassState, Sequence};
+    use crate::slots::{Rows, SlotValue};
+
+    #[test]
+    fn of_each_sequence_the_rows_from_a_position_on_are_kept_and_stand_where_they_stood() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/models/gpt2");
+        let model = Arc::new(Model::open(folder, &ModelOptions::default()).unwrap());
+        let narrow = Some(vec![1, 3]);
+        let sequences =
+            vec![Sequence { narrow, ..Sequence::new(vec![4, 5, 6, 7]) }, Sequence::new(vec![8, 9])];
+        let mut state = PassState::begin(model.stages(), sequences);
+        let slot = model.stages().stages[0].outputs[0];
+        state.put(slot, SlotValue::Rows(Rows::contiguous(vec![0., 1., 2., 3., 4., 5.], &[1])));
+        state.keep_from(&[1, 0]);
+        assert_eq!(state.rows, [0..3, 3..5]);
+        let [first, second] = &state.sequences[..] else { panic!("two sequences") };
+        assert_eq!(
+            (first.start, first.tokens.as_slice(), first.narrow.as_deref()),
+            (1, &[5, 6, 7][..], Some(&[0, 2][..]))
+        );
+        assert_eq!((second.start, second.tokens.as_slice()), (0, &[8, 9][..]));
+        let Some(SlotValue::Rows(rows)) = state.slot(slot) else { panic!("rows") };
+        assert_eq!(rows.packed(5), [1., 2., 3., 4., 5.]);
+    }
 
     #[test]
     fn a_part_of_a_pattern_has_every_heads_own_lines() {
