@@ -190,6 +190,7 @@ fn compute_stage(
             if let Some((at, _)) = follow(list, schedule, number, end, visitor)
                 && let Kernel::NormApply(_) = list.stages[at].kernel
                 && list.stages[at].inputs[0] == stage.inputs[0]
+                && !visitor.tracks(number)
                 && !visitor.tracks(at)
             {
                 compute::norm(model, norm, stage.inputs[0], list.stages[at].outputs[0], state, pool)?;

@@ -174,3 +174,25 @@ fn what_was_edited_after_a_wait_is_edited_again() {
         assert!(again.report.recomputed_layers >= LAYERS - 2, "{family}: {}", again.report.recomputed_layers);
     }
 }
+
+/// Nothing behind a norm's divisor is gone back through, so that nobody asks for what is computed with it.
+#[test]
+fn what_is_gone_back_from_may_be_the_divisor_of_a_norm() {
+    for (family, engine) in deep_ones() {
+        let hook = match family {
+            "gpt2" => "transformer.h.4.ln_1.scale",
+            "gpt-neox" => "gpt_neox.layers.4.input_layernorm.scale",
+            _ => "model.layers.4.input_layernorm.scale",
+        };
+        let nodes = format!(
+            r#"{{"op":"get","name":"divisor","hook":"{hook}"}},{{"op":"sum","name":"loss","input":"divisor"}},{{"op":"backward","name":"b","of":"loss"}},
+            {{"op":"grad","name":"g","backward":"b","hook":"layers.0.output"}},{{"op":"save","name":"s","value":"g"}}"#
+        );
+        let checked = check(&engine, &prompts(), &nodes);
+        let kept = engine.run(&checked, &RunOptions::default()).unwrap();
+        let again =
+            engine.run(&checked, &RunOptions { kept_bytes: Some(0), ..RunOptions::default() }).unwrap();
+        same(&kept, &again, family);
+        assert!(again.report.recomputed_layers > 0, "{family}");
+    }
+}

@@ -80,7 +80,11 @@ impl Again {
         state.put(segment.root, SlotValue::Rows(root.clone()));
         let again = Tape::for_gradients_of(trail.tape.weights.clone());
         let mut following = Following { list, kept: trail.tape, stages, again, job: desk.job };
-        walk(desk.model, desk.schedule, segment.stages.clone(), &mut state, desk.pool, &mut following)?;
+        // Behind the last stage that is gone back through nothing is read.
+        let range = segment.stages.clone();
+        let read = stages.get(range.clone()).and_then(|own| own.iter().rposition(|&own| own));
+        let range = range.start..read.map_or(range.start, |last| range.start + last + 1);
+        walk(desk.model, desk.schedule, range, &mut state, desk.pool, &mut following)?;
         let tape = following.again;
         desk.job.results.report.recomputed_layers += 1;
         desk.job.hold_for_way_back(tape.bytes());

@@ -207,9 +207,10 @@ impl Tape {
         self.edited.get(&slot)
     }
 
-    /// Whether scores or a pattern were there, and were given up.
+    /// Whether scores or a pattern were there: given up, or kept since, by who was taken up again within the segment.
     pub fn was_materialised(&self, slot: Slot) -> bool {
-        self.materialised.contains(&slot)
+        let kept = self.ragged.get(&slot).is_some_and(|kept| kept.values.iter().any(Option::is_some));
+        kept || self.materialised.contains(&slot)
     }
 
     /// A slot's rows.
