@@ -325,7 +325,8 @@ impl<'a> Job<'a> {
         let (step, id) = instance;
         let node = &self.program.nodes[id.index()];
         let bytes = node.outputs.iter().fold(0u64, |sum, output| sum.saturating_add(output.bytes(1)));
-        if views == 0 || self.values.contains_key(&instance) {
+        // What has no elements is read for nothing, by operations of any kind.
+        if views == 0 || bytes == 0 || self.values.contains_key(&instance) {
             return bytes;
         }
         let users = self.users[id.index()].iter().map(|&user| match self.kind(user) {

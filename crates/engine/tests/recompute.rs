@@ -196,3 +196,44 @@ fn what_is_gone_back_from_may_be_the_divisor_of_a_norm() {
         assert!(again.report.recomputed_layers > 0, "{family}");
     }
 }
+
+/// An edit behind the end of one way back and before the beginning of another: no way goes through it, but what comes after it depends on it.
+#[test]
+fn an_edit_between_two_ways_back_is_not_lost() {
+    for (family, engine) in deep_ones() {
+        let nodes = r#"{"op":"get","name":"mixed","hook":"layers.4.attention.mixed"},{"op":"sum","name":"first","input":"mixed"},
+            {"op":"backward","name":"a","of":"first"},{"op":"grad","name":"ga","backward":"a","hook":"layers.0.output"},{"op":"save","name":"sa","value":"ga"},
+            {"op":"get","name":"o","hook":"layers.4.attention.output"},{"op":"mul","name":"half","input":"o","other":0.5},
+            {"op":"set","hook":"layers.4.attention.output","value":"half"},
+            {"op":"get","name":"l","hook":"logits"},{"op":"getitem","name":"one","input":"l","index":[":",-1,5]},{"op":"sum","name":"loss","input":"one"},
+            {"op":"backward","name":"b","of":"loss"},{"op":"grad","name":"gb","backward":"b","hook":"layers.4.mlp.output"},
+            {"op":"grad","name":"gp","backward":"b","hook":"layers.4.mlp.input"},{"op":"save","name":"sb","value":"gb"},{"op":"save","name":"sp","value":"gp"}"#;
+        let checked = check(&engine, &prompts(), nodes);
+        let kept = engine.run(&checked, &RunOptions::default()).unwrap();
+        let again =
+            engine.run(&checked, &RunOptions { kept_bytes: Some(0), ..RunOptions::default() }).unwrap();
+        same(&kept, &again, family);
+        assert!(again.report.recomputed_layers > 0, "{family}");
+    }
+}
+
+/// What an edit has made is kept beside, and has its price, also where it is written from a value of one number.
+#[test]
+fn edits_of_every_pattern_have_their_price() {
+    for (family, engine) in deep_ones() {
+        let edits: Vec<String> = (0..LAYERS)
+            .map(|layer| {
+                format!(r#"{{"op":"set","hook":"layers.{layer}.attention.pattern","value":"part"}},"#)
+            })
+            .collect();
+        let edits = format!(
+            r#"{{"op":"literal","name":"part","dtype":"f32","shape":[],"elements":[0.02]}},{}"#,
+            edits.join("")
+        );
+        let checked = check(&engine, &[(1..60).collect()], &gradients(&edits));
+        let kept = engine.run(&checked, &RunOptions::default()).unwrap();
+        let memory = RunOptions { memory_bytes: Some(checked.price.peak_bytes), ..RunOptions::default() };
+        let again = engine.run(&checked, &memory).unwrap_or_else(|error| panic!("{family}: {error}"));
+        same(&kept, &again, family);
+    }
+}

@@ -299,7 +299,9 @@ impl<'e> Interleaver<'e> {
         };
         for member in &self.members {
             load.held_bytes = load.held_bytes.saturating_add(member.job.held_bytes());
-            load.reserved_bytes = load.reserved_bytes.saturating_add(member.job.program.price.peak_bytes);
+            let price = member.job.program.price;
+            let priced = price.within(member.job.options.memory_bytes.unwrap_or(u64::MAX)).peak_bytes;
+            load.reserved_bytes = load.reserved_bytes.saturating_add(priced);
             let Some(loaded) = self.ground.models.get(member.model) else { continue };
             let mut work = Work::default();
             for group in member.groups.iter().filter(|group| member.is_ready(group)) {

@@ -36,7 +36,8 @@ impl Member<'_> {
     /// Bytes that it may hold while its nodes wait: what it was priced at, or a little; at most half of what it is allowed.
     fn ceiling(&self) -> u64 {
         let half = self.job.options.memory_bytes.map_or(u64::MAX, |allowed| allowed / 2);
-        self.job.program.price.peak_bytes.max(TOGETHER_BYTES).min(half)
+        let price = &self.job.program.price;
+        price.peak_bytes.saturating_add(price.kept_bytes).max(TOGETHER_BYTES).min(half)
     }
 
     /// Bytes that its getters may bring in its next pass; none: any number, as they are read at once.

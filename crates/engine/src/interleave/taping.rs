@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::group::Group;
 use super::member::Member;
 use super::party::placed;
 use super::rider::Rider;
@@ -74,9 +75,17 @@ impl Member<'_> {
             if kept <= room {
                 return;
             }
-            for group in &mut self.groups {
+            let Self { groups, job, .. } = &mut *self;
+            let can_be_followed = |group: &Group| {
+                let kind = |id| &job.program.program.node(id).kind;
+                let mut own = group.touches.iter().filter(|touch| segment.stages.contains(&touch.0));
+                own.all(|touch| group.tracks(touch.0) || !edits(kind(touch.1.1)))
+            };
+            // What was edited where no way back goes through was not kept: then nothing is computed again.
+            let able: Vec<bool> = groups.iter().map(can_be_followed).collect();
+            for (group, _) in groups.iter_mut().zip(able).filter(|(_, able)| *able) {
                 let free = group.tape.give_up(segment, loaded.model.stages());
-                self.job.let_go(free);
+                job.let_go(free);
                 kept = kept.saturating_sub(free);
             }
         }

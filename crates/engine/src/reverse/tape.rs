@@ -174,7 +174,8 @@ impl Tape {
     /// are free.
     pub fn give_up(&mut self, segment: &Segment, list: &StageList) -> u64 {
         let before = self.bytes;
-        if !self.rows.contains_key(&(segment.root, false)) {
+        let known = self.given_up.contains_key(&segment.stages.start);
+        if known || !self.rows.contains_key(&(segment.root, false)) {
             return 0;
         }
         for stage in list.stages.get(segment.stages.clone()).unwrap_or_default() {

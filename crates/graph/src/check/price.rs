@@ -11,7 +11,7 @@ use crate::operation::{IndexItem, Operation, OperationKind};
 use crate::program::{HookAddress, NodeId, NodeKind, Prompts, Value};
 use crate::rules::touch::{Touches, touches};
 use crate::rules::{ASSUMED_LENGTH, RuleContext, weight};
-use crate::spec::ModelSpec;
+use crate::spec::{Axis, ModelSpec};
 
 /// What a program will cost, at most; prompts that are not tokenised yet are taken to have 128 tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -196,7 +196,7 @@ impl Checker<'_> {
                 let saved = self.nodes[value.node.index()].outputs.get(value.output as usize);
                 let bytes = saved.map_or(0, |saved| saved.bytes(ASSUMED_LENGTH)).saturating_mul(repeats);
                 price.result_bytes = price.result_bytes.saturating_add(bytes);
-                price.flops = price.flops.saturating_add(bytes.saturating_mul(weight::WRITTEN));
+                self.charge(id, bytes.saturating_mul(weight::WRITTEN), &mut price);
             }
         }
         for (position, checked) in self.nodes.iter().enumerate().filter(|(_, checked)| checked.needed) {
@@ -250,6 +250,17 @@ impl Checker<'_> {
                 });
             }
             for number in through {
+                if let (true, Some(Prompts::Tokens(prompts))) = (
+                    known.contains_key(&(trace, number)),
+                    definition.invokes.get(number).map(|invoke| &invoke.prompts),
+                ) {
+                    // Each way back computes a layer again by itself.
+                    let wave = of_invoke.get(&(trace, number)).copied().unwrap_or(0);
+                    let last = last.get(&trace).copied().unwrap_or(wave).max(wave);
+                    for tokens in prompts {
+                        waves.hold(wave, last, Kept::of(self.spec(trace), tokens.len() as u64).layer);
+                    }
+                }
                 let flops = *known.entry((trace, number)).or_insert_with(|| {
                     let Some(Prompts::Tokens(prompts)) =
                         definition.invokes.get(number).map(|invoke| &invoke.prompts)
@@ -260,15 +271,14 @@ impl Checker<'_> {
                         (self.spec(trace), of_invoke.get(&(trace, number)).copied().unwrap_or(0));
                     let last = last.get(&trace).copied().unwrap_or(wave).max(wave);
                     prompts.iter().map(|tokens| tokens.len() as u64).fold(0, |sum: u64, length| {
-                        let Kept { least, more } = Kept::of(spec, length);
+                        let Kept { least, more, .. } = Kept::of(spec, length);
                         waves.hold(wave, last, least);
                         kept.push((wave, last, more));
-                        let once = forward_flops(spec, length);
-                        price.recomputed_flops = price.recomputed_flops.saturating_add(once);
-                        sum.saturating_add(once.saturating_mul(2))
+                        sum.saturating_add(forward_flops(spec, length).saturating_mul(2))
                     })
                 });
                 price.flops = price.flops.saturating_add(flops);
+                price.recomputed_flops = price.recomputed_flops.saturating_add(flops / 2);
             }
             price.nodes = price.nodes.saturating_add(2 * plan.path.len() as u64);
             for &node in &plan.path {
@@ -302,12 +312,29 @@ impl Checker<'_> {
             if let (Some((invoke, _)), Some(trace)) = (node.kind.written(), checked.trace)
                 && known.contains_key(&(trace, invoke))
             {
-                let bytes = checked.outputs.first().map_or(0, |output| output.bytes(ASSUMED_LENGTH));
+                let bytes = self.bytes_at(trace, invoke, checked.place);
                 let last = last.get(&trace).copied().unwrap_or(0);
                 waves.hold(made[position], last.max(made[position]), bytes);
             }
         }
         kept
+    }
+
+    /// Bytes of a hook point's value for an invoke.
+    fn bytes_at(&self, trace: NodeId, invoke: usize, place: Option<usize>) -> u64 {
+        let NodeKind::Trace(definition) = &self.program.node(trace).kind else { return 0 };
+        let hook = place.and_then(|place| self.spec(trace).hook_points.get(place));
+        let prompts = definition.invokes.get(invoke).map(|invoke| &invoke.prompts);
+        let (Some(hook), Some(Prompts::Tokens(prompts))) = (hook, prompts) else { return 0 };
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) as u64;
+        let elements = hook.shape.iter().fold(1_u64, |product, axis| {
+            product.saturating_mul(match axis {
+                Axis::Prompts => prompts.len() as u64,
+                Axis::Length | Axis::Context => longest,
+                Axis::Size(size) => *size,
+            })
+        });
+        elements.saturating_mul(hook.dtype.size())
     }
 
     /// Adds operations of a node.
@@ -507,6 +534,8 @@ struct Kept {
     least: u64,
     /// All else: it can be computed again.
     more: u64,
+    /// One layer.
+    layer: u64,
 }
 
 impl Kept {
@@ -522,6 +551,6 @@ impl Kept {
         let all = bytes(layer.saturating_mul(sizes.layers));
         let roots = bytes(sizes.hidden.saturating_mul(sizes.layers));
         let least = bytes(layer.saturating_mul(2)).saturating_add(roots).min(all);
-        Kept { least, more: all - least }
+        Kept { least, more: all - least, layer: bytes(layer) }
     }
 }
