@@ -46,6 +46,15 @@ fn same(one: &Results, other: &Results, what: &str) {
     }
 }
 
+/// A run in which nothing is kept that can be computed again; it gives what one gives that keeps all.
+fn with_nothing_kept(engine: &Engine, checked: &CheckedProgram, what: &str) -> Results {
+    let kept = engine.run(checked, &RunOptions::default()).unwrap();
+    let nothing = RunOptions { kept_bytes: Some(0), ..RunOptions::default() };
+    let again = engine.run(checked, &nothing).unwrap();
+    same(&kept, &again, what);
+    again
+}
+
 /// The gradients of a loss at the beginning, in the middle and late, with what is edited on the way there.
 fn gradients(edits: &str) -> String {
     let mut nodes = format!(
@@ -116,10 +125,7 @@ fn what_was_edited_is_edited_again() {
         ];
         for hook in hooks {
             let checked = check(&engine, &prompts(), &gradients(&halved(hook, "h")));
-            let kept = engine.run(&checked, &RunOptions::default()).unwrap();
-            let nothing = RunOptions { kept_bytes: Some(0), ..RunOptions::default() };
-            let again = engine.run(&checked, &nothing).unwrap();
-            same(&kept, &again, &format!("{family}, {hook}"));
+            let again = with_nothing_kept(&engine, &checked, &format!("{family}, {hook}"));
             assert_eq!(again.report.recomputed_layers, LAYERS - 2, "{family}, {hook}");
         }
     }
@@ -131,9 +137,7 @@ fn a_skipped_module_and_a_pattern_that_is_looked_at_are_as_they_were() {
     let skipped = r#"{"op":"get","name":"x","hook":"layers.3.output"},{"op":"skip","module":"layers.4","value":"x"},
         {"op":"get","name":"seen","hook":"layers.5.attention.pattern"},{"op":"save","name":"pattern","value":"seen"},"#;
     let checked = check(&engine, &prompts(), &gradients(skipped));
-    let kept = engine.run(&checked, &RunOptions::default()).unwrap();
-    let again = engine.run(&checked, &RunOptions { kept_bytes: Some(0), ..RunOptions::default() }).unwrap();
-    same(&kept, &again, "skipped");
+    let again = with_nothing_kept(&engine, &checked, "skipped");
     assert!(again.report.recomputed_layers > 0);
 }
 
@@ -155,7 +159,7 @@ fn what_does_not_fit_even_so_is_told() {
     }
 }
 
-/// What one invoke reads of the first layer is read of another after its second layer, and is edited there.
+/// One invoke is edited in its fourth layer by what another reads in its sixth: it waits there, and is taken up again.
 #[test]
 fn what_was_edited_after_a_wait_is_edited_again() {
     for (family, engine) in deep_ones() {
@@ -167,10 +171,7 @@ fn what_was_edited_after_a_wait_is_edited_again() {
             {"op":"grad","name":"g","backward":"b","invoke":"p","hook":"layers.0.output"},{"op":"save","name":"s","value":"g"}"#;
         let checked =
             engine.check(program(&[("p", &prompts()), ("other", &[vec![3, 4, 5]])], nodes)).unwrap();
-        let kept = engine.run(&checked, &RunOptions::default()).unwrap();
-        let again =
-            engine.run(&checked, &RunOptions { kept_bytes: Some(0), ..RunOptions::default() }).unwrap();
-        same(&kept, &again, family);
+        let again = with_nothing_kept(&engine, &checked, family);
         assert!(again.report.recomputed_layers >= LAYERS - 2, "{family}: {}", again.report.recomputed_layers);
     }
 }
@@ -189,10 +190,7 @@ fn what_is_gone_back_from_may_be_the_divisor_of_a_norm() {
             {{"op":"grad","name":"g","backward":"b","hook":"layers.0.output"}},{{"op":"save","name":"s","value":"g"}}"#
         );
         let checked = check(&engine, &prompts(), &nodes);
-        let kept = engine.run(&checked, &RunOptions::default()).unwrap();
-        let again =
-            engine.run(&checked, &RunOptions { kept_bytes: Some(0), ..RunOptions::default() }).unwrap();
-        same(&kept, &again, family);
+        let again = with_nothing_kept(&engine, &checked, family);
         assert!(again.report.recomputed_layers > 0, "{family}");
     }
 }
@@ -209,10 +207,7 @@ fn an_edit_between_two_ways_back_is_not_lost() {
             {"op":"backward","name":"b","of":"loss"},{"op":"grad","name":"gb","backward":"b","hook":"layers.4.mlp.output"},
             {"op":"grad","name":"gp","backward":"b","hook":"layers.4.mlp.input"},{"op":"save","name":"sb","value":"gb"},{"op":"save","name":"sp","value":"gp"}"#;
         let checked = check(&engine, &prompts(), nodes);
-        let kept = engine.run(&checked, &RunOptions::default()).unwrap();
-        let again =
-            engine.run(&checked, &RunOptions { kept_bytes: Some(0), ..RunOptions::default() }).unwrap();
-        same(&kept, &again, family);
+        let again = with_nothing_kept(&engine, &checked, family);
         assert!(again.report.recomputed_layers > 0, "{family}");
     }
 }
