@@ -94,9 +94,9 @@ pub struct Report {
     pub pass_ms: Vec<f64>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+/// Whether a number is 0: what a record leaves out then.
+pub(crate) fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 /// Passes whose time a report tells.

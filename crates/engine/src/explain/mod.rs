@@ -12,6 +12,7 @@ pub(crate) use telling::{described, dropped, explained};
 
 use crate::job::Instance;
 use crate::plan::Work;
+use crate::results::is_zero;
 
 pub use text::{amount, rate, time};
 
@@ -68,7 +69,7 @@ pub struct Measured {
     /// What a naive run's passes would take, every invoke by itself and whole: estimated from how fast these were.
     pub naive_ms: f64,
     /// How many times a layer was computed again on a way back, because there was no room to keep what it reads of it.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub recomputed_layers: u64,
     /// The instruction-set path of the kernels.
     pub instruction_set: String,
@@ -206,16 +207,6 @@ pub struct ExplainedBack {
     pub stages: usize,
     /// How many the model has.
     pub of: usize,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-fn is_none(number: &u64) -> bool {
-    *number == 0
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-fn is_zero(number: &usize) -> bool {
-    *number == 0
 }
 
 /// Rows that an invoke has in common with others of the same tokens.
