@@ -47,6 +47,7 @@ pub mod reduce;
 pub mod reference;
 pub mod rotary;
 mod simd;
+mod stoppable;
 mod tile;
 
 pub use activation::Activation;
@@ -59,3 +60,4 @@ pub use matmul::{
 };
 pub use packed::{NumberFormat, PackedMatrix, Precision, WeightLayout, WeightSource};
 pub use quantised::{Block, BlockForm};
+pub use stoppable::Stoppable;

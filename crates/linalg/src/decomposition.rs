@@ -34,10 +34,11 @@ pub fn qr(a: &Matrix, complete: bool) -> Result<Qr, LinearError> {
     let found = a.view().qr();
     let q = Matrix(if complete { found.compute_Q() } else { found.compute_thin_Q() });
     let thin = found.thin_R();
-    let negative: Vec<f64> =
-        (0..kept).map(|place| if place < short && thin[(place, place)] < 0.0 { -1.0 } else { 1.0 }).collect();
+    let negative: Vec<f64> = (0..kept)
+        .map(|place| if place < short && thin[(place, place)].0 < 0.0 { -1.0 } else { 1.0 })
+        .collect();
     let r = Matrix::from_fn(kept, columns, |row, column| {
-        if row < short && column >= row { thin[(row, column)] * negative[row] } else { 0.0 }
+        if row < short && column >= row { thin[(row, column)].0 * negative[row] } else { 0.0 }
     });
     Ok(Qr { q: q.with_columns_scaled(&negative), r })
 }
@@ -98,7 +99,7 @@ pub fn svd(a: &Matrix, full: bool) -> Result<Svd, LinearError> {
     let sign = |place: usize| signs.get(place).copied().unwrap_or(1.0);
     Ok(Svd {
         u: u.map(|_, column, element| element * sign(column)),
-        s: (0..count).map(|place| found.S()[place]).collect(),
+        s: (0..count).map(|place| found.S()[place].0).collect(),
         vt: v.transposed().map(|row, _, element| element * sign(row)),
     })
 }
@@ -171,7 +172,7 @@ pub fn eigh(a: &Matrix) -> Result<Eigen, LinearError> {
     }
     let found = symmetric.view().self_adjoint_eigen(Side::Lower).map_err(|_| LinearError::NoConvergence)?;
     let vectors = Matrix(found.U().to_owned());
-    let values = (0..a.rows()).map(|place| found.S()[place]).collect();
+    let values = (0..a.rows()).map(|place| found.S()[place].0).collect();
     Ok(Eigen { values, vectors: vectors.with_columns_scaled(&signs(&vectors)) })
 }
 

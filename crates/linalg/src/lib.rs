@@ -7,7 +7,8 @@
 //! | [`solution`] | linear systems, inverse, determinant, pseudo-inverse |
 //! | [`exponential`] | the matrix exponential, and orthogonal matrices made of free parameters |
 //!
-//! The loops are `faer`'s, on one thread. A crate of its own, because its generic code is slow to compile and seldom
+//! The loops are `faer`'s, on one thread, over numbers with which they can be stopped on the way
+//! ([`pellucid_kernels::pool::stoppable`]). A crate of its own, because its generic code is slow to compile and seldom
 //! changes.
 //!
 //! **Signs** that a decomposition leaves free are fixed: `R` of a QR decomposition has no negative number on its diagonal;

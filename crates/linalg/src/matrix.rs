@@ -1,10 +1,15 @@
 //! A dense matrix of `f64`.
 
-use faer::{Mat, MatRef};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatRef, Par};
+use pellucid_kernels::{Stoppable, pool};
+
+/// About so many multiply-adds of a product are done between two places where it can be stopped.
+const UNSTOPPED: usize = 1 << 28;
 
 /// A dense matrix. Shapes of operands must fit; whoever calls has checked them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Matrix(pub(crate) Mat<f64>);
+pub struct Matrix(pub(crate) Mat<Stoppable>);
 
 impl Matrix {
     /// Elements in row-major order; those that are missing are 0.
@@ -16,7 +21,7 @@ impl Matrix {
 
     /// The elements by a function of row and column.
     pub fn from_fn(rows: usize, columns: usize, element: impl Fn(usize, usize) -> f64) -> Matrix {
-        Matrix(Mat::from_fn(rows, columns, element))
+        Matrix(Mat::from_fn(rows, columns, |row, column| Stoppable(element(row, column))))
     }
 
     /// Zeros.
@@ -55,7 +60,7 @@ impl Matrix {
 
     /// An element. Panics outside of the matrix.
     pub fn at(&self, row: usize, column: usize) -> f64 {
-        self.0[(row, column)]
+        self.0[(row, column)].0
     }
 
     /// Rows as columns.
@@ -65,7 +70,22 @@ impl Matrix {
 
     /// The product.
     pub fn times(&self, other: &Matrix) -> Matrix {
-        Matrix(&self.0 * &other.0)
+        let (rows, columns) = (self.rows(), other.columns());
+        let mut product = Mat::zeros(rows, columns);
+        let wide = (UNSTOPPED / (rows * self.columns()).max(1)).next_multiple_of(64);
+        for from in (0..columns).step_by(wide) {
+            pool::checkpoint();
+            let count = wide.min(columns - from);
+            matmul(
+                product.subcols_mut(from, count),
+                Accum::Replace,
+                self.view(),
+                other.0.subcols(from, count),
+                Stoppable(1.0),
+                Par::Seq,
+            );
+        }
+        Matrix(product)
     }
 
     /// The sum.
@@ -129,7 +149,7 @@ impl Matrix {
         self.0.is_all_finite()
     }
 
-    pub(crate) fn view(&self) -> MatRef<'_, f64> {
+    pub(crate) fn view(&self) -> MatRef<'_, Stoppable> {
         self.0.as_ref()
     }
 }

@@ -1,13 +1,14 @@
 //! Linear systems, inverse, determinant, pseudo-inverse.
 
 use faer::linalg::solvers::{PartialPivLu, Solve};
+use pellucid_kernels::Stoppable;
 
 use crate::decomposition::svd;
 use crate::{LinearError, Matrix};
 
 /// A square matrix ready to be solved with.
 pub struct Factored {
-    lu: Option<PartialPivLu<f64>>,
+    lu: Option<PartialPivLu<Stoppable>>,
     size: usize,
 }
 
@@ -22,7 +23,7 @@ impl Factored {
             return Ok(Factored { lu: None, size });
         }
         let lu = a.view().partial_piv_lu();
-        match (0..size).find(|&place| lu.U()[(place, place)] == 0.0) {
+        match (0..size).find(|&place| lu.U()[(place, place)].0 == 0.0) {
             Some(column) => Err(LinearError::Singular { column }),
             None => Ok(Factored { lu: Some(lu), size }),
         }
@@ -52,7 +53,7 @@ impl Factored {
     /// The determinant's sign, and the logarithm of its magnitude.
     pub fn log_determinant(&self) -> (f64, f64) {
         let Some(lu) = &self.lu else { return (1.0, 0.0) };
-        let pivots = (0..self.size).map(|place| lu.U()[(place, place)]);
+        let pivots = (0..self.size).map(|place| lu.U()[(place, place)].0);
         let (sign, logarithm) =
             pivots.fold((1.0, 0.0), |(sign, sum), pivot| (sign * pivot.signum(), sum + pivot.abs().ln()));
         (sign * parity(lu.P().arrays().0), logarithm)
@@ -60,7 +61,7 @@ impl Factored {
 
     fn determinant(&self) -> f64 {
         let Some(lu) = &self.lu else { return 1.0 };
-        (0..self.size).map(|place| lu.U()[(place, place)]).product::<f64>() * parity(lu.P().arrays().0)
+        (0..self.size).map(|place| lu.U()[(place, place)].0).product::<f64>() * parity(lu.P().arrays().0)
     }
 }
 
