@@ -253,6 +253,12 @@ async fn lists_are_ones_own_in_pages_the_newest_first() {
             seen.extend(next);
         }
         assert_eq!((seen.len(), &seen[0]), (5, &ids[4]));
+        let queued = |after: &String| JobQuery {
+            state: Some(JobState::Queued),
+            after: Some(after.clone()),
+            ..JobQuery::default()
+        };
+        assert_eq!(page(queued(&seen[1])).await, seen[2..4]);
         ids.sort();
         seen.sort();
         assert_eq!(seen, ids);

@@ -303,17 +303,25 @@ pub(super) async fn job_by_idempotency_key(
 }
 
 pub(super) async fn jobs(store: &Sqlite, account: &str, of: &JobQuery, limit: u32) -> Result<Vec<StoredJob>> {
-    let found = query(select(
-        "WHERE account = $1 AND ($2 = '' OR state = $2)
-           AND ($3 = '' OR (submitted_ms, id) < (SELECT submitted_ms, id FROM jobs WHERE id = $3 AND account = $1))
-         ORDER BY submitted_ms DESC, id DESC LIMIT $4",
-    ))
-    .bind(account)
-    .bind(of.state.map_or("", |state| state.name()))
-    .bind(of.after.as_deref().unwrap_or(""))
-    .bind(i64::from(limit))
-    .fetch_all(&store.readers)
-    .await?;
+    // What is not asked for does not stand there: a condition that may be empty goes by no index.
+    let state = if of.state.is_some() { "AND state = $3" } else { "" };
+    let after = match (&of.after, &of.state) {
+        (None, _) => String::new(),
+        (Some(_), state) => format!(
+            "AND (submitted_ms, id) < (SELECT submitted_ms, id FROM jobs WHERE id = ${} AND account = $1)",
+            if state.is_some() { 4 } else { 3 }
+        ),
+    };
+    let statement =
+        format!("WHERE account = $1 {state} {after} ORDER BY submitted_ms DESC, id DESC LIMIT $2");
+    let mut found = query(select(&statement)).bind(account).bind(i64::from(limit));
+    if let Some(state) = of.state {
+        found = found.bind(state.name());
+    }
+    if let Some(after) = &of.after {
+        found = found.bind(after);
+    }
+    let found = found.fetch_all(&store.readers).await?;
     Ok(found.iter().map(rows::job).collect::<Sql<_>>()?)
 }
 

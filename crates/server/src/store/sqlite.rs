@@ -18,10 +18,14 @@ use super::{
 };
 
 /// The version of the schema that this program writes.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 /// What brings a store from one version to the next.
-const STEPS: [&str; VERSION as usize] =
-    [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+const STEPS: [&str; VERSION as usize] = [
+    include_str!("schema.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+];
 /// Connections that read.
 const READERS: u32 = 4;
 
