@@ -72,7 +72,7 @@ impl Matrix {
     pub fn times(&self, other: &Matrix) -> Matrix {
         let (rows, columns) = (self.rows(), other.columns());
         let mut product = Mat::zeros(rows, columns);
-        let wide = (UNSTOPPED / (rows * self.columns()).max(1)).next_multiple_of(64);
+        let wide = columns_at_once(rows, self.columns());
         for from in (0..columns).step_by(wide) {
             pool::checkpoint();
             let count = wide.min(columns - from);
@@ -151,5 +151,24 @@ impl Matrix {
 
     pub(crate) fn view(&self) -> MatRef<'_, Stoppable> {
         self.0.as_ref()
+    }
+}
+
+/// How many columns of a product are computed at once, of so many rows, each element a sum of so many.
+fn columns_at_once(rows: usize, inner: usize) -> usize {
+    (UNSTOPPED / rows.saturating_mul(inner).max(1)).max(1).next_multiple_of(64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_product_of_any_size_some_columns_are_computed_at_once() {
+        assert_eq!(columns_at_once(0, 0), UNSTOPPED);
+        assert_eq!(columns_at_once(1400, 1400), 192);
+        // Larger than what is done at once, and than a number can say.
+        assert_eq!(columns_at_once(1 << 15, 1 << 14), 64);
+        assert_eq!(columns_at_once(usize::MAX, 2), 64);
     }
 }
