@@ -59,8 +59,13 @@ impl Service {
         let (core, account) = (&self.core, &caller.account);
         let work = Arc::new(work);
         self.know_day(&account.name).await?;
+        let mut begun = false;
         loop {
-            let has_left = || core.meters.has_left(&account.name, &account.limits, time::now_ms());
+            // What it took itself before its model was open does not refuse it.
+            let has_left = || match begun {
+                true => Ok(()),
+                false => core.meters.has_left(&account.name, &account.limits, time::now_ms()),
+            };
             has_left()?;
             let turn =
                 core.turns.turn(&account.name, how.most).instrument(info_span!("wait for a turn")).await;
@@ -73,6 +78,7 @@ impl Service {
             })?;
             // What came before it may have used what was left.
             has_left()?;
+            begun = true;
             let (service, asker, work) = (self.clone(), caller.clone(), work.clone());
             let step = tokio::task::spawn_blocking(move || {
                 let _at_work = AtWork {
