@@ -28,19 +28,38 @@ pub(super) struct Work {
     pub span: fn() -> Span,
 }
 
-/// One that is at work: what it took counts when it is over, however it ends.
-struct AtWork {
+/// What one request has taken so far, in milliseconds: it counts when the request is over, however it ends.
+struct Taken {
     core: Arc<Core>,
     account: String,
-    started: Instant,
-    _turn: Turn,
+    before: f64,
+    /// While it is at work.
+    since: Option<Instant>,
 }
 
-impl Drop for AtWork {
-    fn drop(&mut self) {
-        let milliseconds = self.started.elapsed().as_secs_f64() * 1000.0;
-        self.core.meters.spend(&self.account, milliseconds, time::now_ms());
+impl Taken {
+    fn milliseconds(&self) -> f64 {
+        self.before + self.since.map_or(0.0, |since| since.elapsed().as_secs_f64() * 1000.0)
     }
+
+    /// It waits until its model is open. What it took does not count yet: it would be refused for it.
+    fn paused(mut self) -> Self {
+        self.before = self.milliseconds();
+        self.since = None;
+        self
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.core.meters.spend(&self.account, self.milliseconds(), time::now_ms());
+    }
+}
+
+/// One that is at work. What it takes counts before the next one has its turn.
+struct AtWork {
+    taken: Taken,
+    _turn: Turn,
 }
 
 impl Service {
@@ -59,13 +78,9 @@ impl Service {
         let (core, account) = (&self.core, &caller.account);
         let work = Arc::new(work);
         self.know_day(&account.name).await?;
-        let mut begun = false;
+        let has_left = || core.meters.has_left(&account.name, &account.limits, time::now_ms());
+        let mut before = None;
         loop {
-            // What it took itself before its model was open does not refuse it.
-            let has_left = || match begun {
-                true => Ok(()),
-                false => core.meters.has_left(&account.name, &account.limits, time::now_ms()),
-            };
             has_left()?;
             let turn =
                 core.turns.turn(&account.name, how.most).instrument(info_span!("wait for a turn")).await;
@@ -78,20 +93,27 @@ impl Service {
             })?;
             // What came before it may have used what was left.
             has_left()?;
-            begun = true;
+            let mut taken = before.take().unwrap_or_else(|| Taken {
+                core: core.clone(),
+                account: account.name.clone(),
+                before: 0.0,
+                since: None,
+            });
             let (service, asker, work) = (self.clone(), caller.clone(), work.clone());
             let step = tokio::task::spawn_blocking(move || {
-                let _at_work = AtWork {
-                    core: service.core.clone(),
-                    account: asker.account.name.clone(),
-                    started: Instant::now(),
-                    _turn: turn,
-                };
-                work(&service, &asker)
+                taken.since = Some(Instant::now());
+                let at_work = AtWork { taken, _turn: turn };
+                Ok(match work(&service, &asker)? {
+                    Step::Done(done) => (Step::Done(done), None),
+                    opens => (opens, Some(at_work.taken.paused())),
+                })
             });
             match blocking_answer(step.instrument((how.span)()).await)? {
-                Step::Done(done) => return Ok(done),
-                Step::Opens(entry) => drop(entry.outline().await?),
+                (Step::Done(done), _) => return Ok(done),
+                (Step::Opens(entry), taken) => {
+                    before = taken;
+                    drop(entry.outline().await?);
+                }
             }
         }
     }
