@@ -38,7 +38,8 @@ use crate::tensor::Tensor;
 
 pub(crate) use held::Held;
 pub use options::{GeneratedToken, OnLog, OnProgress, OnSaved, OnToken, Progress, RunOptions, SavedValue};
-pub(crate) use running::Task;
+use running::Left;
+pub(crate) use running::{Errand, Made, Rule, Task};
 use slices::Beginning;
 use turns::Turns;
 
@@ -87,7 +88,9 @@ pub(crate) struct Job<'a> {
     /// Whether nodes that take long are left for whoever runs the program to run between passes.
     pub defers: bool,
     /// Those that were left.
-    deferred: VecDeque<Instance>,
+    deferred: VecDeque<Left>,
+    /// Of the nodes that ways back have left: the `backward`, the node, and what its rule has given.
+    gone_through: Vec<(NodeId, NodeId, Vec<Option<Tensor>>)>,
     /// What its own small nodes may take before others have their turn; none: no bound.
     pub slice: Option<Duration>,
     /// What they took since somebody asked.
@@ -130,6 +133,7 @@ impl<'a> Job<'a> {
             dry,
             defers: false,
             deferred: VecDeque::new(),
+            gone_through: Vec::new(),
             slice: None,
             own: Duration::ZERO,
             postponed: BTreeSet::new(),
@@ -196,6 +200,20 @@ impl<'a> Job<'a> {
         self.file(instance, outputs, &mut ready);
         self.release(instance);
         self.run_ready(ready, models, pool);
+    }
+
+    /// Files what a task made, and runs what can run then.
+    pub fn deliver_made(
+        &mut self,
+        Errand { instance, backward }: Errand,
+        made: Vec<Option<Tensor>>,
+        models: &[Loaded],
+        pool: &mut BufferPool,
+    ) {
+        match backward {
+            Some(backward) => self.gone_through.push((backward, instance.1, made)),
+            None => self.deliver(instance, made.into_iter().flatten().collect(), models, pool),
+        }
     }
 
     /// A setter has been applied: its value has one reader less.

@@ -14,13 +14,11 @@ use pellucid_kernels::{Isa, pool};
 use super::guard::said;
 use super::member::{Ground, Member};
 use super::{Interleaver, LEAST_SLICE_MS, milliseconds};
-use crate::job::{Instance, Task};
+use crate::job::{Errand, Made, Task};
 use crate::loaded::Loaded;
-use crate::operations::OperationError;
 use crate::plan::Clock;
 use crate::serve::Waiting;
 use crate::slots::BufferPool;
-use crate::tensor::Tensor;
 
 /// Threads beside the one that runs passes.
 pub(crate) struct Helpers<'e> {
@@ -47,9 +45,9 @@ struct Sent<'e> {
 struct Done {
     /// The program's number.
     serial: u64,
-    instance: Instance,
+    errand: Errand,
     /// What it gave; or what it said when it panicked.
-    outputs: Result<Result<Vec<Tensor>, OperationError>, String>,
+    made: Result<Made, String>,
     milliseconds: f64,
 }
 
@@ -77,11 +75,10 @@ impl<'e> Helpers<'e> {
                     let started = *begun.get_or_init(Instant::now);
                     let run =
                         || isa.scope(|| pool::with_threads(1, || task.run(models, &mut buffers, &stop)));
-                    let outputs =
-                        catch_unwind(AssertUnwindSafe(run)).map_err(|payload| said(payload.as_ref()));
-                    let (instance, ms) = (task.instance, milliseconds(started.elapsed()));
+                    let made = catch_unwind(AssertUnwindSafe(run)).map_err(|payload| said(payload.as_ref()));
+                    let (errand, ms) = (task.errand, milliseconds(started.elapsed()));
                     drop(task);
-                    if report.send(Done { serial, instance, outputs, milliseconds: ms }).is_err() {
+                    if report.send(Done { serial, errand, made, milliseconds: ms }).is_err() {
                         return;
                     }
                 }
@@ -137,10 +134,10 @@ impl Interleaver<'_> {
         let most = self.budget.milliseconds.unwrap_or(f64::INFINITY);
         self.helpers.as_ref().is_some_and(Helpers::are_busy)
             && !member.job.has_postponed()
-            && member
-                .job
-                .first_deferred()
-                .is_some_and(|(flops, applies)| self.clock.own(flops, applies) > most)
+            && member.job.first_deferred().is_some_and(|errand| {
+                let (flops, applies) = (member.job.flops(errand), member.job.applies(errand.instance.1));
+                self.clock.own(flops, applies) > most
+            })
     }
 
     /// Runs one operation of a program, or sends it to another thread; gives back the milliseconds that it took here.
@@ -152,7 +149,8 @@ impl Interleaver<'_> {
             return Self::run_some_small(member, ground, pool, clock, most);
         }
         let Some(mut task) = member.job.next_deferred() else { return 0.0 };
-        let (instance, flops, applies) = (task.instance, task.flops(), task.applies());
+        let errand = task.errand;
+        let (flops, applies) = (member.job.flops(errand), member.job.applies(errand.instance.1));
         let estimated = clock.own(flops, applies);
         member.usage.flops = member.usage.flops.saturating_add(flops);
         member.usage.estimated_ms += estimated;
@@ -162,7 +160,7 @@ impl Interleaver<'_> {
             let sent = Sent { serial: member.serial, task, stop, begun: begun.clone() };
             match helpers.tasks.send(sent) {
                 Ok(()) => {
-                    member.away.push((instance, begun));
+                    member.away.push((errand, begun));
                     helpers.under_way += 1;
                     return 0.0;
                 }
@@ -171,32 +169,32 @@ impl Interleaver<'_> {
             }
         }
         let started = Instant::now();
-        member.job.at_node = Some(instance.1);
-        let outputs = member.guarded(|member| {
-            let outputs = task.run(ground.models, pool, &member.job.stop);
+        member.job.at_node = Some(errand.instance.1);
+        let made = member.guarded(|member| {
+            let made = task.run(ground.models, pool, &member.job.stop);
             drop(task);
             member.job.check_budget();
-            outputs
+            made
         });
         let took = milliseconds(started.elapsed());
         member.usage.measured_ms += took;
-        let Some(outputs) = outputs else { return took };
-        // What was stopped tells nothing.
-        if !applies && member.job.failed.is_none() {
+        let Some(made) = made else { return took };
+        // What was stopped tells nothing, and what a way back takes is estimated by the half.
+        if !applies && errand.backward.is_none() && member.job.failed.is_none() {
             clock.learn_own(flops, took);
         }
-        took + Self::deliver_own(member, (instance, outputs), (ground, pool, clock), most)
+        took + Self::deliver_own(member, (errand, made), (ground, pool, clock), most)
     }
 
     /// Delivers what an operation of its own gave a program. The small nodes that can run then have a slice, as those that were left;
     /// it is their program's time. Gives back the milliseconds that it took.
     fn deliver_own(
         member: &mut Member<'_>,
-        (instance, outputs): (Instance, Result<Vec<Tensor>, OperationError>),
+        (errand, made): (Errand, Made),
         (ground, pool, clock): (Ground<'_>, &mut BufferPool, &Clock),
         most: f64,
     ) -> f64 {
-        Self::in_a_slice(member, clock, most, |member| member.deliver(instance, outputs, ground, pool))
+        Self::in_a_slice(member, clock, most, |member| member.deliver_made(errand, made, ground, pool))
     }
 
     /// What a program does of its own between passes, of which small nodes run for a slice: measured, and counted as its own.
@@ -245,12 +243,12 @@ impl Interleaver<'_> {
         let most = budget.milliseconds.unwrap_or(f64::INFINITY);
         let Some(member) = members.iter_mut().find(|member| member.serial == done.serial) else { return };
         let ground = *ground;
-        member.away.retain(|(instance, _)| *instance != done.instance);
+        member.away.retain(|(errand, _)| *errand != done.errand);
         member.usage.measured_ms += done.milliseconds;
-        member.job.at_node = Some(done.instance.1);
-        match done.outputs {
-            Ok(outputs) => {
-                Self::deliver_own(member, (done.instance, outputs), (ground, pool, clock), most);
+        member.job.at_node = Some(done.errand.instance.1);
+        match done.made {
+            Ok(made) => {
+                Self::deliver_own(member, (done.errand, made), (ground, pool, clock), most);
             }
             Err(message) => member.fail_by_panic(&message),
         }

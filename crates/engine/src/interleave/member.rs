@@ -15,7 +15,7 @@ use super::group::{Group, Place};
 use super::touches::Asked;
 use super::{Left, milliseconds};
 use crate::error::EngineError;
-use crate::job::{Held, Instance, Job, OUTSIDE, RunOptions};
+use crate::job::{Errand, Held, Instance, Job, Made, OUTSIDE, RunOptions};
 use crate::loaded::Loaded;
 use crate::operations::OperationError;
 use crate::plan::{Collected, Rewrites, together};
@@ -50,7 +50,7 @@ pub(crate) struct Member<'a> {
     /// Everybody's fair share when it came.
     pub came_at_flops: u64,
     /// Nodes of it that run on other threads, and when they began.
-    pub away: Vec<(Instance, Arc<OnceLock<Instant>>)>,
+    pub away: Vec<(Errand, Arc<OnceLock<Instant>>)>,
     /// What tells these when it has left.
     pub presence: Presence,
     /// Whether everything of it has run.
@@ -391,6 +391,20 @@ impl<'a> Member<'a> {
         match outputs {
             Ok(outputs) => self.job.deliver(instance, outputs, ground.models, pool),
             Err(error) => self.job.fail(instance.1, &error),
+        }
+    }
+
+    /// What a task made, or why it made nothing.
+    pub(super) fn deliver_made(
+        &mut self,
+        errand: Errand,
+        made: Made,
+        ground: Ground<'_>,
+        pool: &mut BufferPool,
+    ) {
+        match made {
+            Ok(made) => self.job.deliver_made(errand, made, ground.models, pool),
+            Err(error) => self.job.fail(errand.instance.1, &error),
         }
     }
 

@@ -285,7 +285,8 @@ impl<'e> Interleaver<'e> {
     /// Whether a program has work of its own to do before it can go on in a pass, and needs no other thread for that which is busy.
     pub fn has_own_work(&self) -> bool {
         self.members.iter().any(|member| {
-            !member.backs.is_empty() || (member.job.has_deferred() && !self.waits_for_helper(member))
+            let goes_back = member.backs.iter().any(|back| !back.waits_for_a_rule());
+            goes_back || (member.job.has_deferred() && !self.waits_for_helper(member))
         })
     }
 

@@ -25,49 +25,58 @@ const LONG_OPERATION: u64 = 10_000_000;
 /// The same for applied modules, which are matrix products.
 const LONG_APPLICATION: u64 = 200_000_000;
 
-/// A node with the values that it reads: all that is needed to run it, on any thread.
+/// What a task is for: a node, or a node that a `backward` goes back through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Errand {
+    pub instance: Instance,
+    pub backward: Option<NodeId>,
+}
+
+/// What a task gives: a node's outputs; on a way back the gradient of each value that the node read, if one flows to it.
+pub(crate) type Made = Result<Vec<Option<Tensor>>, OperationError>;
+
+/// The rule by which one goes back through a node, with all that it reads.
+pub(crate) type Rule = Box<dyn Fn(&[Loaded], &mut BufferPool) -> Made + Send>;
+
+/// A task that was left for the time between passes.
+pub(super) struct Left {
+    errand: Errand,
+    /// Of one on a way back.
+    rule: Option<Rule>,
+}
+
+/// A node with the values that it reads, or the rule of one that is gone back through: all that is needed to run it, on any
+/// thread.
 pub(crate) struct Task<'a> {
     program: Held<'a, CheckedProgram>,
-    pub instance: Instance,
+    pub errand: Errand,
     /// Stands for the node's own.
     operation: Option<Operation>,
     reads: HashMap<Value, Tensor>,
+    rule: Option<Rule>,
 }
 
 impl Task<'_> {
-    /// What the node gives, unless it is stopped.
-    pub fn run(
-        &self,
-        models: &[Loaded],
-        pool: &mut BufferPool,
-        stop: &Arc<AtomicBool>,
-    ) -> Result<Vec<Tensor>, OperationError> {
-        let (step, id) = self.instance;
+    /// What it gives, unless it is stopped.
+    pub fn run(&self, models: &[Loaded], pool: &mut BufferPool, stop: &Arc<AtomicBool>) -> Made {
+        let (step, id) = self.errand.instance;
         let step = (step != OUTSIDE).then_some(step);
         let lookup = |value: Value| self.reads[&value].clone();
-        if let NodeKind::Save(value) = self.program.program.node(id).kind {
-            let saved = || lookup(value).contiguous();
-            return match pellucid_kernels::pool::stoppable(stop, saved) {
-                Ok(saved) => Ok(vec![saved?]),
-                Err(Stopped) => Err(OperationError::new("it was stopped")),
-            };
-        }
-        let evaluator = Evaluator { models, program: &self.program };
-        let run = || evaluator.evaluate(id, self.operation.as_ref(), step, &lookup, pool);
+        let run = || {
+            if let Some(rule) = &self.rule {
+                return rule(models, pool);
+            }
+            if let NodeKind::Save(value) = self.program.program.node(id).kind {
+                return Ok(vec![Some(lookup(value).contiguous()?)]);
+            }
+            let evaluator = Evaluator { models, program: &self.program };
+            let outputs = evaluator.evaluate(id, self.operation.as_ref(), step, &lookup, pool)?;
+            Ok(outputs.into_iter().map(Some).collect())
+        };
         match pellucid_kernels::pool::stoppable(stop, run) {
-            Ok(outputs) => outputs,
+            Ok(made) => made,
             Err(Stopped) => Err(OperationError::new("it was stopped")),
         }
-    }
-
-    /// Floating-point operations that it was priced at.
-    pub fn flops(&self) -> u64 {
-        self.program.nodes[self.instance.1.index()].flops
-    }
-
-    /// Whether it applies a module.
-    pub fn applies(&self) -> bool {
-        matches!(self.program.program.node(self.instance.1).kind, NodeKind::Apply { .. })
     }
 }
 
@@ -91,7 +100,9 @@ impl<'a> Job<'a> {
                     None => self.lose_quietly(instance, ready),
                 }
             }
-            _ if self.defers && !self.dry && self.takes_long(instance) => self.deferred.push_back(instance),
+            _ if self.defers && !self.dry && self.takes_long(instance) => {
+                self.deferred.push_back(Left { errand: Errand { instance, backward: None }, rule: None });
+            }
             NodeKind::Save(value) => {
                 let kept = self.value(value, step).map_or(0, |tensor| self.save(instance, tensor));
                 self.applied(instance);
@@ -122,7 +133,7 @@ impl<'a> Job<'a> {
             self.task(instance).and_then(|task| task.run(models, pool, &self.stop))
         };
         match outputs {
-            Ok(outputs) => self.finish(instance, outputs, ready),
+            Ok(outputs) => self.finish(instance, outputs.into_iter().flatten().collect(), ready),
             Err(error) => {
                 // Where it was stopped that is why it failed.
                 self.check_budget();
@@ -149,22 +160,63 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// The floating-point operations that the next node was priced at which was left, and whether it applies a module.
-    pub fn first_deferred(&self) -> Option<(u64, bool)> {
-        let mut left = self.deferred.iter();
-        let &(_, id) = left.find(|instance| !self.is_settled(**instance) && !self.is_cut_off(instance.1))?;
-        let applies = matches!(self.kind(id), NodeKind::Apply { .. });
-        Some((self.program.nodes[id.index()].flops, applies))
+    /// Whether a way back leaves a node that it goes through for the time between passes.
+    pub fn is_long_on_the_way_back(&self, id: NodeId) -> bool {
+        let least = if self.applies(id) { LONG_APPLICATION } else { LONG_OPERATION };
+        let errand = Errand { instance: (OUTSIDE, id), backward: Some(id) };
+        self.defers && !self.dry && self.flops(errand) >= least
     }
 
-    /// The next node that was left, if there is room for what it makes. Its outputs are to be delivered.
+    /// Leaves that for the time between passes: what the rule gives is among [`Job::gone_through`] then.
+    pub fn leave_on_the_way_back(&mut self, backward: NodeId, id: NodeId, rule: Rule) {
+        let errand = Errand { instance: (OUTSIDE, id), backward: Some(backward) };
+        self.deferred.push_back(Left { errand, rule: Some(rule) });
+    }
+
+    /// What has come since of the nodes that this way back has left.
+    pub fn gone_through(&mut self, backward: NodeId) -> Vec<(NodeId, Vec<Option<Tensor>>)> {
+        self.gone_through
+            .extract_if(.., |(of, ..)| *of == backward)
+            .map(|(_, id, parts)| (id, parts))
+            .collect()
+    }
+
+    /// Whether a node applies a module.
+    pub fn applies(&self, id: NodeId) -> bool {
+        matches!(self.kind(id), NodeKind::Apply { .. })
+    }
+
+    /// Floating-point operations that a task was priced at. On the way back there is a product for each operand.
+    pub fn flops(&self, errand: Errand) -> u64 {
+        let there = self.program.nodes[errand.instance.1.index()].flops;
+        if errand.backward.is_some() { there.saturating_mul(2) } else { there }
+    }
+
+    /// Whether nobody needs what would come of it any more. A way back waits for all that it has left.
+    fn is_needless(&self, Errand { instance, backward }: Errand) -> bool {
+        backward.is_none() && (self.is_settled(instance) || self.is_cut_off(instance.1))
+    }
+
+    /// The next of what was left.
+    pub fn first_deferred(&self) -> Option<Errand> {
+        self.deferred.iter().map(|left| left.errand).find(|errand| !self.is_needless(*errand))
+    }
+
+    /// The next of what was left, if there is room for what it makes: that is to be delivered.
     pub fn next_deferred(&mut self) -> Option<Task<'a>> {
-        while let Some(instance) = self.deferred.pop_front() {
-            let id = instance.1;
-            if self.is_settled(instance) || self.is_cut_off(id) || !self.has_room(id) {
+        while let Some(Left { errand, rule }) = self.deferred.pop_front() {
+            let id = errand.instance.1;
+            if self.is_needless(errand) {
                 continue;
             }
-            match self.task(instance) {
+            if rule.is_some() {
+                let (program, reads) = (self.program.clone(), HashMap::new());
+                return Some(Task { program, errand, operation: None, reads, rule });
+            }
+            if !self.has_room(id) {
+                continue;
+            }
+            match self.task(errand.instance) {
                 Ok(task) => return Some(task),
                 Err(error) => self.fail(id, &error),
             }
@@ -201,7 +253,8 @@ impl<'a> Job<'a> {
             }
             operation = Some(among.operation);
         }
-        Ok(Task { program: self.program.clone(), instance, operation, reads })
+        let errand = Errand { instance, backward: None };
+        Ok(Task { program: self.program.clone(), errand, operation, reads, rule: None })
     }
 
     /// What a save that was left gives: its value in row-major order.

@@ -30,16 +30,16 @@ mod walker;
 pub(crate) mod way;
 pub(crate) mod weights;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use pellucid_graph::check::GradientPlan;
-use pellucid_graph::{GradientOf, NodeId, NodeKind};
+use pellucid_graph::{GradientOf, NodeId, NodeKind, Operation, Value};
 use pellucid_models::Model;
 
 use crate::error::{EngineError, Interruption};
-use crate::job::{Job, OUTSIDE};
+use crate::job::{Job, OUTSIDE, Rule};
 use crate::loaded::Loaded;
 use crate::operations::{OperationError, gradients};
 use crate::pass::Schedule;
@@ -96,6 +96,7 @@ pub(crate) struct Desk<'d, 'a> {
     pub setters: &'d BTreeMap<usize, Vec<NodeId>>,
     reads: &'d Reads,
     values: &'d mut Values,
+    left: &'d mut BTreeSet<NodeId>,
 }
 
 impl Desk<'_, '_> {
@@ -130,6 +131,10 @@ pub(crate) struct WayBack {
     /// Nodes whose cotangent is complete but that wait for a written gradient: the cotangents, and how many of the
     /// node's targets are done.
     open: VecDeque<(Complete, usize)>,
+    /// Nodes whose rule takes long: it runs between passes.
+    left: BTreeSet<NodeId>,
+    /// Whether its time was over before it had gone as far as it can.
+    late: bool,
 }
 
 /// What an interleaver lends to a way back.
@@ -200,13 +205,31 @@ impl WayBack {
         let values = Values::new(plan, lent.job, of, seed);
         let waiting = ways.of_backward(plan.backward).map(|(invoke, way)| (invoke, way.clone())).collect();
         let (reads, walkers, open) = (reads::of_plan(lent.job, plan), Vec::new(), VecDeque::new());
-        Ok(WayBack { plan: number, values, waiting, walkers, targets, setters, reads, open })
+        let left = BTreeSet::new();
+        Ok(WayBack {
+            plan: number,
+            values,
+            waiting,
+            walkers,
+            targets,
+            setters,
+            reads,
+            open,
+            left,
+            late: false,
+        })
     }
 
     /// Whether everything that was asked for has been given.
     pub fn is_done(&self, job: &Job<'_>) -> bool {
         let walked = self.waiting.is_empty() && self.walkers.is_empty();
-        job.failed.is_some() || (walked && self.open.is_empty() && self.values.is_empty())
+        let gone = self.open.is_empty() && self.left.is_empty() && self.values.is_empty();
+        job.failed.is_some() || (walked && gone)
+    }
+
+    /// Whether it can do nothing before a rule has run that was left for the time between passes.
+    pub fn waits_for_a_rule(&self) -> bool {
+        !self.left.is_empty() && !self.late
     }
 
     /// Its plan's place in the program's.
@@ -221,11 +244,13 @@ impl WayBack {
         lent: &mut Lent<'_, '_>,
     ) -> bool {
         let mut moved = false;
+        self.late = false;
         loop {
             match self.once(trail, lent) {
                 Ok(true) if lent.job.failed.is_none() => {
                     moved = true;
                     if lent.until.is_some_and(|until| Instant::now() >= until) {
+                        self.late = true;
                         return true;
                     }
                 }
@@ -262,7 +287,13 @@ impl WayBack {
             setters: &self.setters,
             reads: &self.reads,
             values: &mut self.values,
+            left: &mut self.left,
         };
+        for (id, parts) in desk.job.gone_through(plan.backward) {
+            desk.left.remove(&id);
+            bring(id, parts, &mut desk);
+            moved = true;
+        }
         while let Some(complete) =
             desk.values.next_complete(|id| program.nodes[id.index()].outputs.len().max(1))?
         {
@@ -378,50 +409,43 @@ fn node(id: NodeId, mut cotangents: Vec<Option<Tensor>>, desk: &mut Desk<'_, '_>
                 return Ok(());
             }
             let checked = &program.nodes[id.index()];
-            let (module, lengths) = (checked.module, checked.lengths.as_deref());
+            let (module, lengths, model) = (checked.module, checked.lengths.clone(), checked.model);
             let (value, cotangent) = (desk.job.value(*input, OUTSIDE), cotangents.first().cloned().flatten());
-            let part = match (module, value, cotangent) {
-                (Some(module), Some(value), Some(cotangent)) => {
-                    let (model, schedule, pool) = (desk.model, desk.schedule, &mut *desk.pool);
-                    let part = apply_backward(model, schedule, module, &value, lengths, &cotangent, pool);
-                    Some(part.map_err(failed)?)
-                }
-                _ => None,
+            let (Some(module), Some(value), Some(cotangent)) = (module, value, cotangent) else {
+                desk.values.bring(*input, (id, 0), None);
+                return Ok(());
             };
-            desk.values.bring(*input, (id, 0), part);
+            let rule: Rule = Box::new(move |models, pool| {
+                let loaded = models.get(model);
+                let loaded = loaded.ok_or_else(|| OperationError::new("its model is not loaded"))?;
+                let (model, schedule) = (&*loaded.model, &loaded.schedule);
+                let lengths = lengths.as_deref();
+                Ok(vec![Some(apply_backward(model, schedule, module, &value, lengths, &cotangent, pool)?)])
+            });
+            go_through(id, rule, desk).map_err(failed)?;
         }
         NodeKind::Operation(own) => {
-            let narrowed = desk.job.in_narrowed_columns((OUTSIDE, id));
-            let operation = narrowed.as_ref().unwrap_or(own);
-            let reads = operation.reads();
-            let flows = desk.values.flows(desk.job, id);
-            let wanted: Vec<bool> = reads
-                .iter()
-                .map(|(value, elements)| {
-                    *elements && flows.contains(value) && desk.plan.goes_through(value.node)
-                })
-                .collect();
-            let parts = if cotangents.iter().any(Option::is_some) {
-                let missing = || failed(OperationError::new("a value of the way there is not there"));
-                let inputs: Option<Vec<Tensor>> =
-                    reads.iter().map(|(value, _)| desk.job.value(*value, OUTSIDE)).collect();
-                let outputs = desk.job.outputs((OUTSIDE, id)).ok_or_else(missing)?;
-                let inputs = inputs.ok_or_else(missing)?;
-                let dtypes = cotangents.iter_mut().zip(&outputs);
-                dtypes.for_each(|(cotangent, output)| {
-                    if !output.dtype().is_float() {
-                        *cotangent = None;
-                    }
-                });
-                gradients::vjp(operation, &inputs, &outputs, &cotangents, &wanted).map_err(failed)?
-            } else {
-                vec![None; reads.len()]
-            };
-            for (place, ((value, _), part)) in reads.iter().zip(parts).enumerate() {
-                if wanted[place] {
-                    desk.values.bring(*value, (id, place), part);
-                }
+            let operation = desk.job.in_narrowed_columns((OUTSIDE, id)).unwrap_or_else(|| own.clone());
+            let wanted = wanted(id, &operation, desk);
+            if cotangents.iter().all(Option::is_none) {
+                bring(id, vec![None; wanted.len()], desk);
+                return Ok(());
             }
+            let missing = || failed(OperationError::new("a value of the way there is not there"));
+            let reads = operation.reads();
+            let inputs: Option<Vec<Tensor>> =
+                reads.iter().map(|(value, _)| desk.job.value(*value, OUTSIDE)).collect();
+            let outputs = desk.job.outputs((OUTSIDE, id)).ok_or_else(missing)?;
+            let inputs = inputs.ok_or_else(missing)?;
+            let dtypes = cotangents.iter_mut().zip(&outputs);
+            dtypes.for_each(|(cotangent, output)| {
+                if !output.dtype().is_float() {
+                    *cotangent = None;
+                }
+            });
+            let rule: Rule =
+                Box::new(move |_, _| gradients::vjp(&operation, &inputs, &outputs, &cotangents, &wanted));
+            go_through(id, rule, desk).map_err(failed)?;
         }
         NodeKind::Merge { .. } => {
             if let Some(picked) = desk.values.picked(id) {
@@ -433,4 +457,44 @@ fn node(id: NodeId, mut cotangents: Vec<Option<Tensor>>, desk: &mut Desk<'_, '_>
         _ => {}
     }
     Ok(())
+}
+
+/// Goes back through a node by its rule: now, or, if that takes long and others wait, between passes.
+fn go_through(id: NodeId, rule: Rule, desk: &mut Desk<'_, '_>) -> Result<(), OperationError> {
+    if desk.job.is_long_on_the_way_back(id) {
+        desk.left.insert(id);
+        desk.job.leave_on_the_way_back(desk.plan.backward, id, rule);
+        return Ok(());
+    }
+    let parts = rule(desk.models, desk.pool)?;
+    bring(id, parts, desk);
+    Ok(())
+}
+
+/// Brings what a node's rule has given to the values that the node reads.
+fn bring(id: NodeId, parts: Vec<Option<Tensor>>, desk: &mut Desk<'_, '_>) {
+    let program = desk.job.program.clone();
+    match &program.program.node(id).kind {
+        NodeKind::Apply { input, .. } => {
+            desk.values.bring(*input, (id, 0), parts.into_iter().next().flatten());
+        }
+        NodeKind::Operation(own) => {
+            let wanted = wanted(id, own, desk);
+            for (place, ((value, _), part)) in own.reads().iter().zip(parts).enumerate() {
+                if wanted[place] {
+                    desk.values.bring(*value, (id, place), part);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Of what an operation reads: what a gradient is wanted of.
+fn wanted(id: NodeId, operation: &Operation, desk: &Desk<'_, '_>) -> Vec<bool> {
+    let flows = desk.values.flows(desk.job, id);
+    let wanted = |(value, elements): &(Value, bool)| {
+        *elements && flows.contains(value) && desk.plan.goes_through(value.node)
+    };
+    operation.reads().iter().map(wanted).collect()
 }

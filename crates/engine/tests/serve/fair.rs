@@ -263,6 +263,81 @@ fn a_way_back_makes_way_for_others() {
     assert!(between > 8, "only {between} passes of the other while it goes back");
 }
 
+/// A program's body that goes on with `b`, and back to `a`; it tells when it is there and when it is back.
+fn there_and_back(there: &str) -> String {
+    format!(
+        r#"{there},{{"op":"sum","name":"c","input":"b"}},{{"op":"save","name":"there","value":"c"}},
+        {{"op":"backward","name":"way","of":"c"}},{{"op":"grad","name":"g","backward":"way","of":"a"}},{{"op":"save","name":"back","value":"g"}}"#
+    )
+}
+
+#[test]
+fn a_long_rule_of_a_way_back_does_not_stop_the_others() {
+    let engine = Golden::open("gpt2").engine();
+    // Products of matrices, a module that is applied outside of the pass, and what goes on back through the model.
+    let [product, applied, through] = [
+        r#"{"op":"randn","name":"a","size":[700,700]},{"op":"matmul","name":"b","input":"a","other":"a"}"#,
+        r#"{"op":"randn","name":"a","size":[1,60000,32]},{"op":"apply","name":"b","module":"layers.0.mlp","input":"a"}"#,
+        r#"{"op":"get","name":"a","invoke":"i0","hook":"layers.0.output"},{"op":"sum","name":"d","input":"a"},
+            {"op":"randn","name":"e","size":[700,700]},{"op":"mul","name":"f","input":"e","other":"d"},{"op":"matmul","name":"b","input":"f","other":"e"}"#,
+    ]
+    .map(|there| trace(&engine, &[5], "", &there_and_back(there)));
+    let small = trace(&engine, &[4], "", &logits(0));
+    for heavy in [product, applied, through] {
+        let alone = engine.run(&heavy, &RunOptions::default()).unwrap();
+        for helper_threads in [0, 1, 2] {
+            let heard = Arc::new(Mutex::new(Vec::new()));
+            let saves = heard.clone();
+            let on_saved: pellucid_engine::job::OnSaved =
+                Arc::new(move |saved| saves.lock().unwrap().push(saved.name.to_owned()));
+            let mut script = Script::default();
+            script.company = Some((small.clone(), Ticket(1)));
+            script.heard = heard.clone();
+            script.join(0, 1, &heavy, RunOptions { on_saved: Some(on_saved), ..RunOptions::default() });
+            let serve = ServeOptions { pass_ms: 1.0, helper_threads, ..ServeOptions::default() };
+            let script = script.play(&engine, &serve);
+            for (name, tensor) in &alone.tensors {
+                assert!(tensor.is_same_bits(&script.result(1).tensors[name]), "{name}, {helper_threads}");
+            }
+            let heard = heard.lock().unwrap();
+            let when = |name: &str| heard.iter().position(|event| event == name).unwrap();
+            let passes = heard[when("there")..when("back")].iter().filter(|event| *event == "pass").count();
+            println!("{passes} passes of others, with {helper_threads} threads");
+            assert!(helper_threads == 0 || passes > 3, "{passes} passes of others while it goes back");
+        }
+    }
+}
+
+#[test]
+fn a_long_rule_of_a_way_back_is_stopped_on_the_way() {
+    let engine = Golden::open("gpt2").engine();
+    let there =
+        r#"{"op":"randn","name":"a","size":[1500,1500]},{"op":"matmul","name":"b","input":"a","other":"a"}"#;
+    let heavy = trace(&engine, &[4], "", &there_and_back(there));
+    let small = trace(&engine, &[4], "", &logits(0));
+    for helper_threads in [0, 1] {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let cancels = cancel.clone();
+        // Where it is saved that the way there has ended, the way back has not begun, or has only just.
+        let on_saved: pellucid_engine::job::OnSaved = Arc::new(move |saved| {
+            let cancels = cancels.clone();
+            assert_eq!(saved.name, "there");
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(20));
+                cancels.store(true, Ordering::Relaxed);
+            });
+        });
+        let mut script = Script::default();
+        let options = RunOptions { cancel: Some(cancel), on_saved: Some(on_saved), ..RunOptions::default() };
+        script.join(0, 0, &heavy, options);
+        script.join(0, 1, &small, RunOptions::default());
+        let serve = ServeOptions { pass_ms: 1.0, helper_threads, ..ServeOptions::default() };
+        let script = script.play(&engine, &serve);
+        assert_eq!(*script.error(0), EngineError::Cancelled);
+        assert!(script.ended[&Ticket(1)].outcome.is_ok());
+    }
+}
+
 #[test]
 fn budgets_hold_while_others_run() {
     let engine = Golden::open("gpt2").engine();

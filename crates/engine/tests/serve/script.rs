@@ -1,8 +1,8 @@
 //! A host that plays a script: who comes at which pass boundary, who is cancelled at which.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use pellucid_engine::{
     Admission, Admitted, Engine, EngineError, Failure, Host, Load, PassReport, Results, RunOptions,
@@ -30,6 +30,10 @@ pub struct Script {
     /// Shuffles whose turn it is.
     pub shuffle: Option<Dice>,
     boundary: usize,
+    /// A program that comes again and again until that one has left.
+    pub company: Option<(Arc<CheckedProgram>, Ticket)>,
+    /// What happens, in order: each pass is put here too.
+    pub heard: Arc<Mutex<Vec<String>>>,
     pub ended: BTreeMap<Ticket, Ended>,
     pub passes: Vec<PassReport>,
     pub loads: Vec<Load>,
@@ -93,7 +97,12 @@ impl Host for Script {
         while let Some(entry) = self.arrivals.first_entry().filter(|entry| *entry.key() <= self.boundary) {
             programs.extend(entry.remove());
         }
-        if programs.is_empty() && self.arrivals.is_empty() {
+        if let Some((program, of)) = self.company.clone().filter(|(_, of)| !self.ended.contains_key(of)) {
+            if load.programs <= usize::from(self.joined.contains_key(&of)) {
+                let ticket = Ticket(1000 + self.joined.len() as u64);
+                programs.push(Admitted::new(ticket, program, RunOptions::default()));
+            }
+        } else if programs.is_empty() && self.arrivals.is_empty() {
             return Admission::Close;
         }
         for admitted in &programs {
@@ -117,6 +126,7 @@ impl Host for Script {
     }
 
     fn passed(&mut self, report: &PassReport) {
+        self.heard.lock().unwrap().push("pass".into());
         self.passes.push(report.clone());
     }
 }
