@@ -134,7 +134,7 @@ fn what_an_operation_refuses_comes_with_how_it_is_written() {
     refused(&[1], "", sum, "hint: `sum(input: tensor, dim: integers?");
 }
 
-/// The price of nodes without a trace, with what they make saved.
+/// The price of a program with that body.
 fn price(nodes: &str) -> pellucid_graph::check::Price {
     let spec = support::tiny_gpt2();
     let text = format!(r#"{{"pellucid":1,"body":[{nodes}]}}"#);
@@ -167,6 +167,33 @@ fn what_is_saved_is_priced_by_its_bytes() {
     };
     let (wide, narrow) = (saved("f64"), saved("u8"));
     assert!(narrow.flops >= 8 << 20 && wide.flops > 5 * narrow.flops, "{wide:?} {narrow:?}");
+}
+
+#[test]
+fn the_name_of_what_is_saved_is_part_of_the_result() {
+    let saved = |name: &str, steps: u64| {
+        price(&format!(
+            r#"{{"op":"trace","invokes":[{{"tokens":[[1,2,3]]}}],"generate":{{"max_new_tokens":{steps},"stop_tokens":[]}},"body":[{{"op":"steps","body":[
+                {{"op":"get","name":"h","hook":"layers.0.output"}},{{"op":"sum","name":"t","input":"h"}},{{"op":"save","name":"{name}","value":"t"}}]}}]}}"#
+        ))
+        .result_bytes
+    };
+    let (short, long) = ("s", "s".repeat(200));
+    assert_eq!(saved(&long, 10) - saved(short, 10), 199 * 10);
+    assert!(saved(short, 10) > 10 * 64, "{}", saved(short, 10));
+}
+
+#[test]
+fn what_is_written_to_a_hook_point_is_priced() {
+    let written = |set: &str| {
+        price(&format!(
+            r#"{{"op":"trace","invokes":[{{"tokens":[[1,2,3]]}}],"body":[{{"op":"ones","name":"h","size":[3,128]}},{{"op":"sum","name":"t","input":"h"}},{{"op":"save","name":"u","value":"t"}},{set}
+                {{"op":"get","name":"l","hook":"logits"}},{{"op":"save","name":"s","value":"l"}}]}}"#
+        ))
+        .own_flops
+    };
+    let set = r#"{"op":"set","hook":"layers.0.output","value":"h"},"#;
+    assert!(written(set) > written(""), "{} {}", written(set), written(""));
 }
 
 #[test]

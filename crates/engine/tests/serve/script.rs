@@ -32,7 +32,7 @@ pub struct Script {
     boundary: usize,
     /// A program that comes again and again until that one has left.
     pub company: Option<(Arc<CheckedProgram>, Ticket)>,
-    /// What happens, in order: each pass is put here too.
+    /// What happens, in order: who comes, and each pass, are put here.
     pub heard: Arc<Mutex<Vec<String>>>,
     pub ended: BTreeMap<Ticket, Ended>,
     pub passes: Vec<PassReport>,
@@ -107,6 +107,7 @@ impl Host for Script {
         }
         for admitted in &programs {
             self.joined.insert(admitted.ticket, self.passes.len());
+            self.heard.lock().unwrap().push(format!("{} comes", admitted.ticket.0));
         }
         Admission::Programs(programs)
     }

@@ -29,7 +29,7 @@ pub struct Price {
     /// Floating-point operations that this takes, if all of it is.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub recomputed_flops: u64,
-    /// Bytes of the saved results.
+    /// Bytes of the saved results, with what describes each: its name, shape and type.
     pub result_bytes: u64,
     /// Tokens that pass through the model.
     pub tokens: u64,
@@ -60,6 +60,9 @@ impl Price {
 
 /// Values that a node reads which take as long as a node.
 const READ_AS_ONE: u64 = 8;
+
+/// Bytes that describe a saved result, beside its name: its shape, type and place, as they are held and written.
+const ENTRY_BYTES: u64 = 96;
 
 /// Tokens of one wave: as many as share a pass.
 pub(super) const WAVE_TOKENS: u64 = 8_192;
@@ -195,7 +198,9 @@ impl Checker<'_> {
             if let NodeKind::Save(value) = &self.program.node(id).kind {
                 let saved = self.nodes[value.node.index()].outputs.get(value.output as usize);
                 let bytes = saved.map_or(0, |saved| saved.bytes(ASSUMED_LENGTH)).saturating_mul(repeats);
-                price.result_bytes = price.result_bytes.saturating_add(bytes);
+                let described =
+                    (self.program.node(id).name.len() as u64 + ENTRY_BYTES).saturating_mul(repeats);
+                price.result_bytes = price.result_bytes.saturating_add(bytes).saturating_add(described);
                 self.charge(id, bytes.saturating_mul(weight::WRITTEN), &mut price);
             }
         }
@@ -437,10 +442,8 @@ impl Checker<'_> {
                 });
                 weights.saturating_mul(2).saturating_mul(rows)
             }
-            NodeKind::Get(_) | NodeKind::Set { .. } => {
-                let output = self.nodes[id.index()].outputs.first();
-                output.map_or(0, |output| output.elements(ASSUMED_LENGTH)).saturating_mul(weight::COPIED)
-            }
+            NodeKind::Get(_) => self.elements(Value::from(id)).saturating_mul(weight::COPIED),
+            NodeKind::Set { value, .. } => self.elements(*value).saturating_mul(weight::COPIED),
             // What is kept to the end is brought into row-major order.
             NodeKind::Save(value) | NodeKind::Log(value) => {
                 let kept = self.nodes[value.node.index()].outputs.get(value.output as usize);
