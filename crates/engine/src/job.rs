@@ -39,7 +39,7 @@ use crate::tensor::Tensor;
 pub(crate) use held::Held;
 pub use options::{GeneratedToken, OnLog, OnProgress, OnSaved, OnToken, Progress, RunOptions, SavedValue};
 use running::Left;
-pub(crate) use running::{Errand, Made, Rule, Task};
+pub(crate) use running::{Errand, Made, Part, PartOf, Step, Task};
 use slices::Beginning;
 use turns::Turns;
 
@@ -89,8 +89,8 @@ pub(crate) struct Job<'a> {
     pub defers: bool,
     /// Those that were left.
     deferred: VecDeque<Left>,
-    /// Of the nodes that ways back have left: the `backward`, the node, and what its rule has given.
-    gone_through: Vec<(NodeId, NodeId, Vec<Option<Tensor>>)>,
+    /// What has come of what ways back have left.
+    gone_through: Vec<(PartOf, Vec<Option<Tensor>>)>,
     /// What its own small nodes may take before others have their turn; none: no bound.
     pub slice: Option<Duration>,
     /// What they took since somebody asked.
@@ -205,13 +205,13 @@ impl<'a> Job<'a> {
     /// Files what a task made, and runs what can run then.
     pub fn deliver_made(
         &mut self,
-        Errand { instance, backward }: Errand,
+        Errand { instance, back, .. }: Errand,
         made: Vec<Option<Tensor>>,
         models: &[Loaded],
         pool: &mut BufferPool,
     ) {
-        match backward {
-            Some(backward) => self.gone_through.push((backward, instance.1, made)),
+        match back {
+            Some((backward, part)) => self.gone_through.push(((backward, instance.1, part), made)),
             None => self.deliver(instance, made.into_iter().flatten().collect(), models, pool),
         }
     }

@@ -183,6 +183,37 @@ fn the_name_of_what_is_saved_is_part_of_the_result() {
     assert!(saved(short, 10) > 10 * 64, "{}", saved(short, 10));
 }
 
+/// The price of the sum of so many rows of a matrix; and of its gradient.
+fn rows(many: usize, back: bool) -> pellucid_graph::check::Price {
+    let mut nodes = vec![r#"{"op":"randn","name":"x","size":[100,10000]}"#.to_owned()];
+    for row in 0..many {
+        nodes.push(format!(
+            r#"{{"op":"getitem","name":"r{row}","input":"x","index":[{row}]}},{{"op":"sum","name":"t{row}","input":"r{row}"}}"#
+        ));
+        nodes.push(match row {
+            0 => r#"{"op":"add","name":"loss0","input":"t0","other":0}"#.to_owned(),
+            _ => format!(r#"{{"op":"add","name":"loss{row}","input":"loss{}","other":"t{row}"}}"#, row - 1),
+        });
+    }
+    let last = many - 1;
+    nodes.push(match back {
+        true => format!(
+            r#"{{"op":"backward","name":"b","of":"loss{last}"}},{{"op":"grad","name":"g","backward":"b","of":"x"}},{{"op":"save","name":"s","value":"g"}}"#
+        ),
+        false => format!(r#"{{"op":"save","name":"s","value":"loss{last}"}},{{"op":"save","name":"all","value":"x"}}"#),
+    });
+    price(&format!(r#"{{"op":"trace","invokes":[{{"tokens":[[1,2,3]]}}],"body":[{}]}}"#, nodes.join(",")))
+}
+
+#[test]
+fn what_is_held_and_done_on_a_way_back_is_priced() {
+    let there = rows(20, false);
+    let back = rows(20, true);
+    // Each row brings a gradient as large as all of the matrix.
+    assert!(back.peak_bytes > there.peak_bytes + 19 * 4_000_000, "{back:?} {there:?}");
+    assert!(back.flops > there.flops + 20 * 1_000_000, "{back:?} {there:?}");
+}
+
 #[test]
 fn what_is_written_to_a_hook_point_is_priced() {
     let written = |set: &str| {

@@ -44,6 +44,7 @@ impl Member<'_> {
         backs.retain(|back| {
             let over = back.is_done(&self.job);
             if let (true, Some(plan)) = (over, program.gradients.get(back.plan())) {
+                back.end(&mut self.job);
                 self.job.end_way_back(plan);
                 self.forget(plan.backward);
             }

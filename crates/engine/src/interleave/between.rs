@@ -73,11 +73,11 @@ impl<'e> Helpers<'e> {
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok(Sent { serial, task, stop, begun }) = next else { return };
                     let started = *begun.get_or_init(Instant::now);
+                    let errand = task.errand;
                     let run =
                         || isa.scope(|| pool::with_threads(1, || task.run(models, &mut buffers, &stop)));
                     let made = catch_unwind(AssertUnwindSafe(run)).map_err(|payload| said(payload.as_ref()));
-                    let (errand, ms) = (task.errand, milliseconds(started.elapsed()));
-                    drop(task);
+                    let ms = milliseconds(started.elapsed());
                     if report.send(Done { serial, errand, made, milliseconds: ms }).is_err() {
                         return;
                     }
@@ -135,8 +135,7 @@ impl Interleaver<'_> {
         self.helpers.as_ref().is_some_and(Helpers::are_busy)
             && !member.job.has_postponed()
             && member.job.first_deferred().is_some_and(|errand| {
-                let (flops, applies) = (member.job.flops(errand), member.job.applies(errand.instance.1));
-                self.clock.own(flops, applies) > most
+                self.clock.own(errand.flops, member.job.applies(errand.instance.1)) > most
             })
     }
 
@@ -150,7 +149,7 @@ impl Interleaver<'_> {
         }
         let Some(mut task) = member.job.next_deferred() else { return 0.0 };
         let errand = task.errand;
-        let (flops, applies) = (member.job.flops(errand), member.job.applies(errand.instance.1));
+        let (flops, applies) = (errand.flops, member.job.applies(errand.instance.1));
         let estimated = clock.own(flops, applies);
         member.usage.flops = member.usage.flops.saturating_add(flops);
         member.usage.estimated_ms += estimated;
@@ -172,7 +171,6 @@ impl Interleaver<'_> {
         member.job.at_node = Some(errand.instance.1);
         let made = member.guarded(|member| {
             let made = task.run(ground.models, pool, &member.job.stop);
-            drop(task);
             member.job.check_budget();
             made
         });
@@ -180,7 +178,7 @@ impl Interleaver<'_> {
         member.usage.measured_ms += took;
         let Some(made) = made else { return took };
         // What was stopped tells nothing, and what a way back takes is estimated by the half.
-        if !applies && errand.backward.is_none() && member.job.failed.is_none() {
+        if !applies && errand.back.is_none() && member.job.failed.is_none() {
             clock.learn_own(flops, took);
         }
         took + Self::deliver_own(member, (errand, made), (ground, pool, clock), most)

@@ -285,7 +285,9 @@ impl<'e> Interleaver<'e> {
     /// Whether a program has work of its own to do before it can go on in a pass, and needs no other thread for that which is busy.
     pub fn has_own_work(&self) -> bool {
         self.members.iter().any(|member| {
-            let goes_back = member.backs.iter().any(|back| !back.waits_for_a_rule());
+            // A way back that has gone as far as it can waits for what is left or away, if anything is.
+            let waits = member.job.has_deferred() || !member.away.is_empty();
+            let goes_back = member.backs.iter().any(|back| back.is_late() || !waits);
             goes_back || (member.job.has_deferred() && !self.waits_for_helper(member))
         })
     }

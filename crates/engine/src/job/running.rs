@@ -25,52 +25,70 @@ const LONG_OPERATION: u64 = 10_000_000;
 /// The same for applied modules, which are matrix products.
 const LONG_APPLICATION: u64 = 200_000_000;
 
-/// What a task is for: a node, or a node that a `backward` goes back through.
+/// What a task is for: a node, or a part of a way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Errand {
     pub instance: Instance,
-    pub backward: Option<NodeId>,
+    /// The `backward`, and what is done at the node.
+    pub back: Option<(NodeId, Part)>,
+    /// Floating-point operations that it is estimated at.
+    pub flops: u64,
 }
 
-/// What a task gives: a node's outputs; on a way back the gradient of each value that the node read, if one flows to it.
+/// A `backward`, a node that it goes back through, and what it does there.
+pub(crate) type PartOf = (NodeId, NodeId, Part);
+
+/// What a way back does at a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// It adds up what the readers of the node's outputs have brought.
+    Sum,
+    /// It gives out a gradient, to this node.
+    Target,
+    /// It goes through the node.
+    Rule,
+}
+
+/// What a task gives: a node's outputs; on a way back gradients, where there are any: of each output for a sum, of each value that
+/// the node read for a rule.
 pub(crate) type Made = Result<Vec<Option<Tensor>>, OperationError>;
 
-/// The rule by which one goes back through a node, with all that it reads.
-pub(crate) type Rule = Box<dyn Fn(&[Loaded], &mut BufferPool) -> Made + Send>;
+/// A part of a way back, with all that it reads.
+pub(crate) type Step = Box<dyn FnOnce(&[Loaded], &mut BufferPool) -> Made + Send>;
 
 /// A task that was left for the time between passes.
 pub(super) struct Left {
     errand: Errand,
     /// Of one on a way back.
-    rule: Option<Rule>,
+    step: Option<Step>,
 }
 
-/// A node with the values that it reads, or the rule of one that is gone back through: all that is needed to run it, on any
-/// thread.
+/// A node with the values that it reads, or a part of a way back: all that is needed to run it, on any thread.
 pub(crate) struct Task<'a> {
     program: Held<'a, CheckedProgram>,
     pub errand: Errand,
     /// Stands for the node's own.
     operation: Option<Operation>,
     reads: HashMap<Value, Tensor>,
-    rule: Option<Rule>,
+    step: Option<Step>,
 }
 
 impl Task<'_> {
     /// What it gives, unless it is stopped.
-    pub fn run(&self, models: &[Loaded], pool: &mut BufferPool, stop: &Arc<AtomicBool>) -> Made {
-        let (step, id) = self.errand.instance;
-        let step = (step != OUTSIDE).then_some(step);
-        let lookup = |value: Value| self.reads[&value].clone();
+    pub fn run(self, models: &[Loaded], pool: &mut BufferPool, stop: &Arc<AtomicBool>) -> Made {
+        let Task { program, errand, operation, reads, step } = self;
+        let (number, id) = errand.instance;
         let run = || {
-            if let Some(rule) = &self.rule {
-                return rule(models, pool);
+            if let Some(step) = step {
+                return step(models, pool);
             }
-            if let NodeKind::Save(value) = self.program.program.node(id).kind {
+            let lookup = |value: Value| reads[&value].clone();
+            if let NodeKind::Save(value) = program.program.node(id).kind {
                 return Ok(vec![Some(lookup(value).contiguous()?)]);
             }
-            let evaluator = Evaluator { models, program: &self.program };
-            let outputs = evaluator.evaluate(id, self.operation.as_ref(), step, &lookup, pool)?;
+            let evaluator = Evaluator { models, program: &program };
+            let number = (number != OUTSIDE).then_some(number);
+            let outputs = evaluator.evaluate(id, operation.as_ref(), number, &lookup, pool)?;
             Ok(outputs.into_iter().map(Some).collect())
         };
         match pellucid_kernels::pool::stoppable(stop, run) {
@@ -101,7 +119,8 @@ impl<'a> Job<'a> {
                 }
             }
             _ if self.defers && !self.dry && self.takes_long(instance) => {
-                self.deferred.push_back(Left { errand: Errand { instance, backward: None }, rule: None });
+                let flops = self.program.nodes[id.index()].flops;
+                self.deferred.push_back(Left { errand: Errand { instance, back: None, flops }, step: None });
             }
             NodeKind::Save(value) => {
                 let kept = self.value(value, step).map_or(0, |tensor| self.save(instance, tensor));
@@ -160,25 +179,22 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Whether a way back leaves a node that it goes through for the time between passes.
-    pub fn is_long_on_the_way_back(&self, id: NodeId) -> bool {
+    /// Whether a way back leaves what takes so many operations at a node for the time between passes.
+    pub fn is_long_on_the_way_back(&self, id: NodeId, flops: u64) -> bool {
         let least = if self.applies(id) { LONG_APPLICATION } else { LONG_OPERATION };
-        let errand = Errand { instance: (OUTSIDE, id), backward: Some(id) };
-        self.defers && !self.dry && self.flops(errand) >= least
+        self.defers && !self.dry && flops >= least
     }
 
-    /// Leaves that for the time between passes: what the rule gives is among [`Job::gone_through`] then.
-    pub fn leave_on_the_way_back(&mut self, backward: NodeId, id: NodeId, rule: Rule) {
-        let errand = Errand { instance: (OUTSIDE, id), backward: Some(backward) };
-        self.deferred.push_back(Left { errand, rule: Some(rule) });
+    /// Leaves a part of a way back for the time between passes: what it gives is among [`Job::gone_through`] then.
+    pub fn leave_on_the_way_back(&mut self, (backward, id, part): PartOf, flops: u64, step: Step) {
+        let errand = Errand { instance: (OUTSIDE, id), back: Some((backward, part)), flops };
+        self.deferred.push_back(Left { errand, step: Some(step) });
     }
 
-    /// What has come since of the nodes that this way back has left.
-    pub fn gone_through(&mut self, backward: NodeId) -> Vec<(NodeId, Vec<Option<Tensor>>)> {
-        self.gone_through
-            .extract_if(.., |(of, ..)| *of == backward)
-            .map(|(_, id, parts)| (id, parts))
-            .collect()
+    /// What has come since of what this way back has left.
+    pub fn gone_through(&mut self, backward: NodeId) -> Vec<(NodeId, Part, Vec<Option<Tensor>>)> {
+        let own = self.gone_through.extract_if(.., |((of, ..), _)| *of == backward);
+        own.map(|((_, id, part), made)| (id, part, made)).collect()
     }
 
     /// Whether a node applies a module.
@@ -186,15 +202,9 @@ impl<'a> Job<'a> {
         matches!(self.kind(id), NodeKind::Apply { .. })
     }
 
-    /// Floating-point operations that a task was priced at. On the way back there is a product for each operand.
-    pub fn flops(&self, errand: Errand) -> u64 {
-        let there = self.program.nodes[errand.instance.1.index()].flops;
-        if errand.backward.is_some() { there.saturating_mul(2) } else { there }
-    }
-
     /// Whether nobody needs what would come of it any more. A way back waits for all that it has left.
-    fn is_needless(&self, Errand { instance, backward }: Errand) -> bool {
-        backward.is_none() && (self.is_settled(instance) || self.is_cut_off(instance.1))
+    fn is_needless(&self, Errand { instance, back, .. }: Errand) -> bool {
+        back.is_none() && (self.is_settled(instance) || self.is_cut_off(instance.1))
     }
 
     /// The next of what was left.
@@ -204,14 +214,14 @@ impl<'a> Job<'a> {
 
     /// The next of what was left, if there is room for what it makes: that is to be delivered.
     pub fn next_deferred(&mut self) -> Option<Task<'a>> {
-        while let Some(Left { errand, rule }) = self.deferred.pop_front() {
+        while let Some(Left { errand, step }) = self.deferred.pop_front() {
             let id = errand.instance.1;
             if self.is_needless(errand) {
                 continue;
             }
-            if rule.is_some() {
+            if step.is_some() {
                 let (program, reads) = (self.program.clone(), HashMap::new());
-                return Some(Task { program, errand, operation: None, reads, rule });
+                return Some(Task { program, errand, operation: None, reads, step });
             }
             if !self.has_room(id) {
                 continue;
@@ -253,8 +263,8 @@ impl<'a> Job<'a> {
             }
             operation = Some(among.operation);
         }
-        let errand = Errand { instance, backward: None };
-        Ok(Task { program: self.program.clone(), errand, operation, reads, rule: None })
+        let errand = Errand { instance, back: None, flops: self.program.nodes[id.index()].flops };
+        Ok(Task { program: self.program.clone(), errand, operation, reads, step: None })
     }
 
     /// What a save that was left gives: its value in row-major order.

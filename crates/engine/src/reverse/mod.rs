@@ -35,11 +35,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pellucid_graph::check::GradientPlan;
+use pellucid_graph::rules::weight;
 use pellucid_graph::{GradientOf, NodeId, NodeKind, Operation, Value};
+use pellucid_kernels::pool::Stopped;
 use pellucid_models::Model;
 
 use crate::error::{EngineError, Interruption};
-use crate::job::{Job, OUTSIDE, Rule};
+use crate::job::{Job, OUTSIDE, Part, Step};
 use crate::loaded::Loaded;
 use crate::operations::{OperationError, gradients};
 use crate::pass::Schedule;
@@ -96,7 +98,7 @@ pub(crate) struct Desk<'d, 'a> {
     pub setters: &'d BTreeMap<usize, Vec<NodeId>>,
     reads: &'d Reads,
     values: &'d mut Values,
-    left: &'d mut BTreeSet<NodeId>,
+    left: &'d mut BTreeSet<(NodeId, Part)>,
 }
 
 impl Desk<'_, '_> {
@@ -108,6 +110,84 @@ impl Desk<'_, '_> {
     /// A gradient is that of nothing: whoever waits for it goes on without.
     fn lose(&mut self, target: NodeId) {
         self.job.lose((OUTSIDE, target), self.models, self.pool);
+    }
+
+    /// Does what takes so many operations at a node: now, or, if that is long and others wait, between passes. What came of it, if
+    /// it was now.
+    fn run_or_leave(
+        &mut self,
+        (id, part): (NodeId, Part),
+        flops: u64,
+        step: Step,
+    ) -> Result<Option<Vec<Option<Tensor>>>, OperationError> {
+        if self.job.is_long_on_the_way_back(id, flops) {
+            self.left.insert((id, part));
+            self.job.leave_on_the_way_back((self.plan.backward, id, part), flops, step);
+            return Ok(None);
+        }
+        let Desk { models, pool, job, .. } = self;
+        match pellucid_kernels::pool::stoppable(&job.stop, || step(models, pool)) {
+            Ok(made) => made.map(Some),
+            Err(Stopped) => {
+                // Why it was stopped is why it failed.
+                job.check_budget();
+                Err(OperationError::new("it was stopped"))
+            }
+        }
+    }
+
+    /// The cotangent of each output of a node, of what its readers have brought.
+    fn add_up(
+        &mut self,
+        id: NodeId,
+        parts: Vec<Vec<Tensor>>,
+    ) -> Result<Option<Vec<Option<Tensor>>>, OperationError> {
+        let several = parts.iter().filter(|parts| parts.len() > 1).flatten();
+        let elements = several.map(|part| part.elements() as u64).sum::<u64>();
+        let step: Step = Box::new(move |_, _| parts.into_iter().map(sums::sum).collect());
+        self.run_or_leave((id, Part::Sum), weight::COPIED.saturating_mul(elements), step)
+    }
+
+    /// Gives a gradient out that was made for its node.
+    fn give_out(&mut self, target: NodeId, made: Vec<Option<Tensor>>) {
+        if let Some(gradient) = made.into_iter().next().flatten() {
+            self.deliver(target, gradient);
+        }
+    }
+
+    /// Brings what a node's rule has given to the values that the node reads.
+    fn bring(&mut self, id: NodeId, parts: Vec<Option<Tensor>>) {
+        let program = self.job.program.clone();
+        match &program.program.node(id).kind {
+            NodeKind::Apply { input, .. } => {
+                self.values.bring(*input, (id, 0), parts.into_iter().next().flatten());
+            }
+            NodeKind::Operation(own) => {
+                let wanted = self.wanted(id, own);
+                for (place, ((value, _), part)) in own.reads().iter().zip(parts).enumerate() {
+                    if wanted[place] {
+                        self.values.bring(*value, (id, place), part);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Of what an operation reads: what a gradient is wanted of.
+    fn wanted(&self, id: NodeId, operation: &Operation) -> Vec<bool> {
+        let flows = self.values.flows(self.job, id);
+        let wanted = |(value, elements): &(Value, bool)| {
+            *elements && flows.contains(value) && self.plan.goes_through(value.node)
+        };
+        operation.reads().iter().map(wanted).collect()
+    }
+
+    /// What readers have brought that is not added up yet counts as held.
+    fn account(&mut self) {
+        let (counted, held) = self.values.account();
+        self.job.let_go(counted.saturating_sub(held));
+        self.job.hold_for_way_back(held.saturating_sub(counted));
     }
 
     /// Whether its time is over for now.
@@ -131,8 +211,8 @@ pub(crate) struct WayBack {
     /// Nodes whose cotangent is complete but that wait for a written gradient: the cotangents, and how many of the
     /// node's targets are done.
     open: VecDeque<(Complete, usize)>,
-    /// Nodes whose rule takes long: it runs between passes.
-    left: BTreeSet<NodeId>,
+    /// What takes long and runs between passes.
+    left: BTreeSet<(NodeId, Part)>,
     /// Whether its time was over before it had gone as far as it can.
     late: bool,
 }
@@ -227,9 +307,14 @@ impl WayBack {
         job.failed.is_some() || (walked && gone)
     }
 
-    /// Whether it can do nothing before a rule has run that was left for the time between passes.
-    pub fn waits_for_a_rule(&self) -> bool {
-        !self.left.is_empty() && !self.late
+    /// Whether its time was over before it had gone as far as it can.
+    pub fn is_late(&self) -> bool {
+        self.late
+    }
+
+    /// It is over: its program holds nothing for it any more.
+    pub fn end(&self, job: &mut Job<'_>) {
+        job.let_go(self.values.counted());
     }
 
     /// Its plan's place in the program's.
@@ -289,16 +374,25 @@ impl WayBack {
             values: &mut self.values,
             left: &mut self.left,
         };
-        for (id, parts) in desk.job.gone_through(plan.backward) {
-            desk.left.remove(&id);
-            bring(id, parts, &mut desk);
+        for (id, part, made) in desk.job.gone_through(plan.backward) {
+            desk.left.remove(&(id, part));
+            match part {
+                Part::Sum => self.open.push_back(((id, made), 0)),
+                Part::Target => desk.give_out(id, made),
+                Part::Rule => desk.bring(id, made),
+            }
             moved = true;
         }
-        while let Some(complete) =
-            desk.values.next_complete(|id| program.nodes[id.index()].outputs.len().max(1))?
+        while let Some((id, parts)) =
+            desk.values.next_complete(|id| program.nodes[id.index()].outputs.len().max(1))
         {
-            self.open.push_back((complete, 0));
+            if let Some(cotangents) = desk.add_up(id, parts).map_err(|error| Failure::at(id, error))? {
+                self.open.push_back(((id, cotangents), 0));
+            }
             moved = true;
+            if desk.is_late() {
+                return Ok(true);
+            }
         }
         for _ in 0..self.open.len() {
             if moved && desk.is_late() {
@@ -317,6 +411,7 @@ impl WayBack {
                 node(id, cotangents, &mut desk)?;
                 moved = true;
             }
+            desk.account();
         }
         for (invoke, way) in std::mem::take(&mut self.waiting) {
             if reads::are_known(invoke, &desk) {
@@ -337,6 +432,7 @@ impl WayBack {
                 return Ok(true);
             }
         }
+        desk.account();
         self.walkers.retain(|walker| !walker.is_done());
         Ok(moved)
     }
@@ -381,11 +477,18 @@ fn targets_of_value(
             }
             desk.job.applied((OUTSIDE, target));
         } else {
-            let gradient = match cotangents.get(place) {
-                Some(Some(cotangent)) => sums::given_out(cotangent, dtype),
-                _ => sums::zeros(&shape, dtype),
-            };
-            desk.deliver(target, gradient.map_err(failed)?);
+            let cotangent = cotangents.get(place).cloned().flatten();
+            let flops = weight::COPIED.saturating_mul(value.elements() as u64);
+            let step: Step = Box::new(move |_, _| {
+                let gradient = match &cotangent {
+                    Some(cotangent) => sums::given_out(cotangent, dtype),
+                    None => sums::zeros(&shape, dtype),
+                };
+                Ok(vec![Some(gradient?)])
+            });
+            if let Some(made) = desk.run_or_leave((target, Part::Target), flops, step).map_err(failed)? {
+                desk.give_out(target, made);
+            }
         }
         done += 1;
         if desk.job.failed.is_some() {
@@ -415,20 +518,23 @@ fn node(id: NodeId, mut cotangents: Vec<Option<Tensor>>, desk: &mut Desk<'_, '_>
                 desk.values.bring(*input, (id, 0), None);
                 return Ok(());
             };
-            let rule: Rule = Box::new(move |models, pool| {
+            let rule: Step = Box::new(move |models, pool| {
                 let loaded = models.get(model);
                 let loaded = loaded.ok_or_else(|| OperationError::new("its model is not loaded"))?;
                 let (model, schedule) = (&*loaded.model, &loaded.schedule);
                 let lengths = lengths.as_deref();
                 Ok(vec![Some(apply_backward(model, schedule, module, &value, lengths, &cotangent, pool)?)])
             });
-            go_through(id, rule, desk).map_err(failed)?;
+            let flops = checked.flops.saturating_mul(2);
+            if let Some(parts) = desk.run_or_leave((id, Part::Rule), flops, rule).map_err(failed)? {
+                desk.bring(id, parts);
+            }
         }
         NodeKind::Operation(own) => {
             let operation = desk.job.in_narrowed_columns((OUTSIDE, id)).unwrap_or_else(|| own.clone());
-            let wanted = wanted(id, &operation, desk);
+            let wanted = desk.wanted(id, &operation);
             if cotangents.iter().all(Option::is_none) {
-                bring(id, vec![None; wanted.len()], desk);
+                desk.bring(id, vec![None; wanted.len()]);
                 return Ok(());
             }
             let missing = || failed(OperationError::new("a value of the way there is not there"));
@@ -443,9 +549,15 @@ fn node(id: NodeId, mut cotangents: Vec<Option<Tensor>>, desk: &mut Desk<'_, '_>
                     *cotangent = None;
                 }
             });
-            let rule: Rule =
+            // A product for each operand; and whatever was a view there is written, or added up, here.
+            let elements = inputs.iter().chain(&outputs).map(|tensor| tensor.elements() as u64).sum::<u64>();
+            let flops = program.nodes[id.index()].flops.saturating_mul(2);
+            let flops = flops.saturating_add(weight::COPIED.saturating_mul(elements));
+            let rule: Step =
                 Box::new(move |_, _| gradients::vjp(&operation, &inputs, &outputs, &cotangents, &wanted));
-            go_through(id, rule, desk).map_err(failed)?;
+            if let Some(parts) = desk.run_or_leave((id, Part::Rule), flops, rule).map_err(failed)? {
+                desk.bring(id, parts);
+            }
         }
         NodeKind::Merge { .. } => {
             if let Some(picked) = desk.values.picked(id) {
@@ -457,44 +569,4 @@ fn node(id: NodeId, mut cotangents: Vec<Option<Tensor>>, desk: &mut Desk<'_, '_>
         _ => {}
     }
     Ok(())
-}
-
-/// Goes back through a node by its rule: now, or, if that takes long and others wait, between passes.
-fn go_through(id: NodeId, rule: Rule, desk: &mut Desk<'_, '_>) -> Result<(), OperationError> {
-    if desk.job.is_long_on_the_way_back(id) {
-        desk.left.insert(id);
-        desk.job.leave_on_the_way_back(desk.plan.backward, id, rule);
-        return Ok(());
-    }
-    let parts = rule(desk.models, desk.pool)?;
-    bring(id, parts, desk);
-    Ok(())
-}
-
-/// Brings what a node's rule has given to the values that the node reads.
-fn bring(id: NodeId, parts: Vec<Option<Tensor>>, desk: &mut Desk<'_, '_>) {
-    let program = desk.job.program.clone();
-    match &program.program.node(id).kind {
-        NodeKind::Apply { input, .. } => {
-            desk.values.bring(*input, (id, 0), parts.into_iter().next().flatten());
-        }
-        NodeKind::Operation(own) => {
-            let wanted = wanted(id, own, desk);
-            for (place, ((value, _), part)) in own.reads().iter().zip(parts).enumerate() {
-                if wanted[place] {
-                    desk.values.bring(*value, (id, place), part);
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Of what an operation reads: what a gradient is wanted of.
-fn wanted(id: NodeId, operation: &Operation, desk: &Desk<'_, '_>) -> Vec<bool> {
-    let flows = desk.values.flows(desk.job, id);
-    let wanted = |(value, elements): &(Value, bool)| {
-        *elements && flows.contains(value) && desk.plan.goes_through(value.node)
-    };
-    operation.reads().iter().map(wanted).collect()
 }

@@ -23,6 +23,9 @@ pub(crate) struct Values {
     /// Of each node on the path: how many uses have not brought anything yet.
     waiting: HashMap<NodeId, usize>,
     brought: HashMap<NodeId, Vec<Brought>>,
+    /// Bytes of what was brought and is not taken yet, and how many of them are counted.
+    held: u64,
+    counted: u64,
     /// Nodes whose cotangent is complete and has not been gone on with.
     complete: BTreeSet<NodeId>,
     /// Getters whose cotangent is finished, for the walker that passes them.
@@ -80,6 +83,7 @@ impl Values {
             return;
         }
         if let Some(part) = part {
+            self.held += part.bytes_len();
             self.brought.entry(value.node).or_default().push((place, value.output, part));
         }
         self.count_down(value.node);
@@ -94,19 +98,29 @@ impl Values {
         }
     }
 
-    /// A node whose cotangent is complete, with that of each of its outputs; the last in program order first.
-    pub fn next_complete(&mut self, outputs: impl Fn(NodeId) -> usize) -> Result<Option<Complete>, Failure> {
-        let Some(id) = self.complete.pop_last() else { return Ok(None) };
+    /// A node to which all has been brought, with what was, of each of its outputs; the last in program order first.
+    pub fn next_complete(&mut self, outputs: impl Fn(NodeId) -> usize) -> Option<(NodeId, Vec<Vec<Tensor>>)> {
+        let id = self.complete.pop_last()?;
         let mut brought = self.brought.remove(&id).unwrap_or_default();
         brought.sort_by_key(|(place, _, _)| *place);
         let mut parts: Vec<Vec<Tensor>> = vec![Vec::new(); outputs(id)];
         for (_, output, tensor) in brought {
+            self.held -= tensor.bytes_len();
             if let Some(parts) = parts.get_mut(output as usize) {
                 parts.push(tensor);
             }
         }
-        let cotangents: Result<Vec<Option<Tensor>>, _> = parts.into_iter().map(sums::sum).collect();
-        Ok(Some((id, cotangents.map_err(|error| Failure::at(id, error))?)))
+        Some((id, parts))
+    }
+
+    /// Bytes of what was brought, as they were counted last and as they are: these count from now on.
+    pub fn account(&mut self) -> (u64, u64) {
+        (std::mem::replace(&mut self.counted, self.held), self.held)
+    }
+
+    /// Bytes that are counted.
+    pub fn counted(&self) -> u64 {
+        self.counted
     }
 
     /// A getter's cotangent is finished.

@@ -279,16 +279,18 @@ fn there_and_back(there: &str) -> String {
 #[test]
 fn a_long_rule_of_a_way_back_does_not_stop_the_others() {
     let engine = Golden::open("gpt2").engine();
-    // Products of matrices, a module that is applied outside of the pass, and what goes on back through the model.
-    let [product, applied, through] = [
+    // Products of matrices, a module that is applied outside of the pass, what is but a view on the way there, and what goes on back
+    // through the model.
+    let [product, applied, viewed, through] = [
         r#"{"op":"randn","name":"a","size":[900,900]},{"op":"matmul","name":"b","input":"a","other":"a"}"#,
         r#"{"op":"randn","name":"a","size":[1,100000,32]},{"op":"apply","name":"b","module":"layers.0.mlp","input":"a"}"#,
+        r#"{"op":"ones","name":"a","size":[1]},{"op":"expand","name":"e","input":"a","size":[8000000]},{"op":"add","name":"b","input":"e","other":"e"}"#,
         r#"{"op":"get","name":"a","invoke":"i0","hook":"layers.0.output"},{"op":"sum","name":"d","input":"a"},
             {"op":"randn","name":"e","size":[900,900]},{"op":"mul","name":"f","input":"e","other":"d"},{"op":"matmul","name":"b","input":"f","other":"e"}"#,
     ]
     .map(|there| trace(&engine, &[5], "", &there_and_back(there)));
     let small = trace(&engine, &[4], "", &logits(0));
-    for heavy in [product, applied, through] {
+    for heavy in [product, applied, viewed, through] {
         let alone = engine.run(&heavy, &RunOptions::default()).unwrap();
         for helper_threads in [0, 1, 2] {
             let heard = Arc::new(Mutex::new(Vec::new()));

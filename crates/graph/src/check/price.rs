@@ -1,6 +1,8 @@
 //! What a program will cost: an upper estimate from its shapes and the model's.
 
-use std::collections::{BTreeSet, HashMap};
+mod back;
+
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -224,107 +226,6 @@ impl Checker<'_> {
         (price, flops)
     }
 
-    /// Going back takes about twice what going there took, and what it reads is kept: of the invokes that it goes through,
-    /// which of a sweep's cell are its own, not those of all cells. Gives the bytes that can be given up instead, with the waves from
-    /// which and to which they are held.
-    fn price_of_going_back(
-        &self,
-        of_invoke: &HashMap<(NodeId, usize), usize>,
-        (made, turned): (&[usize], &[bool]),
-        price: &mut Price,
-        waves: &mut Waves,
-    ) -> Vec<(usize, usize, u64)> {
-        // Of each invoke that is gone back through: what once takes.
-        let mut known: HashMap<(NodeId, usize), u64> = HashMap::new();
-        // Of each trace: the wave of its last way back.
-        let mut last: HashMap<NodeId, usize> = HashMap::new();
-        for plan in &self.gradients {
-            if let Some(trace) = self.nodes[plan.backward.index()].trace {
-                let last = last.entry(trace).or_default();
-                *last = made[plan.backward.index()].max(*last);
-            }
-        }
-        let mut kept = Vec::new();
-        for plan in &self.gradients {
-            let Some(trace) = self.nodes[plan.backward.index()].trace else { continue };
-            let NodeKind::Trace(definition) = &self.program.node(trace).kind else { continue };
-            let mut through: BTreeSet<usize> = BTreeSet::new();
-            for &node in plan.path.iter().chain(&plan.targets) {
-                self.program.node(node).kind.clone().for_each_invoke_mut(&mut |invoke| {
-                    through.insert(*invoke);
-                });
-            }
-            for number in through {
-                if let (true, Some(Prompts::Tokens(prompts))) = (
-                    known.contains_key(&(trace, number)),
-                    definition.invokes.get(number).map(|invoke| &invoke.prompts),
-                ) {
-                    // Each way back computes a layer again by itself.
-                    let wave = of_invoke.get(&(trace, number)).copied().unwrap_or(0);
-                    let last = last.get(&trace).copied().unwrap_or(wave).max(wave);
-                    for tokens in prompts {
-                        waves.hold(wave, last, Kept::of(self.spec(trace), tokens.len() as u64).layer);
-                    }
-                }
-                let flops = *known.entry((trace, number)).or_insert_with(|| {
-                    let Some(Prompts::Tokens(prompts)) =
-                        definition.invokes.get(number).map(|invoke| &invoke.prompts)
-                    else {
-                        return 0;
-                    };
-                    let (spec, wave) =
-                        (self.spec(trace), of_invoke.get(&(trace, number)).copied().unwrap_or(0));
-                    let last = last.get(&trace).copied().unwrap_or(wave).max(wave);
-                    prompts.iter().map(|tokens| tokens.len() as u64).fold(0, |sum: u64, length| {
-                        let Kept { least, more, .. } = Kept::of(spec, length);
-                        waves.hold(wave, last, least);
-                        kept.push((wave, last, more));
-                        sum.saturating_add(forward_flops(spec, length).saturating_mul(2))
-                    })
-                });
-                price.flops = price.flops.saturating_add(flops);
-                price.recomputed_flops = price.recomputed_flops.saturating_add(flops / 2);
-            }
-            price.nodes = price.nodes.saturating_add(2 * plan.path.len() as u64);
-            for &node in &plan.path {
-                if let NodeKind::SetWeight { invoke, .. } = self.program.node(node).kind {
-                    // Its gradient is as large as it is itself, and a product more.
-                    let spec = self.spec(trace);
-                    let parameter =
-                        self.nodes[node.index()].parameter.and_then(|own| spec.parameters.get(own));
-                    let sizes = parameter.map_or(&[][..], |parameter| parameter.shape.as_slice());
-                    let elements = sizes.iter().fold(1u64, |product, &size| product.saturating_mul(size));
-                    let wave = of_invoke.get(&(trace, invoke)).copied().unwrap_or(0);
-                    waves.hold(wave, wave, elements.saturating_mul(4));
-                    let tokens = match definition.invokes.get(invoke).map(|invoke| &invoke.prompts) {
-                        Some(Prompts::Tokens(prompts)) => prompts.iter().map(Vec::len).sum::<usize>() as u64,
-                        _ => 0,
-                    };
-                    price.flops =
-                        price.flops.saturating_add(elements.saturating_mul(2).saturating_mul(tokens));
-                }
-                self.charge(node, self.node_flops(node, turned).saturating_mul(2), price);
-                // What is a view on the way there is written into a gradient as large as what it looks at on the way back.
-                let read = self.program.node(node).kind.values();
-                let read =
-                    read.into_iter().fold(0_u64, |sum, value| sum.saturating_add(self.elements(value)));
-                self.charge(node, read.saturating_mul(weight::COPIED), price);
-            }
-        }
-        // What an invoke was edited to is kept beside, so that what comes after it can be computed again.
-        for (position, checked) in self.nodes.iter().enumerate().filter(|(_, checked)| checked.needed) {
-            let node = self.program.node(NodeId(position as u32));
-            if let (Some((invoke, _)), Some(trace)) = (node.kind.written(), checked.trace)
-                && known.contains_key(&(trace, invoke))
-            {
-                let bytes = self.bytes_at(trace, invoke, checked.place);
-                let last = last.get(&trace).copied().unwrap_or(0);
-                waves.hold(made[position], last.max(made[position]), bytes);
-            }
-        }
-        kept
-    }
-
     /// Bytes of a hook point's value for an invoke.
     fn bytes_at(&self, trace: NodeId, invoke: usize, place: Option<usize>) -> u64 {
         let NodeKind::Trace(definition) = &self.program.node(trace).kind else { return 0 };
@@ -443,7 +344,14 @@ impl Checker<'_> {
                 weights.saturating_mul(2).saturating_mul(rows)
             }
             NodeKind::Get(_) => self.elements(Value::from(id)).saturating_mul(weight::COPIED),
-            NodeKind::Set { value, .. } => self.elements(*value).saturating_mul(weight::COPIED),
+            // All of the hook point is written, though the value may be one number.
+            NodeKind::Set { value, .. } | NodeKind::Skip { value, .. } => {
+                let checked = &self.nodes[id.index()];
+                let written = self.program.node(id).kind.written().zip(checked.trace);
+                let bytes =
+                    written.map_or(0, |((invoke, _), trace)| self.bytes_at(trace, invoke, checked.place));
+                self.elements(*value).max(bytes / 4).saturating_mul(weight::COPIED)
+            }
             // What is kept to the end is brought into row-major order.
             NodeKind::Save(value) | NodeKind::Log(value) => {
                 let kept = self.nodes[value.node.index()].outputs.get(value.output as usize);
@@ -529,31 +437,4 @@ pub(super) fn forward_bytes(spec: &ModelSpec, length: u64, context: u64) -> u64 
         .saturating_mul(width.saturating_add(logits))
         .saturating_add(context.saturating_mul(cache))
         .saturating_mul(4)
-}
-
-/// Bytes that are kept of a pass for the way back, for one prompt: what every layer's norms, activations and attention read.
-struct Kept {
-    /// What each layer begins with, and all of two layers: the last, and the one that is being computed.
-    least: u64,
-    /// All else: it can be computed again.
-    more: u64,
-    /// One layer.
-    layer: u64,
-}
-
-impl Kept {
-    fn of(spec: &ModelSpec, length: u64) -> Kept {
-        let sizes = &spec.sizes;
-        let attention = sizes.heads.saturating_mul(sizes.head_size);
-        let layer = sizes
-            .hidden
-            .saturating_mul(2)
-            .saturating_add(sizes.inner.saturating_mul(3))
-            .saturating_add(attention.saturating_mul(3));
-        let bytes = |numbers: u64| numbers.saturating_mul(length).saturating_mul(4);
-        let all = bytes(layer.saturating_mul(sizes.layers));
-        let roots = bytes(sizes.hidden.saturating_mul(sizes.layers));
-        let least = bytes(layer.saturating_mul(2)).saturating_add(roots).min(all);
-        Kept { least, more: all - least, layer: bytes(layer) }
-    }
 }
