@@ -4,8 +4,24 @@ use std::time::Instant;
 
 use pellucid_engine::{Engine, RunOptions};
 use pellucid_graph::check::CheckedProgram;
+use pellucid_kernels::{Epilogue, PackedMatrix, WeightLayout, matmul};
 
 use super::{LAST, answer, cases, checked, tokens, try_checked};
+
+/// Floating-point operations a second in a product of large matrices: what this machine can do at least.
+pub fn product() {
+    const SIDE: usize = 2048;
+    let numbers: Vec<f32> = (0..SIDE * SIDE).map(|at| (at % 251) as f32 / 251.0 - 0.5).collect();
+    let weights = PackedMatrix::pack_f32(SIDE, SIDE, &numbers, WeightLayout::InputMajor);
+    let mut out = vec![0.0; SIDE * SIDE];
+    let seconds = (0..20).map(|_| {
+        let started = Instant::now();
+        matmul(&numbers, SIDE, SIDE, &weights, &Epilogue::default(), &mut out, SIDE);
+        started.elapsed().as_secs_f64()
+    });
+    let least = seconds.fold(f64::INFINITY, f64::min);
+    answer(&format!(r#"{{"flops_per_second": {}}}"#, 2.0 * (SIDE as f64).powi(3) / least));
+}
 
 /// Prompts of a length, of which the last logits are read.
 pub fn prompts(engine: &Engine, prompts: usize, length: usize) {

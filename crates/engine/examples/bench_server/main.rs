@@ -69,6 +69,7 @@ fn main() {
             Some("everything") => cases::everything(&engine, number(1)),
             Some("lens") => cases::lens(&engine, number(1), number(2)),
             Some("steering") => cases::steering(&engine, number(1), number(2), number(3)),
+            Some("product") => growth::product(),
             Some("prompts") => growth::prompts(&engine, number(1), number(2)),
             Some("cells") => growth::cells(&engine, number(1), number(2)),
             Some("attribution") => attribution(&engine, number(2)),
