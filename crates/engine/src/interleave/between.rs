@@ -177,7 +177,7 @@ impl Interleaver<'_> {
         let took = milliseconds(started.elapsed());
         member.usage.measured_ms += took;
         let Some(made) = made else { return took };
-        // What was stopped tells nothing, and what a way back takes is estimated by the half.
+        // What was stopped tells nothing, nor does a way back: it is estimated roughly, by what the way there is priced at.
         if !applies && errand.back.is_none() && member.job.failed.is_none() {
             clock.learn_own(flops, took);
         }

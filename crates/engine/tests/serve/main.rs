@@ -11,6 +11,7 @@ mod random;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod back;
 mod exact;
 mod fair;
 mod faults;

@@ -159,3 +159,8 @@ pub fn logits(invoke: usize) -> String {
         r#"{{"op":"get","name":"l{invoke}","invoke":"i{invoke}","hook":"logits"}},{{"op":"save","name":"s{invoke}","value":"l{invoke}"}}"#
     )
 }
+
+/// The place of an event among those that were heard.
+pub fn when(heard: &[String], event: &str) -> usize {
+    heard.iter().position(|heard| heard == event).unwrap_or_else(|| panic!("no `{event}` in {heard:?}"))
+}

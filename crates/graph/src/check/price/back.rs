@@ -106,7 +106,7 @@ impl Checker<'_> {
         kept
     }
 
-    /// What a way back takes in the program's own nodes, in a trace or between traces. What each node brings to the values that it
+    /// What a way back takes in the program's own nodes. What each node brings to the values that it
     /// read is held until all that read a value have brought theirs.
     fn price_of_nodes_on_the_way_back(
         &self,
