@@ -58,7 +58,7 @@ pub struct InvokeOrigin {
     pub label: String,
     /// Its place among the invokes that its trace, and the sweeps and loops around it inside that trace, have.
     pub place: u64,
-    /// Its cell: see [`Origin::coordinates`].
+    /// Its cell: see [`Origin::coordinates`](super::Origin::coordinates).
     pub coordinates: Vec<u64>,
 }
 
