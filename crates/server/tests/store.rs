@@ -224,9 +224,9 @@ async fn erased_is_gone_and_files_of_nobody_are_found() {
         store.begin(std::slice::from_ref(&job), NOW).await.unwrap();
         store.finish(done(&job, 1)).await.unwrap();
         assert_eq!(store.orphans(&files).await.unwrap(), [program.clone(), other, files[3].clone()]);
-        assert!(store.erase("bob", &job).await.unwrap().is_none());
+        assert!(store.erase("bob", &job, NOW).await.unwrap().is_none());
         assert_eq!(store.stored_bytes("ada").await.unwrap(), 10);
-        assert_eq!(store.erase("ada", &job).await.unwrap().unwrap(), [own, program]);
+        assert_eq!(store.erase("ada", &job, NOW).await.unwrap().unwrap(), [own, program]);
         assert!(store.job("ada", &job).await.unwrap().is_none());
         assert_eq!(store.stored_bytes("ada").await.unwrap(), 0);
     }
@@ -399,7 +399,7 @@ async fn results_to_come_are_counted_with_those_that_are_there_at_once() {
         assert!(store.finish(done(&first, 1)).await.unwrap().is_some());
         let full = store.accept(limited()).await.unwrap();
         assert!(matches!(full, Accepted::Full(25)), "{full:?}");
-        store.erase("ada", &first).await.unwrap();
+        store.erase("ada", &first, NOW).await.unwrap();
         accepted(&*store, limited()).await;
     }
 }
@@ -449,6 +449,28 @@ async fn a_store_that_is_only_read_is_not_changed() {
     assert!(reading.put_account(&account, NOW).await.is_err());
     // The one that writes closes its connection by itself, and last: then all is in the one file.
     for store in [reading, store] {
+#[tokio::test]
+async fn a_job_that_is_erased_while_it_runs_has_been_used_once() {
+    for (store, _folder) in stores().await {
+        let day = pellucid_server::time::day(NOW);
+        let job = accepted(&*store, new_job("ada", None)).await;
+        store.begin(std::slice::from_ref(&job), NOW).await.unwrap();
+        assert!(store.erase("ada", &job, NOW).await.unwrap().is_some());
+        assert!(store.finish(done(&job, 1)).await.unwrap().is_none());
+        let usage = store.usage("ada", &day).await.unwrap();
+        assert_eq!((usage[0].jobs, usage[0].failed), (1, 0));
+        assert_eq!(store.metered("ada", &day, NOW).await.unwrap(), 1.5);
+        // One that has ended was counted then, and one that has not begun took nothing.
+        let ended = accepted(&*store, new_job("ada", None)).await;
+        store.begin(std::slice::from_ref(&ended), NOW).await.unwrap();
+        assert!(store.finish(done(&ended, 1)).await.unwrap().is_some());
+        for job in [ended, accepted(&*store, new_job("ada", None)).await] {
+            assert!(store.erase("ada", &job, NOW).await.unwrap().is_some());
+        }
+        assert_eq!(store.usage("ada", &day).await.unwrap()[0].jobs, 2);
+    }
+}
+
         store.close().await;
         drop(store);
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
@@ -479,4 +501,100 @@ async fn a_store_that_is_only_read_is_not_changed() {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     }
+}
+
+/// Whether one of a folder's files holds a text.
+fn holds(folder: &std::path::Path, text: &str) -> bool {
+    std::fs::read_dir(folder).unwrap().any(|entry| {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    })
+}
+
+#[tokio::test]
+async fn what_was_erased_lies_in_none_of_the_files() {
+    const PROMPT: &str = "a very private prompt";
+    for (store, folder) in stores().await {
+        let mut jobs = Vec::new();
+        // Small and large ones, so that pages are split and joined, and some lie over many.
+        for number in 0..300 {
+            let program = PROMPT.repeat([1, 30, 500][number % 3]).into_bytes();
+            let job = NewJob { program: Some(program), ..new_job("ada", None) };
+            jobs.push(accepted(&*store, job).await);
+        }
+        assert!(holds(folder.path(), PROMPT), "what is searched for is not found where it is");
+        let problem = Problem::new(ProblemKind::DeadlineExceeded, "late");
+        // In an order of its own: erased, ended, and forgotten when its time was over.
+        for number in 0..jobs.len() {
+            let job = &jobs[number * 7 % jobs.len()];
+            match number % 3 {
+                0 => assert!(store.erase("ada", job, NOW).await.unwrap().is_some()),
+                1 => assert!(store.refuse(job, &problem, NOW).await.unwrap()),
+                _ => {
+                    store.begin(std::slice::from_ref(job), NOW).await.unwrap();
+                    store.finish(done(job, 1)).await.unwrap();
+                }
+            }
+        }
+        store.wipe().await.unwrap();
+        assert!(!holds(folder.path(), PROMPT));
+        // What waits is whole.
+        let waits = NewJob { program: Some(PROMPT.into()), ..new_job("ada", None) };
+        let waits = accepted(&*store, waits).await;
+        store.wipe().await.unwrap();
+        assert_eq!(store.program(&waits).await.unwrap().unwrap(), PROMPT.as_bytes());
+        store.begin(std::slice::from_ref(&waits), NOW).await.unwrap();
+        store.finish(done(&waits, 1)).await.unwrap();
+        store.expire(NOW + 60, NOW + 60, 0).await.unwrap();
+        store.wipe().await.unwrap();
+        assert!(!holds(folder.path(), PROMPT));
+    }
+}
+
+/// What SQLite understands and PostgreSQL does not, or otherwise. `BLOB` is the one difference: `BYTEA` stands there instead.
+const DIALECT: [&str; 20] = [
+    "LIMIT -1",
+    "INSERT OR",
+    "UPDATE OR",
+    "REPLACE INTO",
+    "AUTOINCREMENT",
+    "ROWID",
+    "PRAGMA",
+    "STRICT",
+    "DATETIME(",
+    "STRFTIME(",
+    "JULIANDAY(",
+    "UNIXEPOCH(",
+    "IFNULL(",
+    "TYPEOF(",
+    "GROUP_CONCAT(",
+    "TOTAL(",
+    "RANDOMBLOB(",
+    "GLOB ",
+    "COLLATE NOCASE",
+    "X'",
+];
+
+#[test]
+fn statements_are_of_no_dialect() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        // How a file is opened, wiped and brought up to date is SQLite's own.
+        if path.ends_with("sqlite.rs") {
+            continue;
+        }
+        files += 1;
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let comment = ["//", "--"].iter().any(|begin| line.trim_start().starts_with(begin));
+            let upper = line.to_uppercase();
+            let found = DIALECT.iter().find(|word| upper.contains(*word)).filter(|_| !comment);
+            assert!(found.is_none(), "{}:{}: {found:?}", path.display(), number + 1);
+            // A place is a numbered one.
+            assert!(comment || !line.contains("= ?"), "{}:{}", path.display(), number + 1);
+        }
+    }
+    assert!(files > 8, "{files}");
 }

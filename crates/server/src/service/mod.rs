@@ -148,7 +148,8 @@ impl Service {
             // What it took is written down before it is forgotten.
             channel.ended(LEAVING).await;
         }
-        let files = self.core.store.erase(&caller.account.name, id).await?.ok_or_else(|| not_found("job"))?;
+        let files = self.core.store.erase(&caller.account.name, id, time::now_ms()).await?;
+        let files = files.ok_or_else(|| not_found("job"))?;
         self.core.hub.forget(id);
         self.core.program_files.remove(id);
         // What its prompts left there is of it too.
@@ -158,6 +159,10 @@ impl Service {
                 // What belongs to no job is deleted at the next start.
                 tracing::error!(%error, "a file cannot be deleted");
             }
+        }
+        if let Err(error) = self.core.store.wipe().await {
+            // It is tried again when what is over is deleted.
+            tracing::error!(%error, "what was erased cannot be wiped yet");
         }
         self.audit(caller, "erase", id).await;
         Ok(())

@@ -304,6 +304,10 @@ async fn gauges(core: Arc<Core>) {
     loop {
         {
             let board = core.board();
+        // Programs of jobs that have ended are of it too.
+        if let Err(error) = core.store.wipe().await {
+            tracing::error!(%error, "what is over cannot be wiped yet");
+        }
             core.metrics.now(board.queued(), board.status().milliseconds / 1000.0, board.running_count());
         }
         core.metrics.prefixes(core.prefixes.bytes());

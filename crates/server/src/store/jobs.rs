@@ -355,6 +355,28 @@ async fn mend(connection: &mut SqliteConnection, at_ms: Milliseconds) -> Sql<Rep
          WHERE state = 'running' AND cancel_requested = 1",
     )
     .bind(number(at_ms))
+/// Counts a job of which it is not known what it took: by its price.
+pub(super) async fn count_by_price(
+    connection: &mut SqliteConnection,
+    job: &str,
+    failed: bool,
+    at_ms: Milliseconds,
+) -> Sql<()> {
+    query(
+        "INSERT INTO usage (account, day, model, jobs, failed, flops, tokens, result_bytes, milliseconds, priced_ms)
+         SELECT account, $1, model, 1, $2, flops, 0, 0, 0, estimated_ms FROM jobs WHERE id = $3
+         ON CONFLICT (account, day, model) DO UPDATE SET jobs = usage.jobs + 1,
+             failed = usage.failed + excluded.failed, flops = usage.flops + excluded.flops,
+             priced_ms = usage.priced_ms + excluded.priced_ms",
+    )
+    .bind(time::day(at_ms))
+    .bind(i64::from(failed))
+    .bind(job)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
     .execute(&mut *connection)
     .await?;
     let failed = query(
@@ -369,17 +391,8 @@ async fn mend(connection: &mut SqliteConnection, at_ms: Milliseconds) -> Sql<Rep
     .fetch_all(&mut *connection)
     .await?;
     for row in &failed {
-        // What they took is not known: they count, by their price.
-        query(
-            "INSERT INTO usage (account, day, model, jobs, failed, flops, tokens, result_bytes, milliseconds, priced_ms)
-             SELECT account, $1, model, 1, 1, flops, 0, 0, 0, estimated_ms FROM jobs WHERE id = $2
-             ON CONFLICT (account, day, model) DO UPDATE SET jobs = usage.jobs + 1, failed = usage.failed + 1,
-                 flops = usage.flops + excluded.flops, priced_ms = usage.priced_ms + excluded.priced_ms",
-        )
-        .bind(time::day(at_ms))
-        .bind(row.try_get::<String, _>("id")?)
-        .execute(&mut *connection)
-        .await?;
+        let job: String = row.try_get("id")?;
+        count_by_price(&mut *connection, &job, true, at_ms).await?;
     }
     let again = query("UPDATE jobs SET state = 'queued', suspect = 1 WHERE state = 'running'")
         .execute(&mut *connection)

@@ -297,8 +297,8 @@ pub trait Store: Send + Sync {
     async fn cancel(&self, account: &str, job: &str, at_ms: Milliseconds) -> Result<Option<StoredJob>>;
     /// Fails a job that has not begun: its time is over, say. Whether it was this call.
     async fn refuse(&self, job: &str, problem: &Problem, at_ms: Milliseconds) -> Result<bool>;
-    /// Deletes a job with everything of it; gives the files to delete.
-    async fn erase(&self, account: &str, job: &str) -> Result<Option<Vec<String>>>;
+    /// Deletes a job with everything of it; gives the files to delete. One that runs counts as used, by its price.
+    async fn erase(&self, account: &str, job: &str, at_ms: Milliseconds) -> Result<Option<Vec<String>>>;
     /// A job of an account.
     async fn job(&self, account: &str, job: &str) -> Result<Option<StoredJob>>;
     /// An account's job by its idempotency key, with its fingerprint.
@@ -342,3 +342,5 @@ pub trait Store: Send + Sync {
     /// Ends: what was written is written.
     async fn close(&self);
 }
+    /// What was erased or forgotten before lies in none of the store's files any more: also not where changes are kept beside.
+    async fn wipe(&self) -> Result<()>;

@@ -6,16 +6,27 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Row, query};
 
 use super::accounts::stores;
+use super::jobs::count_by_price;
 use super::rows::{self, number};
 use super::sqlite::Sqlite;
 use super::{Expired, Milliseconds, Result};
 
-pub(super) async fn erase(store: &Sqlite, account: &str, job: &str) -> Result<Option<Vec<String>>> {
+pub(super) async fn erase(
+    store: &Sqlite,
+    account: &str,
+    job: &str,
+    at_ms: Milliseconds,
+) -> Result<Option<Vec<String>>> {
     let (account, job) = (account.to_owned(), job.to_owned());
     store
         .writer
         .write(move |connection| {
             Box::pin(async move {
+                let runs = query("SELECT id FROM jobs WHERE id = $1 AND account = $2 AND state = 'running'");
+                if runs.bind(&job).bind(&account).fetch_optional(&mut *connection).await?.is_some() {
+                    // Its end will find nothing to write to.
+                    count_by_price(&mut *connection, &job, false, at_ms).await?;
+                }
                 let row = query(
                     "DELETE FROM jobs WHERE id = $1 AND account = $2 RETURNING result_key, result_bytes",
                 )
@@ -97,9 +108,10 @@ async fn too_many(
     for row in accounts.fetch_all(&mut *connection).await? {
         let account: String = row.try_get(0)?;
         let gone = query(
-            "DELETE FROM jobs WHERE id IN (
-                 SELECT id FROM jobs WHERE account = $1 AND state NOT IN ('queued', 'running')
-                 ORDER BY submitted_ms DESC, id DESC LIMIT -1 OFFSET $2)
+            "DELETE FROM jobs WHERE account = $1 AND state NOT IN ('queued', 'running')
+                 AND id NOT IN (
+                     SELECT id FROM jobs WHERE account = $1 AND state NOT IN ('queued', 'running')
+                     ORDER BY submitted_ms DESC, id DESC LIMIT $2)
              RETURNING id, result_key, result_bytes",
         )
         .bind(&account)

@@ -203,8 +203,8 @@ impl Store for Sqlite {
     async fn refuse(&self, job: &str, problem: &Problem, at_ms: Milliseconds) -> Result<bool> {
         jobs::refuse(self, job, problem, at_ms).await
     }
-    async fn erase(&self, account: &str, job: &str) -> Result<Option<Vec<String>>> {
-        retention::erase(self, account, job).await
+    async fn erase(&self, account: &str, job: &str, at_ms: Milliseconds) -> Result<Option<Vec<String>>> {
+        retention::erase(self, account, job, at_ms).await
     }
     async fn job(&self, account: &str, job: &str) -> Result<Option<StoredJob>> {
         jobs::job(self, account, job).await
@@ -267,3 +267,14 @@ impl Store for Sqlite {
         self.readers.close().await;
     }
 }
+    async fn wipe(&self) -> Result<()> {
+        let wiped = self.writer.after(|connection| {
+            // Its answer begins with whether a reader was in the way.
+            let into_the_file = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(connection);
+            Box::pin(async { into_the_file.await?.try_get::<i64, _>(0) })
+        });
+        match wiped.await? {
+            0 => Ok(()),
+            _ => Err(StoreError::Failed("who reads is in the way of wiping what was erased".into())),
+        }
+    }

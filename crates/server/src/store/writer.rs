@@ -22,8 +22,18 @@ type Make = Box<
 /// A change that waits.
 struct Command {
     make: Make,
-    /// Only one of its statements changes anything: that is whole or not at all by itself.
-    one: bool,
+    around: Around,
+}
+
+/// What is to be around a change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Around {
+    /// A transaction.
+    Transaction,
+    /// Nothing, where it comes alone: only one of its statements changes anything, and that is whole or not at all by itself.
+    NothingAlone,
+    /// Never a transaction: it comes once those that wait with it are durable.
+    Nothing,
 }
 
 /// How a change went before the commit.
@@ -61,7 +71,7 @@ impl Writer {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Change<'c, T> + Send + 'static,
     {
-        self.send(change, false).await
+        self.send(change, Around::Transaction).await
     }
 
     /// [`Writer::write`], of a change of which only one statement changes anything: alone it needs no transaction around it.
@@ -70,10 +80,19 @@ impl Writer {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Change<'c, T> + Send + 'static,
     {
-        self.send(change, true).await
+        self.send(change, Around::NothingAlone).await
     }
 
-    async fn send<T, F>(&self, change: F, one: bool) -> Result<T>
+    /// Does what must not be within a transaction, once every change that was asked for before is durable.
+    pub async fn after<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Change<'c, T> + Send + 'static,
+    {
+        self.send(work, Around::Nothing).await
+    }
+
+    async fn send<T, F>(&self, change: F, around: Around) -> Result<T>
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Change<'c, T> + Send + 'static,
@@ -96,7 +115,7 @@ impl Writer {
             })
         });
         let closed = || StoreError::Failed("it is closed".into());
-        self.commands.send(Command { make, one }).await.map_err(|_| closed())?;
+        self.commands.send(Command { make, around }).await.map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
     }
 }
@@ -109,7 +128,12 @@ async fn write(
     let mut batch = Vec::with_capacity(TOGETHER);
     while inbox.recv_many(&mut batch, TOGETHER).await > 0 {
         let mut told = Vec::with_capacity(batch.len());
-        let committed = commit(&mut connection, batch.drain(..), &mut told).await;
+        let (after, changes): (Vec<Command>, Vec<Command>) =
+            batch.drain(..).partition(|command| command.around == Around::Nothing);
+        let committed = match changes.is_empty() {
+            true => Ok(()),
+            false => commit(&mut connection, changes.into_iter(), &mut told).await,
+        };
         let reason = committed.map_err(|error| error.to_string());
         if let Err(reason) = &reason {
             tracing::error!(%reason, "the store cannot be written");
@@ -119,6 +143,10 @@ async fn write(
             }
         }
         told.into_iter().for_each(|Told { tell, .. }| tell(reason.clone()));
+        for Command { make, .. } in after {
+            let Told { tell, .. } = make(&mut connection).await;
+            tell(Ok(()));
+        }
     }
     // In WAL, closing writes everything into the one file.
     let _ = connection.close().await;
@@ -131,7 +159,9 @@ async fn commit(
 ) -> std::result::Result<(), sqlx::Error> {
     let alone = batch.len() == 1;
     let mut batch = batch.peekable();
-    if alone && let Some(Command { make, .. }) = batch.next_if(|command| command.one) {
+    if alone
+        && let Some(Command { make, .. }) = batch.next_if(|command| command.around == Around::NothingAlone)
+    {
         told.push(make(connection).await);
         return Ok(());
     }
