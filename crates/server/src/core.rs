@@ -61,6 +61,7 @@ pub struct Core {
     /// When it was last looked whether the store can be written, and whether it could.
     pub readiness: tokio::sync::Mutex<Option<(Instant, bool)>>,
     board: Arc<Mutex<Board>>,
+    refusals: Mutex<Vec<(String, String, Problem)>>,
     draining: AtomicBool,
     /// When it was started.
     pub started: Instant,
@@ -92,6 +93,7 @@ impl Core {
             spans: JobSpans::default(),
             readiness: tokio::sync::Mutex::default(),
             board,
+            refusals: Mutex::default(),
             draining: AtomicBool::new(false),
             started: Instant::now(),
         }
@@ -170,7 +172,9 @@ impl Core {
     pub async fn tell_end(&self, account: &str, job: &str) {
         match self.store.job(account, job).await {
             Ok(Some(stored)) if stored.state.is_final() => self.ended(stored, None),
-            Ok(_) => {
+            // It was put back for the next start, which needs its program.
+            Ok(Some(_)) => {}
+            Ok(None) => {
                 self.spans.ended(job, "gone");
                 self.needs_no_program(job);
                 self.hub.forget(job);
@@ -207,9 +211,29 @@ impl Core {
     pub async fn refuse(&self, account: &str, job: &str, problem: &Problem) {
         match self.store.refuse(job, problem, time::now_ms()).await {
             Ok(_) => self.tell_end(account, job).await,
-            // It waits in the store, and is taken up at the next start.
-            Err(error) => tracing::error!(%error, job, "it cannot be failed"),
+            Err(error) => {
+                tracing::error!(%error, job, "it cannot be failed; it is tried again");
+                self.metrics.store_failed();
+                self.refusals().push((account.to_owned(), job.to_owned(), problem.clone()));
+            }
         }
+    }
+
+    /// Fails those that could not be failed when they were to be. The first that still cannot be is the last that is tried.
+    pub async fn refuse_again(&self) {
+        loop {
+            let Some((account, job, problem)) = self.refusals().pop() else { break };
+            if self.store.refuse(&job, &problem, time::now_ms()).await.is_err() {
+                self.refusals().push((account, job, problem));
+                break;
+            }
+            self.tell_end(&account, &job).await;
+        }
+    }
+
+    /// Jobs that are to fail, which the store does not know yet: whose, which, and why. In no queue any more.
+    pub fn refusals(&self) -> MutexGuard<'_, Vec<(String, String, Problem)>> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

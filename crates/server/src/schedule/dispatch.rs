@@ -91,10 +91,11 @@ async fn give_up(core: &Core, entry: &Entry) {
     }
 }
 
-/// Fails jobs whose time is over before their turn came, for ever.
+/// Fails jobs whose time is over before their turn came, and those that could not be failed before, for ever.
 pub async fn overdue(core: Arc<Core>) {
     loop {
         tokio::time::sleep(TICK).await;
+        core.refuse_again().await;
         let over = core.board().overdue(time::now_ms());
         for waiting in over {
             refuse_late(&core, &waiting).await;

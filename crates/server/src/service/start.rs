@@ -161,7 +161,14 @@ impl Service {
             tracing::warn!(jobs = core.board().running_count(), "jobs that still run are put back");
             core.board().put_back();
             if !idle(core, moment).await {
-                tracing::error!("jobs that do not end are left: they run again, alone, after the next start");
+                // It is the service that ends, not they that end it: nothing is held against them.
+                match tokio::time::timeout(CLOSING, core.store.put_back(time::now_ms())).await {
+                    Ok(Ok(jobs)) => tracing::warn!(jobs, "jobs that do not end are left: they run again"),
+                    Ok(Err(error)) => tracing::error!(%error, "jobs that do not end cannot be put back"),
+                    Err(_) => {
+                        tracing::error!("jobs that do not end cannot be put back: the store does not answer")
+                    }
+                }
             }
         }
         core.hub.close();
@@ -319,3 +326,6 @@ async fn gauges(core: Arc<Core>) {
         tokio::time::sleep(GAUGES).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

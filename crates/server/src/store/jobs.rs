@@ -166,7 +166,7 @@ async fn end(connection: &mut SqliteConnection, finished: Finished) -> Sql<Optio
         Ending::PutBack | Ending::Suspected => {
             // One whose owner meanwhile wants it to end does not run again.
             let row = query(changed(
-                "UPDATE jobs SET suspect = $1,
+                "UPDATE jobs SET suspect = CASE WHEN $1 = 1 THEN 1 ELSE suspect END,
                      state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'queued' END,
                      finished_ms = CASE WHEN cancel_requested = 1 THEN $2 ELSE NULL END
                  WHERE id = $3 AND state = 'running'",
@@ -337,16 +337,12 @@ pub(super) async fn queued(store: &Sqlite) -> Result<Vec<StoredJob>> {
     Ok(found.iter().map(rows::job).collect::<Sql<_>>()?)
 }
 
-pub(super) async fn repair(store: &Sqlite, at_ms: Milliseconds) -> Result<Repaired> {
-    store.writer.write(move |connection| Box::pin(mend(connection, at_ms))).await
+pub(super) async fn put_back(store: &Sqlite, at_ms: Milliseconds) -> Result<u64> {
+    store.writer.write(move |connection| Box::pin(put_all_back(connection, at_ms))).await
 }
 
-async fn mend(connection: &mut SqliteConnection, at_ms: Milliseconds) -> Sql<Repaired> {
-    let poisoned = Problem::new(
-        ProblemKind::Poisoned,
-        format!("The service's process ended {DEATHS} times while this job ran, so it is not tried again."),
-    );
-    query("UPDATE attempts SET ended_ms = $1, outcome = 'died' WHERE ended_ms IS NULL")
+async fn put_all_back(connection: &mut SqliteConnection, at_ms: Milliseconds) -> Sql<u64> {
+    query("UPDATE attempts SET ended_ms = $1, outcome = 'put_back' WHERE ended_ms IS NULL")
         .bind(number(at_ms))
         .execute(&mut *connection)
         .await?;

@@ -314,6 +314,8 @@ pub trait Store: Send + Sync {
     /// Forgets results that are over at `now_ms`, jobs that ended before `jobs_before_ms`, and of an account's jobs that have ended
     /// all but the newest so many, with their results.
     async fn expire(
+    /// Records of every attempt that is under way that it is put back, where the process is about to end in order: how many. A suspect stays one.
+    async fn put_back(&self, at_ms: Milliseconds) -> Result<u64>;
         &self,
         now_ms: Milliseconds,
         jobs_before_ms: Milliseconds,

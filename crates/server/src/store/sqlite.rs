@@ -226,6 +226,9 @@ impl Store for Sqlite {
     }
     async fn expire(
         &self,
+    async fn put_back(&self, at_ms: Milliseconds) -> Result<u64> {
+        jobs::put_back(self, at_ms).await
+    }
         now_ms: Milliseconds,
         jobs_before_ms: Milliseconds,
         kept_jobs: u32,

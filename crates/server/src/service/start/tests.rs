@@ -1,0 +1,201 @@
+use pellucid_client::api::{JobState, Price, Priority, ProblemKind};
+use pellucid_engine::Ticket;
+
+use sqlx::{ConnectOptions, Executor};
+
+use super::*;
+use crate::config::Layers;
+use crate::schedule::board::Running;
+use crate::store::{Accepted, NewJob, StoredJob};
+
+const PROGRAM: &str = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompt": "Mary has" }], "body": [
+    { "op": "get", "name": "l", "hook": "logits" }, { "op": "save", "name": "logits", "value": "l" } ] }] }"#;
+
+fn config(data: &Path) -> Config {
+    let layers = [
+        ("server.data", data.to_str().unwrap()),
+        ("server.listen", "127.0.0.1:0"),
+        ("server.open", "true"),
+        ("server.drain_seconds", "0"),
+    ];
+    let set = |layers: Layers, (path, text): (&str, &str)| layers.set(path, text).unwrap();
+    layers.into_iter().fold(Layers::default(), set).config().unwrap()
+}
+
+/// A job that waits in the store of a service.
+async fn job(core: &Core, id: &str, deadline_ms: Option<u64>) -> StoredJob {
+    let price = Price {
+        milliseconds: 1.0,
+        flops: 1,
+        tokens: 2,
+        nodes: 2,
+        peak_bytes: 1 << 20,
+        result_bytes: 1 << 20,
+    };
+    let job = NewJob {
+        id: id.to_owned(),
+        account: OPEN_ACCOUNT.to_owned(),
+        model: crate::config::BUNDLED.to_owned(),
+        label: None,
+        priority: Priority::Normal,
+        submitted_ms: time::now_ms(),
+        deadline_ms,
+        idempotency_key: None,
+        fingerprint: vec![1; 32],
+        price,
+        stored_bytes: None,
+        program: Some(PROGRAM.into()),
+    };
+    assert!(matches!(core.store.accept(job).await.unwrap(), Accepted::New));
+    stored(core, id).await
+}
+
+async fn stored(core: &Core, id: &str) -> StoredJob {
+    core.store.job(OPEN_ACCOUNT, id).await.unwrap().unwrap()
+}
+
+/// Lets a job begin, and never end, whatever it is told. What runs by itself meanwhile is to be drained.
+async fn begins_and_stays(core: &Core, job: &StoredJob) {
+    let account = core.store.account(OPEN_ACCOUNT).await.unwrap().unwrap();
+    let begun = core.store.begin(std::slice::from_ref(&job.id), time::now_ms()).await.unwrap();
+    core.board().begin(Running {
+        waiting: waiting(job, &account),
+        attempt: begun[0].1,
+        cancel: Arc::default(),
+        put_back: Arc::default(),
+        overflows: Arc::default(),
+        alone: false,
+        leaving: 0,
+        held: core.registry.get(crate::config::BUNDLED).unwrap().hold(),
+    });
+}
+
+async fn until(core: &Core, id: &str, state: JobState) -> StoredJob {
+    for _ in 0..6_000 {
+        let job = stored(core, id).await;
+        if job.state == state {
+            return job;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{:?}", stored(core, id).await)
+}
+
+// On one thread, what is spawned begins where something is awaited: after it is told that nothing may begin.
+#[tokio::test]
+async fn a_job_that_outlasts_two_stops_is_not_poisoned() {
+    let data = tempfile::tempdir().unwrap();
+    let id = crate::keys::job_id().unwrap();
+    for stop in 0..2 {
+        let (service, _held) = Service::start(config(data.path())).await.unwrap();
+        service.core.drain();
+        let job =
+            if stop == 0 { job(&service.core, &id, None).await } else { stored(&service.core, &id).await };
+        assert_eq!((job.state, job.suspect), (JobState::Queued, false), "stop {stop}");
+        begins_and_stays(&service.core, &job).await;
+        service.stop().await;
+        // What leaves after that changes nothing, and takes nothing along.
+        service.core.tell_end(OPEN_ACCOUNT, &id).await;
+        assert_eq!(stored(&service.core, &id).await.state, JobState::Queued);
+        service.close().await;
+    }
+    let (service, _held) = Service::start(config(data.path())).await.unwrap();
+    let ended = until(&service.core, &id, JobState::Succeeded).await;
+    assert_eq!(ended.attempts, 3);
+    service.stop().await;
+    service.close().await;
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_failed_is_failed_once_the_store_can_be_written() {
+    let data = tempfile::tempdir().unwrap();
+    let (service, _held) = Service::start(config(data.path())).await.unwrap();
+    let core = &service.core;
+    core.drain();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(data.path().join("pellucid.sqlite"));
+    let mut other = options.connect().await.unwrap();
+    other
+        .execute(
+            "CREATE TRIGGER fails BEFORE UPDATE ON jobs WHEN NEW.state = 'failed'
+             BEGIN SELECT RAISE(ABORT, 'the store fails'); END",
+        )
+        .await
+        .unwrap();
+    let (id, late) = (crate::keys::job_id().unwrap(), time::now_ms() - 1);
+    let job = job(core, &id, Some(late)).await;
+    let account = core.store.account(OPEN_ACCOUNT).await.unwrap().unwrap();
+    let (model, waiting) = (job.model.clone(), waiting(&job, &account));
+    core.handover.wait(Work { model, waiting, suspect: false, program: None, has_place: false });
+    while core.refusals().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((stored(core, &id).await.state, core.board().queued()), (JobState::Queued, 0));
+    other.execute("DROP TRIGGER fails").await.unwrap();
+    until(core, &id, JobState::Failed).await;
+    assert!(core.refusals().is_empty());
+}
+
+/// One life of a service, which ends as by `kill -9`: nothing is told to anybody.
+fn life<T>(data: &Path, work: impl AsyncFnOnce(&Service) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let given = runtime.block_on(async {
+        let (service, _held) = Service::start(config(data)).await.unwrap();
+        work(&service).await
+    });
+    runtime.shutdown_background();
+    given
+}
+
+#[test]
+fn a_job_on_which_the_process_died_runs_alone() {
+    let data = tempfile::tempdir().unwrap();
+    let (id, others) = (crate::keys::job_id().unwrap(), [0; 4].map(|_| crate::keys::job_id().unwrap()));
+    life(data.path(), async |service| {
+        service.core.drain();
+        let begins = job(&service.core, &id, None).await;
+        begins_and_stays(&service.core, &begins).await;
+        for other in &others {
+            job(&service.core, other, None).await;
+        }
+    });
+    life(data.path(), async |service| {
+        let core = &service.core;
+        let mut alone = 0;
+        while stored(core, &id).await.state != JobState::Succeeded {
+            let board = core.board();
+            let running: Vec<_> = (0..16).filter_map(|ticket| board.running(Ticket(ticket))).collect();
+            if running.iter().any(|one| one.waiting.job == id) {
+                assert_eq!((running.len(), running[0].alone), (1, true));
+                alone += 1;
+            }
+        }
+        assert!(alone > 0, "it was never seen to run");
+        assert_eq!(stored(core, &id).await.attempts, 2);
+        for other in &others {
+            assert_eq!(until(core, other, JobState::Succeeded).await.attempts, 1);
+        }
+    });
+}
+
+#[test]
+fn a_job_on_which_the_process_died_twice_is_poisoned() {
+    let data = tempfile::tempdir().unwrap();
+    let id = crate::keys::job_id().unwrap();
+    for death in 0..2 {
+        life(data.path(), async |service| {
+            service.core.drain();
+            let job = if death == 0 {
+                job(&service.core, &id, None).await
+            } else {
+                stored(&service.core, &id).await
+            };
+            assert_eq!((job.state, job.suspect), (JobState::Queued, death == 1));
+            begins_and_stays(&service.core, &job).await;
+        });
+    }
+    life(data.path(), async |service| {
+        let failed = stored(&service.core, &id).await;
+        let why = failed.problem.map(|problem| problem.kind);
+        assert_eq!((failed.state, why), (JobState::Failed, Some(ProblemKind::Poisoned)));
+    });
+}
