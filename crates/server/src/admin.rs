@@ -115,20 +115,17 @@ pub fn create_key(config: &Config, request: &KeyRequest) -> Result<String, Admin
         let new = Account { name: request.account.clone(), limits: config.limits.0.clone(), weight: 1.0 };
         let account = known.unwrap_or(new);
         let account = changed_account(account, request.weight, &request.limits, &config.models)?;
-        store.put_account(&account, now).await?;
         let made = NewKey::make()?;
-        store
-            .add_key(&Key {
-                id: made.id.clone(),
-                account: account.name.clone(),
-                digest: made.digest,
-                scopes: request.scopes.clone(),
-                label: request.label.clone(),
-                created_ms: now,
-                revoked_ms: None,
-            })
-            .await?;
-        noted(&store, &account.name, "create key", &made.id).await?;
+        let key = Key {
+            id: made.id.clone(),
+            account: account.name.clone(),
+            digest: made.digest,
+            scopes: request.scopes.clone(),
+            label: request.label.clone(),
+            created_ms: now,
+            revoked_ms: None,
+        };
+        store.create_key(&account, &key, noted(&account.name, "create key", &made.id)).await?;
         store.close().await;
         Ok(made.text)
     })
@@ -155,8 +152,8 @@ pub fn change_account(
         };
         let account = changed_account(known.clone(), weight, limits, &config.models)?;
         if account != known {
-            store.put_account(&account, time::now_ms()).await?;
-            noted(&store, &account.name, "change limits", &limits.join(" ")).await?;
+            let noted = noted(&account.name, "change limits", &limits.join(" "));
+            store.put_account(&account, noted, time::now_ms()).await?;
         }
         store.close().await;
         Ok(account)
@@ -177,15 +174,14 @@ fn changed_account(
     Ok(Account { limits, weight, ..account })
 }
 
-async fn noted(store: &impl Store, account: &str, action: &str, subject: &str) -> Result<(), AdminError> {
-    let entry = AuditEntry {
+fn noted(account: &str, action: &str, subject: &str) -> Option<AuditEntry> {
+    Some(AuditEntry {
         at_ms: time::now_ms(),
         account: account.to_owned(),
         key: "operator".to_owned(),
         action: action.to_owned(),
         subject: subject.to_owned(),
-    };
-    Ok(store.audit(entry).await?)
+    })
 }
 
 /// Limits with some of them changed: `name=value`, `name=none`.
@@ -241,10 +237,7 @@ pub fn revoke_key(config: &Config, key: &str) -> Result<bool, AdminError> {
     let id = crate::keys::parts(key).map_or(key, |(id, _)| id);
     block(async {
         let store = open_store(&config.server.data, config.store.durability).await?;
-        let revoked = store.revoke_key(id, time::now_ms()).await?;
-        if revoked {
-            noted(&store, "", "revoke key", id).await?;
-        }
+        let revoked = store.revoke_key(id, noted("", "revoke key", id), time::now_ms()).await?;
         store.close().await;
         Ok(revoked)
     })

@@ -272,7 +272,6 @@ async fn keys_belong_to_accounts_and_can_be_revoked() {
     for (store, _folder) in stores().await {
         let limits = Limits { peak_bytes: Some(5), ..Limits::default() };
         let account = Account { name: "ada".into(), limits, weight: 2.0 };
-        store.put_account(&account, NOW).await.unwrap();
         let made = NewKey::make().unwrap();
         let key = Key {
             id: made.id.clone(),
@@ -283,14 +282,28 @@ async fn keys_belong_to_accounts_and_can_be_revoked() {
             created_ms: NOW,
             revoked_ms: None,
         };
-        store.add_key(&key).await.unwrap();
+        let entry = |action: &str| AuditEntry {
+            at_ms: NOW,
+            account: "ada".into(),
+            key: "operator".into(),
+            action: action.into(),
+            subject: made.id.clone(),
+        };
+        store.create_key(&account, &key, Some(entry("create key"))).await.unwrap();
+        // The same once more is refused, whole: neither is the account changed nor is anything noted.
+        let changed = Account { weight: 9.0, ..account.clone() };
+        assert!(store.create_key(&changed, &key, Some(entry("create key"))).await.is_err());
         assert_eq!(store.key(&made.id).await.unwrap().unwrap(), (key, account.clone()));
         assert!(store.key("' OR 1=1 --").await.unwrap().is_none());
-        assert!(store.revoke_key(&made.id, NOW).await.unwrap());
-        assert!(!store.revoke_key(&made.id, NOW).await.unwrap());
+        assert!(store.revoke_key(&made.id, Some(entry("revoke key")), NOW).await.unwrap());
+        assert!(!store.revoke_key(&made.id, Some(entry("revoke key")), NOW).await.unwrap());
+        let mut noted: Vec<_> =
+            store.audit_log(9).await.unwrap().into_iter().map(|entry| entry.action).collect();
+        noted.sort();
+        assert_eq!(noted, ["create key", "revoke key"]);
         assert!(store.key(&made.id).await.unwrap().is_none());
         assert_eq!(store.keys().await.unwrap()[0].revoked_ms, Some(NOW));
-        store.put_account(&Account { weight: 3.0, ..account }, NOW).await.unwrap();
+        store.put_account(&Account { weight: 3.0, ..account }, None, NOW).await.unwrap();
         assert_eq!(store.accounts().await.unwrap()[0].weight, 3.0);
     }
 }
@@ -437,19 +450,6 @@ async fn a_day_is_metered_as_priced_or_measured_and_who_is_poisoned_counts() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_only_read_is_not_changed() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pellucid.sqlite");
-    let account = Account { name: "ada".into(), limits: Limits::default(), weight: 1.0 };
-    let store = Sqlite::open(&path, Durability::Process).await.unwrap();
-    store.put_account(&account, NOW).await.unwrap();
-    // While another has it open.
-    let reading = Sqlite::open_to_read(&path, Durability::Process).await.unwrap();
-    assert_eq!(reading.accounts().await.unwrap().len(), 1);
-    assert!(reading.put_account(&account, NOW).await.is_err());
-    // The one that writes closes its connection by itself, and last: then all is in the one file.
-    for store in [reading, store] {
-#[tokio::test]
 async fn a_job_that_is_erased_while_it_runs_has_been_used_once() {
     for (store, _folder) in stores().await {
         let day = pellucid_server::time::day(NOW);
@@ -471,6 +471,19 @@ async fn a_job_that_is_erased_while_it_runs_has_been_used_once() {
     }
 }
 
+#[tokio::test]
+async fn a_store_that_is_only_read_is_not_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pellucid.sqlite");
+    let account = Account { name: "ada".into(), limits: Limits::default(), weight: 1.0 };
+    let store = Sqlite::open(&path, Durability::Process).await.unwrap();
+    store.put_account(&account, None, NOW).await.unwrap();
+    // While another has it open.
+    let reading = Sqlite::open_to_read(&path, Durability::Process).await.unwrap();
+    assert_eq!(reading.accounts().await.unwrap().len(), 1);
+    assert!(reading.put_account(&account, None, NOW).await.is_err());
+    // The one that writes closes its connection by itself, and last: then all is in the one file.
+    for store in [reading, store] {
         store.close().await;
         drop(store);
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
@@ -494,7 +507,7 @@ async fn a_job_that_is_erased_while_it_runs_has_been_used_once() {
     let before = std::fs::read(&path).unwrap();
     let reading = Sqlite::open_to_read(&path, Durability::Process).await.unwrap();
     assert_eq!(reading.accounts().await.unwrap()[0].name, "ada");
-    assert!(reading.put_account(&account, NOW).await.is_err());
+    assert!(reading.put_account(&account, None, NOW).await.is_err());
     assert_eq!(std::fs::read(&path).unwrap(), before);
     #[cfg(unix)]
     {

@@ -240,7 +240,8 @@ async fn mend(core: &Core) -> Result<(), StartError> {
             edits: true,
             ..Limits::default()
         };
-        core.store.put_account(&Account { name: OPEN_ACCOUNT.into(), limits, weight: 1.0 }, now).await?;
+        let account = Account { name: OPEN_ACCOUNT.into(), limits, weight: 1.0 };
+        core.store.put_account(&account, None, now).await?;
     }
     let repaired = core.store.repair(now).await?;
     if repaired.suspects + repaired.poisoned + repaired.queued > 0 {
@@ -303,6 +304,10 @@ async fn tidy(core: Arc<Core>) {
             }
             Err(error) => tracing::error!(%error, "what is over cannot be forgotten"),
         }
+        // Programs of jobs that have ended are of it too.
+        if let Err(error) = core.store.wipe().await {
+            tracing::error!(%error, "what is over cannot be wiped yet");
+        }
         tokio::time::sleep(TIDY).await;
     }
 }
@@ -311,10 +316,6 @@ async fn gauges(core: Arc<Core>) {
     loop {
         {
             let board = core.board();
-        // Programs of jobs that have ended are of it too.
-        if let Err(error) = core.store.wipe().await {
-            tracing::error!(%error, "what is over cannot be wiped yet");
-        }
             core.metrics.now(board.queued(), board.status().milliseconds / 1000.0, board.running_count());
         }
         core.metrics.prefixes(core.prefixes.bytes());

@@ -8,26 +8,42 @@ use super::rows::{self, number};
 use super::sqlite::Sqlite;
 use super::{Account, AuditEntry, Key, Milliseconds, Result};
 
-pub(super) async fn put_account(store: &Sqlite, account: &Account, at_ms: Milliseconds) -> Result<()> {
+type Sql<T> = std::result::Result<T, sqlx::Error>;
+
+pub(super) async fn put_account(
+    store: &Sqlite,
+    account: &Account,
+    noted: Option<AuditEntry>,
+    at_ms: Milliseconds,
+) -> Result<()> {
     let account = account.clone();
     store
         .writer
         .write(move |connection| {
             Box::pin(async move {
-                query(
-                    "INSERT INTO accounts (name, limits, weight, created_ms) VALUES ($1, $2, $3, $4)
-                     ON CONFLICT (name) DO UPDATE SET limits = excluded.limits, weight = excluded.weight",
-                )
-                .bind(account.name)
-                .bind(rows::to_json(&account.limits)?)
-                .bind(account.weight)
-                .bind(number(at_ms))
-                .execute(connection)
-                .await?;
-                Ok(())
+                upsert_account(&mut *connection, &account, at_ms).await?;
+                note(connection, noted).await
             })
         })
         .await
+}
+
+async fn upsert_account(
+    connection: &mut SqliteConnection,
+    account: &Account,
+    at_ms: Milliseconds,
+) -> Sql<()> {
+    query(
+        "INSERT INTO accounts (name, limits, weight, created_ms) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (name) DO UPDATE SET limits = excluded.limits, weight = excluded.weight",
+    )
+    .bind(&account.name)
+    .bind(rows::to_json(&account.limits)?)
+    .bind(account.weight)
+    .bind(number(at_ms))
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 pub(super) async fn account(store: &Sqlite, name: &str) -> Result<Option<Account>> {
@@ -42,14 +58,20 @@ pub(super) async fn accounts(store: &Sqlite) -> Result<Vec<Account>> {
     Ok(found.iter().map(rows::account).collect::<std::result::Result<_, _>>()?)
 }
 
-pub(super) async fn add_key(store: &Sqlite, key: &Key) -> Result<()> {
-    let key = key.clone();
+pub(super) async fn create_key(
+    store: &Sqlite,
+    account: &Account,
+    key: &Key,
+    noted: Option<AuditEntry>,
+) -> Result<()> {
+    let (account, key) = (account.clone(), key.clone());
     let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.name()).collect();
     let scopes = scopes.join(" ");
     store
         .writer
         .write(move |connection| {
             Box::pin(async move {
+                upsert_account(&mut *connection, &account, key.created_ms).await?;
                 query(
                     "INSERT INTO keys (id, account, digest, scopes, label, created_ms) VALUES ($1, $2, $3, $4, $5, $6)",
                 )
@@ -59,9 +81,9 @@ pub(super) async fn add_key(store: &Sqlite, key: &Key) -> Result<()> {
                 .bind(scopes)
                 .bind(key.label)
                 .bind(number(key.created_ms))
-                .execute(connection)
+                .execute(&mut *connection)
                 .await?;
-                Ok(())
+                note(connection, noted).await
             })
         })
         .await
@@ -88,7 +110,12 @@ pub(super) async fn keys(store: &Sqlite) -> Result<Vec<Key>> {
     Ok(found.iter().map(rows::key).collect::<std::result::Result<_, _>>()?)
 }
 
-pub(super) async fn revoke_key(store: &Sqlite, id: &str, at_ms: Milliseconds) -> Result<bool> {
+pub(super) async fn revoke_key(
+    store: &Sqlite,
+    id: &str,
+    noted: Option<AuditEntry>,
+    at_ms: Milliseconds,
+) -> Result<bool> {
     let id = id.to_owned();
     store
         .writer
@@ -97,9 +124,11 @@ pub(super) async fn revoke_key(store: &Sqlite, id: &str, at_ms: Milliseconds) ->
                 let done = query("UPDATE keys SET revoked_ms = $1 WHERE id = $2 AND revoked_ms IS NULL")
                     .bind(number(at_ms))
                     .bind(id)
-                    .execute(connection)
+                    .execute(&mut *connection)
                     .await?;
-                Ok(done.rows_affected() > 0)
+                let revoked = done.rows_affected() > 0;
+                note(connection, noted.filter(|_| revoked)).await?;
+                Ok(revoked)
             })
         })
         .await
@@ -182,22 +211,21 @@ pub(super) async fn stores(
 }
 
 pub(super) async fn audit(store: &Sqlite, entry: AuditEntry) -> Result<()> {
-    store
-        .writer
-        .write(move |connection| {
-            Box::pin(async move {
-                query("INSERT INTO audit (at_ms, account, key, action, subject) VALUES ($1, $2, $3, $4, $5)")
-                    .bind(number(entry.at_ms))
-                    .bind(entry.account)
-                    .bind(entry.key)
-                    .bind(entry.action)
-                    .bind(entry.subject)
-                    .execute(connection)
-                    .await?;
-                Ok(())
-            })
-        })
-        .await
+    store.writer.write_one(move |connection| Box::pin(note(connection, Some(entry)))).await
+}
+
+/// Adds to the audit log, within the change that it is about.
+async fn note(connection: &mut SqliteConnection, entry: Option<AuditEntry>) -> Sql<()> {
+    let Some(entry) = entry else { return Ok(()) };
+    query("INSERT INTO audit (at_ms, account, key, action, subject) VALUES ($1, $2, $3, $4, $5)")
+        .bind(number(entry.at_ms))
+        .bind(entry.account)
+        .bind(entry.key)
+        .bind(entry.action)
+        .bind(entry.subject)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 pub(super) async fn audit_log(store: &Sqlite, limit: u32) -> Result<Vec<AuditEntry>> {

@@ -346,11 +346,15 @@ async fn put_all_back(connection: &mut SqliteConnection, at_ms: Milliseconds) ->
         .bind(number(at_ms))
         .execute(&mut *connection)
         .await?;
-    query(
-        "UPDATE jobs SET state = 'cancelled', finished_ms = $1, program = NULL
-         WHERE state = 'running' AND cancel_requested = 1",
-    )
-    .bind(number(at_ms))
+    // Who is to be cancelled is, at the next start.
+    let back = query("UPDATE jobs SET state = 'queued' WHERE state = 'running' AND cancel_requested = 0");
+    Ok(back.execute(connection).await?.rows_affected())
+}
+
+pub(super) async fn repair(store: &Sqlite, at_ms: Milliseconds) -> Result<Repaired> {
+    store.writer.write(move |connection| Box::pin(mend(connection, at_ms))).await
+}
+
 /// Counts a job of which it is not known what it took: by its price.
 pub(super) async fn count_by_price(
     connection: &mut SqliteConnection,
@@ -373,6 +377,20 @@ pub(super) async fn count_by_price(
     Ok(())
 }
 
+async fn mend(connection: &mut SqliteConnection, at_ms: Milliseconds) -> Sql<Repaired> {
+    let poisoned = Problem::new(
+        ProblemKind::Poisoned,
+        format!("The service's process ended {DEATHS} times while this job ran, so it is not tried again."),
+    );
+    query("UPDATE attempts SET ended_ms = $1, outcome = 'died' WHERE ended_ms IS NULL")
+        .bind(number(at_ms))
+        .execute(&mut *connection)
+        .await?;
+    query(
+        "UPDATE jobs SET state = 'cancelled', finished_ms = $1, program = NULL
+         WHERE state = 'running' AND cancel_requested = 1",
+    )
+    .bind(number(at_ms))
     .execute(&mut *connection)
     .await?;
     let failed = query(

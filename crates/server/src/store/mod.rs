@@ -271,20 +271,25 @@ pub struct AuditEntry {
 /// What the service remembers.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Makes an account, or changes one.
-    async fn put_account(&self, account: &Account, at_ms: Milliseconds) -> Result<()>;
+    /// Makes an account, or changes one, and notes it in the audit log.
+    async fn put_account(
+        &self,
+        account: &Account,
+        noted: Option<AuditEntry>,
+        at_ms: Milliseconds,
+    ) -> Result<()>;
     /// An account.
     async fn account(&self, name: &str) -> Result<Option<Account>>;
     /// All accounts, by name.
     async fn accounts(&self) -> Result<Vec<Account>>;
-    /// Adds a key.
-    async fn add_key(&self, key: &Key) -> Result<()>;
+    /// Makes an account's key, and the account or its changes with it, and notes it: all or nothing.
+    async fn create_key(&self, account: &Account, key: &Key, noted: Option<AuditEntry>) -> Result<()>;
     /// A key that was not revoked, with its account.
     async fn key(&self, id: &str) -> Result<Option<(Key, Account)>>;
     /// All keys, the newest first.
     async fn keys(&self) -> Result<Vec<Key>>;
-    /// Revokes a key; whether it was there and valid.
-    async fn revoke_key(&self, id: &str, at_ms: Milliseconds) -> Result<bool>;
+    /// Revokes a key, and notes it if it was there and valid; whether it was.
+    async fn revoke_key(&self, id: &str, noted: Option<AuditEntry>, at_ms: Milliseconds) -> Result<bool>;
 
     /// Keeps a job, unless its idempotency key was used before, or its result may not fit beside its account's others.
     async fn accept(&self, job: NewJob) -> Result<Accepted>;
@@ -309,13 +314,13 @@ pub trait Store: Send + Sync {
     async fn program(&self, job: &str) -> Result<Option<Vec<u8>>>;
     /// Every job that waits, the oldest first.
     async fn queued(&self) -> Result<Vec<StoredJob>>;
+    /// Records of every attempt that is under way that it is put back, where the process is about to end in order: how many. A suspect stays one.
+    async fn put_back(&self, at_ms: Milliseconds) -> Result<u64>;
     /// Repairs what a process left that died: to be called before anything else, once, when no other process uses the store.
     async fn repair(&self, at_ms: Milliseconds) -> Result<Repaired>;
     /// Forgets results that are over at `now_ms`, jobs that ended before `jobs_before_ms`, and of an account's jobs that have ended
     /// all but the newest so many, with their results.
     async fn expire(
-    /// Records of every attempt that is under way that it is put back, where the process is about to end in order: how many. A suspect stays one.
-    async fn put_back(&self, at_ms: Milliseconds) -> Result<u64>;
         &self,
         now_ms: Milliseconds,
         jobs_before_ms: Milliseconds,
@@ -339,10 +344,10 @@ pub trait Store: Send + Sync {
     async fn expire_audit(&self, before_ms: Milliseconds) -> Result<()>;
     /// The audit log, the newest first.
     async fn audit_log(&self, limit: u32) -> Result<Vec<AuditEntry>>;
+    /// What was erased or forgotten before lies in none of the store's files any more: also not where changes are kept beside.
+    async fn wipe(&self) -> Result<()>;
     /// Whether it can be written now.
     async fn check(&self) -> Result<()>;
     /// Ends: what was written is written.
     async fn close(&self);
 }
-    /// What was erased or forgotten before lies in none of the store's files any more: also not where changes are kept beside.
-    async fn wipe(&self) -> Result<()>;

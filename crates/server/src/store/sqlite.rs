@@ -167,8 +167,13 @@ fn restrict(_: &Path) {}
 
 #[async_trait]
 impl Store for Sqlite {
-    async fn put_account(&self, account: &Account, at_ms: Milliseconds) -> Result<()> {
-        accounts::put_account(self, account, at_ms).await
+    async fn put_account(
+        &self,
+        account: &Account,
+        noted: Option<AuditEntry>,
+        at_ms: Milliseconds,
+    ) -> Result<()> {
+        accounts::put_account(self, account, noted, at_ms).await
     }
     async fn account(&self, name: &str) -> Result<Option<Account>> {
         accounts::account(self, name).await
@@ -176,8 +181,8 @@ impl Store for Sqlite {
     async fn accounts(&self) -> Result<Vec<Account>> {
         accounts::accounts(self).await
     }
-    async fn add_key(&self, key: &Key) -> Result<()> {
-        accounts::add_key(self, key).await
+    async fn create_key(&self, account: &Account, key: &Key, noted: Option<AuditEntry>) -> Result<()> {
+        accounts::create_key(self, account, key, noted).await
     }
     async fn key(&self, id: &str) -> Result<Option<(Key, Account)>> {
         accounts::key(self, id).await
@@ -185,8 +190,8 @@ impl Store for Sqlite {
     async fn keys(&self) -> Result<Vec<Key>> {
         accounts::keys(self).await
     }
-    async fn revoke_key(&self, id: &str, at_ms: Milliseconds) -> Result<bool> {
-        accounts::revoke_key(self, id, at_ms).await
+    async fn revoke_key(&self, id: &str, noted: Option<AuditEntry>, at_ms: Milliseconds) -> Result<bool> {
+        accounts::revoke_key(self, id, noted, at_ms).await
     }
     async fn accept(&self, job: NewJob) -> Result<Accepted> {
         jobs::accept(self, job).await
@@ -221,14 +226,14 @@ impl Store for Sqlite {
     async fn queued(&self) -> Result<Vec<StoredJob>> {
         jobs::queued(self).await
     }
+    async fn put_back(&self, at_ms: Milliseconds) -> Result<u64> {
+        jobs::put_back(self, at_ms).await
+    }
     async fn repair(&self, at_ms: Milliseconds) -> Result<Repaired> {
         jobs::repair(self, at_ms).await
     }
     async fn expire(
         &self,
-    async fn put_back(&self, at_ms: Milliseconds) -> Result<u64> {
-        jobs::put_back(self, at_ms).await
-    }
         now_ms: Milliseconds,
         jobs_before_ms: Milliseconds,
         kept_jobs: u32,
@@ -266,10 +271,6 @@ impl Store for Sqlite {
             .write(|connection| Box::pin(async { sqlx::query(same).execute(connection).await.map(|_| ()) }))
             .await
     }
-    async fn close(&self) {
-        self.readers.close().await;
-    }
-}
     async fn wipe(&self) -> Result<()> {
         let wiped = self.writer.after(|connection| {
             // Its answer begins with whether a reader was in the way.
@@ -281,3 +282,7 @@ impl Store for Sqlite {
             _ => Err(StoreError::Failed("who reads is in the way of wiping what was erased".into())),
         }
     }
+    async fn close(&self) {
+        self.readers.close().await;
+    }
+}
