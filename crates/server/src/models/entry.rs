@@ -282,6 +282,12 @@ impl Entry {
         self.makes_way.load(Ordering::SeqCst)
     }
 
+    /// Another engine thread for it, as a test has one.
+    #[cfg(test)]
+    pub(crate) fn inhabit(&self, house: House) {
+        *lock(&self.state) = State::Hot(Arc::new(house), 1);
+    }
+
     /// Its engine thread, where it is in memory; one that has ended by a panic is none.
     pub fn house(&self) -> Option<Arc<House>> {
         match &*lock(&self.state) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use pellucid_client::api::{Fault, Problem, ProblemKind};
 use pellucid_engine::{EngineError, Failure, Results, Tensor, Ticket, Usage};
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use super::brief;
 use super::house::Report;
@@ -32,7 +32,8 @@ const OUTAGE: Duration = Duration::from_secs(15 * 60);
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// Takes what engine threads report, for ever.
-pub async fn reports(core: Arc<Core>, mut reports: mpsc::UnboundedReceiver<Report>) {
+pub async fn reports(core: Arc<Core>, reports: Arc<Mutex<mpsc::UnboundedReceiver<Report>>>) {
+    let mut reports = reports.lock().await;
     while let Some(report) = reports.recv().await {
         match report {
             Report::Left { ticket, outcome, usage } => {

@@ -32,8 +32,10 @@ const FAREWELL: Duration = Duration::from_secs(3);
 const LEAST_FAREWELL: Duration = Duration::from_secs(1);
 /// How long engines have to end at the end, and how long the store has to be closed.
 const CLOSING: Duration = Duration::from_secs(1);
+/// How long what has panicked in the background waits until it begins again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long an engine may be in one pass until it is taken to answer no more.
-const STUCK: Duration = Duration::from_secs(60);
+const STUCK: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -134,17 +136,23 @@ impl Service {
         let registry = Registry::new(&config.models, &config.engine, reports);
         let core = Arc::new(Core::new(config, store, files, registry));
         mend(&core).await?;
-        tokio::spawn(finish::reports(core.clone(), reported));
-        tokio::spawn(dispatch::overdue(core.clone()));
+        let reported = Arc::new(tokio::sync::Mutex::new(reported));
+        let own = core.clone();
+        supervise("reports", move || finish::reports(own.clone(), reported.clone()));
+        let own = core.clone();
+        supervise("overdue", move || dispatch::overdue(own.clone()));
         for entry in core.registry.entries() {
-            tokio::spawn(dispatch::dispatch(core.clone(), entry.clone()));
+            let (own, of) = (core.clone(), entry.clone());
+            supervise("dispatch", move || dispatch::dispatch(own.clone(), of.clone()));
             if entry.config.pinned {
                 let (core, entry) = (core.clone(), entry.clone());
                 tokio::spawn(async move { core.registry.load(&entry.hold(), &|| Some(Haste::None)).await });
             }
         }
-        tokio::spawn(tidy(core.clone()));
-        tokio::spawn(gauges(core.clone()));
+        let own = core.clone();
+        supervise("tidy", move || tidy(own.clone()));
+        let own = core.clone();
+        supervise("gauges", move || gauges(own.clone()));
         core.ring();
         Ok((Service { core }, held))
     }
@@ -214,6 +222,20 @@ impl Service {
         });
         (store, engines)
     }
+}
+
+/// Does something for ever: where it ends by a panic, it begins again.
+fn supervise<F>(name: &'static str, work: impl Fn() -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tokio::spawn(async move {
+        // It is over without a panic only when the runtime ends.
+        while tokio::spawn(work()).await.is_err_and(|error| error.is_panic()) {
+            tracing::error!(task = name, "what goes on in the background has panicked; it begins again");
+            tokio::time::sleep(AGAIN).await;
+        }
+    });
 }
 
 async fn idle(core: &Core, patience: Duration) -> bool {

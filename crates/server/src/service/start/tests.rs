@@ -1,11 +1,13 @@
 use pellucid_client::api::{JobState, Price, Priority, ProblemKind};
-use pellucid_engine::Ticket;
+use pellucid_engine::{Load, Ticket};
 
 use sqlx::{ConnectOptions, Executor};
+use tower::ServiceExt;
 
 use super::*;
 use crate::config::Layers;
 use crate::schedule::board::Running;
+use crate::schedule::house::House;
 use crate::store::{Accepted, NewJob, StoredJob};
 
 const PROGRAM: &str = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompt": "Mary has" }], "body": [
@@ -198,4 +200,76 @@ fn a_job_on_which_the_process_died_twice_is_poisoned() {
         let why = failed.problem.map(|problem| problem.kind);
         assert_eq!((failed.state, why), (JobState::Failed, Some(ProblemKind::Poisoned)));
     });
+}
+
+#[tokio::test]
+async fn what_panics_in_the_background_begins_again() {
+    let (sender, mut began) = mpsc::unbounded_channel();
+    let times = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    supervise("test", move || {
+        let (sender, time) = (sender.clone(), times.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        async move {
+            sender.send(time).unwrap();
+            if time < 2 {
+                std::panic::resume_unwind(Box::new("it fails"));
+            }
+        }
+    });
+    for time in 0..3 {
+        assert_eq!(began.recv().await, Some(time));
+    }
+    // What ends by itself has ended.
+    assert_eq!(began.recv().await, None);
+}
+
+/// What `/readyz` answers: its status, and what it says of the store and of the engine.
+async fn ready(service: &Service) -> (u16, String, String) {
+    let request = axum::http::Request::builder().uri("/readyz").header("host", "127.0.0.1");
+    let request = request.body(axum::body::Body::empty()).unwrap();
+    let answer = crate::http::router(service.clone()).oneshot(request).await.unwrap();
+    let status = answer.status().as_u16();
+    let body = axum::body::to_bytes(answer.into_body(), 1 << 16).await.unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let said = |check: &str| body["checks"][check].as_str().unwrap().to_owned();
+    (status, said("store"), said("engine"))
+}
+
+async fn until_ready(service: &Service, wanted: (u16, &str, &str)) {
+    for _ in 0..600 {
+        let (status, store, engine) = ready(service).await;
+        if (status, store.as_str(), engine.as_str()) == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{:?} is not {wanted:?}", ready(service).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_tells_of_a_store_that_does_not_write_and_an_engine_that_does_not_answer() {
+    let data = tempfile::tempdir().unwrap();
+    let (service, _held) = Service::start(config(data.path())).await.unwrap();
+    until_ready(&service, (200, "ok", "ok")).await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(data.path().join("pellucid.sqlite"));
+    let mut other = options.connect().await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    until_ready(&service, (503, "failing", "ok")).await;
+    other.execute("ROLLBACK").await.unwrap();
+    until_ready(&service, (200, "ok", "ok")).await;
+    // One that has something to do, and comes to the end of no pass.
+    let entry = service.core.registry.get(crate::config::BUNDLED).unwrap();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let hangs = House::spawn(crate::config::BUNDLED, mpsc::unbounded_channel().0, move |host| {
+        host.admit(&Load { programs: 1, ..Load::default() });
+        let _ = wait.recv();
+        std::panic::resume_unwind(Box::new("it ends"));
+    });
+    entry.inhabit(hangs.unwrap());
+    until_ready(&service, (503, "ok", "failing")).await;
+    // One whose thread has ended: it is stuck no more, but there is none.
+    go.send(()).unwrap();
+    while entry.house().is_some() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(ready(&service).await, (503, "ok".to_owned(), "failing".to_owned()));
 }
