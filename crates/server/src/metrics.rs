@@ -33,6 +33,18 @@ pub struct Metrics {
     prefix_bytes: Gauge,
     prefix_tokens: Counter,
     connections: Gauge,
+    resident_bytes: Option<Gauge>,
+    threads: Option<Gauge>,
+}
+
+/// What the system says of this process: bytes in memory, and threads. Elsewhere than on Linux it is not known.
+fn process() -> Option<(f64, f64)> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let figure = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<f64>().ok()
+    };
+    Some((figure("VmRSS:")? * 1024.0, figure("Threads:")?))
 }
 
 impl Default for Metrics {
@@ -124,6 +136,14 @@ impl Default for Metrics {
                 "Tokens that were not computed, because their keys and values were in their account's cache."
             )),
             connections: metric!(Gauge::new("pellucid_connections", "Connections that are open.")),
+            // Where it is not known there is no such metric, and none that says 0.
+            resident_bytes: process().map(|_| {
+                metric!(Gauge::new(
+                    "process_resident_memory_bytes",
+                    "Bytes of the process that are in memory."
+                ))
+            }),
+            threads: process().map(|_| metric!(Gauge::new("process_threads", "Threads of the process."))),
             registry,
         };
         // Every kind is there from the start: what has not happened is seen not to have.
@@ -214,6 +234,12 @@ impl Metrics {
 
     /// All of it in Prometheus' text form.
     pub fn text(&self) -> String {
+        if let (Some((resident, threads)), Some(bytes), Some(count)) =
+            (process(), &self.resident_bytes, &self.threads)
+        {
+            bytes.set(resident);
+            count.set(threads);
+        }
         let mut text = Vec::new();
         // Writing to memory does not fail.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
@@ -236,6 +262,14 @@ mod tests {
         assert!(text.contains(r#"pellucid_job_errors_total{kind="poisoned"} 1"#));
         assert!(text.contains(r#"pellucid_http_problems_total{kind="too-large"} 1"#));
         assert!(text.contains(r#"pellucid_http_problems_total{kind="forbidden"} 0"#));
+        let figure = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.map(|figure| figure.trim().parse::<f64>().unwrap())
+        };
+        if cfg!(target_os = "linux") {
+            assert!(figure("process_resident_memory_bytes ").unwrap() > 1e6, "{text}");
+            assert!(figure("process_threads ").unwrap() >= 1.0, "{text}");
+        }
         let named = text.lines().filter(|line| line.starts_with("# TYPE")).count();
         assert_eq!(text.lines().filter(|line| line.starts_with("# HELP")).count(), named);
     }
