@@ -107,7 +107,7 @@ fn described(content: &Content, generator: &mut SchemaGenerator) -> Option<Value
     Some(match content {
         Content::Nothing => return None,
         Content::Program => json!({
-            (api::JSON): { "schema": { "type": "object", "description": "A program: see docs/program.schema.json." } },
+            (api::JSON): { "schema": { "type": "object", "description": "A program: its schema is at /v1/program.schema.json." } },
             (api::SAFETENSORS): binary(),
         }),
         Content::Result => json!({ (api::SAFETENSORS): binary() }),

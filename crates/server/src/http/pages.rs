@@ -23,6 +23,9 @@ static DOCS: LazyLock<Page> = LazyLock::new(|| Page::new(include_str!("pages/doc
 /// Made once: whoever asks for it needs no key.
 static DOCUMENT: LazyLock<Bytes> =
     LazyLock::new(|| serde_json::to_vec(&document()).unwrap_or_default().into());
+/// The same that `docs/program.schema.json` is made from.
+static PROGRAM_SCHEMA: LazyLock<Bytes> =
+    LazyLock::new(|| pellucid_graph::wire::pretty(&pellucid_graph::wire::schema()).into());
 const STATUS_TEMPLATE: &str = include_str!("pages/status.html");
 /// What both pages share.
 const STYLE: &str = include_str!("pages/style.css");
@@ -69,6 +72,12 @@ pub(super) async fn docs() -> Response {
 
 pub(super) async fn openapi() -> Response {
     let mut response = Body::from(DOCUMENT.clone()).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(api::JSON));
+    response
+}
+
+pub(super) async fn program_schema() -> Response {
+    let mut response = Body::from(PROGRAM_SCHEMA.clone()).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(api::JSON));
     response
 }

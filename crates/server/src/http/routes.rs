@@ -156,4 +156,6 @@ routes! {
         "These routes, to be tried.";
     get "/openapi.json" pages::openapi, "none", None, Nothing => [200 AnyJson], [],
         "This document.";
+    get "/v1/program.schema.json" pages::program_schema, "none", None, Nothing => [200 AnyJson], [],
+        "The JSON Schema of programs.";
 }
