@@ -23,8 +23,8 @@ impl History {
         let mut entries = self.entries();
         let start = time::now_ms() / WHILE * WHILE;
         if entries.back().is_none_or(|(at, _)| *at != start) {
-            let entry =
-                HistoryEntry { at: time::text(start), jobs: 0, rows: 0, passes: 0, milliseconds: 0.0 };
+            let at = time::text(start);
+            let entry = HistoryEntry { at, jobs: 0, rows: 0, tokens: 0, passes: 0, milliseconds: 0.0 };
             entries.push_back((start, entry));
         }
         while entries.len() > ENTRIES {
@@ -45,8 +45,9 @@ impl History {
     }
 
     /// A pass has.
-    pub fn passed(&self, rows: u64, milliseconds: f64) {
+    pub fn passed(&self, rows: u64, tokens: u64, milliseconds: f64) {
         self.with(|entry| {
+            entry.tokens += tokens;
             entry.passes += 1;
             entry.rows += rows;
             entry.milliseconds += milliseconds;

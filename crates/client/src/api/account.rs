@@ -173,6 +173,9 @@ pub struct HistoryEntry {
     pub jobs: u64,
     /// Rows of all passes.
     pub rows: u64,
+    /// Tokens of all passes.
+    #[serde(default)]
+    pub tokens: u64,
     /// Passes.
     pub passes: u64,
     /// Milliseconds that the passes took.

@@ -43,7 +43,7 @@ pub async fn reports(core: Arc<Core>, reports: Arc<Mutex<mpsc::UnboundedReceiver
                 tokio::spawn(left(core.clone(), ticket, *outcome, usage));
             }
             Report::Passed { model, report } => {
-                core.history.passed(report.rows as u64, report.measured_ms);
+                core.history.passed(report.rows as u64, report.tokens as u64, report.measured_ms);
                 core.metrics.passed(&model, &report, accounts(&core, &report.tickets));
             }
             Report::Ended { model, tickets } => {
