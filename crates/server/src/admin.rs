@@ -56,6 +56,7 @@ pub struct KeyRequest {
 pub fn run(config: Config, ready: impl FnOnce(SocketAddr, bool)) -> Result<(), AdminError> {
     let exporter = Exporter::begin(&config.trace).map_err(AdminError::Wrong)?;
     logs::begin(&config.log, exporter.as_ref());
+    logs::tell_panics();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AdminError::Threads)?;
     let served = runtime.block_on(async {

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use pellucid_server::admin;
+use pellucid_server::admin::{self, KeyRequest};
+use pellucid_server::keys::Scope;
 
 use crate::harness::{GOOD, Service, text};
 
@@ -42,7 +43,7 @@ fn every_route_but_health_and_what_is_the_same_for_all_needs_a_key() {
     while !ready() && std::time::Instant::now() < patience {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    for target in ["/healthz", "/readyz", "/", "/docs", "/openapi.json"] {
+    for target in ["/healthz", "/readyz", "/", "/docs", "/openapi.json", "/v1/program.schema.json"] {
         assert_eq!(service.ask_without_key("GET", target, &[], b"").status, 200, "{target}");
     }
 }
@@ -168,4 +169,22 @@ fn without_keys_only_this_machine_by_its_own_name_is_answered() {
         Service::refuses(&[("server.open", "true"), ("server.listen", "0.0.0.0:0")]),
         "open is for loopback only"
     );
+}
+
+#[test]
+fn what_is_measured_holds_no_prompt_of_a_job_that_succeeds_or_fails() {
+    let service = Service::of_two();
+    let prompted = |program: &str| program.replace("Mary has", "a very private prompt");
+    assert_eq!(service.run(0, &prompted(GOOD))["state"], "succeeded");
+    // One that fails while it runs, one that is refused, and a path and a query of somebody's choice.
+    let fails = prompted(GOOD).replace("\"body\": [\n", "\"body\": [\n    { \"op\": \"private\" },");
+    assert!(service.submit(0, &fails, &[]).status >= 400);
+    service.get(0, "/v1/models/a-very-private-prompt");
+    service.get(0, "/a-very-private-path");
+    let request = KeyRequest { account: "eve".into(), scopes: vec![Scope::Admin], ..KeyRequest::default() };
+    let key = format!("Bearer {}", admin::create_key(&service.config, &request).unwrap());
+    let metrics = service.ask_without_key("GET", "/metrics", &[("authorization", &key)], b"");
+    let metrics = text(&metrics.body);
+    assert!(metrics.contains("pellucid_jobs_ended_total{state=\"succeeded\"} 1"), "{metrics}");
+    assert!(!metrics.contains("private"), "{metrics}");
 }
