@@ -210,7 +210,7 @@ fn admit(
         prefixes: core.prefixes.of(&waiting.account),
     };
     let options = listening.options(memory_bytes, seconds);
-    tracing::debug!(job, model = entry.id(), attempt, alone, "begins");
+    tracing::info!(job, model = entry.id(), attempt, alone, "begins");
     core.spans.runs(&job, attempt);
     let (put_back, held) = (Arc::default(), entry.hold());
     let running = Running { waiting, attempt, cancel, put_back, overflows, alone, leaving: 0, held };
