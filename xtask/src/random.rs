@@ -18,10 +18,10 @@ pub(crate) struct Arguments {
 
 /// What is tried beside the programs themselves: the test's file and name, and what part of their number.
 const ARMS: [(&str, &str, u64); 4] = [
-    ("rewrites", "every_rewrite_alone_and_all_together_keep_every_bit", 10),
-    ("rewrites", "traces_that_run_together_give_and_keep_what_they_give_one_after_another", 40),
-    ("cache", "random_programs_give_the_same_bits_with_a_warm_cache", 10),
-    ("serve", "programs_that_come_and_go_give_the_bits_that_they_give_alone", 10),
+    ("rewrites", "every_rewrite_alone_and_all_together_keep_every_bit", 5),
+    ("rewrites", "traces_that_run_together_give_and_keep_what_they_give_one_after_another", 30),
+    ("cache", "random_programs_give_the_same_bits_with_a_warm_cache", 8),
+    ("serve", "programs_that_come_and_go_give_the_bits_that_they_give_alone", 8),
 ];
 
 /// With what the line begins in which a test says how much it tried.
