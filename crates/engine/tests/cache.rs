@@ -316,11 +316,14 @@ fn unedited(engine: &Engine, program: &CheckedProgram) -> Option<CheckedProgram>
 #[test]
 fn random_programs_give_the_same_bits_with_a_warm_cache() {
     let mut failures: Vec<String> = Vec::new();
-    let (mut programs, mut hits) = (0, 0);
+    let (mut programs, mut hits, mut hits_alone) = (0, 0, 0);
     for (number, (model, engine)) in engines().into_iter().enumerate() {
         let spec = engine.model().spec().clone();
         let index = SpecIndex::new(&spec);
         let roomy = Arc::new(PrefixCache::default());
+        // With no other rewrite beside it.
+        let only = engine.share().with_rewrites(Rewrites { cache: true, ..Rewrites::NONE });
+        let own = Arc::new(PrefixCache::default());
         // One in which something is always given up.
         let narrow = Arc::new(PrefixCache::new(20_000));
         let first = number_from("PELLUCID_SEED", 1) + number as u64 * 1_000_003;
@@ -343,6 +346,10 @@ fn random_programs_give_the_same_bits_with_a_warm_cache() {
             hits += u64::from(warm.as_ref().is_ok_and(|results| results.report.cached_tokens > 0));
             hold("as it comes", &cold);
             hold("again", &warm);
+            hold("alone, as it comes", &only.run(&checked, &with(&own)));
+            let alone = only.run(&checked, &with(&own));
+            hits_alone += u64::from(alone.as_ref().is_ok_and(|results| results.report.cached_tokens > 0));
+            hold("alone, again", &alone);
             hold("in little room", &engine.run(&checked, &with(&narrow)));
             // What it left there of its prompts is what they are without its edits.
             if let Some(plain) = unedited(&engine, &checked) {
@@ -359,10 +366,15 @@ fn random_programs_give_the_same_bits_with_a_warm_cache() {
             failures.extend(beside.map(|told| format!("{model}, near {seed}, beside others: {told}")));
         }
     }
-    println!("{hits} of {programs} programs took something from the cache");
+    println!(
+        "tried: {programs} programs against naive with a cache of prefixes, cold, warm and in little room; {hits} took something from it, \
+         {hits_alone} where it was the only rewrite"
+    );
     let shown: Vec<&str> = failures.iter().take(3).map(String::as_str).collect();
     assert!(failures.is_empty(), "{} runs differ. The first:\n{}", failures.len(), shown.join("\n\n"));
     if std::env::var("PELLUCID_MODEL").is_err() && programs > 200 {
-        assert!(hits * 20 >= programs, "too little came from the cache: {hits} of {programs}");
+        for hits in [hits, hits_alone] {
+            assert!(hits * 20 >= programs, "too little came from the cache: {hits} of {programs}");
+        }
     }
 }

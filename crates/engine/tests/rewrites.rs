@@ -1,6 +1,7 @@
 //! Each rewrite of the planner by itself, and all together: bit for bit what the naive interpreter gives, in fewer tokens.
 //!
-//! `PELLUCID_PROGRAMS=N` tries N programs for each model, `PELLUCID_SEED` begins elsewhere, `PELLUCID_MODEL` names one model.
+//! `PELLUCID_PROGRAMS=N` tries N programs for each model, `PELLUCID_SESSIONS=N` N sessions, `PELLUCID_SEED` begins elsewhere,
+//! `PELLUCID_MODEL` names one model.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -68,6 +69,7 @@ fn has_few_columns(engine: &Engine, checked: &CheckedProgram) -> (bool, bool) {
 fn every_rewrite_alone_and_all_together_keep_every_bit() {
     let mut failures: Vec<String> = Vec::new();
     let mut saved = Saved::default();
+    let mut tried = 0;
     for (number, (model, engine)) in engines().into_iter().enumerate() {
         let spec = engine.model().spec().clone();
         let index = SpecIndex::new(&spec);
@@ -93,6 +95,7 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
                     ));
                 }
             }
+            tried += 1;
             let counts: Vec<u64> = planned.iter().filter_map(tokens).collect();
             if let [none, depth, length, prefixes, _, _, _, all] = counts[..] {
                 saved.programs += 1;
@@ -111,7 +114,12 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
             failures.extend(beside.map(|told| format!("{model}, near seed {seed}, beside others: {told}")));
         }
     }
-    println!("{saved:?}");
+    println!(
+        "tried: {tried} programs against naive with no rewrite, with each alone (depth, length, prefixes, unembedding, traces, last layer) and \
+         with all; of the {} that do not fail {} take other tokens by depth, {} by length, {} by prefixes, {} fewer columns and {} fewer \
+         last positions",
+        saved.programs, saved.depth, saved.length, saved.prefixes, saved.columns, saved.late
+    );
     let shown: Vec<&str> = failures.iter().take(3).map(String::as_str).collect();
     assert!(failures.is_empty(), "{} runs differ. The first:\n{}", failures.len(), shown.join("\n\n"));
     if std::env::var("PELLUCID_MODEL").is_err() && saved.programs > 200 {
@@ -200,7 +208,11 @@ fn traces_that_run_together_give_and_keep_what_they_give_one_after_another() {
             }
         }
     }
-    println!("{seen:?}");
+    println!(
+        "tried: {} sessions of traces against naive with no rewrite, with traces together alone, with all but that and with all; {} go in \
+         fewer passes, {} in fewer tokens, {} fail",
+        seen.sessions, seen.passes, seen.tokens, seen.failed
+    );
     let shown: Vec<&str> = failures.iter().take(3).map(String::as_str).collect();
     assert!(failures.is_empty(), "{} runs differ. The first:\n{}", failures.len(), shown.join("\n\n"));
     if std::env::var("PELLUCID_MODEL").is_err() {

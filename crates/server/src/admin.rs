@@ -14,6 +14,10 @@ use crate::store::{Account, AuditEntry, Key, Store, StoreError};
 use crate::traces::Exporter;
 use crate::{logs, time};
 
+/// Threads for what makes a thread wait: files, checks, results, models that are opened and closed. All of it ends by itself, and what
+/// is more waits. Each thread has a stack and a part of the heap for as long as it is used, and under load all are, in turn.
+const BLOCKING_THREADS: usize = 32;
+
 /// Why it is not done.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -57,8 +61,11 @@ pub fn run(config: Config, ready: impl FnOnce(SocketAddr, bool)) -> Result<(), A
     let exporter = Exporter::begin(&config.trace).map_err(AdminError::Wrong)?;
     logs::begin(&config.log, exporter.as_ref());
     logs::tell_panics();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AdminError::Threads)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+        .map_err(AdminError::Threads)?;
     let served = runtime.block_on(async {
         let _kept = survive_file_limits();
         crate::http::serve(config, ready, stopped()).await

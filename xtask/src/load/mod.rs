@@ -108,11 +108,13 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let record = Record::begin_in(DOCUMENT, "Many people", "cargo xtask load")?;
     let most = arguments.people.iter().copied().max().unwrap_or(1);
     let time = Duration::from_secs(arguments.seconds);
-    let measured = |prefix_bytes: u64, numbers: &[usize]| -> Outcome<Vec<Row>> {
+    // Without a number of bytes: as a service is that nobody has configured.
+    let measured = |prefix_bytes: Option<u64>, numbers: &[usize]| -> Outcome<Vec<Row>> {
         let start = |packing: bool| {
-            let settings =
-                [format!("engine.packing={packing}"), format!("engine.prefix_bytes={prefix_bytes}")];
-            Service::start_with(&source, &settings.each_ref().map(String::as_str), most)
+            let bytes = prefix_bytes.map(|bytes| format!("engine.prefix_bytes={bytes}"));
+            let settings: Vec<String> =
+                std::iter::once(format!("engine.packing={packing}")).chain(bytes).collect();
+            Service::start_with(&source, &settings.iter().map(String::as_str).collect::<Vec<_>>(), most)
         };
         let (packed, single) = (start(true)?, start(false)?);
         let mut rows: Vec<Row> = Vec::new();
@@ -123,19 +125,30 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         }
         Ok(rows)
     };
-    let rows = measured(PREFIX_BYTES, &arguments.people)?;
-    let many: Vec<usize> = arguments.people.iter().copied().filter(|&number| number == MANY).collect();
+    let rows = measured(Some(PREFIX_BYTES), &arguments.people)?;
+    let some = |wanted: &[usize]| -> Vec<usize> {
+        arguments.people.iter().copied().filter(|number| wanted.contains(number)).collect()
+    };
+    println!("with the caches of prefixes that a service has by default:");
+    let by_default = measured(None, &some(&[MANY, most]))?;
     println!("without caches of prefixes:");
-    let uncached = measured(0, &many)?;
+    let uncached = measured(Some(0), &some(&[MANY]))?;
     let text = format!(
         "One person is a closed loop of activation patching on prompts of 10 to 20 tokens, one layer after another: it sends the next as\n\
          soon as it has the last. Its two texts stay the same, so that most of each prompt is in its account's cache of prefixes (`engine.prefix_bytes` is\n\
          {} MiB); everybody has sent each of the different requests once before anything is counted. Times are milliseconds from request to result; the fair\n\
          share is that of the service's time, packed: people by jobs a second. Packed and one at a time took turns of {} s, of which the first quarter, in which\n\
-         the queue fills, is not counted.\n\n{}{}{before}\n\n![Throughput and latency against people](load.svg)\n",
+         the queue fills, is not counted.\n\n{}{}{}{before}\n\n![Throughput and latency against people](load.svg)\n",
         PREFIX_BYTES >> 20,
         arguments.seconds,
         people::table(&rows) + &people::aims(&rows),
+        if by_default.is_empty() {
+            String::new()
+        } else {
+            "With the room for caches of prefixes that a service has by default:\n\n".to_owned()
+                + &people::table(&by_default)
+                + &people::aims(&by_default)
+        },
         if uncached.is_empty() {
             String::new()
         } else {

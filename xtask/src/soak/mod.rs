@@ -2,6 +2,7 @@
 //! to do what it should.
 
 mod crowd;
+mod flat;
 mod watch;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::load::service::Service;
 use crate::records::Record;
 use crate::shell::{Outcome, cargo, run as command};
+use flat::{Flatness, megabytes};
 use watch::Sample;
 
 /// How long.
@@ -40,11 +42,6 @@ pub(crate) struct Counts {
     pub hostile: AtomicU64,
 }
 
-/// The part of the run at its beginning in which caches fill: what memory is held to comes after it.
-const FILLING: f64 = 0.25;
-/// How much more the end may hold than the time after the caches are full: a part, and bytes.
-const GROWTH: (f64, u64) = (0.05, 8 << 20);
-
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     command(&mut cargo(&["build", "--release", "--workspace", "--bins"]))?;
     let record = Record::begin("Soak", "cargo xtask soak")?;
@@ -56,6 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         "server.header_seconds=15",
     ];
     let people = arguments.good + arguments.hostile;
+    let cores = std::thread::available_parallelism()?.get() as u64;
     let service = Service::start_with("bundled", &settings, people)?;
     let time = Duration::from_secs_f64(arguments.minutes * 60.0);
     let (over, counts, started) = (AtomicBool::new(false), Counts::default(), Instant::now());
@@ -90,42 +88,33 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     if service.person(0).get("/readyz")?["status"] != "ok" {
         return Err("it is not ready any more".into());
     }
-    let (text, grew) = report(arguments, &samples, &counts, service.again(), started.elapsed());
+    let flatness = Flatness::of(&samples, cores);
+    let text = report(arguments, &samples, &flatness, &counts, service.again(), started.elapsed());
     println!("\n{text}");
     if arguments.record {
         record.write(&text)?;
     }
-    match grew {
+    match flatness.fault() {
         None => Ok(()),
-        Some(more) => Err(format!("memory is not flat: {more}").into()),
+        Some(fault) => Err(fault.into()),
     }
 }
 
-/// The record, and whether memory grew.
 fn report(
     arguments: &Arguments,
     samples: &[Sample],
+    flatness: &Flatness,
     counts: &Counts,
     again: u64,
     took: Duration,
-) -> (String, Option<String>) {
+) -> String {
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
-    let filled: Vec<&Sample> =
-        samples.iter().filter(|sample| sample.seconds >= FILLING * took.as_secs_f64()).collect();
-    let half = filled.len() / 2;
-    let mean = |part: &[&Sample], of: fn(&Sample) -> u64| {
-        part.iter().map(|sample| of(sample)).sum::<u64>() / part.len().max(1) as u64
-    };
-    let halves = |of: fn(&Sample) -> u64| (mean(&filled[..half], of), mean(&filled[half..], of));
-    let ((before, after), caches) = (halves(|sample| sample.resident), halves(|sample| sample.caches));
-    let allowed = before + (before as f64 * GROWTH.0) as u64 + GROWTH.1;
     let mut text = format!(
         "{:.0} minutes, {} people with good programs (patching, generations, gradients; results, events, cancelled and erased jobs) and {}\n\
          who try to do harm (bombs, broken bodies, smuggled heads, connections that are cut or never end).\n\
          {} good programs gave their results, {} were told to come later, {} hostile requests did no harm.\n\
          {again} requests were made again, because their connection was closed without an answer.\n\
-         Resident memory: {:.1} MB on the mean of the first half after the caches were full, {:.1} MB of the second half;\n\
-         of it caches of prefixes, which have a bound of their own: {:.1} MB and {:.1} MB.\n\n\
+         {}\n\
          | minute | resident, MB | of it caches, MB | threads | open files | good programs done |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n",
         took.as_secs_f64() / 60.0,
         arguments.good,
@@ -133,24 +122,19 @@ fn report(
         count(&counts.done),
         count(&counts.later),
         count(&counts.hostile),
-        before as f64 / 1e6,
-        after as f64 / 1e6,
-        caches.0 as f64 / 1e6,
-        caches.1 as f64 / 1e6,
+        flatness.text(),
     );
     let step = samples.len().div_ceil(16).max(1);
     for sample in samples.iter().step_by(step).chain(samples.last()) {
         text.push_str(&format!(
             "| {:.1} | {:.1} | {:.1} | {} | {} | {} |\n",
             sample.seconds / 60.0,
-            sample.resident as f64 / 1e6,
-            sample.caches as f64 / 1e6,
+            megabytes(sample.resident),
+            megabytes(sample.caches),
             sample.threads,
             sample.files,
             sample.done
         ));
     }
-    let grew = (after > allowed)
-        .then(|| format!("{:.1} MB, then {:.1} MB", before as f64 / 1e6, after as f64 / 1e6));
-    (text, grew)
+    text
 }

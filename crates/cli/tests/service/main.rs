@@ -13,6 +13,7 @@ mod faults;
 mod harness;
 #[path = "../../../models/tests/hub/server.rs"]
 mod hub;
+mod kills;
 mod life;
 mod limits;
 mod loading;

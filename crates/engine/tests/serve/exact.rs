@@ -1,4 +1,7 @@
-//! Random programs that arrive, ride, fail, panic and are cancelled at random: each as it is alone.
+//! Random programs that arrive, ride, fail, panic and are cancelled at random, in passes of few tokens and of little time: each as it
+//! is alone, and as the naive interpreter has it.
+//!
+//! `PELLUCID_PROGRAMS=N` tries N programs for each model, `PELLUCID_SEED` begins elsewhere, `PELLUCID_MODEL` names one model.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -11,13 +14,13 @@ use pellucid_graph::NodeKind;
 use pellucid_graph::check::{CheckedProgram, SpecIndex};
 
 use crate::random::dice::Dice;
-use crate::random::outcomes::difference;
+use crate::random::outcomes::{difference, difference_from_naive};
 use crate::random::sessions::in_sequence;
 use crate::random::{Builder, Wishes};
 use crate::script::Script;
 use crate::support::engines;
 
-/// Programs for each model in the normal test run.
+/// Programs for each model in the normal test run, and in one play at most.
 const PROGRAMS: u64 = 40;
 
 fn number_from(variable: &str, otherwise: u64) -> u64 {
@@ -183,6 +186,11 @@ fn play(engine: &Engine, model: &str, alone: &Alone, seed: u64, tally: &mut Tall
                         "{model}, play {seed} ({serve:?}), program {own}, {fate:?}: {difference}\n{text}"
                     ));
                 }
+                if let (Ok(one), Ok(other)) = (expected, outcome)
+                    && other.report.passes > one.report.passes
+                {
+                    tally.count("in more passes than alone");
+                }
                 tally.count(if fate == Fate::Nothing && outcome.is_err() { "fails" } else { "as alone" });
             }
         }
@@ -210,34 +218,65 @@ fn play(engine: &Engine, model: &str, alone: &Alone, seed: u64, tally: &mut Tall
     failures
 }
 
+/// How often each is played, beside the same others in other passes.
+const ROUNDS: u64 = 3;
+
+/// A random program, and what it gives alone.
+fn alone(
+    engine: &Engine,
+    index: &SpecIndex<'_>,
+    seed: u64,
+) -> (Arc<CheckedProgram>, Result<Results, EngineError>) {
+    let wishes = Wishes { may_fail: seed % 5 == 0, generation: true, alike: seed % 2 == 0, smooth: false };
+    let mut checked = Builder::generate(index, seed, wishes).checked;
+    if seed % 3 == 0 {
+        // A session, of which some traces run together.
+        let other = Builder::generate(index, seed + 1_000, wishes).checked;
+        let session = in_sequence(&[&checked.program, &other.program, &checked.program]);
+        checked = engine.check(session).unwrap_or_else(|faults| panic!("{faults}"));
+    }
+    let checked = Arc::new(checked);
+    let outcome = engine.run(&checked, &RunOptions::default());
+    (checked, outcome)
+}
+
 #[test]
 fn programs_that_come_and_go_give_the_bits_that_they_give_alone() {
     let mut failures = Vec::new();
     let mut tally = Tally::default();
+    let mut programs = 0;
     for (number, (model, engine)) in engines().into_iter().enumerate() {
         let spec = engine.model().spec().clone();
         let index = SpecIndex::new(&spec);
         let first = number_from("PELLUCID_SEED", 500_001) + number as u64 * 1_000_003;
-        let alone: Alone = (first..first + number_from("PELLUCID_PROGRAMS", PROGRAMS))
-            .map(|seed| {
-                let wishes =
-                    Wishes { may_fail: seed % 5 == 0, generation: true, alike: seed % 2 == 0, smooth: false };
-                let mut checked = Builder::generate(&index, seed, wishes).checked;
-                if seed % 3 == 0 {
-                    // A session, of which some traces run together.
-                    let other = Builder::generate(&index, seed + 1_000, wishes).checked;
-                    let session = in_sequence(&[&checked.program, &other.program, &checked.program]);
-                    checked = engine.check(session).unwrap_or_else(|faults| panic!("{faults}"));
-                }
-                let checked = Arc::new(checked);
-                let outcome = engine.run(&checked, &RunOptions::default());
-                (seed, checked, outcome)
-            })
-            .collect();
-        for round in 0..3 {
-            failures.extend(play(&engine, &model, &alone, first + round, &mut tally));
+        let end = first + number_from("PELLUCID_PROGRAMS", PROGRAMS);
+        for first in (first..end).step_by(PROGRAMS as usize) {
+            let alone: Alone = (first..end.min(first + PROGRAMS))
+                .map(|seed| {
+                    let (checked, outcome) = alone(&engine, &index, seed);
+                    if let Some(difference) =
+                        difference_from_naive(&engine, &checked, &outcome, &engine.run_naive(&checked))
+                    {
+                        let text = checked.program.to_json();
+                        failures.push(format!("{model}, program {seed}, alone: {difference}\n{text}"));
+                    }
+                    (seed, checked, outcome)
+                })
+                .collect();
+            programs += alone.len();
+            for round in 0..ROUNDS {
+                failures.extend(play(&engine, &model, &alone, first + round, &mut tally));
+            }
         }
     }
+    println!(
+        "tried: {programs} programs, each held to naive, {ROUNDS} times each beside others in passes of 1 to 2048 tokens and 0 to 200 ms; {} runs \
+         as alone, of which {} in more passes, {} passes of several programs, {} passes that begin inside the model",
+        tally.of("as alone"),
+        tally.of("in more passes than alone"),
+        tally.of("shared passes"),
+        tally.of("passes that begin inside the model")
+    );
     println!("{:#?}", tally.0);
     let shown: Vec<&str> = failures.iter().take(3).map(String::as_str).collect();
     assert!(
@@ -255,6 +294,7 @@ fn programs_that_come_and_go_give_the_bits_that_they_give_alone() {
             "fails",
             "shared passes",
             "passes that begin inside the model",
+            "in more passes than alone",
         ] {
             assert!(tally.of(what) >= 10, "too little of `{what}`: {}", tally.of(what));
         }

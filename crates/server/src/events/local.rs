@@ -16,6 +16,8 @@ const AFTERWARDS: Duration = Duration::from_secs(600);
 /// Jobs that have ended whose events are kept, at most, and the bytes of these.
 const ENDED: usize = 10_000;
 const ENDED_BYTES: usize = 64 << 20;
+/// Of a job itself, its end and who may follow it, about.
+const CHANNEL_BYTES: usize = 2 << 10;
 
 /// The channels of this process's jobs.
 #[derive(Default)]
@@ -76,7 +78,7 @@ impl Hub for LocalHub {
             let bytes = kept.as_ref().map_or(0, Bytes::len);
             channel.state().result = kept;
             channels_end(channel, &job);
-            let bytes = bytes + channel.state().bytes;
+            let bytes = bytes + channel.state().held();
             channels.ended_bytes += bytes;
             channels.ended.push_back((Instant::now(), job.id, bytes));
         }
@@ -122,6 +124,14 @@ struct State {
     gone: bool,
 }
 
+impl State {
+    /// Bytes of memory that its events take, once no more come: of small ones the text is the least.
+    fn held(&mut self) -> usize {
+        self.events.shrink_to_fit();
+        CHANNEL_BYTES + self.bytes + self.events.len() * size_of::<Sent>()
+    }
+}
+
 impl LocalChannel {
     fn new(attempts: u32, bound: usize) -> LocalChannel {
         let state = State {
@@ -156,7 +166,9 @@ impl LocalChannel {
 #[async_trait]
 impl Channel for LocalChannel {
     fn push(&self, event: &Event) {
-        let Ok(data) = event.data() else { return };
+        let Ok(mut data) = event.data() else { return };
+        // Most are far smaller than what they were written into.
+        data.shrink_to_fit();
         let last = matches!(event, Event::Done(_));
         {
             let mut state = self.state();
@@ -295,5 +307,23 @@ mod tests {
         assert!(hub.get("0").is_none());
         let channels = hub.channels();
         assert!(channels.ended_bytes <= ENDED_BYTES && channels.open.len() < 65);
+    }
+
+    #[test]
+    fn many_small_events_count_as_what_they_take() {
+        let hub = LocalHub::default();
+        const EVENTS: usize = 1000;
+        for number in 0..2000 {
+            let job = Job { id: number.to_string(), ..job() };
+            let channel = hub.open(&job.id, 1, usize::MAX);
+            for _ in 0..EVENTS {
+                channel.push(&Event::Running(Started { attempt: 1 }));
+            }
+            hub.end(job, None);
+        }
+        let most = ENDED_BYTES / (EVENTS * size_of::<Sent>());
+        let channels = hub.channels();
+        assert!(channels.open.len() <= most, "{} jobs", channels.open.len());
+        assert!(channels.open.values().all(|channel| channel.state().events.capacity() <= EVENTS + 1));
     }
 }
