@@ -118,6 +118,9 @@ pub struct ExplainedPass {
     /// arose.
     #[serde(default)]
     pub freed_bytes: u64,
+    /// Milliseconds that it was estimated to take when it was planned, without what the program does there.
+    #[serde(default)]
+    pub estimated_ms: f64,
     /// Milliseconds that it took, with what the program does at the hook points that it touches; none: nothing was run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured_ms: Option<f64>,
@@ -243,6 +246,7 @@ pub(crate) struct PassRecord {
     pub getters: Vec<(usize, Instance, u64)>,
     pub read_bytes: u64,
     pub freed_bytes: u64,
+    pub estimated_ms: f64,
     pub measured_ms: Option<f64>,
     pub passengers: Vec<Passenger>,
     /// The stage and the invoke's label.
@@ -293,6 +297,11 @@ impl Explanation {
     /// Bytes that its passes move, as the engine estimates them.
     pub fn bytes(&self) -> u64 {
         sum(self.passes.iter().map(|pass| pass.bytes))
+    }
+
+    /// Milliseconds that its passes were estimated to take, each when it was planned.
+    pub fn estimated_ms(&self) -> f64 {
+        self.passes.iter().map(|pass| pass.estimated_ms).sum()
     }
 
     /// Operations of a naive run: every invoke by itself, with all its positions through all stages.

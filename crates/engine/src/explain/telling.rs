@@ -97,6 +97,7 @@ pub(crate) fn explained(models: &[Loaded], record: &PassRecord) -> Option<Explai
         naive_bytes: loaded.costs.bytes(record.naive),
         read_bytes: record.read_bytes,
         freed_bytes: record.freed_bytes,
+        estimated_ms: record.estimated_ms,
         measured_ms: record.measured_ms,
         gigaflops: record.measured_ms.filter(|&ms| ms > 0.0).map(|ms| flops as f64 / ms / 1e6),
         passengers,

@@ -53,10 +53,11 @@ impl fmt::Display for Explanation {
         if let Some(measured) = &self.measured {
             writeln!(
                 formatter,
-                "measured: {}, of which {} in passes{}; every invoke by itself, whole, about {} in passes ({}, {} weights)",
+                "measured: {}, of which {} in passes{}, estimated at {}; every invoke by itself, whole, about {} in passes ({}, {} weights)",
                 time(measured.ms),
                 time(measured.passes_ms),
                 bracketed(rate(self.flops(), measured.passes_ms)),
+                time(self.estimated_ms()),
                 time(measured.naive_ms),
                 measured.instruction_set,
                 measured.weights
@@ -83,9 +84,10 @@ impl fmt::Display for Explanation {
                 let (flops, bytes) = (amount(pass.flops, ""), amount(pass.bytes, "B"));
                 writeln!(
                     formatter,
-                    "  {flops} operations, {bytes} moved, in {}{}",
+                    "  {flops} operations, {bytes} moved, in {}{}, estimated at {}",
                     time(ms),
-                    bracketed(rate(pass.flops, ms))
+                    bracketed(rate(pass.flops, ms)),
+                    time(pass.estimated_ms)
                 )?;
             }
             for alike in folded(&pass.passengers) {

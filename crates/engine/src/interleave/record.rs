@@ -105,6 +105,7 @@ impl Interleaver<'_> {
             getters,
             read_bytes: 0,
             freed_bytes: 0,
+            estimated_ms: plan.estimated_ms,
             measured_ms: None,
             passengers,
             parked: Vec::new(),

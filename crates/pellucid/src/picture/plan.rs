@@ -58,7 +58,8 @@ fn sums(plan: &Explanation, html: &mut String) -> fmt::Result {
     sum("operations", &amount(plan.flops(), "FLOP"), &instead(amount(plan.naive_flops(), "FLOP")))?;
     sum("bytes moved", &amount(plan.bytes(), "B"), &instead(amount(plan.naive_bytes(), "B")))?;
     if let Some(measured) = &plan.measured {
-        let about = format!("instead of about {}", time(measured.naive_ms));
+        let (estimated, naive) = (time(plan.estimated_ms()), time(measured.naive_ms));
+        let about = format!("estimated at {estimated}, instead of about {naive}");
         sum("time in passes", &time(measured.passes_ms), &about)?;
         let speed = rate(plan.flops(), measured.passes_ms).unwrap_or_default();
         sum(
@@ -112,7 +113,7 @@ fn write_pass(
         facts.push("cut there".to_owned());
     }
     if let Some(ms) = pass.measured_ms {
-        facts.push(format!("<b>{}</b>", time(ms)));
+        facts.push(format!("<b>{}</b>, estimated at {}", time(ms), time(pass.estimated_ms)));
         facts.extend(rate(pass.flops, ms));
     }
     // Passes are compared by their lines' lengths.
