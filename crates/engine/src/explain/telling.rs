@@ -95,6 +95,8 @@ pub(crate) fn explained(models: &[Loaded], record: &PassRecord) -> Option<Explai
         bytes: loaded.costs.bytes(record.work),
         naive_flops: record.naive.flops,
         naive_bytes: loaded.costs.bytes(record.naive),
+        back_flops: record.back_flops,
+        naive_back_flops: record.naive_back_flops,
         read_bytes: record.read_bytes,
         freed_bytes: record.freed_bytes,
         estimated_ms: record.estimated_ms,

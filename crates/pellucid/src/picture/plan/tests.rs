@@ -65,6 +65,8 @@ fn pass(passengers: Vec<ExplainedPassenger>) -> ExplainedPass {
         bytes: 1000,
         naive_flops: 4_000_000,
         naive_bytes: 2000,
+        back_flops: 0,
+        naive_back_flops: 0,
         read_bytes: 0,
         freed_bytes: 0,
         estimated_ms: 0.25,
