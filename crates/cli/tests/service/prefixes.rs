@@ -64,19 +64,21 @@ fn an_account_pays_for_a_prompt_once_and_is_not_seen_by_others() {
 fn a_plan_is_that_of_the_service_with_its_own_bounds() {
     let server = Server::open(&["engine.pass_tokens=16", "engine.prefix_bytes=0"]);
     let client = server.anyone();
-    let invokes: Vec<Value> = (1..9).map(|first| json!({"tokens": [[first, 2, 3, 4, 5, 6, 7, 8]]})).collect();
-    let nodes: Vec<Value> = (0..8)
+    let invokes: Vec<Value> = (1..9)
+        .map(|first| json!({"name": format!("i{first}"), "tokens": [[first, 2, 3, 4, 5, 6, 7, 8]]}))
+        .collect();
+    let nodes: Vec<Value> = (1..9)
         .flat_map(|invoke| {
             let name = format!("l{invoke}");
             [
-                json!({"op": "get", "name": name, "invoke": invoke, "hook": "logits"}),
+                json!({"op": "get", "name": name, "invoke": format!("i{invoke}"), "hook": "logits"}),
                 json!({"op": "save", "name": format!("s{invoke}"), "value": name}),
             ]
         })
         .collect();
     let program = json!({"pellucid": 1, "body": [{"op": "trace", "invokes": invokes, "body": nodes}]});
     let plan = client.post("/v1/explain", &program, &[]).json();
-    let passes = plan["passes"].as_array().unwrap();
+    let passes = plan["passes"].as_array().unwrap_or_else(|| panic!("{plan}"));
     assert!(passes.len() >= 4 && passes.iter().all(|pass| pass["tokens"].as_u64().unwrap() <= 16), "{plan}");
 }
 
