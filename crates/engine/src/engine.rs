@@ -13,7 +13,7 @@ use crate::interleave::{Budget, Interleaver, PASS_TOKENS};
 use crate::job::{Held, RunOptions};
 use crate::loaded::Loaded;
 use crate::naive::Naive;
-use crate::plan::{Rewrites, Work};
+use crate::plan::{Clock, Rewrites, Work, room};
 use crate::results::{OtherModel, Provenance, Results};
 use crate::serve::{ServeOptions, Ticket};
 use crate::slots::BufferPool;
@@ -25,6 +25,8 @@ pub struct Engine {
     models: Vec<Loaded>,
     pool: Mutex<BufferPool>,
     rewrites: Rewrites,
+    /// What serving has taught of how long passes take here: engines that share models share it.
+    learnt: Arc<Mutex<Clock>>,
 }
 
 impl Engine {
@@ -37,11 +39,22 @@ impl Engine {
     #[must_use]
     pub fn share(&self) -> Engine {
         let again = |loaded: &Loaded| Loaded::new(&loaded.name, loaded.model.clone());
-        Engine::of(self.models.iter().map(again).collect(), self.rewrites)
+        let models = self.models.iter().map(again).collect();
+        Engine { learnt: self.learnt.clone(), ..Engine::of(models, self.rewrites) }
     }
 
     fn of(models: Vec<Loaded>, rewrites: Rewrites) -> Engine {
-        Engine { models, pool: Mutex::new(BufferPool::default()), rewrites }
+        Engine { models, pool: Mutex::new(BufferPool::default()), rewrites, learnt: Arc::default() }
+    }
+
+    /// How long passes take here, by what serving has taught.
+    fn learnt(&self) -> Clock {
+        self.learnt.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Serving has taught how long passes take here.
+    pub(crate) fn learns(&self, clock: &Clock) {
+        self.learnt.lock().unwrap_or_else(PoisonError::into_inner).clone_from(clock);
     }
 
     /// The engine with only those rewrites. All are made unless somebody says otherwise; results are bit for bit the same.
@@ -242,26 +255,21 @@ impl Engine {
         self.explain_with(program, &RunOptions::default())
     }
 
-    /// [`Engine::explain`], as the program would run with the cache of those options.
+    /// [`Engine::explain`], as the program would run with the cache and the memory of those options.
     ///
     /// # Errors
-    /// Only where the engine itself is at fault.
+    /// Where it does not fit into the memory that the options give it; else only where the engine itself is at fault.
     pub fn explain_with(
         &self,
         program: &CheckedProgram,
         options: &RunOptions,
     ) -> Result<Explanation, EngineError> {
         let mut interleaver = self.interleaver(BufferPool::default(), true).recording();
-        let options = RunOptions { prefixes: options.prefixes.clone(), ..RunOptions::default() };
-        interleaver.add(Ticket::default(), Held::Lent(program), options, false);
-        if let Some(Err(failure)) = interleaver.run().pop().map(|left| left.outcome) {
-            return Err(failure.error);
-        }
-        Ok(self.explanation(&[program], &interleaver.records))
+        self.planned(&[(program, options)], &mut interleaver)
     }
 
-    /// The plan of programs that a service runs together, as if all came at once and nothing had been learnt yet of how long
-    /// passes take here. Invokes are told with their program's number, counted from 1.
+    /// The plan of programs that a service runs together, as if all came at once, by what [`Engine::serve`] has learnt so far of
+    /// how long passes take here. Invokes are told with their program's number, counted from 1.
     ///
     /// # Errors
     /// Where a program does not fit into the memory that its options give it; else only where the engine itself is at fault.
@@ -273,20 +281,31 @@ impl Engine {
         let pool = BufferPool::default();
         let mut interleaver =
             Interleaver::new(&self.models, pool, Budget::of(options), self.rewrites, true).recording();
+        interleaver.clock = self.learnt();
+        self.planned(programs, &mut interleaver)
+    }
+
+    /// The plan of programs in a dry run: nobody hears of it, and of their options only what changes plans matters.
+    fn planned<'e>(
+        &'e self,
+        programs: &[(&'e CheckedProgram, &RunOptions)],
+        interleaver: &mut Interleaver<'e>,
+    ) -> Result<Explanation, EngineError> {
         for (place, (program, options)) in programs.iter().enumerate() {
-            let RunOptions { prefixes, memory_bytes, .. } = *options;
+            let RunOptions { prefixes, memory_bytes, kept_bytes, .. } = *options;
             let options = RunOptions {
                 prefixes: prefixes.clone(),
                 memory_bytes: *memory_bytes,
+                kept_bytes: *kept_bytes,
                 ..RunOptions::default()
             };
             interleaver.add(Ticket(place as u64), Held::Lent(*program), options, false);
         }
-        if let Some(failure) = interleaver.run().into_iter().find_map(|left| left.outcome.err()) {
-            return Err(failure.error);
+        let mut cached_tokens = 0;
+        for left in interleaver.run() {
+            cached_tokens += left.outcome.map_err(|failure| failure.error)?.report.cached_tokens;
         }
-        let programs: Vec<&CheckedProgram> = programs.iter().map(|(program, _)| *program).collect();
-        Ok(self.explanation(&programs, &interleaver.records))
+        Ok(Explanation { cached_tokens, ..self.explanation(programs, &interleaver.records) })
     }
 
     /// Runs a program and says what each of its passes took, beside what it gives back.
@@ -315,12 +334,23 @@ impl Engine {
             instruction_set: results.provenance.instruction_set.clone(),
             weights: results.provenance.weights.clone(),
         };
-        Ok((Explanation { measured: Some(measured), ..self.explanation(&[program], records) }, results))
+        let cached_tokens = results.report.cached_tokens;
+        let plan = self.explanation(&[(program, options)], records);
+        Ok((Explanation { measured: Some(measured), cached_tokens, ..plan }, results))
     }
 
-    fn explanation(&self, programs: &[&CheckedProgram], records: &[PassRecord]) -> Explanation {
+    fn explanation(
+        &self,
+        programs: &[(&CheckedProgram, &RunOptions)],
+        records: &[PassRecord],
+    ) -> Explanation {
         let (mut nodes, mut dropped, mut price) = ((0, 0), Vec::new(), Price::default());
-        for program in programs {
+        let mut kept_at_most = None;
+        for (program, options) in programs {
+            if let Some(room) = room(&program.price, options).filter(|&room| room < program.price.kept_bytes)
+            {
+                kept_at_most = Some(kept_at_most.unwrap_or(0_u64).saturating_add(room));
+            }
             let (own, names) = explain::dropped(program);
             nodes = (nodes.0 + own.0, nodes.1 + own.1);
             dropped.extend(names);
@@ -329,6 +359,8 @@ impl Engine {
         Explanation {
             model: self.model().spec().name.clone(),
             price,
+            kept_at_most,
+            cached_tokens: 0,
             passes: records.iter().filter_map(|record| explain::explained(&self.models, record)).collect(),
             nodes,
             dropped,

@@ -58,7 +58,7 @@ pub use explain::{
 pub use job::{GeneratedToken, Progress, RunOptions, SavedValue};
 pub use pellucid_kernels::pool::forked;
 pub use pellucid_kernels::{Isa, keep_freed_memory};
-pub use plan::{PREFIX_CACHE_BYTES, PrefixCache, PrefixCacheUse, PrefixRoom, Rewrites};
+pub use plan::{PREFIX_CACHE_BYTES, PrefixCache, PrefixCacheUse, PrefixCounts, PrefixRoom, Rewrites};
 pub use results::{LogEntry, OtherModel, Provenance, Report, Results};
 pub use serve::{Admission, Admitted, Host, Load, PassReport, ServeOptions, Ticket, Usage, Waiting};
 pub use tensor::Tensor;

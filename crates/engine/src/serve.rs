@@ -249,6 +249,7 @@ impl Engine {
                     }
                 }
                 if let Some(report) = interleaver.pass(&mut |waiting| host.order(waiting)) {
+                    self.learns(&interleaver.clock);
                     host.passed(&report);
                 } else if interleaver.is_empty() && !open {
                     return;

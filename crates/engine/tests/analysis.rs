@@ -25,7 +25,7 @@ fn checked(engine: &Engine) -> CheckedProgram {
 fn untimed(mut plan: Explanation) -> Explanation {
     plan.measured = None;
     for pass in &mut plan.passes {
-        (pass.measured_ms, pass.gigaflops) = (None, None);
+        (pass.estimated_ms, pass.measured_ms, pass.gigaflops) = (0.0, None, None);
     }
     plan
 }
@@ -40,7 +40,11 @@ fn a_run_is_analysed_as_it_was_explained_and_gives_the_same_bits() {
     for (name, tensor) in &results.tensors {
         assert!(tensor.is_same_bits(&plain.tensors[name]), "{name}");
     }
-    assert_eq!(untimed(plan.clone()), engine.explain(&program).unwrap());
+    let before = engine.explain(&program).unwrap();
+    assert_eq!(untimed(plan.clone()), untimed(before.clone()));
+    // Until something was measured here both estimate alike.
+    assert!(before.passes.iter().all(|pass| pass.estimated_ms > 0.0), "{before}");
+    assert_eq!(plan.passes[0].estimated_ms, before.passes[0].estimated_ms);
     // `a`, what `b` waits for, and the steps of the generation.
     assert_eq!((plan.passes.len(), plan.passes[0].parked.len()), (2 + 3, 1));
     assert_eq!((results.report.passes, results.report.pass_ms.len()), (5, 5));
@@ -55,9 +59,13 @@ fn a_run_is_analysed_as_it_was_explained_and_gives_the_same_bits() {
         let ms = pass.measured_ms.unwrap();
         assert!((ms - told).abs() < 1e-3 && ms > 0.0, "{ms} ms, reported as {told}");
         assert!((pass.gigaflops.unwrap() - pass.flops as f64 / ms / 1e6).abs() < 1e-9);
-        assert!(pass.bytes > 0 && pass.flops > 0);
+        assert!(pass.bytes > 0 && pass.flops > 0 && pass.estimated_ms > 0.0);
     }
+    let sum: f64 = plan.passes.iter().map(|pass| pass.estimated_ms).sum();
+    assert!((sum - plan.estimated_ms()).abs() < 1e-9);
     let text = plan.to_string();
+    assert_eq!(text.matches(", estimated at ").count(), 1 + 5, "{text}");
+    assert!(!before.to_string().contains("estimated at"));
     assert_eq!(text.matches("GFLOP/s").count(), 1 + 5, "{text}");
     let json = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<Explanation>(&json).unwrap(), plan);

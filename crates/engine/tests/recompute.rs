@@ -232,3 +232,54 @@ fn edits_of_every_pattern_have_their_price() {
         same(&kept, &again, family);
     }
 }
+
+/// A way back that begins late is priced by what lies between, and never holds more than its price.
+#[test]
+fn a_way_back_costs_no_more_than_it_is_priced_at_wherever_its_earliest_gradient_is() {
+    for (family, engine) in deep_ones() {
+        let priced = |hook: &str, of: &str| {
+            let nodes = format!(
+                r#"{{"op":"get","name":"l","hook":"{of}"}},{{"op":"sum","name":"loss","input":"l"}},{{"op":"backward","name":"b","of":"loss"}},
+                {{"op":"grad","name":"g","backward":"b","hook":"{hook}"}},{{"op":"sum","name":"all","input":"g"}},{{"op":"save","name":"s","value":"all"}}"#
+            );
+            let checked = check(&engine, &prompts(), &nodes);
+            let (least, more) = (checked.price.peak_bytes, checked.price.kept_bytes);
+            let [free, tight] = [None, Some(least)].map(|memory_bytes| {
+                let options = RunOptions { memory_bytes, ..RunOptions::default() };
+                let ran = engine.run(&checked, &options);
+                ran.unwrap_or_else(|error| panic!("{family}, {of} to {hook}: {error}"))
+            });
+            same(&free, &tight, hook);
+            let held = free.report.peak_value_bytes;
+            assert!(held <= least + more, "{family}, {of} to {hook}: {held} held, of {least} and {more}");
+            checked.price
+        };
+        let mut before: Option<pellucid_graph::check::Price> = None;
+        for hook in [
+            "embed.output",
+            "layers.0.output",
+            "layers.3.mlp.output",
+            "layers.5.input",
+            "layers.7.output",
+            "final_norm.input",
+        ] {
+            let price = priced(hook, "logits");
+            if let Some(before) = before.replace(price) {
+                assert!(
+                    price.flops <= before.flops && price.kept_bytes <= before.kept_bytes,
+                    "{family}, {hook}"
+                );
+            }
+        }
+        let (all, last) = (priced("embed.output", "logits"), priced("layers.7.input", "logits"));
+        let layers =
+            (all.flops - last.flops) as f64 / (all.flops - priced("layers.6.input", "logits").flops) as f64;
+        assert!((layers - 7.0 / 6.0).abs() < 1e-6, "{family}: {layers}");
+        // What lies behind what the loss is computed from costs nothing either.
+        let early = priced("embed.output", "layers.1.output");
+        assert!(
+            early.flops < all.flops && early.kept_bytes < all.kept_bytes / 2,
+            "{family}: {early:?} of {all:?}"
+        );
+    }
+}

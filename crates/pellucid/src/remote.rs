@@ -171,11 +171,16 @@ impl Service {
             price: Price {
                 flops: price.flops,
                 peak_bytes: price.peak_bytes,
+                kept_bytes: price.kept_bytes,
+                recomputed_flops: price.recomputed_flops,
                 result_bytes: price.result_bytes,
                 tokens: price.tokens,
                 nodes: price.nodes,
-                ..Price::default()
+                // What of them takes its time whatever the model is not told.
+                own_flops: 0,
             },
+            kept_at_most: answer.kept_at_most,
+            cached_tokens: answer.cached_tokens,
             passes,
             nodes: (answer.nodes.0 as usize, answer.nodes.1 as usize),
             dropped: answer.dropped.into_iter().map(|(name, nodes)| (name, nodes as usize)).collect(),

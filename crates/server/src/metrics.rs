@@ -1,11 +1,13 @@
 //! What is measured, under Prometheus' names.
 
 use pellucid_client::api::ProblemKind;
-use pellucid_engine::PassReport;
+use pellucid_engine::{PassReport, PrefixCounts};
 use prometheus::{
     Counter, CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, Opts, Registry,
     TextEncoder,
 };
+
+use crate::prefixes::Prefixes;
 
 /// What is measured.
 pub struct Metrics {
@@ -31,7 +33,11 @@ pub struct Metrics {
     held_bytes: GaugeVec,
     reserved_bytes: GaugeVec,
     prefix_bytes: Gauge,
+    prefix_most_bytes: Gauge,
     prefix_tokens: Counter,
+    prefix_hits: Counter,
+    prefix_misses: Counter,
+    prefix_evictions: Counter,
     connections: Gauge,
     resident_bytes: Option<Gauge>,
     threads: Option<Gauge>,
@@ -131,6 +137,22 @@ impl Default for Metrics {
                 "pellucid_prefix_cache_bytes",
                 "Bytes of accounts' caches of prefixes."
             )),
+            prefix_most_bytes: metric!(Gauge::new(
+                "pellucid_prefix_cache_limit_bytes",
+                "Bytes that accounts' caches of prefixes may have together."
+            )),
+            prefix_hits: metric!(Counter::new(
+                "pellucid_prefix_cache_hits_total",
+                "Prompts that began with one in their account's cache."
+            )),
+            prefix_misses: metric!(Counter::new(
+                "pellucid_prefix_cache_misses_total",
+                "Prompts of which nothing was in their account's cache."
+            )),
+            prefix_evictions: metric!(Counter::new(
+                "pellucid_prefix_cache_evictions_total",
+                "Prompts that made room for others in accounts' caches."
+            )),
             prefix_tokens: metric!(Counter::new(
                 "pellucid_prefix_cache_tokens_total",
                 "Tokens that were not computed, because their keys and values were in their account's cache."
@@ -218,13 +240,23 @@ impl Metrics {
     }
 
     /// Accounts' caches of prefixes, all together.
-    pub fn prefixes(&self, bytes: u64) {
-        self.prefix_bytes.set(bytes as f64);
-    }
-
-    /// A job took so many tokens from its account's cache.
-    pub fn cached(&self, tokens: u64) {
-        self.prefix_tokens.inc_by(tokens as f64);
+    pub fn prefixes(&self, prefixes: &Prefixes) {
+        self.prefix_bytes.set(prefixes.bytes() as f64);
+        self.prefix_most_bytes.set(prefixes.most_bytes() as f64);
+        let PrefixCounts { hits, tokens, misses, evictions } = prefixes.counts();
+        let counted = [
+            (&self.prefix_hits, hits),
+            (&self.prefix_tokens, tokens),
+            (&self.prefix_misses, misses),
+            (&self.prefix_evictions, evictions),
+        ];
+        for (counter, all) in counted {
+            // Whoever is told at the same time has counted the rest already.
+            let more = all as f64 - counter.get();
+            if more > 0.0 {
+                counter.inc_by(more);
+            }
+        }
     }
 
     /// A connection was opened or closed.
@@ -257,7 +289,10 @@ mod tests {
         metrics.request("/v1/jobs", 202, 0.001);
         metrics.ended("failed", Some("poisoned"));
         metrics.problem(&ProblemKind::TooLarge);
+        metrics.prefixes(&Prefixes::new(1 << 20));
         let text = metrics.text();
+        assert!(text.contains("pellucid_prefix_cache_limit_bytes 1048576\n"), "{text}");
+        assert!(text.contains("pellucid_prefix_cache_evictions_total 0\n"), "{text}");
         assert!(text.contains(r#"pellucid_http_requests_total{route="/v1/jobs",status="202"} 1"#), "{text}");
         assert!(text.contains(r#"pellucid_job_errors_total{kind="poisoned"} 1"#));
         assert!(text.contains(r#"pellucid_http_problems_total{kind="too-large"} 1"#));

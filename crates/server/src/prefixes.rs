@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pellucid_engine::{PrefixCache, PrefixRoom};
+use pellucid_engine::{PrefixCache, PrefixCounts, PrefixRoom};
 
 /// One account has at most this part of all bytes.
 const SHARE: u64 = 8;
@@ -35,7 +35,7 @@ impl Caches {
         let oldest = others.min_by_key(|(_, (_, used))| *used).map(|(account, _)| account.clone());
         let closed = oldest.and_then(|account| self.of.remove(&account));
         // A job of that account that still runs with it keeps nothing there any more.
-        closed.map(|(cache, _)| cache.close()).is_some()
+        closed.map(|(cache, _)| cache.evict()).is_some()
     }
 }
 
@@ -70,9 +70,8 @@ impl Prefixes {
         Some(cache)
     }
 
-    /// An account's cache, if it has one.
-    #[cfg(test)]
-    fn peek(&self, account: &str) -> Option<Arc<PrefixCache>> {
+    /// An account's cache, if it has one, as it is: for a plan that leaves nothing there.
+    pub fn peek(&self, account: &str) -> Option<Arc<PrefixCache>> {
         self.caches().of.get(account).map(|(cache, _)| cache.clone())
     }
 
@@ -86,6 +85,16 @@ impl Prefixes {
     /// Bytes that all of them hold.
     pub fn bytes(&self) -> u64 {
         self.caches().of.values().map(|(cache, _)| cache.usage().bytes).sum()
+    }
+
+    /// Bytes that all of them may hold.
+    pub fn most_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What has come of all of them since the service was started.
+    pub fn counts(&self) -> PrefixCounts {
+        self.room.counts()
     }
 }
 

@@ -35,6 +35,8 @@ fn new_job(account: &str, key: Option<&str>) -> NewJob {
             tokens: 3,
             nodes: 6,
             peak_bytes: 4,
+            kept_bytes: 0,
+            recomputed_flops: 0,
             result_bytes: 5,
         },
         stored_bytes: None,

@@ -36,6 +36,17 @@ fn an_account_pays_for_a_prompt_once_and_is_not_seen_by_others() {
         line.split(' ').next_back().unwrap().parse::<f64>().unwrap()
     };
     assert_eq!(told("pellucid_prefix_cache_tokens_total"), 26.0);
+    assert_eq!(told("pellucid_prefix_cache_hits_total"), 2.0);
+    assert_eq!(told("pellucid_prefix_cache_misses_total"), 2.0);
+    assert_eq!(told("pellucid_prefix_cache_evictions_total"), 0.0);
+    assert!(told("pellucid_prefix_cache_limit_bytes") >= told("pellucid_prefix_cache_bytes"));
+    // A plan says so beforehand, leaves nothing there and is counted nowhere.
+    let cached = |client: &crate::harness::Client| {
+        let plan = client.post("/v1/explain", &program, &[]).json();
+        plan["cached_tokens"].as_u64().unwrap_or(0)
+    };
+    assert_eq!((cached(&ann), cached(&server.account("cleo", &[]))), (13, 0));
+    assert_eq!(told("pellucid_prefix_cache_hits_total"), 2.0);
     let started = std::time::Instant::now();
     while told("pellucid_prefix_cache_bytes") == 0.0 {
         assert!(started.elapsed().as_secs() < 30, "what the caches hold is not told");
@@ -47,6 +58,28 @@ fn an_account_pays_for_a_prompt_once_and_is_not_seen_by_others() {
     assert_eq!(ann.delete(&format!("/v1/jobs/{job}?erase=true")).status, 204);
     assert_eq!(tokens(&ann.result(&program)), (14, 0));
     assert_eq!(tokens(&ben.result(&program)), (1, 13));
+}
+
+#[test]
+fn a_plan_is_that_of_the_service_with_its_own_bounds() {
+    let server = Server::open(&["engine.pass_tokens=16", "engine.prefix_bytes=0"]);
+    let client = server.anyone();
+    let invokes: Vec<Value> = (1..9)
+        .map(|first| json!({"name": format!("i{first}"), "tokens": [[first, 2, 3, 4, 5, 6, 7, 8]]}))
+        .collect();
+    let nodes: Vec<Value> = (1..9)
+        .flat_map(|invoke| {
+            let name = format!("l{invoke}");
+            [
+                json!({"op": "get", "name": name, "invoke": format!("i{invoke}"), "hook": "logits"}),
+                json!({"op": "save", "name": format!("s{invoke}"), "value": name}),
+            ]
+        })
+        .collect();
+    let program = json!({"pellucid": 1, "body": [{"op": "trace", "invokes": invokes, "body": nodes}]});
+    let plan = client.post("/v1/explain", &program, &[]).json();
+    let passes = plan["passes"].as_array().unwrap_or_else(|| panic!("{plan}"));
+    assert!(passes.len() >= 4 && passes.iter().all(|pass| pass["tokens"].as_u64().unwrap() <= 16), "{plan}");
 }
 
 #[test]

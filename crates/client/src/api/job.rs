@@ -170,15 +170,36 @@ pub struct Price {
     pub nodes: u64,
     /// Bytes held at once beside the model's weights.
     pub peak_bytes: u64,
+    /// Of a plan: bytes more that are kept for ways back where there is room for them; where there is none, what is missing is
+    /// computed again. Of a job they are among the others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub kept_bytes: u64,
+    /// Of a plan: floating-point operations that this takes, if all of it is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub recomputed_flops: u64,
     /// Bytes of the saved results.
     pub result_bytes: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+pub(super) fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Price {
     /// The price that the checker names, with an estimate of its milliseconds.
     pub fn new(price: &pellucid_graph::check::Price, milliseconds: f64) -> Price {
-        let pellucid_graph::check::Price { flops, peak_bytes, result_bytes, tokens, nodes, .. } = *price;
-        Price { milliseconds, flops, tokens, nodes, peak_bytes, result_bytes }
+        let pellucid_graph::check::Price {
+            flops,
+            own_flops: _,
+            peak_bytes,
+            kept_bytes,
+            recomputed_flops,
+            result_bytes,
+            tokens,
+            nodes,
+        } = *price;
+        Price { milliseconds, flops, tokens, nodes, peak_bytes, kept_bytes, recomputed_flops, result_bytes }
     }
 }
 

@@ -103,6 +103,12 @@ pub struct Explanation {
     pub model: String,
     /// What it costs, at most.
     pub price: Price,
+    /// Bytes that may be kept of passes for ways back, where its memory has no room for all: what is beyond is computed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_at_most: Option<u64>,
+    /// Tokens that are not computed, because their keys and values are in the account's cache of prefixes.
+    #[serde(default, skip_serializing_if = "super::job::is_zero")]
+    pub cached_tokens: u64,
     /// Its passes in order, as the engine describes them.
     pub passes: Vec<serde_json::Value>,
     /// Nodes that are computed, and nodes of the program.

@@ -23,6 +23,12 @@ pub struct Explanation {
     pub model: String,
     /// What it will cost, at most.
     pub price: Price,
+    /// Bytes that may be kept of passes for ways back, where its memory has no room for all: what is beyond is computed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_at_most: Option<u64>,
+    /// Tokens that are not computed, because their keys and values are in the cache that it was given.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cached_tokens: u64,
     /// Its passes, in order.
     pub passes: Vec<ExplainedPass>,
     /// Nodes that are computed, and nodes of the program: traces and bodies of steps are none themselves.
@@ -111,6 +117,12 @@ pub struct ExplainedPass {
     /// Bytes of the same.
     #[serde(default)]
     pub naive_bytes: u64,
+    /// Operations of the ways back through the invokes that begin in it, estimated: they are made after it, and are not among its own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub back_flops: u64,
+    /// Operations of the same ways back through all stages.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub naive_back_flops: u64,
     /// Bytes of the values that getters give in it.
     #[serde(default)]
     pub read_bytes: u64,
@@ -118,6 +130,9 @@ pub struct ExplainedPass {
     /// arose.
     #[serde(default)]
     pub freed_bytes: u64,
+    /// Milliseconds that it was estimated to take when it was planned, without what the program does there.
+    #[serde(default)]
+    pub estimated_ms: f64,
     /// Milliseconds that it took, with what the program does at the hook points that it touches; none: nothing was run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured_ms: Option<f64>,
@@ -239,10 +254,14 @@ pub(crate) struct PassRecord {
     pub work: Work,
     /// Of the invokes that begin their step in it: what they would cost by themselves, to the end of the model.
     pub naive: Work,
+    /// Of the same: operations of the ways back through them, and of such through all stages.
+    pub back_flops: u64,
+    pub naive_back_flops: u64,
     /// Getters that its riders have ahead, each with its program's place and its bytes: until the pass has ended.
     pub getters: Vec<(usize, Instance, u64)>,
     pub read_bytes: u64,
     pub freed_bytes: u64,
+    pub estimated_ms: f64,
     pub measured_ms: Option<f64>,
     pub passengers: Vec<Passenger>,
     /// The stage and the invoke's label.
@@ -295,9 +314,24 @@ impl Explanation {
         sum(self.passes.iter().map(|pass| pass.bytes))
     }
 
+    /// Milliseconds that its passes were estimated to take, each when it was planned.
+    pub fn estimated_ms(&self) -> f64 {
+        self.passes.iter().map(|pass| pass.estimated_ms).sum()
+    }
+
     /// Operations of a naive run: every invoke by itself, with all its positions through all stages.
     pub fn naive_flops(&self) -> u64 {
         sum(self.passes.iter().map(|pass| pass.naive_flops))
+    }
+
+    /// Operations of its ways back, as the engine estimates them.
+    pub fn back_flops(&self) -> u64 {
+        sum(self.passes.iter().map(|pass| pass.back_flops))
+    }
+
+    /// Operations of as many ways back through all stages.
+    pub fn naive_back_flops(&self) -> u64 {
+        sum(self.passes.iter().map(|pass| pass.naive_back_flops))
     }
 
     /// Bytes of a naive run.

@@ -34,13 +34,8 @@ impl fmt::Display for Explanation {
             amount(self.price.result_bytes, "B"),
             self.price.tokens
         )?;
-        if self.price.kept_bytes > 0 {
-            writeln!(
-                formatter,
-                "ways back: {} more kept where there is room, or layers computed again for {} operations",
-                amount(self.price.kept_bytes, "B"),
-                amount(self.price.recomputed_flops, "")
-            )?;
+        if let Some(kept) = self.kept() {
+            writeln!(formatter, "ways back: {kept}")?;
         }
         writeln!(
             formatter,
@@ -50,13 +45,29 @@ impl fmt::Display for Explanation {
             amount(self.naive_flops(), ""),
             amount(self.naive_bytes(), "B")
         )?;
+        if self.naive_back_flops() > 0 {
+            writeln!(
+                formatter,
+                "going back: {} floating-point operations; through all stages: {}",
+                amount(self.back_flops(), ""),
+                amount(self.naive_back_flops(), "")
+            )?;
+        }
+        if self.cached_tokens > 0 {
+            writeln!(
+                formatter,
+                "from the cache: {} tokens, which are not computed again",
+                self.cached_tokens
+            )?;
+        }
         if let Some(measured) = &self.measured {
             writeln!(
                 formatter,
-                "measured: {}, of which {} in passes{}; every invoke by itself, whole, about {} in passes ({}, {} weights)",
+                "measured: {}, of which {} in passes{}, estimated at {}; every invoke by itself, whole, about {} in passes ({}, {} weights)",
                 time(measured.ms),
                 time(measured.passes_ms),
                 bracketed(rate(self.flops(), measured.passes_ms)),
+                time(self.estimated_ms()),
                 time(measured.naive_ms),
                 measured.instruction_set,
                 measured.weights
@@ -83,9 +94,10 @@ impl fmt::Display for Explanation {
                 let (flops, bytes) = (amount(pass.flops, ""), amount(pass.bytes, "B"));
                 writeln!(
                     formatter,
-                    "  {flops} operations, {bytes} moved, in {}{}",
+                    "  {flops} operations, {bytes} moved, in {}{}, estimated at {}",
                     time(ms),
-                    bracketed(rate(pass.flops, ms))
+                    bracketed(rate(pass.flops, ms)),
+                    time(pass.estimated_ms)
                 )?;
             }
             for alike in folded(&pass.passengers) {
@@ -125,6 +137,21 @@ impl ExplainedPass {
 }
 
 impl Explanation {
+    /// What is kept of passes for ways back, and what is computed again; none: there is nothing to keep.
+    pub fn kept(&self) -> Option<String> {
+        let (more, again) = (amount(self.price.kept_bytes, "B"), amount(self.price.recomputed_flops, ""));
+        match self.kept_at_most {
+            _ if self.price.kept_bytes == 0 => None,
+            None => Some(format!(
+                "{more} more kept where there is room, or layers computed again for {again} operations"
+            )),
+            Some(most) => Some(format!(
+                "room to keep {} of {more}, the rest computed again, layer by layer, for at most {again} operations",
+                amount(most, "B")
+            )),
+        }
+    }
+
     /// The nodes that are not computed, by name; none: all are.
     pub fn left_out(&self) -> Option<String> {
         (!self.dropped.is_empty()).then(|| named(&self.dropped))

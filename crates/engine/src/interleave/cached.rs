@@ -34,13 +34,13 @@ impl Member<'_> {
         found.map(|(prompt, most)| cache.find(&loaded.model, &prompt.tokens, most, layers)).collect()
     }
 
-    /// A prompt begins with so many positions from the cache.
+    /// A prompt begins with so many positions from the cache; in a dry run the cache does not learn of it.
     pub(super) fn takes_from_cache(&mut self, positions: usize, dry: bool) {
-        if dry || positions == 0 {
+        if positions == 0 {
             return;
         }
         self.job.results.report.cached_tokens += positions as u64;
-        if let Some(cache) = &self.job.options.prefixes {
+        if let (Some(cache), false) = (&self.job.options.prefixes, dry) {
             cache.took(positions);
         }
     }
@@ -134,6 +134,9 @@ impl Member<'_> {
         let layers = loaded.costs.attention_layers(trunk.life());
         let mut chosen = Vec::new();
         for (number, (positions, known)) in trunk.unedited().into_iter().enumerate() {
+            if known == 0 {
+                cache.missed();
+            }
             let tokens = trunk.prompts[number].clone();
             let positions = if layers > 0 && positions > known { positions } else { 0 };
             let streams = if known == 0 { loaded.costs.stream_bytes() } else { 0 };

@@ -170,6 +170,13 @@ impl Group {
         if self.step == 0 { Rows::after(whole) } else { self.rows() }
     }
 
+    /// The rows that a way back goes through: all, but for those that are not computed from the narrowing stage on.
+    pub fn back_rows(&self) -> Rows {
+        let whole = self.whole_rows();
+        let read = self.columns.as_ref().map(|columns| (columns.len() * self.prompts.len()) as u64);
+        Rows { read: read.unwrap_or(whole.read).min(whole.read), ..whole }
+    }
+
     /// The position with which the rows begin of a prompt of so many tokens.
     fn position(&self, length: usize) -> usize {
         self.forked.saturating_sub(self.width - length)

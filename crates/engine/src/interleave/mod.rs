@@ -107,7 +107,7 @@ pub(crate) struct Interleaver<'e> {
     budget: Budget,
     members: Vec<Member<'e>>,
     pub pool: BufferPool,
-    clock: Clock,
+    pub clock: Clock,
     helpers: Option<Helpers<'e>>,
     /// Whether passes are noted.
     recording: bool,

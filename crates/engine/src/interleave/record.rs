@@ -24,6 +24,7 @@ impl Interleaver<'_> {
             }
         }
         let mut naive = Work::default();
+        let (mut back_flops, mut naive_back_flops) = (0_u64, 0_u64);
         let mut passengers = Vec::with_capacity(plan.riders.len());
         for seat in &plan.riders {
             let groups = &self.members[seat.member].groups;
@@ -31,6 +32,11 @@ impl Interleaver<'_> {
             // One that goes on from the cache begins there.
             if plan.stand.how == How::Start || group.resumed == Some(plan.stand.stage) {
                 naive = naive.and_then(loaded.costs.naive(group.whole_rows()));
+                for stages in self.members[seat.member].ways.through(group.trace, group.invoke) {
+                    let (own, whole) = loaded.costs.back(group.back_rows(), group.whole_rows(), stages);
+                    back_flops = back_flops.saturating_add(own);
+                    naive_back_flops = naive_back_flops.saturating_add(whole);
+                }
             }
             let span = spans.get(seat).cloned().unwrap_or_default();
             let width = if group.step == 0 { group.width } else { 1 };
@@ -102,9 +108,12 @@ impl Interleaver<'_> {
             tokens: plan.rows.values().map(|rows| rows.1).sum(),
             work: plan.work,
             naive,
+            back_flops,
+            naive_back_flops,
             getters,
             read_bytes: 0,
             freed_bytes: 0,
+            estimated_ms: plan.estimated_ms,
             measured_ms: None,
             passengers,
             parked: Vec::new(),

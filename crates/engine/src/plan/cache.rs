@@ -37,12 +37,48 @@ pub struct PrefixCache {
 pub struct PrefixRoom {
     most_bytes: u64,
     taken: AtomicU64,
+    hits: AtomicU64,
+    tokens: AtomicU64,
+    misses: AtomicU64,
+    evictions: AtomicU64,
+}
+
+/// What has come of all caches in a room since it was made, those that are gone included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrefixCounts {
+    /// Prompts that began with one that was there.
+    pub hits: u64,
+    /// Tokens that were not computed for it.
+    pub tokens: u64,
+    /// Prompts of which nothing was there.
+    pub misses: u64,
+    /// Prompts that made room for others.
+    pub evictions: u64,
 }
 
 impl PrefixRoom {
     /// Room for so many bytes, all of it free.
     pub fn new(most_bytes: u64) -> PrefixRoom {
-        PrefixRoom { most_bytes, taken: AtomicU64::new(0) }
+        let zero = AtomicU64::default;
+        PrefixRoom {
+            most_bytes,
+            taken: zero(),
+            hits: zero(),
+            tokens: zero(),
+            misses: zero(),
+            evictions: zero(),
+        }
+    }
+
+    /// What has come of all caches in it.
+    pub fn counts(&self) -> PrefixCounts {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        PrefixCounts {
+            hits: read(&self.hits),
+            tokens: read(&self.tokens),
+            misses: read(&self.misses),
+            evictions: read(&self.evictions),
+        }
     }
 
     /// Bytes that are free.
@@ -195,6 +231,19 @@ impl PrefixCache {
         }
     }
 
+    /// [`PrefixCache::close`], because its bytes are wanted for others.
+    pub fn evict(&self) {
+        let prompts = self.usage().prompts as u64;
+        self.count(|room| &room.evictions, prompts);
+        self.close();
+    }
+
+    fn count(&self, of: impl Fn(&PrefixRoom) -> &AtomicU64, more: u64) {
+        if let Some(room) = &self.room {
+            of(room).fetch_add(more, Ordering::Relaxed);
+        }
+    }
+
     /// Forgets all that it holds, and holds nothing from now on.
     pub fn close(&self) {
         let mut held = self.held();
@@ -267,6 +316,13 @@ impl PrefixCache {
         let mut held = self.held();
         held.taken.0 += 1;
         held.taken.1 += positions as u64;
+        self.count(|room| &room.hits, 1);
+        self.count(|room| &room.tokens, positions as u64);
+    }
+
+    /// Of a prompt nothing was there.
+    pub(crate) fn missed(&self) {
+        self.count(|room| &room.misses, 1);
     }
 
     /// Keeps a prompt's keys and values, of the layers that have them, and its residual stream.
@@ -314,6 +370,7 @@ impl PrefixCache {
             let oldest = prompts.remove(0).bytes;
             *all -= oldest;
             self.give(oldest);
+            self.count(|room| &room.evictions, 1);
         }
         if !self.take(bytes) {
             *missed = bytes.max(*missed);

@@ -259,6 +259,15 @@ impl Costs {
         self.of(Rows { late: rows.tokens, read: rows.tokens, unread: 0, ..rows }, 0, self.stages)
     }
 
+    /// Operations of a way back through some stages for some rows, and of one through all stages for those of a naive run. What a
+    /// product took on the way there it takes twice: for what it read, and for what it read that with.
+    pub fn back(&self, rows: Rows, naive: Rows, stages: &[bool]) -> (u64, u64) {
+        let through = stages.iter().enumerate().filter(|(_, through)| **through);
+        let own =
+            through.fold(0_u64, |sum, (stage, _)| sum.saturating_add(self.of(rows, stage, stage + 1).flops));
+        (own.saturating_mul(2), self.naive(naive).flops.saturating_mul(2))
+    }
+
     /// Where to cut a pass of some rows, from a stage to their end, that would take longer than `most` milliseconds: as late as
     /// possible, or where it takes least. None: nowhere.
     pub fn cut(&self, rows: Rows, range: Range<usize>, most: f64, clock: &Clock) -> Option<usize> {
@@ -291,7 +300,7 @@ impl Work {
 ///
 /// A pass is taken to need `a · weights + b · operations` milliseconds, `a` and `b` by least squares over the relative
 /// errors of past passes, late ones counting more. Operations of programs are taken to need a time for each operation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Clock {
     /// Of weights and operations of each past pass, divided by its time: sums of the products, and of both themselves.
     sums: [f64; 5],

@@ -43,7 +43,7 @@ mod traces;
 mod unembedding;
 
 pub(crate) use cache::{Cached, Collected};
-pub use cache::{PREFIX_CACHE_BYTES, PrefixCache, PrefixCacheUse, PrefixRoom};
+pub use cache::{PREFIX_CACHE_BYTES, PrefixCache, PrefixCacheUse, PrefixCounts, PrefixRoom};
 pub(crate) use cost::{Clock, Costs, Rows, Work};
 pub(crate) use depth::edits;
 pub(crate) use exit::end;

@@ -38,13 +38,14 @@ type Ends = (BTreeSet<usize>, BTreeSet<usize>, BTreeSet<WeightId>);
 /// The ways of the `backward`s of one trace: for each, by invoke.
 #[derive(Debug, Default)]
 pub(crate) struct Ways {
+    trace: Option<NodeId>,
     ways: BTreeMap<NodeId, BTreeMap<usize, Arc<Way>>>,
 }
 
 impl Ways {
     /// What the gradients of a trace need. Invokes that are alike share what is found.
     pub fn of(program: &CheckedProgram, trace: NodeId, list: &StageList, schedule: &Schedule) -> Ways {
-        let mut found = Ways::default();
+        let mut found = Ways { trace: Some(trace), ..Ways::default() };
         let mut alike: BTreeMap<Ends, Arc<Way>> = BTreeMap::new();
         for plan in &program.gradients {
             let checked = &program.nodes[plan.backward.index()];
@@ -73,6 +74,12 @@ impl Ways {
     /// The invokes that a `backward` goes back through, and the way in each.
     pub fn of_backward(&self, backward: NodeId) -> impl Iterator<Item = (usize, &Arc<Way>)> {
         self.ways.get(&backward).into_iter().flatten().map(|(&invoke, way)| (invoke, way))
+    }
+
+    /// The stages of each way back through an invoke of a trace.
+    pub fn through(&self, trace: Option<NodeId>, invoke: usize) -> impl Iterator<Item = &[bool]> {
+        let ways = self.ways.values().filter(move |_| trace == self.trace);
+        ways.filter_map(move |ways| Some(ways.get(&invoke)?.stages.as_slice()))
     }
 
     /// The stages of an invoke that some `backward` goes back through; none: it is not tracked.

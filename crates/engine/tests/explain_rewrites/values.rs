@@ -1,8 +1,8 @@
 //! Rewrites that look at what is read: of nodes, of stages, of positions and of columns.
 
-use pellucid_engine::Rewrites;
+use pellucid_engine::{Rewrites, RunOptions};
 
-use super::{PROMPT, engine, hold, off_and_on, read, told, trace};
+use super::{PROMPT, checked, engine, hold, off_and_on, read, told, trace};
 
 #[test]
 fn dead_code() {
@@ -106,6 +106,31 @@ fn backward() {
         &[
             ("the gradient of the embedding's result", body("layers.0.input")),
             ("that of the last layer's input", body("layers.3.input")),
+        ],
+    );
+}
+
+#[test]
+fn recomputation() {
+    let nodes = r#"{"op":"get","name":"l","hook":"logits"},{"op":"getitem","name":"loss","input":"l","index":[0,-1,3]},
+        {"op":"backward","name":"way","of":"loss"},{"op":"grad","name":"g","backward":"way","hook":"layers.0.input"},
+        {"op":"save","name":"gradient","value":"g"}"#;
+    let engine = engine();
+    let program = checked(&engine, &trace(&[("p", PROMPT)], nodes));
+    let plan = |memory_bytes: Option<u64>| {
+        let options = RunOptions { memory_bytes, ..RunOptions::default() };
+        let plan = engine.explain_with(&program, &options).unwrap();
+        let layers = engine.run(&program, &options).unwrap().report.recomputed_layers;
+        format!("{plan}(a run computes {layers} layers again)\n")
+    };
+    let (least, more) = (program.price.peak_bytes, program.price.kept_bytes);
+    hold(
+        "recomputation",
+        "Where all is kept no layer is computed again; where there is no room beside what must be held, all are that can be.",
+        &[
+            ("with all the memory that it wants", plan(None)),
+            ("with room for a half of what it would keep", plan(Some(least + more / 2))),
+            ("with room for none of it", plan(Some(least))),
         ],
     );
 }

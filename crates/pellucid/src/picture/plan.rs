@@ -57,8 +57,19 @@ fn sums(plan: &Explanation, html: &mut String) -> fmt::Result {
     let instead = |naive: String| format!("instead of {naive}");
     sum("operations", &amount(plan.flops(), "FLOP"), &instead(amount(plan.naive_flops(), "FLOP")))?;
     sum("bytes moved", &amount(plan.bytes(), "B"), &instead(amount(plan.naive_bytes(), "B")))?;
+    if plan.naive_back_flops() > 0 {
+        sum(
+            "going back",
+            &amount(plan.back_flops(), "FLOP"),
+            &instead(amount(plan.naive_back_flops(), "FLOP")),
+        )?;
+    }
+    if plan.cached_tokens > 0 {
+        sum("from the cache", &plan.cached_tokens.to_string(), "tokens, which are not computed again")?;
+    }
     if let Some(measured) = &plan.measured {
-        let about = format!("instead of about {}", time(measured.naive_ms));
+        let (estimated, naive) = (time(plan.estimated_ms()), time(measured.naive_ms));
+        let about = format!("estimated at {estimated}, instead of about {naive}");
         sum("time in passes", &time(measured.passes_ms), &about)?;
         let speed = rate(plan.flops(), measured.passes_ms).unwrap_or_default();
         sum(
@@ -69,6 +80,9 @@ fn sums(plan: &Explanation, html: &mut String) -> fmt::Result {
         sum("whole run", &time(measured.ms), "")?;
     }
     sum("at most held", &amount(plan.price.peak_bytes, "B"), "")?;
+    if let Some(kept) = plan.kept() {
+        sum("for ways back", "", &kept)?;
+    }
     sum("returned", &amount(plan.price.result_bytes, "B"), "")?;
     let left_out = plan.left_out().map_or_else(String::new, |nodes| format!(": not {}", escape(&nodes)));
     sum("nodes computed", &plan.nodes.0.to_string(), &format!("of {}{left_out}", plan.nodes.1))?;
@@ -112,7 +126,7 @@ fn write_pass(
         facts.push("cut there".to_owned());
     }
     if let Some(ms) = pass.measured_ms {
-        facts.push(format!("<b>{}</b>", time(ms)));
+        facts.push(format!("<b>{}</b>, estimated at {}", time(ms), time(pass.estimated_ms)));
         facts.extend(rate(pass.flops, ms));
     }
     // Passes are compared by their lines' lengths.

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use pellucid_client::api::Limits;
+use pellucid_engine::ServeOptions;
 use serde::{Deserialize, Serialize};
 
 use crate::store::sqlite::Durability;
@@ -162,6 +163,15 @@ impl EngineConfig {
     /// Estimated milliseconds of a pass, at most. A job waits for the rest of one, and shares the next.
     pub fn pass_ms(&self) -> f64 {
         self.delay_ms / 2.0
+    }
+
+    /// How its engines serve.
+    pub fn serves(&self) -> ServeOptions {
+        ServeOptions {
+            pass_ms: self.pass_ms(),
+            pass_tokens: self.pass_tokens,
+            helper_threads: self.heavy_threads,
+        }
     }
 }
 

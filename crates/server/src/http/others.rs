@@ -85,7 +85,9 @@ pub(super) async fn status(State(shared): State<Shared>, headers: HeaderMap) -> 
 
 pub(super) async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Reply {
     caller(&shared, &headers, Some(Scope::Admin)).await?;
-    let mut response = shared.service.core.metrics.text().into_response();
+    let core = &shared.service.core;
+    core.metrics.prefixes(&core.prefixes);
+    let mut response = core.metrics.text().into_response();
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(response)

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use pellucid_client::api::{Problem, ProblemKind};
-use pellucid_engine::{Engine, ServeOptions};
+use pellucid_engine::Engine;
 use pellucid_graph::suggest::closest;
 use pellucid_models::{Model, ModelOptions};
 use tokio::sync::mpsc;
@@ -133,13 +133,8 @@ impl Registry {
         });
         let model = model.await.unwrap_or_else(|_| Err("loading it failed".into()))?;
         let bytes = model.weight_bytes() as u64;
-        let options = ServeOptions {
-            pass_ms: self.engine.pass_ms(),
-            pass_tokens: self.engine.pass_tokens,
-            helper_threads: self.engine.heavy_threads,
-        };
         let engine = Engine::new(Arc::new(model));
-        let house = House::start(entry.id(), engine, options, self.reports.clone());
+        let house = House::start(entry.id(), engine, self.engine.serves(), self.reports.clone());
         let house = Arc::new(house.map_err(|error| error.to_string())?);
         *lock(&entry.loaded) = Instant::now();
         *lock(&entry.state) = State::Hot(house.clone(), bytes);

@@ -200,7 +200,6 @@ async fn ending_of(
     let Some(results) = results else {
         return (failed(problem, None), did, None);
     };
-    core.metrics.cached(results.report.cached_tokens);
     did.saved = brief::saved(&results);
     did.absent = results.absent.iter().take(brief::listed(results.absent.iter())).cloned().collect();
     let began = Instant::now();

@@ -56,6 +56,8 @@ pub struct House {
     shared: Arc<Shared>,
     reports: mpsc::UnboundedSender<Report>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Plans as the thread's own engine does, by what that has learnt; until it is closed.
+    planner: Mutex<Option<Arc<Engine>>>,
 }
 
 #[derive(Default)]
@@ -96,7 +98,15 @@ impl House {
         options: ServeOptions,
         reports: mpsc::UnboundedSender<Report>,
     ) -> std::io::Result<House> {
-        House::spawn(model, reports, move |tenant| engine.serve(tenant, &options))
+        let planner = Arc::new(engine.share());
+        let house = House::spawn(model, reports, move |tenant| engine.serve(tenant, &options))?;
+        *house.planner.lock().unwrap_or_else(PoisonError::into_inner) = Some(planner);
+        Ok(house)
+    }
+
+    /// An engine that plans what this one would run; none: it is closed.
+    pub fn planner(&self) -> Option<Arc<Engine>> {
+        self.planner.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Starts a thread that does this for a model.
@@ -119,7 +129,7 @@ impl House {
                 let _ = tenant.reports.send(Report::Ended { model: tenant.model.clone(), tickets });
             }
         })?;
-        Ok(House { model, shared, reports, thread: Mutex::new(Some(thread)) })
+        Ok(House { model, shared, reports, thread: Mutex::new(Some(thread)), planner: Mutex::default() })
     }
 
     /// Hands programs over: they join at the next pass boundary. Where the thread has ended by a panic that is reported of them too.
@@ -157,6 +167,8 @@ impl House {
 
     /// Ends the thread, once everything that is in has ended.
     pub fn close(&self) {
+        // It keeps the model's weights in memory.
+        *self.planner.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.shared.inbox().closed = true;
         self.shared.bell.notify_one();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -219,6 +231,7 @@ mod tests {
             shared: shared.clone(),
             reports: reports.clone(),
             thread: Mutex::default(),
+            planner: Mutex::default(),
         };
         let mut tenant = Tenant { shared, reports, model: "m".into() };
         assert!(!house.is_stuck(Duration::ZERO));

@@ -20,6 +20,8 @@ pub(super) struct Admitted {
     pub outline: Arc<Outline>,
     pub program: Arc<CheckedProgram>,
     pub price: Price,
+    /// Bytes that it may hold at once.
+    pub memory_bytes: u64,
 }
 
 fn faulty(faults: Faults) -> Box<Problem> {
@@ -73,6 +75,6 @@ impl Service {
                 "bytes",
             )));
         }
-        Ok(Step::Done(Admitted { entry, outline, program, price }))
+        Ok(Step::Done(Admitted { entry, outline, program, price, memory_bytes: memory }))
     }
 }

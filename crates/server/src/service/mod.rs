@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pellucid_client::api::{
-    AccountUse, Explanation, Job, JobList, JobQuery, JobState, ModelList, Problem, ProblemKind, ServiceState,
-    ServiceStatus, UsageReport,
+    AccountUse, Explanation, Job, JobList, JobQuery, JobState, ModelList, Price, Problem, ProblemKind,
+    ServiceState, ServiceStatus, UsageReport,
 };
+use pellucid_engine::RunOptions;
 
 use crate::account::{Watcher, exceeded, policy};
 use crate::core::Core;
@@ -174,23 +175,37 @@ impl Service {
         Ok((job, self.core.hub.get(id)))
     }
 
-    /// What a program would compute where, and at what price.
+    /// What a program would compute where, and at what price: as it would run here by itself now, with what its account's cache
+    /// has where the model is in memory.
     pub async fn explain(
         &self,
         caller: &Caller,
         model: Option<&str>,
         body: bytes::Bytes,
     ) -> Result<Explanation> {
-        self.check(caller, model, body, |admitted| {
+        let (core, account) = (self.core.clone(), caller.account.name.clone());
+        self.check(caller, model, body, move |admitted| {
             let failed =
                 || Box::new(Problem::new(ProblemKind::Internal, "The program could not be planned."));
-            let plan = admitted.outline.engine.explain(&admitted.program).map_err(|_| failed())?;
+            let options = RunOptions {
+                memory_bytes: Some(admitted.memory_bytes),
+                prefixes: core.prefixes.peek(&account),
+                ..RunOptions::default()
+            };
+            let _held = admitted.entry.hold();
+            let planner = admitted.entry.house().and_then(|house| house.planner());
+            let engine = planner.as_deref().unwrap_or(&admitted.outline.engine);
+            let alone = [(&*admitted.program, &options)];
+            let plan = engine.explain_together(&alone, &core.config.engine.serves());
+            let plan = plan.map_err(|_| failed())?;
             let text = plan.to_string();
             let passes = plan.passes.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
             let models = plan.models.iter().map(serde_json::to_value).collect::<std::result::Result<_, _>>();
             Ok(Explanation {
                 model: admitted.entry.id().to_owned(),
-                price: admitted.price,
+                price: Price::new(&admitted.program.price, admitted.price.milliseconds),
+                kept_at_most: plan.kept_at_most,
+                cached_tokens: plan.cached_tokens,
                 passes: passes.map_err(|_| failed())?,
                 nodes: (plan.nodes.0 as u64, plan.nodes.1 as u64),
                 dropped: plan.dropped.into_iter().map(|(name, nodes)| (name, nodes as u64)).collect(),

@@ -340,7 +340,7 @@ async fn gauges(core: Arc<Core>) {
             let board = core.board();
             core.metrics.now(board.queued(), board.status().milliseconds / 1000.0, board.running_count());
         }
-        core.metrics.prefixes(core.prefixes.bytes());
+        core.metrics.prefixes(&core.prefixes);
         for entry in core.registry.entries() {
             let house = entry.house();
             let weights = house.as_ref().and(entry.summary().parameters_bytes).unwrap_or(0);

@@ -95,6 +95,8 @@ pub(super) fn job(row: &SqliteRow) -> Result<StoredJob> {
             tokens: whole("tokens")?,
             nodes: whole("nodes")?,
             peak_bytes: whole("peak_bytes")?,
+            kept_bytes: 0,
+            recomputed_flops: 0,
             result_bytes: whole("price_result_bytes")?,
         },
         result,

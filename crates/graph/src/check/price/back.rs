@@ -1,6 +1,8 @@
 //! What ways back will cost.
 
-use std::collections::{BTreeSet, HashMap};
+mod reach;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::super::Checker;
 use super::super::gradients::GradientPlan;
@@ -9,10 +11,12 @@ use crate::dtype::DType;
 use crate::program::{NodeId, NodeKind, Prompts, Value};
 use crate::rules::{ASSUMED_LENGTH, weight};
 use crate::spec::ModelSpec;
+use reach::{Layers, Reach};
 
 impl Checker<'_> {
     /// Going back takes about twice what going there took, and what it reads is kept: of the invokes that it goes through,
-    /// which of a sweep's cell are its own, not those of all cells. Gives the bytes that can be given up instead, with the waves from
+    /// which of a sweep's cell are its own, not those of all cells; and of these of the layers that lie between what the loss is
+    /// computed from and the earliest gradient that is needed. Gives the bytes that can be given up instead, with the waves from
     /// which and to which they are held.
     pub(super) fn price_of_going_back(
         &self,
@@ -21,57 +25,58 @@ impl Checker<'_> {
         price: &mut Price,
         waves: &mut Waves,
     ) -> Vec<(usize, usize, u64)> {
-        // Of each invoke that is gone back through: what once takes.
-        let mut known: HashMap<(NodeId, usize), u64> = HashMap::new();
-        // Of each trace: the wave of its last way back.
+        // Of each trace: its model's layers, and the wave of its last way back.
+        let mut layers: HashMap<NodeId, Layers> = HashMap::new();
         let mut last: HashMap<NodeId, usize> = HashMap::new();
+        // Of each way back: how far it goes through each invoke; and of each invoke, how far all of them go.
+        let mut reaches = Vec::with_capacity(self.gradients.len());
+        let mut known: HashMap<(NodeId, usize), Reach> = HashMap::new();
         for plan in &self.gradients {
-            if let Some(trace) = self.nodes[plan.backward.index()].trace {
-                let last = last.entry(trace).or_default();
-                *last = made[plan.backward.index()].max(*last);
+            let Some(trace) = self.nodes[plan.backward.index()].trace else {
+                reaches.push(BTreeMap::new());
+                continue;
+            };
+            let last = last.entry(trace).or_default();
+            *last = made[plan.backward.index()].max(*last);
+            layers.entry(trace).or_insert_with(|| Layers::of(self.spec(trace)));
+            let through = self.reach(plan, trace);
+            for (&invoke, reach) in &through {
+                known.entry((trace, invoke)).or_insert(*reach).take_in(reach);
             }
+            reaches.push(through);
         }
         let mut kept = Vec::new();
-        for plan in &self.gradients {
+        let mut counted: HashSet<(NodeId, usize)> = HashSet::new();
+        for (plan, through) in self.gradients.iter().zip(&reaches) {
             self.price_of_nodes_on_the_way_back(plan, (made, turned), price, waves);
             let Some(trace) = self.nodes[plan.backward.index()].trace else { continue };
             let NodeKind::Trace(definition) = &self.program.node(trace).kind else { continue };
-            let mut through: BTreeSet<usize> = BTreeSet::new();
-            for &node in plan.path.iter().chain(&plan.targets) {
-                self.program.node(node).kind.clone().for_each_invoke_mut(&mut |invoke| {
-                    through.insert(*invoke);
-                });
-            }
-            for number in through {
-                if let (true, Some(Prompts::Tokens(prompts))) = (
-                    known.contains_key(&(trace, number)),
-                    definition.invokes.get(number).map(|invoke| &invoke.prompts),
-                ) {
-                    // Each way back computes a layer again by itself.
-                    let wave = of_invoke.get(&(trace, number)).copied().unwrap_or(0);
-                    let last = last.get(&trace).copied().unwrap_or(wave).max(wave);
-                    for tokens in prompts {
-                        waves.hold(wave, last, Kept::of(self.spec(trace), tokens.len() as u64).layer);
-                    }
-                }
-                let flops = *known.entry((trace, number)).or_insert_with(|| {
-                    let Some(Prompts::Tokens(prompts)) =
-                        definition.invokes.get(number).map(|invoke| &invoke.prompts)
-                    else {
-                        return 0;
-                    };
-                    let (spec, wave) =
-                        (self.spec(trace), of_invoke.get(&(trace, number)).copied().unwrap_or(0));
-                    let last = last.get(&trace).copied().unwrap_or(wave).max(wave);
-                    prompts.iter().map(|tokens| tokens.len() as u64).fold(0, |sum: u64, length| {
-                        let Kept { least, more, .. } = Kept::of(spec, length);
+            let (spec, Some(layers)) = (self.spec(trace), layers.get(&trace)) else { continue };
+            for (&number, reach) in through {
+                let Some(Prompts::Tokens(prompts)) =
+                    definition.invokes.get(number).map(|invoke| &invoke.prompts)
+                else {
+                    continue;
+                };
+                let wave = of_invoke.get(&(trace, number)).copied().unwrap_or(0);
+                let last = last.get(&trace).copied().unwrap_or(wave).max(wave);
+                let all = known.get(&(trace, number)).unwrap_or(reach);
+                let first = counted.insert((trace, number));
+                for tokens in prompts {
+                    let length = tokens.len() as u64;
+                    let Kept { least, more, layer } = Kept::of(spec, length, all.layers_kept(layers));
+                    if first {
                         waves.hold(wave, last, least);
                         kept.push((wave, last, more));
-                        sum.saturating_add(forward_flops(spec, length).saturating_mul(2))
-                    })
-                });
-                price.flops = price.flops.saturating_add(flops);
-                price.recomputed_flops = price.recomputed_flops.saturating_add(flops / 2);
+                    } else {
+                        // Each way back computes a layer again by itself.
+                        waves.hold(wave, last, layer);
+                    }
+                    let there =
+                        forward_flops(spec, length).saturating_sub(layers.spared(spec, reach, length));
+                    price.flops = price.flops.saturating_add(there.saturating_mul(2));
+                    price.recomputed_flops = price.recomputed_flops.saturating_add(there);
+                }
             }
             for &node in &plan.path {
                 if let NodeKind::SetWeight { invoke, .. } = self.program.node(node).kind {
@@ -143,7 +148,7 @@ impl Checker<'_> {
     }
 }
 
-/// Bytes that are kept of a pass for the way back, for one prompt: what every layer's norms, activations and attention read.
+/// Bytes that are kept of a pass for the way back, for one prompt: what the norms, activations and attention of each layer on it read.
 struct Kept {
     /// What each layer begins with, and all of two layers: the last, and the one that is being computed.
     least: u64,
@@ -154,7 +159,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn of(spec: &ModelSpec, length: u64) -> Kept {
+    fn of(spec: &ModelSpec, length: u64, layers: u64) -> Kept {
         let sizes = &spec.sizes;
         let attention = sizes.heads.saturating_mul(sizes.head_size);
         let layer = sizes
@@ -163,8 +168,8 @@ impl Kept {
             .saturating_add(sizes.inner.saturating_mul(3))
             .saturating_add(attention.saturating_mul(3));
         let bytes = |numbers: u64| numbers.saturating_mul(length).saturating_mul(4);
-        let all = bytes(layer.saturating_mul(sizes.layers));
-        let roots = bytes(sizes.hidden.saturating_mul(sizes.layers));
+        let all = bytes(layer.saturating_mul(layers));
+        let roots = bytes(sizes.hidden.saturating_mul(layers));
         let least = bytes(layer.saturating_mul(2)).saturating_add(roots).min(all);
         Kept { least, more: all - least, layer: bytes(layer) }
     }
