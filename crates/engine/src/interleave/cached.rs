@@ -196,8 +196,9 @@ impl Rider<'_, '_> {
             let (party, rows) = (&self.parties[self.owners[number]], &state.rows[number]);
             let groups = &self.run.members[party.member].groups;
             let edits = party.invokes.first().filter(|_| party.own);
-            let edited =
-                edits.and_then(|&invoke| groups[invoke].outlook.differs).is_some_and(|at| at < stage);
+            let edited = edits
+                .and_then(|&invoke| groups[invoke].outlook.edits.first())
+                .is_some_and(|at| at.stage < stage);
             if edited || rows.len() != streams.tokens() {
                 continue;
             }

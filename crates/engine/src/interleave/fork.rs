@@ -1,4 +1,5 @@
-//! Resumption: an invoke leaves the rows that it shares at the first hook point at which it is edited, and goes on from there.
+//! Resumption: an invoke leaves the rows that it shares at the first hook point at which it is edited, and goes on from there; with
+//! those that are edited alike, as one row that they leave in their turn.
 //! So a sweep over layers starts each of its rows at its layer, from the shared row's residual stream: no rewrite but this is needed for it.
 //!
 //! **Needs:** the invoke is aboard a trunk (`plan::depth`), and it is known which of the rows it takes from there on (`plan::length`).
@@ -7,14 +8,15 @@
 //!
 //! **Keeps:** until that hook point the rows are those of the invoke itself, bit for bit, and copies are made before the edit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::packing::Seat;
 use super::party::{Party, owners, placed, spans};
 use super::rider::Rider;
 use crate::pass::PassState;
-use crate::plan::edits;
+use crate::plan::{Parting, edits};
 
 impl Rider<'_, '_> {
     /// Gives the invokes rows of their own that are edited at a stage, before it is.
@@ -32,7 +34,7 @@ impl Rider<'_, '_> {
             if self.parties[place].own {
                 continue;
             }
-            let (mut leaving, staying): (Vec<Seat>, Vec<Seat>) = self.parties[place]
+            let (leaving, staying): (Vec<Seat>, Vec<Seat>) = self.parties[place]
                 .seats()
                 .partition(|&seat| touching.contains(&seat) && self.is_edited(seat, stage));
             if leaving.is_empty() {
@@ -41,6 +43,17 @@ impl Rider<'_, '_> {
             self.parties[place].invokes = staying.iter().map(|seat| seat.invoke).collect();
             for &seat in &leaving {
                 self.expect_attention(place, span.clone(), seat, state);
+            }
+            // Those that are edited alike go on together.
+            let (companies, mut leaving) = self.companies(&leaving, stage);
+            for company in companies {
+                let Some(&first) = company.first() else { continue };
+                let positions = self.run.members[first.member].groups[first.invoke].fork_positions();
+                copies.extend(span.clone().zip(positions));
+                for seat in &company {
+                    self.run.members[seat.member].groups[seat.invoke].part();
+                }
+                forked.push(Party::of(&company, span.len()));
             }
             let party = &mut self.parties[place];
             if party.invokes.is_empty() && party.until <= stage {
@@ -68,7 +81,7 @@ impl Rider<'_, '_> {
             for seat in leaving {
                 let group = &mut self.run.members[seat.member].groups[seat.invoke];
                 copies.extend(span.clone().zip(group.fork_positions()));
-                group.forked = group.outlook.column;
+                group.part();
                 forked.push(Party::own(seat, span.len()));
             }
         }
@@ -76,8 +89,37 @@ impl Rider<'_, '_> {
         self.tidy(stage, state);
     }
 
+    /// Of those that leave rows at a stage: those that go on with others, together, and those that go on alone.
+    fn companies(&self, leaving: &[Seat], stage: usize) -> (Vec<Vec<Seat>>, Vec<Seat>) {
+        let mut alike: BTreeMap<Parting, Vec<Seat>> = BTreeMap::new();
+        let mut alone = Vec::new();
+        for &seat in leaving {
+            let parting = self.run.members[seat.member].groups[seat.invoke].next_parting();
+            match parting.filter(|parting| parting.stage == stage && parting.alike.is_some()) {
+                Some(parting) => alike.entry(parting).or_default().push(seat),
+                None => alone.push(seat),
+            }
+        }
+        let (companies, single): (Vec<_>, Vec<_>) =
+            alike.into_values().partition(|company| company.len() > 1);
+        alone.extend(single.into_iter().flatten());
+        alone.sort_unstable();
+        (companies, alone)
+    }
+
+    /// An invoke among those that are edited alike waits for what it is set to, and others do not: it goes on with rows of its own.
+    pub(super) fn stay_behind(&mut self, seat: Seat, state: &mut PassState) {
+        let span = self.span(seat);
+        let Some(party) = self.owners.get(span.start).and_then(|&place| self.parties.get_mut(place)) else {
+            return;
+        };
+        party.invokes.retain(|&invoke| invoke != seat.invoke);
+        let whole: Vec<(usize, usize)> = span.clone().map(|number| (number, 0)).collect();
+        self.copy(&whole, vec![Party::own(seat, span.len())], state);
+    }
+
     /// Whether an invoke's rows are edited at a stage.
-    fn is_edited(&self, seat: Seat, stage: usize) -> bool {
+    pub(super) fn is_edited(&self, seat: Seat, stage: usize) -> bool {
         let member = &self.run.members[seat.member];
         let group = &member.groups[seat.invoke];
         let mut here = group.touches[group.next_touch..].iter().filter(|touch| touch.0 == stage);
@@ -106,13 +148,28 @@ impl Rider<'_, '_> {
     fn copy(&mut self, copies: &[(usize, usize)], forked: Vec<Party>, state: &mut PassState) {
         let mut next = state.sequences.len();
         state.fork(copies);
-        for seat in forked.iter().flat_map(Party::seats) {
-            let member = &mut self.run.members[seat.member];
-            let group = &member.groups[seat.invoke];
+        let from = self.loaded.model.stages().token_wise_from;
+        for party in &forked {
+            let Some(first) = party.seats().next() else { continue };
+            let member = &mut self.run.members[party.member];
+            let keeps = party.invokes.iter().any(|&invoke| member.groups[invoke].keeps_caches());
+            let mut narrows = first.invoke;
+            if !party.own && !state.narrowed {
+                let there = party.invokes.iter().copied().filter(|&invoke| {
+                    let group = &member.groups[invoke];
+                    group.next_parting().map_or(group.end > from, |next| next.stage >= from)
+                });
+                let there: Vec<usize> = there.collect();
+                narrows = member.agree_on_columns(&there, from).unwrap_or(narrows);
+            }
+            let group = &member.groups[narrows];
             for prompt in &group.prompts {
                 let sequence = &mut state.sequences[next];
                 next += 1;
-                sequence.keep_caches = group.keeps_caches();
+                sequence.keep_caches = keeps;
+                if !party.own {
+                    sequence.publishes = Some(Arc::default());
+                }
                 member.job.results.report.tokens += sequence.tokens.len() as u64;
                 if !state.narrowed {
                     sequence.narrow = group.narrow(prompt.tokens.len(), sequence.start);

@@ -14,7 +14,8 @@ pub(super) struct Party {
     pub invokes: Vec<usize>,
     /// How many sequences.
     pub count: usize,
-    /// Whether they are one invoke's for good, which may edit them. From those of several an invoke forks first.
+    /// Whether they are one invoke's for good, which may edit them. From those of several an invoke forks first, unless all are edited
+    /// alike.
     pub own: bool,
     /// The stage up to which others attend to them; 0: nobody does.
     pub until: usize,
@@ -32,6 +33,19 @@ impl Party {
             invokes: vec![seat.invoke],
             count,
             own: true,
+            until: 0,
+            needed: Vec::new(),
+            cropped: false,
+        }
+    }
+
+    /// Rows that invokes of one program have in common.
+    pub fn of(seats: &[Seat], count: usize) -> Party {
+        Party {
+            member: seats.first().map_or(0, |seat| seat.member),
+            invokes: seats.iter().map(|seat| seat.invoke).collect(),
+            count,
+            own: false,
             until: 0,
             needed: Vec::new(),
             cropped: false,

@@ -57,9 +57,9 @@ impl Interleaver<'_> {
             let shares =
                 found.filter(|(trunk, _)| trunk.aboard.len() > 1).map(|(trunk, one)| PassengerShares {
                     with: first(trunk),
-                    until: one.differs,
-                    column: group.outlook.column,
-                    tokens: one.differs.map_or(0, |_| one.rows.tokens as usize),
+                    until: one.differs(),
+                    column: one.partings.first().map_or(0, |parting| parting.column),
+                    tokens: one.differs().map_or(0, |_| one.rows.tokens as usize),
                 });
             passengers.push(Passenger {
                 invoke: self.label(seat.member, group),

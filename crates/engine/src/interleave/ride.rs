@@ -75,7 +75,9 @@ impl Interleaver<'_> {
             firsts.push(starting.len());
             let member = &mut self.members[trunk.member];
             let own = trunk.is_own();
-            let there = if own { None } else { member.agree_on_columns(trunk, narrowing) };
+            let there = trunk.aboard.iter().filter(|one| !own && one.is_aboard(narrowing));
+            let there: Vec<usize> = there.map(|one| one.invoke).collect();
+            let there = member.agree_on_columns(&there, narrowing);
             let mut taken = Vec::new();
             for (number, one) in trunk.aboard.iter().enumerate() {
                 let group = &mut member.groups[one.invoke];

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::Rewrites;
 use super::cache::Cached;
+use super::company::parted;
 use super::cost::{Costs, Rows, Work};
-use super::outlook::Outlook;
+use super::outlook::{Outlook, Parting};
 use super::prefix::Beginnings;
 use crate::sequence::Prefix;
 
@@ -35,19 +36,71 @@ impl Candidate<'_> {
 
     /// The positions of its prompts that stand at a column.
     fn positions(&self, column: usize) -> Vec<usize> {
-        let width = self.width();
-        self.prompts.iter().map(|tokens| column.saturating_sub(width - tokens.len())).collect()
+        let extent = self.extent();
+        self.prompts.iter().map(|tokens| extent.position(column, tokens.len())).collect()
     }
 
     /// Its rows from those positions on.
     fn rows(&self, from: &[usize]) -> Rows {
-        let lengths = self.prompts.iter().map(|tokens| tokens.len());
-        let rows = Rows::after(lengths.zip(from.iter().copied()));
-        let read = self.columns.map_or(rows.tokens, |columns| (columns.len() * self.prompts.len()) as u64);
-        let first = from.iter().zip(self.positions(self.outlook.late)).map(|(&one, other)| one.max(other));
-        let late =
-            self.prompts.iter().zip(first).map(|(tokens, first)| tokens.len().saturating_sub(first) as u64);
+        self.extent().rows(self.prompts.iter().map(|tokens| tokens.len()), from)
+    }
+
+    fn extent(&self) -> Extent {
+        Extent {
+            width: self.width(),
+            late: self.outlook.late,
+            columns: self.columns.map(<[usize]>::len),
+            unread: self.unread,
+        }
+    }
+}
+
+/// How much of its rectangle matters to an invoke.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extent {
+    /// The columns of its rectangle.
+    width: usize,
+    /// The first column that matters after the last attention.
+    late: usize,
+    /// How many columns are read from the narrowing stage on, if not all.
+    columns: Option<usize>,
+    /// Columns of the vocabulary that are not read.
+    unread: u64,
+}
+
+impl Extent {
+    /// The position of a prompt of so many tokens that stands at a column.
+    fn position(&self, column: usize, length: usize) -> usize {
+        column.saturating_sub(self.width - length)
+    }
+
+    /// The rows from those positions on of prompts of so many tokens.
+    fn rows(&self, lengths: impl ExactSizeIterator<Item = usize> + Clone, from: &[usize]) -> Rows {
+        let rows = Rows::after(lengths.clone().zip(from.iter().copied()));
+        let read = self.columns.map_or(rows.tokens, |columns| (columns * lengths.len()) as u64);
+        let late = lengths.zip(from).map(|(length, &from)| {
+            let first = from.max(self.position(self.late, length));
+            length.saturating_sub(first) as u64
+        });
         Rows { late: late.sum(), read: read.min(rows.tokens), unread: self.unread, ..rows }
+    }
+
+    /// Its rows from a column on of prompts of so many tokens, and the position of each with which they begin.
+    pub fn rows_from(&self, column: usize, lengths: &[usize]) -> (Rows, Vec<usize>) {
+        let from: Vec<usize> = lengths.iter().map(|&length| self.position(column, length)).collect();
+        (self.rows(lengths.iter().copied(), &from), from)
+    }
+
+    /// What matters to either of two.
+    pub fn with(self, other: Extent) -> Extent {
+        let columns = self.columns.zip(other.columns);
+        Extent {
+            width: self.width,
+            late: self.late.min(other.late),
+            // At most: they may be the same ones.
+            columns: columns.map(|(one, other)| (one + other).min(self.width)),
+            unread: self.unread.min(other.unread),
+        }
     }
 }
 
@@ -81,12 +134,12 @@ pub(crate) struct Trunk {
 #[derive(Debug)]
 pub(crate) struct Aboard {
     pub invoke: usize,
-    /// Where it leaves it; none: nowhere before its end.
-    pub differs: Option<usize>,
-    end: usize,
-    /// Its rows from there on.
+    /// Where it leaves it, and then those that are edited alike there, and so on; none: nowhere before its end.
+    pub partings: Vec<Parting>,
+    pub(super) end: usize,
+    pub(super) extent: Extent,
+    /// Its rows from the first of these on, and the position of each prompt with which they begin.
     pub rows: Rows,
-    /// The position of each prompt with which these begin.
     positions: Vec<usize>,
 }
 
@@ -162,38 +215,47 @@ fn linked(links: &[Option<Link>]) -> BTreeSet<usize> {
 
 impl Aboard {
     fn of(candidate: &Candidate<'_>) -> Aboard {
-        let positions = candidate.positions(candidate.outlook.column);
+        let partings = candidate.outlook.edits.iter().copied();
+        let partings: Vec<Parting> = partings.take_while(|parting| parting.stage < candidate.end).collect();
+        let positions = candidate.positions(partings.first().map_or(0, |parting| parting.column));
         Aboard {
             invoke: candidate.invoke,
-            differs: candidate.outlook.differs.filter(|&stage| stage < candidate.end),
+            partings,
             end: candidate.end,
+            extent: candidate.extent(),
             rows: candidate.rows(&positions),
             positions,
         }
     }
 
+    /// The stage at which it leaves the trunk.
+    pub fn differs(&self) -> Option<usize> {
+        self.partings.first().map(|parting| parting.stage)
+    }
+
     /// The stage up to which it is aboard.
     fn aboard_until(&self) -> usize {
-        self.differs.unwrap_or(self.end)
+        self.differs().unwrap_or(self.end)
     }
 
     /// Whether it is still aboard before a stage.
     pub fn is_aboard(&self, stage: usize) -> bool {
-        self.differs.map_or(self.end > stage, |differs| differs >= stage)
+        self.differs().map_or(self.end > stage, |differs| differs >= stage)
     }
 
     /// The stage up to which it attends to the trunk after it has left.
     fn attends_until(&self, costs: &Costs) -> usize {
-        let leaves_rows = self.differs.is_some() && self.positions.iter().any(|&position| position > 0);
+        let leaves_rows = self.differs().is_some() && self.positions.iter().any(|&position| position > 0);
         if leaves_rows { costs.last_attention(self.end) } else { 0 }
     }
 
     fn forked_tokens(&self) -> u64 {
-        self.differs.map_or(0, |_| self.rows.tokens)
+        self.differs().map_or(0, |_| self.rows.tokens)
     }
 
+    /// What it comes to from where it leaves the trunk, by itself.
     fn fork(&self, costs: &Costs) -> Work {
-        self.differs.map_or(Work::default(), |stage| costs.of(self.rows, stage, self.end))
+        self.differs().map_or(Work::default(), |stage| costs.of(self.rows, stage, self.end))
     }
 }
 
@@ -221,7 +283,7 @@ impl Trunk {
     /// What others attend to of its rows: up to which stage, and how many of each prompt's first positions.
     pub fn lends(&self, costs: &Costs) -> (usize, Vec<usize>) {
         let (mut until, mut needed) = (self.until, self.needed.clone());
-        for one in self.aboard.iter().filter(|one| one.differs.is_some() && !self.is_own()) {
+        for one in self.aboard.iter().filter(|one| one.differs().is_some() && !self.is_own()) {
             until = until.max(one.attends_until(costs));
             needed.iter_mut().zip(&one.positions).for_each(|(needed, own)| *needed = (*needed).max(*own));
         }
@@ -231,7 +293,7 @@ impl Trunk {
     /// Of each prompt: how many of its first positions nothing edits, as long as they are this trunk's; and how many of these
     /// come from elsewhere.
     pub fn unedited(&self) -> Vec<(usize, usize)> {
-        let edited = self.aboard.first().filter(|one| self.is_own() && one.differs.is_some());
+        let edited = self.aboard.first().filter(|one| self.is_own() && one.differs().is_some());
         let prompts = self.prompts.iter().zip(&self.links).enumerate();
         let prompts = prompts.map(|(number, (tokens, link))| {
             let all = tokens.len();
@@ -439,16 +501,14 @@ impl Trunk {
         }
         let full = self.aboard.iter().map(Aboard::aboard_until).max().unwrap_or(0);
         let (until, needed) = self.lends(costs);
-        let mut tokens = rows.tokens;
-        let mut work = costs.of(rows, 0, full);
-        for one in self.aboard.iter().filter(|one| one.differs.is_some()) {
-            tokens += one.rows.tokens;
-            work = work.with(one.fork(costs));
-        }
+        let lengths: Vec<usize> = self.prompts.iter().map(Vec::len).collect();
+        let aboard: Vec<&Aboard> = self.aboard.iter().collect();
+        let (forks, forked) = parted(&aboard, 0, &lengths, costs);
         let starts = self.links.iter().map(positions_of);
         let left = Rows::after(needed.into_iter().zip(starts));
-        work = work.with(costs.of(Rows { late: 0, read: 0, ..left }, full, until.max(full)));
-        (work, tokens as usize)
+        let left = costs.of(Rows { late: 0, read: 0, ..left }, full, until.max(full));
+        let work = costs.of(rows, 0, full).with(forks).with(left);
+        (work, (rows.tokens + forked) as usize)
     }
 }
 
@@ -459,7 +519,7 @@ mod tests {
     use pellucid_models::{Model, ModelOptions};
 
     use super::{Candidate, Sharing};
-    use crate::plan::{Costs, Outlook, Rewrites};
+    use crate::plan::{Costs, Outlook, Parting, Rewrites};
 
     fn costs() -> Costs {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/models/gpt2");
@@ -467,7 +527,8 @@ mod tests {
     }
 
     fn outlook(differs: Option<usize>, column: usize) -> Outlook {
-        Outlook { shares: true, differs, column, first_column: column, late: 0 }
+        let edits = differs.into_iter().map(|stage| Parting { stage, column, alike: None });
+        Outlook { shares: true, edits: edits.collect(), first_column: column, late: 0 }
     }
 
     /// Invokes that come aboard one after another: program, prompt, outlook.
