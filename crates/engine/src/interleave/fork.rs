@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::packing::Seat;
 use super::party::{Party, owners, placed, spans};
 use super::rider::Rider;
+use super::steps::agree_on_columns;
 use crate::pass::PassState;
 use crate::plan::{Parting, edits};
 
@@ -35,16 +36,19 @@ impl Rider<'_, '_> {
                 continue;
             }
             let (leaving, staying): (Vec<Seat>, Vec<Seat>) = self.parties[place]
-                .seats()
-                .partition(|&seat| touching.contains(&seat) && self.is_edited(seat, stage));
+                .seats
+                .iter()
+                .copied()
+                .partition(|seat| touching.contains(seat) && self.is_edited(*seat, stage));
             if leaving.is_empty() {
                 continue;
             }
-            self.parties[place].invokes = staying.iter().map(|seat| seat.invoke).collect();
+            self.parties[place].seats = staying;
             for &seat in &leaving {
                 self.expect_attention(place, span.clone(), seat, state);
             }
             // Those that are edited alike go on together.
+            let owner = self.parties[place].owner;
             let (companies, mut leaving) = self.companies(&leaving, stage);
             for company in companies {
                 let Some(&first) = company.first() else { continue };
@@ -53,10 +57,10 @@ impl Rider<'_, '_> {
                 for seat in &company {
                     self.run.members[seat.member].groups[seat.invoke].part();
                 }
-                forked.push(Party::of(&company, span.len()));
+                forked.push(Party::of(owner, company, span.len()));
             }
             let party = &mut self.parties[place];
-            if party.invokes.is_empty() && party.until <= stage {
+            if party.seats.is_empty() && party.until <= stage {
                 // Nobody needs these rows any more: one of those that take them all has them.
                 let members = &self.run.members;
                 let whole = |seat: &Seat| {
@@ -66,7 +70,7 @@ impl Rider<'_, '_> {
                 };
                 if let Some(heir) = leaving.iter().position(whole) {
                     let heir = leaving.remove(heir);
-                    party.invokes = vec![heir.invoke];
+                    party.seats = vec![heir];
                     (party.own, party.needed, party.until) = (true, Vec::new(), 0);
                     let group = &self.run.members[heir.member].groups[heir.invoke];
                     for (sequence, prompt) in state.sequences[span.clone()].iter_mut().zip(&group.prompts) {
@@ -82,7 +86,7 @@ impl Rider<'_, '_> {
                 let group = &mut self.run.members[seat.member].groups[seat.invoke];
                 copies.extend(span.clone().zip(group.fork_positions()));
                 group.part();
-                forked.push(Party::own(seat, span.len()));
+                forked.push(Party::own(owner, seat, span.len()));
             }
         }
         self.copy(&copies, forked, state);
@@ -91,12 +95,12 @@ impl Rider<'_, '_> {
 
     /// Of those that leave rows at a stage: those that go on with others, together, and those that go on alone.
     fn companies(&self, leaving: &[Seat], stage: usize) -> (Vec<Vec<Seat>>, Vec<Seat>) {
-        let mut alike: BTreeMap<Parting, Vec<Seat>> = BTreeMap::new();
+        let mut alike: BTreeMap<(usize, Parting), Vec<Seat>> = BTreeMap::new();
         let mut alone = Vec::new();
         for &seat in leaving {
             let parting = self.run.members[seat.member].groups[seat.invoke].next_parting();
             match parting.filter(|parting| parting.stage == stage && parting.alike.is_some()) {
-                Some(parting) => alike.entry(parting).or_default().push(seat),
+                Some(parting) => alike.entry((seat.member, parting)).or_default().push(seat),
                 None => alone.push(seat),
             }
         }
@@ -113,9 +117,10 @@ impl Rider<'_, '_> {
         let Some(party) = self.owners.get(span.start).and_then(|&place| self.parties.get_mut(place)) else {
             return;
         };
-        party.invokes.retain(|&invoke| invoke != seat.invoke);
+        party.seats.retain(|&other| other != seat);
+        let owner = party.owner;
         let whole: Vec<(usize, usize)> = span.clone().map(|number| (number, 0)).collect();
-        self.copy(&whole, vec![Party::own(seat, span.len())], state);
+        self.copy(&whole, vec![Party::own(owner, seat, span.len())], state);
     }
 
     /// Whether an invoke's rows are edited at a stage.
@@ -150,19 +155,21 @@ impl Rider<'_, '_> {
         state.fork(copies);
         let from = self.loaded.model.stages().token_wise_from;
         for party in &forked {
-            let Some(first) = party.seats().next() else { continue };
-            let member = &mut self.run.members[party.member];
-            let keeps = party.invokes.iter().any(|&invoke| member.groups[invoke].keeps_caches());
-            let mut narrows = first.invoke;
+            let Some(&first) = party.seats.first() else { continue };
+            let members = &mut self.run.members;
+            let group = |seat: &Seat| &members[seat.member].groups[seat.invoke];
+            let keeps = party.seats.iter().any(|seat| group(seat).keeps_caches());
+            let mut narrows = first;
             if !party.own && !state.narrowed {
-                let there = party.invokes.iter().copied().filter(|&invoke| {
-                    let group = &member.groups[invoke];
+                let there = party.seats.iter().copied().filter(|seat| {
+                    let group = group(seat);
                     group.next_parting().map_or(group.end > from, |next| next.stage >= from)
                 });
-                let there: Vec<usize> = there.collect();
-                narrows = member.agree_on_columns(&there, from).unwrap_or(narrows);
+                let there: Vec<Seat> = there.collect();
+                narrows = agree_on_columns(members, &there, from).unwrap_or(narrows);
             }
-            let group = &member.groups[narrows];
+            let group = &members[narrows.member].groups[narrows.invoke];
+            let mut tokens = 0;
             for prompt in &group.prompts {
                 let sequence = &mut state.sequences[next];
                 next += 1;
@@ -170,11 +177,12 @@ impl Rider<'_, '_> {
                 if !party.own {
                     sequence.publishes = Some(Arc::default());
                 }
-                member.job.results.report.tokens += sequence.tokens.len() as u64;
+                tokens += sequence.tokens.len() as u64;
                 if !state.narrowed {
                     sequence.narrow = group.narrow(prompt.tokens.len(), sequence.start);
                 }
             }
+            members[first.member].job.results.report.tokens += tokens;
         }
         self.parties.extend(forked);
         self.seat_all();
@@ -184,15 +192,16 @@ impl Rider<'_, '_> {
     pub(super) fn let_early_positions_go(&mut self, state: &mut PassState) {
         let mut positions: Vec<usize> = state.sequences.iter().map(|sequence| sequence.start).collect();
         for (party, span) in placed(self.parties.iter()) {
-            let groups = &mut self.run.members[party.member].groups;
-            let columns = party.invokes.iter().filter_map(|&invoke| Some(groups.get(invoke)?.outlook.late));
-            let Some((column, &first)) = columns.min().zip(party.invokes.first()) else { continue };
-            let prompts = groups.get(first).into_iter().flat_map(|group| group.fork_positions_at(column));
+            let members = &mut self.run.members;
+            let group = |seat: &Seat| &members[seat.member].groups[seat.invoke];
+            let columns = party.seats.iter().map(|seat| group(seat).outlook.late);
+            let Some((column, first)) = columns.min().zip(party.seats.first()) else { continue };
+            let prompts = group(first).fork_positions_at(column);
             for (sequence, position) in span.zip(prompts) {
                 positions[sequence] = positions[sequence].max(position);
             }
-            for &invoke in &party.invokes {
-                let forked = &mut groups[invoke].forked;
+            for seat in &party.seats {
+                let forked = &mut members[seat.member].groups[seat.invoke].forked;
                 *forked = column.max(*forked);
             }
         }
@@ -202,13 +211,13 @@ impl Rider<'_, '_> {
     /// Takes rows out of the pass that nobody reads and nobody attends to any more, and those positions of others that
     /// nobody attends to.
     pub(super) fn tidy(&mut self, stage: usize, state: &mut PassState) {
-        let idle = |party: &Party| party.invokes.is_empty() && (party.until <= stage || !party.cropped);
+        let idle = |party: &Party| party.seats.is_empty() && (party.until <= stage || !party.cropped);
         if !self.parties.iter().any(idle) {
             return;
         }
         let mut leaving: Vec<usize> = Vec::new();
         let mut lengths: Vec<usize> = state.rows.iter().map(Range::len).collect();
-        for (party, span) in placed(self.parties.iter()).filter(|(party, _)| party.invokes.is_empty()) {
+        for (party, span) in placed(self.parties.iter()).filter(|(party, _)| party.seats.is_empty()) {
             // What goes on attends to what is published; nobody goes on after these rows.
             state.sequences[span.clone()].iter_mut().for_each(|sequence| sequence.keep_caches = false);
             if party.until <= stage {
@@ -219,13 +228,13 @@ impl Rider<'_, '_> {
                 }
             }
         }
-        for party in self.parties.iter_mut().filter(|party| party.invokes.is_empty()) {
+        for party in self.parties.iter_mut().filter(|party| party.seats.is_empty()) {
             party.cropped = true;
         }
         state.crop(&lengths);
         if !leaving.is_empty() {
             state.remove(&leaving);
-            self.parties.retain(|party| !party.invokes.is_empty() || party.until > stage);
+            self.parties.retain(|party| !party.seats.is_empty() || party.until > stage);
         }
         self.seat_all();
     }

@@ -200,9 +200,10 @@ impl Group {
     }
 
     /// It, as it could begin in a pass of its program's.
-    pub fn candidate(&self, member: usize) -> Candidate<'_> {
+    pub fn candidate(&self, member: usize, owner: usize) -> Candidate<'_> {
         Candidate {
             member,
+            owner,
             invoke: self.seat,
             prompts: self.prompts.iter().map(|prompt| prompt.tokens.as_slice()).collect(),
             outlook: &self.outlook,

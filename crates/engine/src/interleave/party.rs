@@ -8,10 +8,10 @@ use super::packing::Seat;
 /// Sequences that stand together in a pass, and the invokes whose they are.
 #[derive(Debug)]
 pub(super) struct Party {
-    /// The program's place.
-    pub member: usize,
+    /// Whose they are: the place of the first of its programs.
+    pub owner: usize,
     /// The invokes that read these rows, in order. Nobody: only their keys and values are needed.
-    pub invokes: Vec<usize>,
+    pub seats: Vec<Seat>,
     /// How many sequences.
     pub count: usize,
     /// Whether they are one invoke's for good, which may edit them. From those of several an invoke forks first, unless all are edited
@@ -27,33 +27,21 @@ pub(super) struct Party {
 
 impl Party {
     /// An invoke's own rows.
-    pub fn own(seat: Seat, count: usize) -> Party {
-        Party {
-            member: seat.member,
-            invokes: vec![seat.invoke],
-            count,
-            own: true,
-            until: 0,
-            needed: Vec::new(),
-            cropped: false,
-        }
+    pub fn own(owner: usize, seat: Seat, count: usize) -> Party {
+        Party { own: true, ..Party::of(owner, vec![seat], count) }
     }
 
-    /// Rows that invokes of one program have in common.
-    pub fn of(seats: &[Seat], count: usize) -> Party {
+    /// Rows that invokes of one owner have in common.
+    pub fn of(owner: usize, seats: Vec<Seat>, count: usize) -> Party {
         Party {
-            member: seats.first().map_or(0, |seat| seat.member),
-            invokes: seats.iter().map(|seat| seat.invoke).collect(),
+            owner,
+            seats,
             count,
             own: false,
             until: 0,
             needed: Vec::new(),
             cropped: false,
         }
-    }
-
-    pub fn seats(&self) -> impl Iterator<Item = Seat> + '_ {
-        self.invokes.iter().map(|&invoke| Seat { member: self.member, invoke })
     }
 }
 
@@ -71,7 +59,7 @@ pub(super) fn placed<'p>(
 /// Where each invoke's sequences stand.
 pub(super) fn spans(parties: &[Party]) -> BTreeMap<Seat, Range<usize>> {
     let placed = placed(parties.iter());
-    placed.flat_map(|(party, span)| party.seats().map(move |seat| (seat, span.clone()))).collect()
+    placed.flat_map(|(party, span)| party.seats.iter().map(move |&seat| (seat, span.clone()))).collect()
 }
 
 /// Whose each sequence is: the party's place.

@@ -61,7 +61,7 @@ struct Turn {
     instance: Instance,
     /// The party of those whose rows are edited alike here, if the invoke is one of them.
     company: Option<usize>,
-    /// The first touch of that party here, or this one.
+    /// The last touch of that party here, or this one: what it is set to may be read of others before.
     lead: NodeId,
     /// How many edits of the invoke come before, twice; one more for an edit.
     round: usize,
@@ -156,7 +156,7 @@ impl<'v, 'e> Rider<'v, 'e> {
                 round += usize::from(writes);
                 if let Some(company) = company {
                     let lead = companies.entry(company).or_insert(id);
-                    *lead = id.min(*lead);
+                    *lead = id.max(*lead);
                 }
                 touches.push(Turn { seat, instance, lead: id, company, round, writes });
                 round += usize::from(writes);
@@ -171,7 +171,7 @@ impl<'v, 'e> Rider<'v, 'e> {
         // The one touch with which the pass ends may take the value along instead of copying it, where nobody draws a token from it:
         // not only who touches it has these rows.
         let wants_token = |seat: Seat| self.run.members[seat.member].groups[seat.invoke].wants_token;
-        let draws = self.parties.iter().flat_map(Party::seats).any(wants_token);
+        let draws = self.parties.iter().flat_map(|party| &party.seats).copied().any(wants_token);
         let last = touches.len() == 1 && self.run.pass_end == stage + 1 && !draws;
         let logits = self.loaded.schedule.unembedding.is_some_and(|unembedding| stage > unembedding);
         let hook = Hook { point, layout, slot: kernel.outputs[0], logits, last };
@@ -259,11 +259,13 @@ impl<'v, 'e> Rider<'v, 'e> {
     fn remove(&mut self, leaving: &[Seat], stage: usize, state: &mut PassState) {
         if !leaving.is_empty() {
             let leaving: BTreeSet<Seat> = leaving.iter().copied().collect();
+            // Of an owner whose programs have not all failed others may attend to rows, now or when they go on.
+            let members = self.run.members.iter().enumerate();
+            let there = members.filter(|(_, member)| member.job.failed.is_none());
+            let there: BTreeSet<usize> = there.map(|(place, _)| self.run.owner(place)).collect();
             for party in &mut self.parties {
-                let member = party.member;
-                party.invokes.retain(|&invoke| !leaving.contains(&Seat { member, invoke }));
-                let failed = self.run.members[member].job.failed.is_some();
-                if failed && party.invokes.is_empty() {
+                party.seats.retain(|seat| !leaving.contains(seat));
+                if party.seats.is_empty() && !there.contains(&party.owner) {
                     party.until = 0;
                 }
             }
@@ -397,7 +399,7 @@ impl Visitor for Rider<'_, '_> {
 
     fn sequence_touches(&self, stage: usize, sequence: usize) -> bool {
         let Some(seats) = self.touched.get(&stage) else { return false };
-        self.parties[self.owners[sequence]].seats().any(|seat| seats.binary_search(&seat).is_ok())
+        self.parties[self.owners[sequence]].seats.iter().any(|seat| seats.binary_search(seat).is_ok())
     }
 
     fn skips(&self, stage: usize) -> Option<usize> {
@@ -419,9 +421,9 @@ impl Visitor for Rider<'_, '_> {
 
     fn vocabulary(&self, sequence: usize) -> Option<Arc<[usize]>> {
         let party = &self.parties[*self.owners.get(sequence)?];
-        let groups = &self.run.members[party.member].groups;
+        let of = |seat: &Seat| self.run.members[seat.member].groups[seat.invoke].vocabulary.as_ref();
         let size = self.loaded.model.spec().sizes.vocabulary as usize;
-        columns_together(party.invokes.iter().map(|&invoke| groups[invoke].vocabulary.as_ref()), size)
+        columns_together(party.seats.iter().map(of), size)
     }
 
     fn tracks(&self, stage: usize) -> bool {

@@ -8,6 +8,7 @@ use pellucid_models::Model;
 
 use super::group::{Group, Place};
 use super::member::{Ground, Member};
+use super::packing::Seat;
 use crate::error::Interruption;
 use crate::job::{GeneratedToken, Instance, OUTSIDE};
 use crate::loaded::Loaded;
@@ -17,6 +18,23 @@ use crate::plan::{Alike, Asker, Outlook, Rewrites, end, positions};
 use crate::sampling;
 use crate::slots::{BufferPool, SlotValue};
 use crate::tensor::Tensor;
+
+/// Lets those invokes compute the same columns that have the same rows where these are narrowed. Gives back one of them.
+pub(super) fn agree_on_columns(members: &mut [Member<'_>], there: &[Seat], from: usize) -> Option<Seat> {
+    let mut all = Some(BTreeSet::new());
+    for seat in there {
+        let own = members[seat.member].groups[seat.invoke].columns.as_ref();
+        all = all.zip(own).map(|(all, own)| all.into_iter().chain(own.iter().copied()).collect());
+    }
+    let all = all.map(|all| all.into_iter().collect::<Vec<usize>>());
+    for seat in there {
+        let member = &mut members[seat.member];
+        if member.groups[seat.invoke].columns != all {
+            member.set_columns(seat.invoke, all.clone(), from);
+        }
+    }
+    there.first().copied()
+}
 
 impl Member<'_> {
     /// Finds what an invoke touches at its step, and how far it must walk.
@@ -73,22 +91,6 @@ impl Member<'_> {
                 None => self.job.narrowed.remove(&instance),
             };
         }
-    }
-
-    /// Lets those invokes compute the same columns that have the same rows where these are narrowed. Gives back one of them.
-    pub(super) fn agree_on_columns(&mut self, there: &[usize], from: usize) -> Option<usize> {
-        let mut all = Some(BTreeSet::new());
-        for &invoke in there {
-            let own = self.groups[invoke].columns.as_ref();
-            all = all.zip(own).map(|(all, own)| all.into_iter().chain(own.iter().copied()).collect());
-        }
-        let all = all.map(|all| all.into_iter().collect::<Vec<usize>>());
-        for &invoke in there {
-            if self.groups[invoke].columns != all {
-                self.set_columns(invoke, all.clone(), from);
-            }
-        }
-        there.first().copied()
     }
 
     /// What is known of an invoke's rows before it walks. Those of a later step are one token after what it made itself: it

@@ -9,7 +9,7 @@ use super::sharing::{Aboard, Extent};
 /// Work and tokens of invokes that have had the same rows, from their parting of that number on: those that are edited alike there
 /// go on as one row until they part again.
 pub(super) fn parted(together: &[&Aboard], number: usize, lengths: &[usize], costs: &Costs) -> (Work, u64) {
-    let mut alike: BTreeMap<Parting, Vec<&Aboard>> = BTreeMap::new();
+    let mut alike: BTreeMap<(usize, Parting), Vec<&Aboard>> = BTreeMap::new();
     let (mut work, mut tokens) = (Work::default(), 0);
     let mut add = |(more, own): (Work, u64)| {
         work = work.with(more);
@@ -17,12 +17,12 @@ pub(super) fn parted(together: &[&Aboard], number: usize, lengths: &[usize], cos
     };
     for &one in together {
         match one.partings.get(number) {
-            Some(parting) if parting.alike.is_some() => alike.entry(*parting).or_default().push(one),
+            Some(parting) if parting.alike.is_some() => alike.entry((one.member, *parting)).or_default().push(one),
             Some(parting) => add(alone(one, parting, lengths, costs)),
             None => {}
         }
     }
-    for (parting, company) in alike {
+    for ((_, parting), company) in alike {
         add(match company.as_slice() {
             [one] => alone(one, &parting, lengths, costs),
             _ => company_of(&company, &parting, number, lengths, costs),

@@ -16,6 +16,8 @@ use crate::sequence::Prefix;
 pub(crate) struct Candidate<'a> {
     /// Its program's place.
     pub member: usize,
+    /// Whose it is: only what is one owner's is shared.
+    pub owner: usize,
     pub invoke: usize,
     pub prompts: Vec<&'a [u32]>,
     pub outlook: &'a Outlook,
@@ -107,7 +109,7 @@ impl Extent {
 /// Rows of some prompts, and the invokes aboard.
 #[derive(Debug)]
 pub(crate) struct Trunk {
-    pub member: usize,
+    pub owner: usize,
     pub prompts: Vec<Vec<u32>>,
     pub aboard: Vec<Aboard>,
     /// Of each prompt: whose keys and values stand before its own rows.
@@ -133,6 +135,7 @@ pub(crate) struct Trunk {
 /// An invoke aboard a trunk.
 #[derive(Debug)]
 pub(crate) struct Aboard {
+    pub member: usize,
     pub invoke: usize,
     /// Where it leaves it, and then those that are edited alike there, and so on; none: nowhere before its end.
     pub partings: Vec<Parting>,
@@ -204,7 +207,7 @@ pub(crate) struct Total {
 
 fn key(candidate: &Candidate<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (candidate.member, &candidate.prompts).hash(&mut hasher);
+    (candidate.owner, &candidate.prompts).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -219,6 +222,7 @@ impl Aboard {
         let partings: Vec<Parting> = partings.take_while(|parting| parting.stage < candidate.end).collect();
         let positions = candidate.positions(partings.first().map_or(0, |parting| parting.column));
         Aboard {
+            member: candidate.member,
             invoke: candidate.invoke,
             partings,
             end: candidate.end,
@@ -333,7 +337,7 @@ impl Sharing {
                 let cached = candidate.cached.get(number).and_then(Option::as_ref);
                 let cached = cached.map(|cached| (cached, cached.positions.min(most)));
                 let shared = if rewrites.prefixes { most } else { 0 };
-                let shared = self.beginnings.longest(candidate.member, tokens, shared);
+                let shared = self.beginnings.longest(candidate.owner, tokens, shared);
                 let shared = shared.filter(|shared| self.trunks[shared.0].layers >= layers);
                 match (shared, cached) {
                     (shared, Some((cached, positions)))
@@ -368,7 +372,7 @@ impl Sharing {
         let layers = costs.attention_layers(candidate.end);
         self.known.get(&key(candidate))?.iter().copied().find(|&place| {
             let trunk = &self.trunks[place];
-            trunk.member == candidate.member
+            trunk.owner == candidate.owner
                 && trunk.layers >= layers
                 && trunk.prompts.len() == candidate.prompts.len()
                 && trunk.prompts.iter().zip(&candidate.prompts).all(|(one, other)| one == other)
@@ -442,10 +446,10 @@ impl Sharing {
         let prompts: Vec<Vec<u32>> = candidate.prompts.iter().map(|tokens| tokens.to_vec()).collect();
         if outlook.shares {
             self.known.entry(key(candidate)).or_default().push(place);
-            self.beginnings.add(candidate.member, place, &prompts);
+            self.beginnings.add(candidate.owner, place, &prompts);
         }
         let mut trunk = Trunk {
-            member: candidate.member,
+            owner: candidate.owner,
             needed: vec![0; prompts.len()],
             prompts,
             aboard: Vec::new(),
@@ -482,10 +486,16 @@ impl Sharing {
         for trunk in &self.trunks {
             let (work, tokens) = trunk.comes_to(costs);
             total.work = total.work.with(work);
-            let share = total.shares.entry(trunk.member).or_default();
-            share.0 = share.0.saturating_add(work.flops);
-            share.1 += trunk.prompts.len();
-            share.2 += tokens;
+            // Each program bears its part of what several have in common; the rows are the first one's.
+            for one in &trunk.aboard {
+                let share = total.shares.entry(one.member).or_default();
+                share.0 = share.0.saturating_add(work.flops / trunk.aboard.len() as u64);
+            }
+            if let Some(first) = trunk.aboard.first() {
+                let share = total.shares.entry(first.member).or_default();
+                share.1 += trunk.prompts.len();
+                share.2 += tokens;
+            }
         }
         total
     }
@@ -538,6 +548,7 @@ mod tests {
         for (invoke, (member, prompt, outlook)) in invokes.iter().enumerate() {
             let candidate = Candidate {
                 member: *member,
+                owner: *member,
                 invoke,
                 prompts: vec![prompt],
                 outlook,
