@@ -269,8 +269,9 @@ impl Interleaver<'_> {
             if self.budget.milliseconds.is_some() && !first && plan.touches > PASS_TOUCHES {
                 return;
             }
-            if !boarding.take((place, owner), group, loaded, rewrites, &mut |tokens, work| first || fits(tokens, work))
-            {
+            if !boarding.take((place, owner), group, loaded, rewrites, &mut |tokens, work| {
+                first || fits(tokens, work)
+            }) {
                 return;
             }
             plan.end = plan.end.max(group.end);

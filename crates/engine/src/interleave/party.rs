@@ -33,15 +33,7 @@ impl Party {
 
     /// Rows that invokes of one owner have in common.
     pub fn of(owner: usize, seats: Vec<Seat>, count: usize) -> Party {
-        Party {
-            owner,
-            seats,
-            count,
-            own: false,
-            until: 0,
-            needed: Vec::new(),
-            cropped: false,
-        }
+        Party { owner, seats, count, own: false, until: 0, needed: Vec::new(), cropped: false }
     }
 }
 

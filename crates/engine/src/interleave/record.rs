@@ -38,7 +38,9 @@ impl Interleaver<'_> {
             let starts = starts.map(|(sequence, prompt)| group.width - prompt.tokens.len() + sequence.start);
             let first = |trunk: &Trunk| -> Arc<str> {
                 let first = trunk.aboard.first();
-                first.map_or_else(Arc::default, |first| self.label(first.member, &self.members[first.member].groups[first.invoke]))
+                first.map_or_else(Arc::default, |first| {
+                    self.label(first.member, &self.members[first.member].groups[first.invoke])
+                })
             };
             let found = aboard.get(seat);
             let links = found.into_iter().flat_map(|(trunk, _)| trunk.links.iter().flatten());

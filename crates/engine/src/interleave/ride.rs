@@ -10,10 +10,10 @@ use super::guard::said;
 use super::packing::{How, Plan, Seat};
 use super::party::{Party, placed};
 use super::rider::Rider;
+use super::steps::agree_on_columns;
 use crate::error::Interruption;
 use crate::loaded::Loaded;
 use crate::pass::{PassState, Sequence, Visitor, walk};
-use super::steps::agree_on_columns;
 use crate::plan::{Aboard, Source};
 
 impl Interleaver<'_> {

@@ -17,7 +17,9 @@ pub(super) fn parted(together: &[&Aboard], number: usize, lengths: &[usize], cos
     };
     for &one in together {
         match one.partings.get(number) {
-            Some(parting) if parting.alike.is_some() => alike.entry((one.member, *parting)).or_default().push(one),
+            Some(parting) if parting.alike.is_some() => {
+                alike.entry((one.member, *parting)).or_default().push(one)
+            }
             Some(parting) => add(alone(one, parting, lengths, costs)),
             None => {}
         }
