@@ -587,3 +587,25 @@ fn metrics_of_one_prompt_go_back_through_rows_that_are_computed_and_kept_once() 
     let told = engine.explain(&program).unwrap().to_string();
     assert!(told.contains("b: 7 tokens, with a, until lm_head.output"), "{told}");
 }
+
+#[test]
+fn passes_hold_as_many_rows_as_there_is_memory_for() {
+    let engine = engine();
+    let sizes = &engine.model().spec().sizes;
+    let invokes: Vec<String> =
+        (0..40).map(|at| format!(r#"{{"name":"p{at}","tokens":[[{at},3,9,5,4,4,2]]}}"#)).collect();
+    let nodes: Vec<String> = (0..40).map(|at| last_logit(&format!("p{at}"))).collect();
+    let program = checked(&engine, &invokes.join(","), &nodes.join(","));
+    let alone = run(&engine, &program);
+    assert_eq!(alone.report.passes, 1);
+    // A token has at least its residual stream and what an MLP makes of it, in f32.
+    let prompt = 4 * 7 * sizes.hidden * 5;
+    for (bytes, least) in [(1, 40), (10 * prompt, 4), (1 << 40, 1)] {
+        let narrow = run(&engine.share().with_pass_bytes(bytes), &program);
+        assert!(narrow.report.passes >= least && narrow.report.tokens == alone.report.tokens);
+        assert!(least > 1 || narrow.report.passes == 1);
+        for (name, tensor) in &alone.tensors {
+            assert!(tensor.is_same_bits(&narrow.tensors[name]), "`{name}` differs");
+        }
+    }
+}

@@ -1,8 +1,8 @@
 //! Batching: who rides in the next pass, from where to where. Packed rows, in as few passes as what a pass may hold allows.
 //!
 //! **Needs:** who rides together stands at the same stage of the same model, with the same weights set. What the pass comes to, with
-//! all that they share, fits: tokens, and at a service milliseconds by what passes have been seen to take (`plan::cost`), getters and setters,
-//! and what getters bring into a program's memory (`room`). Whoever finds no room rides in the next; one invoke alone always does, in
+//! all that they share, fits: the bytes that its rows hold, and at a service tokens, milliseconds
+//! by what passes have been seen to take (`plan::cost`), getters and setters, and what getters bring into a program's memory (`room`). Whoever finds no room rides in the next; one invoke alone always does, in
 //! parts if it takes too long: then it is cut where little is alive between two stages.
 //!
 //! **Keeps:** kernels give a row the same bits whatever other rows there are, and each sequence attends to its own. Where a pass begins
@@ -242,6 +242,7 @@ impl Interleaver<'_> {
         let ready: Vec<&Group> = member.ready().filter(alike).collect();
         let fits = |tokens: usize, work: Work| {
             tokens as u64 <= self.budget.tokens
+                && work.held <= self.budget.bytes
                 && self.budget.milliseconds.is_none_or(|most| self.clock.pass(work) <= most)
         };
         let (rewrites, owner) = (self.ground.rewrites, self.owner(place));
@@ -269,9 +270,8 @@ impl Interleaver<'_> {
             if self.budget.milliseconds.is_some() && !first && plan.touches > PASS_TOUCHES {
                 return;
             }
-            if !boarding.take((place, owner), group, loaded, rewrites, &mut |tokens, work| {
-                first || fits(tokens, work)
-            }) {
+            let mut fits = |tokens: usize, work: Work| first || fits(tokens, work);
+            if !boarding.take((place, owner), group, loaded, rewrites, &mut fits) {
                 return;
             }
             plan.end = plan.end.max(group.end);

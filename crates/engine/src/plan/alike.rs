@@ -40,8 +40,8 @@ enum Form {
     Itself(NodeId),
     /// What the invoke reads at a stage, after so many edits there.
     Read(usize, usize),
-    /// What is read of another of the trace: of which invoke, at which hook point and step, and after how many edits there.
-    ReadOf(usize, usize, u64, usize),
+    /// What is read of another of a trace: of which invoke, at which hook point and step, and after how many edits there.
+    ReadOf(NodeId, usize, usize, u64, usize),
     /// A literal, with its elements' bits.
     Literal(DType, Vec<u64>, Vec<(u8, u64)>),
     /// An operation, its arguments as they are written, and which output of which values they name.
@@ -125,7 +125,7 @@ impl Alike {
                 let place = edited.program.nodes[id.index()].place?;
                 let written = self.written.get(&(address.invoke, place));
                 let edits = written.map_or(0, |written| written.partition_point(|&edit| edit < id));
-                Some(Form::ReadOf(address.invoke, place, address.step.unwrap_or(0), edits))
+                Some(Form::ReadOf(edited.trace?, address.invoke, place, address.step.unwrap_or(0), edits))
             }
             NodeKind::Literal { dtype, shape, elements } if elements.len() <= ELEMENTS => {
                 let bits = |element: &Scalar| match *element {

@@ -69,5 +69,7 @@ fn company_of(
     let left = Rows { late: 0, read: 0, ..Rows::after(needed.into_iter().zip(starts)) };
     let left = costs.of(left, full, until.max(full));
     let (forks, forked) = parted(company, number + 1, lengths, costs);
-    (costs.of(rows, parting.stage, full).with(left).with(forks), rows.tokens + forked)
+    // At once they have no more rows than each by itself would: who is left leaves nothing behind but what is attended to.
+    let tokens = (rows.tokens + forked).min(rows.tokens * company.len() as u64);
+    (costs.of(rows, parting.stage, full).with(left).with(forks), tokens)
 }

@@ -1,6 +1,6 @@
 //! Depth sharing: invokes with equal tokens are one row until the first stage at which their edits differ.
 //!
-//! **Needs:** the invokes are of one program, with the same prompts and the same weights. Conditions do no harm: an edit that may
+//! **Needs:** the invokes are one owner's, with the same prompts and the same weights. Conditions do no harm: an edit that may
 //! be lost is taken for one.
 //!
 //! **Keeps:** a row depends on its tokens, on the weights, and on the edits at the stages before. Up to the first edit it is

@@ -21,12 +21,12 @@
 //! | reduction in place | `job` | | what is only reduced is reduced where it arises, and freed |
 //! | backward | `reverse::way` | | a gradient goes only through what lies between the loss and the earliest gradient that is read; only of that anything is kept |
 //! | recomputation | `recompute` | | what ways back read of a layer is computed again where there is no room to keep it |
-//! | between programs | `interleave` | | programs share passes, and none another's rows |
+//! | between programs | `interleave` | | programs share passes; rows only those of one owner, who gave them the same cache |
 //! | cached prefixes | `cache` | `cache` | common prefixes with prompts that ran before, for their owner; and where they were edited first, they go on from there |
 //!
 //! `tests/explain_rewrites` holds the plan of a small program for each, with it and without it.
 //!
-//! All of it holds within one program: rows of one program are never another's, unless their owner gave both the same cache.
+//! All of it holds within one program, and among those whose owner gave them the same cache: rows of one owner are never another's.
 
 mod alike;
 mod cache;

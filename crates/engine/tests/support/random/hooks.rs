@@ -65,6 +65,7 @@ impl Builder<'_> {
         let place = self.place();
         let address = self.address(place);
         let mut draft = self.draft();
+        let danger = self.danger;
         if self.index.spec().hook_points[place].dtype == DType::I64 {
             self.ids(&address, &mut draft);
         } else {
@@ -72,7 +73,8 @@ impl Builder<'_> {
         }
         let written = draft.clone();
         let taken = self.put(draft);
-        if taken && self.wishes.alike && self.dice.chance(0.5) {
+        // Which of several that fail is reported is a matter of the plan.
+        if taken && self.danger == danger && self.wishes.alike && self.dice.chance(0.5) {
             self.again(&written, address.invoke);
         }
         if taken && self.dice.chance(0.3) {
