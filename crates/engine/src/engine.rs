@@ -9,7 +9,7 @@ use pellucid_models::Model;
 
 use crate::error::{EngineError, Failure};
 use crate::explain::{self, Explanation, Measured, PassRecord};
-use crate::interleave::{Budget, Interleaver, PASS_TOKENS};
+use crate::interleave::{Budget, Interleaver};
 use crate::job::{Held, RunOptions};
 use crate::loaded::Loaded;
 use crate::naive::Naive;
@@ -27,7 +27,12 @@ pub struct Engine {
     rewrites: Rewrites,
     /// What serving has taught of how long passes take here: engines that share models share it.
     learnt: Arc<Mutex<Clock>>,
+    pass_bytes: u64,
 }
+
+/// Bytes of what a model's stages hand on to one another in a pass, unless somebody says otherwise: with more rows nothing goes
+/// faster, as weights have long been read for many.
+pub const PASS_BYTES: u64 = 512 << 20;
 
 impl Engine {
     /// An engine for a loaded model.
@@ -40,11 +45,13 @@ impl Engine {
     pub fn share(&self) -> Engine {
         let again = |loaded: &Loaded| Loaded::new(&loaded.name, loaded.model.clone());
         let models = self.models.iter().map(again).collect();
-        Engine { learnt: self.learnt.clone(), ..Engine::of(models, self.rewrites) }
+        let engine = Engine { learnt: self.learnt.clone(), ..Engine::of(models, self.rewrites) };
+        engine.with_pass_bytes(self.pass_bytes)
     }
 
     fn of(models: Vec<Loaded>, rewrites: Rewrites) -> Engine {
-        Engine { models, pool: Mutex::new(BufferPool::default()), rewrites, learnt: Arc::default() }
+        let pool = Mutex::new(BufferPool::default());
+        Engine { models, pool, rewrites, learnt: Arc::default(), pass_bytes: PASS_BYTES }
     }
 
     /// How long passes take here, by what serving has taught.
@@ -61,6 +68,13 @@ impl Engine {
     #[must_use]
     pub fn with_rewrites(self, rewrites: Rewrites) -> Engine {
         Engine { rewrites, ..self }
+    }
+
+    /// The engine whose passes hold at most so many bytes of what a model's stages hand on to one another; one invoke alone may have
+    /// more. Else [`PASS_BYTES`].
+    #[must_use]
+    pub fn with_pass_bytes(self, pass_bytes: u64) -> Engine {
+        Engine { pass_bytes, ..self }
     }
 
     /// The rewrites that it makes.
@@ -182,8 +196,13 @@ impl Engine {
 
     /// Programs that run to their ends, in as few passes as possible.
     fn interleaver(&self, pool: BufferPool, dry: bool) -> Interleaver<'_> {
-        let budget = Budget { tokens: PASS_TOKENS, milliseconds: None };
+        let budget = Budget { tokens: u64::MAX, bytes: self.pass_bytes, milliseconds: None };
         Interleaver::new(&self.models, pool, budget, self.rewrites, dry)
+    }
+
+    /// Bytes that its passes may hold.
+    pub(crate) fn pass_bytes(&self) -> u64 {
+        self.pass_bytes
     }
 
     /// The engine's models, in the order in which the checker numbers them.
@@ -280,7 +299,8 @@ impl Engine {
     ) -> Result<Explanation, EngineError> {
         let pool = BufferPool::default();
         let mut interleaver =
-            Interleaver::new(&self.models, pool, Budget::of(options), self.rewrites, true).recording();
+            Interleaver::new(&self.models, pool, Budget::of(options, self.pass_bytes), self.rewrites, true)
+                .recording();
         interleaver.clock = self.learnt();
         self.planned(programs, &mut interleaver)
     }

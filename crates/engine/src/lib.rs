@@ -49,7 +49,7 @@ mod tokenise;
 mod view;
 mod weights;
 
-pub use engine::Engine;
+pub use engine::{Engine, PASS_BYTES};
 pub use error::{EngineError, Failure};
 pub use explain::{
     ExplainedBack, ExplainedModel, ExplainedParked, ExplainedPass, ExplainedPassenger, ExplainedSharing,

@@ -244,6 +244,13 @@ pub(crate) fn attention_of(list: &StageList, number: usize) -> Option<usize> {
     list.stages[..number].iter().rposition(|stage| matches!(stage.kernel, Kernel::AttentionScores(_)))
 }
 
+/// Whether what comes after a stage is the middle of an attention: keys and values are in their places, and are still read.
+pub(crate) fn is_within_attention(list: &StageList, number: usize) -> bool {
+    let mut after = list.stages.iter().skip(number).map(|stage| &stage.kernel);
+    let next = after.find(|kernel| !matches!(kernel, Kernel::Hook { .. }));
+    matches!(next, Some(Kernel::AttentionPattern(_) | Kernel::AttentionMixed(_)))
+}
+
 /// The hook stages of scores and pattern of the attention whose scores are computed at that stage.
 pub(crate) fn attention_hooks(list: &StageList, number: usize) -> Vec<usize> {
     let mut hooks = Vec::new();

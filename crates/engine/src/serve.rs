@@ -219,7 +219,7 @@ impl Engine {
     pub fn serve(&self, host: &mut dyn Host, options: &ServeOptions) {
         let models = self.models();
         std::thread::scope(|scope| {
-            let budget = Budget::of(options);
+            let budget = Budget::of(options, self.pass_bytes());
             let helpers = Helpers::start(scope, models, options.helper_threads);
             let mut interleaver =
                 Interleaver::new(models, BufferPool::default(), budget, self.rewrites(), false)

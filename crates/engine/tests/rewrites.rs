@@ -10,7 +10,11 @@
 mod random;
 mod support;
 
-use pellucid_engine::{Engine, EngineError, ExplainedPassenger, Failure, Results, Rewrites, RunOptions};
+use std::sync::Arc;
+
+use pellucid_engine::{
+    Engine, EngineError, ExplainedPassenger, Failure, PrefixCache, Results, Rewrites, RunOptions,
+};
 use pellucid_graph::check::{CheckedProgram, SpecIndex};
 
 use random::crowd::Crowd;
@@ -52,6 +56,8 @@ struct Saved {
     /// Those of `depth` that generate, and those that go back.
     generating: usize,
     going_back: usize,
+    /// Programs that have rows in common with themselves when they run twice for one owner.
+    twice: usize,
 }
 
 /// Whether an invoke computes only some columns of the vocabulary, and only some positions after the last attention.
@@ -110,6 +116,20 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
                 saved.columns += usize::from(columns);
                 saved.late += usize::from(late);
             }
+            // Twice for one owner: the two have all their rows in common.
+            let cache = Some(Arc::new(PrefixCache::default()));
+            let options = RunOptions { prefixes: cache, ..RunOptions::default() };
+            let twice = engine.run_together(&[(&checked, &options), (&checked, &options)]);
+            let of_both: Option<u64> = twice.iter().map(tokens).sum();
+            saved.twice +=
+                usize::from(of_both.zip(tokens(&planned[7])).is_some_and(|(both, one)| both < 2 * one));
+            for outcome in &twice {
+                if let Some(difference) = difference_from_naive(&engine, &checked, outcome, &naive) {
+                    let program = checked.program.to_json();
+                    failures
+                        .push(format!("{model}, seed {seed}: twice for one owner: {difference}\n{program}"));
+                }
+            }
             let beside = crowd.join(&engine, (checked, naive), &[&RunOptions::default()]);
             failures.extend(beside.map(|told| format!("{model}, near seed {seed}, beside others: {told}")));
         }
@@ -123,7 +143,9 @@ fn every_rewrite_alone_and_all_together_keep_every_bit() {
     let shown: Vec<&str> = failures.iter().take(3).map(String::as_str).collect();
     assert!(failures.is_empty(), "{} runs differ. The first:\n{}", failures.len(), shown.join("\n\n"));
     if std::env::var("PELLUCID_MODEL").is_err() && saved.programs > 200 {
-        for shared in [saved.depth, saved.length, saved.prefixes, saved.more, saved.columns, saved.late] {
+        for shared in
+            [saved.depth, saved.length, saved.prefixes, saved.more, saved.columns, saved.late, saved.twice]
+        {
             assert!(shared * 40 >= saved.programs, "too little was shared: {saved:?}");
         }
         for shared in [saved.generating, saved.going_back] {

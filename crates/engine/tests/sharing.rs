@@ -4,7 +4,10 @@
 
 mod support;
 
-use pellucid_engine::{Engine, Results, Rewrites, RunOptions};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pellucid_engine::{Engine, PrefixCache, Progress, Results, Rewrites, RunOptions};
 use pellucid_graph::Program;
 use pellucid_graph::check::CheckedProgram;
 
@@ -182,6 +185,201 @@ fn programs_share_nothing_with_one_another() {
         let results = results.unwrap();
         assert_eq!(results.report.tokens, alone.report.tokens, "rows of one program are another's");
     }
+}
+
+#[test]
+fn programs_of_one_owner_share_rows_in_a_pass() {
+    let engine = engine();
+    let (invokes, nodes) = every_head(2, 2);
+    let heads = checked(&engine, &invokes, &nodes);
+    // Another program of the same prompt, which is read as a whole, and one whose prompt begins like it.
+    let whole = checked(
+        &engine,
+        &alike(&["whole"]),
+        r#"{"op":"get","name":"h","hook":"layers.1.output"},{"op":"save","name":"s","value":"h"}"#,
+    );
+    let beginning = checked(&engine, r#"{"name":"p","tokens":[[8,3,9,5,4,4,9]]}"#, &last_logit("p"));
+    let alone: Vec<Results> = [&heads, &whole, &beginning].map(|program| run(&engine, program)).into();
+    let together = |options: [&RunOptions; 3]| {
+        let programs = [&heads, &whole, &beginning];
+        let outcomes = engine.run_together(&programs.into_iter().zip(options).collect::<Vec<_>>());
+        let results: Vec<Results> = outcomes.into_iter().map(Result::unwrap).collect();
+        for (one, alone) in results.iter().zip(&alone) {
+            for (name, tensor) in &alone.tensors {
+                assert!(tensor.is_same_bits(&one.tensors[name]), "`{name}` differs");
+            }
+        }
+        results.iter().map(|results| results.report.tokens).sum::<u64>()
+    };
+    let owned = || RunOptions { prefixes: Some(Arc::new(PrefixCache::default())), ..RunOptions::default() };
+    let (ann, ben) = (owned(), owned());
+    let own: u64 = alone.iter().map(|results| results.report.tokens).sum();
+    // The clean prompt, the corrupted one, a position of each cell, and the last of the prompt that begins alike.
+    assert_eq!((own, together([&ann, &ann, &ann])), (7 + 7 + 4 + 7 + 7, 7 + 7 + 4 + 1));
+    let (ann, carl) = (owned(), owned());
+    assert_eq!(together([&ann, &ben, &carl]), own, "rows of one owner are another's");
+}
+
+#[test]
+fn who_leaves_a_pass_takes_nothing_along_that_others_of_its_owner_need() {
+    let engine = engine();
+    // Each reads the prompt's logits; the first is called off in the middle of the pass.
+    let program = checked(
+        &engine,
+        &alike(&["a", "b"]),
+        &format!("{},{}", last_logit("a"), edit("b", "layers.1.output", STEERED) + "," + &last_logit("b")),
+    );
+    let alone = run(&engine, &program);
+    for layer in 0..2 {
+        let prefixes = Some(Arc::new(PrefixCache::default()));
+        let cancel = Arc::new(AtomicBool::new(false));
+        let flag = cancel.clone();
+        let watch = move |progress: &Progress| {
+            if progress.layer >= layer {
+                flag.store(true, Ordering::Relaxed);
+            }
+        };
+        let off = RunOptions {
+            prefixes: prefixes.clone(),
+            cancel: Some(cancel),
+            on_progress: Some(Arc::new(watch)),
+            ..RunOptions::default()
+        };
+        let stays = RunOptions { prefixes, ..RunOptions::default() };
+        let mut outcomes = engine.run_together(&[(&program, &off), (&program, &stays)]).into_iter();
+        assert!(outcomes.next().unwrap().is_err(), "it was called off in layer {layer}");
+        let stayed = outcomes.next().unwrap().unwrap();
+        for (name, tensor) in &alone.tensors {
+            assert!(tensor.is_same_bits(&stayed.tensors[name]), "`{name}` differs");
+        }
+    }
+}
+
+/// A getter of an invoke's hook point, something done to it, and the setter of that.
+fn edit(name: &str, hook: &str, operation: &str) -> String {
+    let id = format!("{name}{}", hook.replace('.', "_"));
+    format!(
+        r#"{{"op":"get","name":"h{id}","invoke":"{name}","hook":"{hook}"}},{{"name":"e{id}","input":"h{id}",{operation}}},
+        {{"op":"set","invoke":"{name}","hook":"{hook}","value":"e{id}"}}"#
+    )
+}
+
+const STEERED: &str = r#""op":"add","other":0.5"#;
+
+fn last_logit(name: &str) -> String {
+    format!(
+        r#"{{"op":"get","name":"l{name}","invoke":"{name}","hook":"logits"}},{{"op":"getitem","name":"{name}","input":"l{name}","index":[0,-1,3]}},{{"op":"save","value":"{name}"}}"#
+    )
+}
+
+#[test]
+fn what_is_edited_alike_goes_on_as_one_row_until_edits_differ() {
+    let engine = engine();
+    // Each is steered in the first layer, then patched at a position of its own in the second; nobody steers `plain`.
+    let patched = |at: usize| format!(r#""op":"index_put","index":[":",{at}],"values":0.25"#);
+    let invokes = alike(&[&NAMES[..7], &["plain"]].concat());
+    let program = |steered: &dyn Fn(usize) -> String| {
+        let cells = NAMES[..7].iter().enumerate().map(|(at, name)| {
+            let (first, second) = ("layers.0.output", "layers.1.attention.input");
+            [edit(name, first, &steered(at)), edit(name, second, &patched(at)), last_logit(name)].join(",")
+        });
+        let cells: Vec<String> = cells.collect();
+        checked(&engine, &invokes, &format!("{},{}", cells.join(","), last_logit("plain")))
+    };
+    let program_of_one = program(&|_| STEERED.to_owned());
+    // The prompt as it is, and steered; then of each cell the positions from its own on.
+    assert_eq!(run(&engine, &program_of_one).report.tokens, 7 + 7 + (7 + 6 + 5 + 4 + 3 + 2 + 1));
+    let explanation = engine.explain(&program_of_one).unwrap();
+    assert_eq!(explanation.passes[0].tokens, 7 + 7 + 28, "{explanation}");
+    let differing = program(&|at| format!(r#""op":"add","other":0.{at}"#));
+    assert_eq!(run(&engine, &differing).report.tokens, 7 + 7 * 7);
+    let (one, other) = (operations(&engine, &program_of_one).0, operations(&engine, &differing).0);
+    assert!(one < other, "{one} operations, and {other} where each is steered its own way");
+    // Alike in all that is edited: then nobody parts.
+    let twins: Vec<String> = NAMES
+        .iter()
+        .map(|name| [edit(name, "layers.0.output", STEERED), last_logit(name)].join(","))
+        .collect();
+    assert_eq!(run(&engine, &checked(&engine, &alike(&NAMES), &twins.join(","))).report.tokens, 7 + 7);
+}
+
+#[test]
+fn what_is_read_before_and_after_an_edit_that_several_have_is_what_each_would_read() {
+    let engine = engine();
+    let hook = "layers.1.mlp.output";
+    let both = |name: &str, factor: &str| {
+        let seen = |tag: &str| {
+            format!(
+                r#"{{"op":"get","name":"{tag}{name}","invoke":"{name}","hook":"{hook}"}},{{"op":"save","name":"s{tag}{name}","value":"{tag}{name}"}}"#
+            )
+        };
+        let (first, second) = (edit(name, hook, STEERED), edit(&format!("{name}2"), hook, factor));
+        let second = second.replace(&format!(r#""invoke":"{name}2""#), &format!(r#""invoke":"{name}""#));
+        [seen("before"), first, seen("between"), second, seen("after"), last_logit(name)].join(",")
+    };
+    let twice = r#""op":"mul","other":2.0"#;
+    let thrice = r#""op":"mul","other":3.0"#;
+    let nodes = [both("a", twice), both("b", twice), both("c", thrice)].join(",");
+    // `a` and `b` have one row, `c` another: what is written last there is different.
+    let program =
+        checked(&engine, &alike(&["a", "b", "c", "plain"]), &format!("{nodes},{}", last_logit("plain")));
+    assert_eq!(run(&engine, &program).report.tokens, 7 + 7 + 7);
+}
+
+#[test]
+fn what_several_are_set_to_from_another_invoke_is_alike_and_may_have_to_be_waited_for() {
+    let engine = engine();
+    // Each is written its own getter of the same rows, once before these are edited and once after.
+    let patched = |name: &str, from: &str| {
+        format!(
+            r#"{{"op":"get","name":"c{name}","invoke":"clean","hook":"{from}"}},{{"op":"getitem","name":"r{name}","input":"c{name}","index":[":",-2]}},{}"#,
+            edit(
+                name,
+                "layers.1.attention.input",
+                &format!(r#""op":"index_put","index":[":",-2],"values":"r{name}""#)
+            )
+        )
+    };
+    for (from, passes) in [("layers.1.attention.input", 1), ("layers.1.output", 2)] {
+        let others: Vec<String> =
+            ["a", "b"].iter().map(|name| [patched(name, from), last_logit(name)].join(",")).collect();
+        let edited = edit("clean", from, STEERED);
+        let late: Vec<String> =
+            ["c", "d"].iter().map(|name| [patched(name, from), last_logit(name)].join(",")).collect();
+        let invokes = alike(&["clean", "a", "b", "c", "d", "plain"]);
+        let nodes =
+            [others.join(","), edited, late.join(","), last_logit("clean"), last_logit("plain")].join(",");
+        let results = run(&engine, &checked(&engine, &invokes, &nodes));
+        assert_eq!(results.report.passes, passes, "{from}");
+    }
+}
+
+#[test]
+fn generations_that_are_steered_alike_walk_their_prompt_as_one() {
+    let engine = engine();
+    let edits: Vec<String> = NAMES.iter().map(|name| edit(name, "layers.0.output", STEERED)).collect();
+    let saved: Vec<String> = NAMES.iter().map(|name| made(name)).collect();
+    let nodes = format!(r#"{{"op":"steps","body":[{}]}},{}"#, edits.join(","), saved.join(","));
+    let invokes = alike(&[&NAMES[..], &["plain"]].concat());
+    let nodes = format!("{nodes},{}", made("plain"));
+    let program = generating(&engine, r#""max_new_tokens":4,"temperature":1.5"#, &invokes, &nodes);
+    assert_eq!(run(&engine, &program).report.tokens, 7 + 7 + 9 * 3);
+}
+
+#[test]
+fn gradients_of_what_is_edited_alike_go_back_through_one_row_each_its_own_way() {
+    let engine = engine();
+    let cells: Vec<String> = NAMES
+        .iter()
+        .enumerate()
+        .map(|(at, name)| {
+            let hook = ["layers.0.attention.input", "layers.1.output"][at % 2];
+            [edit(name, "layers.0.output", STEERED), metric(name, at as u32, 9), gradient(name, hook)]
+                .join(",")
+        })
+        .collect();
+    let program = checked(&engine, &alike(&NAMES), &cells.join(","));
+    assert_eq!(run(&engine, &program).report.tokens, 7 + 7);
 }
 
 /// A program of one trace that generates.
@@ -388,4 +586,26 @@ fn metrics_of_one_prompt_go_back_through_rows_that_are_computed_and_kept_once() 
     assert!(held * 3 < without, "{without} → {held} bytes held");
     let told = engine.explain(&program).unwrap().to_string();
     assert!(told.contains("b: 7 tokens, with a, until lm_head.output"), "{told}");
+}
+
+#[test]
+fn passes_hold_as_many_rows_as_there_is_memory_for() {
+    let engine = engine();
+    let sizes = &engine.model().spec().sizes;
+    let invokes: Vec<String> =
+        (0..40).map(|at| format!(r#"{{"name":"p{at}","tokens":[[{at},3,9,5,4,4,2]]}}"#)).collect();
+    let nodes: Vec<String> = (0..40).map(|at| last_logit(&format!("p{at}"))).collect();
+    let program = checked(&engine, &invokes.join(","), &nodes.join(","));
+    let alone = run(&engine, &program);
+    assert_eq!(alone.report.passes, 1);
+    // A token has at least its residual stream and what an MLP makes of it, in f32.
+    let prompt = 4 * 7 * sizes.hidden * 5;
+    for (bytes, least) in [(1, 40), (10 * prompt, 4), (1 << 40, 1)] {
+        let narrow = run(&engine.share().with_pass_bytes(bytes), &program);
+        assert!(narrow.report.passes >= least && narrow.report.tokens == alone.report.tokens);
+        assert!(least > 1 || narrow.report.passes == 1);
+        for (name, tensor) in &alone.tensors {
+            assert!(tensor.is_same_bits(&narrow.tensors[name]), "`{name}` differs");
+        }
+    }
 }

@@ -197,10 +197,11 @@ impl Rider<'_, '_> {
         for (number, sequence) in state.sequences.iter().enumerate() {
             let Some(streams) = &sequence.streams else { continue };
             let (party, rows) = (&self.parties[self.owners[number]], &state.rows[number]);
-            let groups = &self.run.members[party.member].groups;
-            let edits = party.invokes.first().filter(|_| party.own);
-            let edited =
-                edits.and_then(|&invoke| groups[invoke].outlook.differs).is_some_and(|at| at < stage);
+            let edits = party.seats.first().filter(|_| party.own).and_then(|seat| {
+                let group = &self.run.members[seat.member].groups[seat.invoke];
+                group.outlook.edits.first()
+            });
+            let edited = edits.is_some_and(|edit| edit.stage < stage);
             if edited || rows.len() != streams.tokens() {
                 continue;
             }

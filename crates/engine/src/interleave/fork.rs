@@ -1,4 +1,5 @@
-//! Resumption: an invoke leaves the rows that it shares at the first hook point at which it is edited, and goes on from there.
+//! Resumption: an invoke leaves the rows that it shares at the first hook point at which it is edited, and goes on from there; with
+//! those that are edited alike, as one row that they leave in their turn.
 //! So a sweep over layers starts each of its rows at its layer, from the shared row's residual stream: no rewrite but this is needed for it.
 //!
 //! **Needs:** the invoke is aboard a trunk (`plan::depth`), and it is known which of the rows it takes from there on (`plan::length`).
@@ -7,14 +8,16 @@
 //!
 //! **Keeps:** until that hook point the rows are those of the invoke itself, bit for bit, and copies are made before the edit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::packing::Seat;
 use super::party::{Party, owners, placed, spans};
 use super::rider::Rider;
+use super::steps::agree_on_columns;
 use crate::pass::PassState;
-use crate::plan::edits;
+use crate::plan::{Parting, edits};
 
 impl Rider<'_, '_> {
     /// Gives the invokes rows of their own that are edited at a stage, before it is.
@@ -32,18 +35,32 @@ impl Rider<'_, '_> {
             if self.parties[place].own {
                 continue;
             }
-            let (mut leaving, staying): (Vec<Seat>, Vec<Seat>) = self.parties[place]
-                .seats()
-                .partition(|&seat| touching.contains(&seat) && self.is_edited(seat, stage));
+            let (leaving, staying): (Vec<Seat>, Vec<Seat>) = self.parties[place]
+                .seats
+                .iter()
+                .copied()
+                .partition(|seat| touching.contains(seat) && self.is_edited(*seat, stage));
             if leaving.is_empty() {
                 continue;
             }
-            self.parties[place].invokes = staying.iter().map(|seat| seat.invoke).collect();
+            self.parties[place].seats = staying;
             for &seat in &leaving {
                 self.expect_attention(place, span.clone(), seat, state);
             }
+            // Those that are edited alike go on together.
+            let owner = self.parties[place].owner;
+            let (companies, mut leaving) = self.companies(&leaving, stage);
+            for company in companies {
+                let Some(&first) = company.first() else { continue };
+                let positions = self.run.members[first.member].groups[first.invoke].fork_positions();
+                copies.extend(span.clone().zip(positions));
+                for seat in &company {
+                    self.run.members[seat.member].groups[seat.invoke].part();
+                }
+                forked.push(Party::of(owner, company, span.len()));
+            }
             let party = &mut self.parties[place];
-            if party.invokes.is_empty() && party.until <= stage {
+            if party.seats.is_empty() && party.until <= stage {
                 // Nobody needs these rows any more: one of those that take them all has them.
                 let members = &self.run.members;
                 let whole = |seat: &Seat| {
@@ -53,7 +70,7 @@ impl Rider<'_, '_> {
                 };
                 if let Some(heir) = leaving.iter().position(whole) {
                     let heir = leaving.remove(heir);
-                    party.invokes = vec![heir.invoke];
+                    party.seats = vec![heir];
                     (party.own, party.needed, party.until) = (true, Vec::new(), 0);
                     let group = &self.run.members[heir.member].groups[heir.invoke];
                     for (sequence, prompt) in state.sequences[span.clone()].iter_mut().zip(&group.prompts) {
@@ -68,16 +85,46 @@ impl Rider<'_, '_> {
             for seat in leaving {
                 let group = &mut self.run.members[seat.member].groups[seat.invoke];
                 copies.extend(span.clone().zip(group.fork_positions()));
-                group.forked = group.outlook.column;
-                forked.push(Party::own(seat, span.len()));
+                group.part();
+                forked.push(Party::own(owner, seat, span.len()));
             }
         }
         self.copy(&copies, forked, state);
         self.tidy(stage, state);
     }
 
+    /// Of those that leave rows at a stage: those that go on with others, together, and those that go on alone.
+    fn companies(&self, leaving: &[Seat], stage: usize) -> (Vec<Vec<Seat>>, Vec<Seat>) {
+        let mut alike: BTreeMap<(usize, Parting), Vec<Seat>> = BTreeMap::new();
+        let mut alone = Vec::new();
+        for &seat in leaving {
+            let parting = self.run.members[seat.member].groups[seat.invoke].next_parting();
+            match parting.filter(|parting| parting.stage == stage && parting.alike.is_some()) {
+                Some(parting) => alike.entry((seat.member, parting)).or_default().push(seat),
+                None => alone.push(seat),
+            }
+        }
+        let (companies, single): (Vec<_>, Vec<_>) =
+            alike.into_values().partition(|company| company.len() > 1);
+        alone.extend(single.into_iter().flatten());
+        alone.sort_unstable();
+        (companies, alone)
+    }
+
+    /// An invoke among those that are edited alike waits for what it is set to, and others do not: it goes on with rows of its own.
+    pub(super) fn stay_behind(&mut self, seat: Seat, state: &mut PassState) {
+        let span = self.span(seat);
+        let Some(party) = self.owners.get(span.start).and_then(|&place| self.parties.get_mut(place)) else {
+            return;
+        };
+        party.seats.retain(|&other| other != seat);
+        let owner = party.owner;
+        let whole: Vec<(usize, usize)> = span.clone().map(|number| (number, 0)).collect();
+        self.copy(&whole, vec![Party::own(owner, seat, span.len())], state);
+    }
+
     /// Whether an invoke's rows are edited at a stage.
-    fn is_edited(&self, seat: Seat, stage: usize) -> bool {
+    pub(super) fn is_edited(&self, seat: Seat, stage: usize) -> bool {
         let member = &self.run.members[seat.member];
         let group = &member.groups[seat.invoke];
         let mut here = group.touches[group.next_touch..].iter().filter(|touch| touch.0 == stage);
@@ -106,18 +153,36 @@ impl Rider<'_, '_> {
     fn copy(&mut self, copies: &[(usize, usize)], forked: Vec<Party>, state: &mut PassState) {
         let mut next = state.sequences.len();
         state.fork(copies);
-        for seat in forked.iter().flat_map(Party::seats) {
-            let member = &mut self.run.members[seat.member];
-            let group = &member.groups[seat.invoke];
+        let from = self.loaded.model.stages().token_wise_from;
+        for party in &forked {
+            let Some(&first) = party.seats.first() else { continue };
+            let members = &mut self.run.members;
+            let group = |seat: &Seat| &members[seat.member].groups[seat.invoke];
+            let keeps = party.seats.iter().any(|seat| group(seat).keeps_caches());
+            let mut narrows = first;
+            if !party.own && !state.narrowed {
+                let there = party.seats.iter().copied().filter(|seat| {
+                    let group = group(seat);
+                    group.next_parting().map_or(group.end > from, |next| next.stage >= from)
+                });
+                let there: Vec<Seat> = there.collect();
+                narrows = agree_on_columns(members, &there, from).unwrap_or(narrows);
+            }
+            let group = &members[narrows.member].groups[narrows.invoke];
+            let mut tokens = 0;
             for prompt in &group.prompts {
                 let sequence = &mut state.sequences[next];
                 next += 1;
-                sequence.keep_caches = group.keeps_caches();
-                member.job.results.report.tokens += sequence.tokens.len() as u64;
+                sequence.keep_caches = keeps;
+                if !party.own {
+                    sequence.publishes = Some(Arc::default());
+                }
+                tokens += sequence.tokens.len() as u64;
                 if !state.narrowed {
                     sequence.narrow = group.narrow(prompt.tokens.len(), sequence.start);
                 }
             }
+            members[first.member].job.results.report.tokens += tokens;
         }
         self.parties.extend(forked);
         self.seat_all();
@@ -127,15 +192,16 @@ impl Rider<'_, '_> {
     pub(super) fn let_early_positions_go(&mut self, state: &mut PassState) {
         let mut positions: Vec<usize> = state.sequences.iter().map(|sequence| sequence.start).collect();
         for (party, span) in placed(self.parties.iter()) {
-            let groups = &mut self.run.members[party.member].groups;
-            let columns = party.invokes.iter().filter_map(|&invoke| Some(groups.get(invoke)?.outlook.late));
-            let Some((column, &first)) = columns.min().zip(party.invokes.first()) else { continue };
-            let prompts = groups.get(first).into_iter().flat_map(|group| group.fork_positions_at(column));
+            let members = &mut self.run.members;
+            let group = |seat: &Seat| &members[seat.member].groups[seat.invoke];
+            let columns = party.seats.iter().map(|seat| group(seat).outlook.late);
+            let Some((column, first)) = columns.min().zip(party.seats.first()) else { continue };
+            let prompts = group(first).fork_positions_at(column);
             for (sequence, position) in span.zip(prompts) {
                 positions[sequence] = positions[sequence].max(position);
             }
-            for &invoke in &party.invokes {
-                let forked = &mut groups[invoke].forked;
+            for seat in &party.seats {
+                let forked = &mut members[seat.member].groups[seat.invoke].forked;
                 *forked = column.max(*forked);
             }
         }
@@ -145,13 +211,13 @@ impl Rider<'_, '_> {
     /// Takes rows out of the pass that nobody reads and nobody attends to any more, and those positions of others that
     /// nobody attends to.
     pub(super) fn tidy(&mut self, stage: usize, state: &mut PassState) {
-        let idle = |party: &Party| party.invokes.is_empty() && (party.until <= stage || !party.cropped);
+        let idle = |party: &Party| party.seats.is_empty() && (party.until <= stage || !party.cropped);
         if !self.parties.iter().any(idle) {
             return;
         }
         let mut leaving: Vec<usize> = Vec::new();
         let mut lengths: Vec<usize> = state.rows.iter().map(Range::len).collect();
-        for (party, span) in placed(self.parties.iter()).filter(|(party, _)| party.invokes.is_empty()) {
+        for (party, span) in placed(self.parties.iter()).filter(|(party, _)| party.seats.is_empty()) {
             // What goes on attends to what is published; nobody goes on after these rows.
             state.sequences[span.clone()].iter_mut().for_each(|sequence| sequence.keep_caches = false);
             if party.until <= stage {
@@ -162,13 +228,13 @@ impl Rider<'_, '_> {
                 }
             }
         }
-        for party in self.parties.iter_mut().filter(|party| party.invokes.is_empty()) {
+        for party in self.parties.iter_mut().filter(|party| party.seats.is_empty()) {
             party.cropped = true;
         }
         state.crop(&lengths);
         if !leaving.is_empty() {
             state.remove(&leaving);
-            self.parties.retain(|party| !party.invokes.is_empty() || party.until > stage);
+            self.parties.retain(|party| !party.seats.is_empty() || party.until > stage);
         }
         self.seat_all();
     }

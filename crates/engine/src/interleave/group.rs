@@ -8,7 +8,7 @@ use pellucid_graph::{Generation, NodeId, Prompts, Trace};
 use super::touches::{Asked, Touch};
 use super::waiting::SetWeight;
 use crate::pass::{Parked, Sequence};
-use crate::plan::{Cached, Candidate, Outlook, Rows};
+use crate::plan::{Cached, Candidate, Outlook, Parting, Rows};
 use crate::reverse::{Tape, Trail};
 use crate::view::{Member, Rectangle};
 use crate::weights::WeightSet;
@@ -61,6 +61,8 @@ pub(crate) struct Group {
     pub resumed: Option<usize>,
     /// The column with which its rows begin since they left those of others; 0: they are whole.
     pub forked: usize,
+    /// How often it has left such rows at its step.
+    pub partings: usize,
     pub place: Place,
     /// The weights that its program has set for it.
     pub weights: Option<Arc<WeightSet>>,
@@ -182,9 +184,20 @@ impl Group {
         self.forked.saturating_sub(self.width - length)
     }
 
+    /// Where it leaves the rows next that it has in common with others; none: nowhere.
+    pub fn next_parting(&self) -> Option<Parting> {
+        self.outlook.edits.get(self.partings).copied()
+    }
+
     /// The positions with which its prompts' rows begin when they leave those of others.
     pub fn fork_positions(&self) -> Vec<usize> {
-        self.fork_positions_at(self.outlook.column).collect()
+        self.fork_positions_at(self.next_parting().map_or(0, |parting| parting.column)).collect()
+    }
+
+    /// It leaves rows that it had in common with others: those that it goes on with begin with that parting's column.
+    pub fn part(&mut self) {
+        self.forked = self.next_parting().map_or(0, |parting| parting.column);
+        self.partings += 1;
     }
 
     /// The positions of its prompts that stand at a column.
@@ -194,9 +207,10 @@ impl Group {
     }
 
     /// It, as it could begin in a pass of its program's.
-    pub fn candidate(&self, member: usize) -> Candidate<'_> {
+    pub fn candidate(&self, member: usize, owner: usize) -> Candidate<'_> {
         Candidate {
             member,
+            owner,
             invoke: self.seat,
             prompts: self.prompts.iter().map(|prompt| prompt.tokens.as_slice()).collect(),
             outlook: &self.outlook,

@@ -18,7 +18,7 @@ use crate::error::EngineError;
 use crate::job::{Errand, Held, Instance, Job, Made, OUTSIDE, RunOptions};
 use crate::loaded::Loaded;
 use crate::operations::OperationError;
-use crate::plan::{Collected, Rewrites, together};
+use crate::plan::{Alike, Collected, Rewrites, together};
 use crate::reverse::{WayBack, Ways};
 use crate::serve::{Ticket, Usage};
 use crate::slots::BufferPool;
@@ -67,6 +67,8 @@ pub(crate) struct Member<'a> {
     pub(super) backs: Vec<WayBack>,
     /// Prompts of the running traces whose keys and values go into its cache.
     pub(super) collecting: Vec<Collected>,
+    /// Which edits of its invokes are alike.
+    pub(super) alike: Alike,
     /// Weights that it has set, while an invoke runs with them, with the bytes that they take.
     pub(super) replaced: HashMap<(Value, WeightId), (Weak<ModelWeight>, u64)>,
 }
@@ -131,6 +133,7 @@ impl<'a> Member<'a> {
             ways: Ways::default(),
             backs: Vec::new(),
             collecting: Vec::new(),
+            alike: Alike::default(),
             replaced: HashMap::new(),
         }
     }

@@ -82,19 +82,18 @@ pub(crate) use waiting::stopped;
 pub(crate) struct Budget {
     /// Tokens, unless one invoke alone has more.
     pub tokens: u64,
+    /// Bytes of what stages hand on to one another, unless one invoke alone has more.
+    pub bytes: u64,
     /// Estimated milliseconds; none: no bound. Where there is one, programs also make way for one another between passes.
     pub milliseconds: Option<f64>,
 }
 
 impl Budget {
     /// That of a service.
-    pub fn of(options: &ServeOptions) -> Budget {
-        Budget { tokens: options.pass_tokens.max(1), milliseconds: Some(options.pass_ms.max(0.0)) }
+    pub fn of(options: &ServeOptions, bytes: u64) -> Budget {
+        Budget { tokens: options.pass_tokens.max(1), bytes, milliseconds: Some(options.pass_ms.max(0.0)) }
     }
 }
-
-/// Tokens of a pass, where nobody says otherwise.
-pub(crate) const PASS_TOKENS: u64 = 8192;
 
 /// Programs that always have a slice of a pass's time each for their small nodes.
 const FEW: usize = 4;

@@ -1,21 +1,22 @@
 //! Batching: who rides in the next pass, from where to where. Packed rows, in as few passes as what a pass may hold allows.
 //!
 //! **Needs:** who rides together stands at the same stage of the same model, with the same weights set. What the pass comes to, with
-//! all that they share, fits: tokens, and at a service milliseconds by what passes have been seen to take (`plan::cost`), getters and setters,
-//! and what getters bring into a program's memory (`room`). Whoever finds no room rides in the next; one invoke alone always does, in
+//! all that they share, fits: the bytes that its rows hold, and at a service tokens, milliseconds
+//! by what passes have been seen to take (`plan::cost`), getters and setters, and what getters bring into a program's memory (`room`). Whoever finds no room rides in the next; one invoke alone always does, in
 //! parts if it takes too long: then it is cut where little is alive between two stages.
 //!
 //! **Keeps:** kernels give a row the same bits whatever other rows there are, and each sequence attends to its own. Where a pass begins
 //! and ends changes nothing of what a stage gives.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::group::Place;
 use super::waiting::SetWeight;
 use super::{Group, Interleaver, Member};
 use crate::error::EngineError;
 use crate::loaded::Loaded;
-use crate::plan::{Rewrites, Sharing, Trunk, Work};
+use crate::plan::{Aboard, Rewrites, Sharing, Trunk, Work};
 use crate::serve::{PassReport, Waiting};
 
 /// An invoke of a program that is there: the program's place, and the invoke's among those that are on their way.
@@ -92,14 +93,14 @@ impl Boarding {
     /// Takes an invoke in, if what the pass comes to with it fits. Whether it does.
     fn take(
         &mut self,
-        member: usize,
+        (member, owner): (usize, usize),
         group: &Group,
         loaded: &Loaded,
         rewrites: Rewrites,
         fits: &mut dyn FnMut(usize, Work) -> bool,
     ) -> bool {
         if group.stand().how == How::Start && group.step == 0 {
-            let candidate = group.candidate(member);
+            let candidate = group.candidate(member, owner);
             let offer = self.sharing.offer(&candidate, &loaded.costs, rewrites);
             let fits = fits(self.tokens() + offer.tokens, self.work().with(offer.work));
             if fits {
@@ -131,6 +132,12 @@ impl Boarding {
             rows.0 += prompts;
             rows.1 += tokens;
         }
+    }
+}
+
+impl Aboard {
+    pub(super) fn seat(&self) -> Seat {
+        Seat { member: self.member, invoke: self.invoke }
     }
 }
 
@@ -215,6 +222,14 @@ impl Interleaver<'_> {
         Some(plan)
     }
 
+    /// Whose a program is, as a place among the programs: those that were given the same cache are one owner's.
+    pub(super) fn owner(&self, place: usize) -> usize {
+        let cache = |member: &Member<'_>| member.job.options.prefixes.as_ref().map(Arc::as_ptr);
+        let own = self.members.get(place).and_then(cache);
+        let first = own.and_then(|own| self.members.iter().position(|other| cache(other) == Some(own)));
+        first.unwrap_or(place)
+    }
+
     /// Takes a program's invokes into a pass: all of them, or none where they fit into a pass of their own but not into what
     /// is left of this one; of one that fills a pass, as many as there is room for.
     fn board(&self, plan: &mut Plan, boarding: &mut Boarding, place: usize, key: &[SetWeight]) {
@@ -227,13 +242,14 @@ impl Interleaver<'_> {
         let ready: Vec<&Group> = member.ready().filter(alike).collect();
         let fits = |tokens: usize, work: Work| {
             tokens as u64 <= self.budget.tokens
+                && work.held <= self.budget.bytes
                 && self.budget.milliseconds.is_none_or(|most| self.clock.pass(work) <= most)
         };
-        let rewrites = self.ground.rewrites;
+        let (rewrites, owner) = (self.ground.rewrites, self.owner(place));
         if !plan.riders.is_empty() {
             let mut own = Boarding::default();
             for group in &ready {
-                own.take(place, group, loaded, rewrites, &mut |_, _| true);
+                own.take((place, owner), group, loaded, rewrites, &mut |_, _| true);
             }
             let together = (boarding.tokens() + own.tokens(), boarding.work().with(own.work()));
             if fits(own.tokens(), own.work()) && !fits(together.0, together.1) {
@@ -254,8 +270,8 @@ impl Interleaver<'_> {
             if self.budget.milliseconds.is_some() && !first && plan.touches > PASS_TOUCHES {
                 return;
             }
-            if !boarding.take(place, group, loaded, rewrites, &mut |tokens, work| first || fits(tokens, work))
-            {
+            let mut fits = |tokens: usize, work: Work| first || fits(tokens, work);
+            if !boarding.take((place, owner), group, loaded, rewrites, &mut fits) {
                 return;
             }
             plan.end = plan.end.max(group.end);

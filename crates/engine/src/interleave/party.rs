@@ -8,13 +8,14 @@ use super::packing::Seat;
 /// Sequences that stand together in a pass, and the invokes whose they are.
 #[derive(Debug)]
 pub(super) struct Party {
-    /// The program's place.
-    pub member: usize,
+    /// Whose they are: the place of the first of its programs.
+    pub owner: usize,
     /// The invokes that read these rows, in order. Nobody: only their keys and values are needed.
-    pub invokes: Vec<usize>,
+    pub seats: Vec<Seat>,
     /// How many sequences.
     pub count: usize,
-    /// Whether they are one invoke's for good, which may edit them. From those of several an invoke forks first.
+    /// Whether they are one invoke's for good, which may edit them. From those of several an invoke forks first, unless all are edited
+    /// alike.
     pub own: bool,
     /// The stage up to which others attend to them; 0: nobody does.
     pub until: usize,
@@ -26,20 +27,13 @@ pub(super) struct Party {
 
 impl Party {
     /// An invoke's own rows.
-    pub fn own(seat: Seat, count: usize) -> Party {
-        Party {
-            member: seat.member,
-            invokes: vec![seat.invoke],
-            count,
-            own: true,
-            until: 0,
-            needed: Vec::new(),
-            cropped: false,
-        }
+    pub fn own(owner: usize, seat: Seat, count: usize) -> Party {
+        Party { own: true, ..Party::of(owner, vec![seat], count) }
     }
 
-    pub fn seats(&self) -> impl Iterator<Item = Seat> + '_ {
-        self.invokes.iter().map(|&invoke| Seat { member: self.member, invoke })
+    /// Rows that invokes of one owner have in common.
+    pub fn of(owner: usize, seats: Vec<Seat>, count: usize) -> Party {
+        Party { owner, seats, count, own: false, until: 0, needed: Vec::new(), cropped: false }
     }
 }
 
@@ -57,7 +51,7 @@ pub(super) fn placed<'p>(
 /// Where each invoke's sequences stand.
 pub(super) fn spans(parties: &[Party]) -> BTreeMap<Seat, Range<usize>> {
     let placed = placed(parties.iter());
-    placed.flat_map(|(party, span)| party.seats().map(move |seat| (seat, span.clone()))).collect()
+    placed.flat_map(|(party, span)| party.seats.iter().map(move |&seat| (seat, span.clone()))).collect()
 }
 
 /// Whose each sequence is: the party's place.

@@ -20,7 +20,7 @@ impl Interleaver<'_> {
         let mut aboard: BTreeMap<Seat, (&Trunk, &Aboard)> = BTreeMap::new();
         for trunk in &plan.trunks {
             for one in &trunk.aboard {
-                aboard.insert(Seat { member: trunk.member, invoke: one.invoke }, (trunk, one));
+                aboard.insert(one.seat(), (trunk, one));
             }
         }
         let mut naive = Work::default();
@@ -44,7 +44,9 @@ impl Interleaver<'_> {
             let starts = starts.map(|(sequence, prompt)| group.width - prompt.tokens.len() + sequence.start);
             let first = |trunk: &Trunk| -> Arc<str> {
                 let first = trunk.aboard.first();
-                first.map_or_else(Arc::default, |first| self.label(seat.member, &groups[first.invoke]))
+                first.map_or_else(Arc::default, |first| {
+                    self.label(first.member, &self.members[first.member].groups[first.invoke])
+                })
             };
             let found = aboard.get(seat);
             let links = found.into_iter().flat_map(|(trunk, _)| trunk.links.iter().flatten());
@@ -54,7 +56,7 @@ impl Interleaver<'_> {
                 .collect();
             let cached = links.filter(|link| link.trunk().is_none()).map(|link| link.positions).max();
             let lends =
-                found.filter(|(trunk, _)| trunk.aboard.first().is_some_and(|one| one.invoke == seat.invoke));
+                found.filter(|(trunk, _)| trunk.aboard.first().is_some_and(|one| one.seat() == *seat));
             let lends = lends.map(|(trunk, _)| trunk.lends(&loaded.costs)).map(|(until, needed)| {
                 let padding = group.prompts.iter().map(|prompt| group.width - prompt.tokens.len());
                 let columns = needed.iter().zip(padding).filter(|(needed, _)| **needed > 0);
@@ -63,9 +65,9 @@ impl Interleaver<'_> {
             let shares =
                 found.filter(|(trunk, _)| trunk.aboard.len() > 1).map(|(trunk, one)| PassengerShares {
                     with: first(trunk),
-                    until: one.differs,
-                    column: group.outlook.column,
-                    tokens: one.differs.map_or(0, |_| one.rows.tokens as usize),
+                    until: one.differs(),
+                    column: one.partings.first().map_or(0, |parting| parting.column),
+                    tokens: one.differs().map_or(0, |_| one.rows.tokens as usize),
                 });
             passengers.push(Passenger {
                 invoke: self.label(seat.member, group),

@@ -10,10 +10,11 @@ use super::guard::said;
 use super::packing::{How, Plan, Seat};
 use super::party::{Party, placed};
 use super::rider::Rider;
+use super::steps::agree_on_columns;
 use crate::error::Interruption;
 use crate::loaded::Loaded;
 use crate::pass::{PassState, Sequence, Visitor, walk};
-use crate::plan::Source;
+use crate::plan::{Aboard, Source};
 
 impl Interleaver<'_> {
     /// Runs a pass; gives back what went wrong with the pass itself, with which none of its programs can go on.
@@ -36,11 +37,12 @@ impl Interleaver<'_> {
             How::Cut | How::Touch => {
                 let mut resuming = Vec::new();
                 for &seat in &plan.riders {
+                    let owner = self.owner(seat.member);
                     let group = &mut self.members[seat.member].groups[seat.invoke];
                     if let Place::Parked(parked) | Place::Cut(parked) =
                         std::mem::replace(&mut group.place, Place::Riding)
                     {
-                        parties.push(Party::own(seat, parked.len()));
+                        parties.push(Party::own(owner, seat, parked.len()));
                         resuming.extend(parked);
                     }
                 }
@@ -51,7 +53,9 @@ impl Interleaver<'_> {
         state.weights = first.and_then(|seat| self.members[seat.member].groups[seat.invoke].weights.clone());
         for (party, span) in placed(parties.iter()) {
             let tokens: usize = state.sequences[span].iter().map(|sequence| sequence.tokens.len()).sum();
-            self.members[party.member].job.results.report.tokens += tokens as u64;
+            if let Some(first) = party.seats.first() {
+                self.members[first.member].job.results.report.tokens += tokens as u64;
+            }
         }
         for &member in plan.shares.keys() {
             self.members[member].job.results.report.passes += 1;
@@ -73,12 +77,16 @@ impl Interleaver<'_> {
         let mut firsts = Vec::new();
         for trunk in &plan.trunks {
             firsts.push(starting.len());
-            let member = &mut self.members[trunk.member];
             let own = trunk.is_own();
-            let there = if own { None } else { member.agree_on_columns(trunk, narrowing) };
+            let there = trunk.aboard.iter().filter(|one| !own && one.is_aboard(narrowing));
+            let there: Vec<Seat> = there.map(Aboard::seat).collect();
+            let there = agree_on_columns(&mut self.members, &there, narrowing);
             let mut taken = Vec::new();
-            for (number, one) in trunk.aboard.iter().enumerate() {
-                let group = &mut member.groups[one.invoke];
+            let mut keeps = false;
+            for (number, seat) in trunk.aboard.iter().map(Aboard::seat).enumerate() {
+                let group = &mut self.members[seat.member].groups[seat.invoke];
+                // Whoever stays aboard to the end goes on after these rows.
+                keeps |= group.keeps_caches();
                 group.place = Place::Riding;
                 for prompt in &mut group.prompts {
                     let sequence = prompt.sequence.take_if(|_| !prompt.finished);
@@ -86,11 +94,10 @@ impl Interleaver<'_> {
                 }
             }
             let count = taken.len();
-            // Whoever stays aboard to the end goes on after these rows.
-            let keeps = trunk.aboard.iter().any(|one| member.groups[one.invoke].keeps_caches());
             taken.iter_mut().for_each(|sequence| sequence.keep_caches = keeps);
-            let collected = member.collect_prefixes(trunk, loaded, ground);
-            if let Some(group) = there.map(|invoke| &member.groups[invoke]) {
+            let Some(first) = trunk.aboard.first() else { continue };
+            let collected = self.members[first.member].collect_prefixes(trunk, loaded, ground);
+            if let Some(group) = there.map(|seat| &self.members[seat.member].groups[seat.invoke]) {
                 for (sequence, prompt) in taken.iter_mut().zip(&group.prompts) {
                     sequence.narrow = group.narrow(prompt.tokens.len(), 0);
                 }
@@ -103,7 +110,7 @@ impl Interleaver<'_> {
                             donor.publishes.get_or_insert_default().clone()
                         }
                         Source::Cache { prefix, .. } => {
-                            member.takes_from_cache(link.positions, ground.dry);
+                            self.members[first.member].takes_from_cache(link.positions, ground.dry);
                             prefix.clone()
                         }
                     };
@@ -119,8 +126,8 @@ impl Interleaver<'_> {
                 starting.push(sequence);
             }
             parties.push(Party {
-                member: trunk.member,
-                invokes: trunk.aboard.iter().map(|one| one.invoke).collect(),
+                owner: trunk.owner,
+                seats: trunk.aboard.iter().map(Aboard::seat).collect(),
                 count,
                 own,
                 until: trunk.until,
@@ -130,6 +137,7 @@ impl Interleaver<'_> {
         }
         // Later steps of generations.
         for &seat in &plan.riders {
+            let owner = self.owner(seat.member);
             let group = &mut self.members[seat.member].groups[seat.invoke];
             if !matches!(group.place, Place::Riding) {
                 group.place = Place::Riding;
@@ -137,7 +145,7 @@ impl Interleaver<'_> {
                 for prompt in &mut group.prompts {
                     starting.extend(prompt.sequence.take_if(|_| !prompt.finished));
                 }
-                parties.push(Party::own(seat, starting.len() - before));
+                parties.push(Party::own(owner, seat, starting.len() - before));
             }
         }
         starting
@@ -202,7 +210,7 @@ impl Interleaver<'_> {
     ) -> Result<(), Interruption> {
         let riding = placed(parties.iter());
         for (seat, span) in
-            riding.flat_map(|(party, span)| party.seats().map(move |seat| (seat, span.clone())))
+            riding.flat_map(|(party, span)| party.seats.iter().map(move |&seat| (seat, span.clone())))
         {
             let Self { members, pool, ground, .. } = self;
             let member = &mut members[seat.member];

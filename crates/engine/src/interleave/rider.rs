@@ -17,7 +17,7 @@ use crate::job::{Instance, OUTSIDE, Progress};
 use crate::loaded::Loaded;
 use crate::operations::OperationError;
 use crate::pass::{PassState, Visitor};
-use crate::plan::columns_together;
+use crate::plan::{columns_together, edits};
 use crate::slots::BufferPool;
 use crate::tensor::Tensor;
 use crate::view::{self, fit};
@@ -53,6 +53,26 @@ struct Hook {
     logits: bool,
     /// Whether the value may be taken along: nobody else looks at it, and the pass ends there.
     last: bool,
+}
+
+/// A touch of a hook point, as its turn comes.
+struct Turn {
+    seat: Seat,
+    instance: Instance,
+    /// The party of those whose rows are edited alike here, if the invoke is one of them.
+    company: Option<usize>,
+    /// The last touch of that party here, or this one: what it is set to may be read of others before.
+    lead: NodeId,
+    /// How many edits of the invoke come before, twice; one more for an edit.
+    round: usize,
+    writes: bool,
+}
+
+impl Turn {
+    fn order(&self) -> (usize, NodeId, Option<(usize, usize)>, NodeId, usize) {
+        let Turn { seat, instance, lead, company, round, .. } = *self;
+        (seat.member, lead, company.map(|company| (company, round)), instance.1, seat.invoke)
+    }
 }
 
 impl<'v, 'e> Rider<'v, 'e> {
@@ -97,7 +117,13 @@ impl<'v, 'e> Rider<'v, 'e> {
         place.is_some_and(|&place| self.parties[place].own)
     }
 
-    fn span(&self, seat: Seat) -> Range<usize> {
+    /// The party in which an invoke is edited at a stage as all others there are.
+    fn company(&self, seat: Seat, stage: usize) -> Option<usize> {
+        let place = self.spans.get(&seat).and_then(|span| self.owners.get(span.start)).copied()?;
+        (!self.parties[place].own && self.is_edited(seat, stage)).then_some(place)
+    }
+
+    pub(super) fn span(&self, seat: Seat) -> Range<usize> {
         self.spans.get(&seat).cloned().unwrap_or_default()
     }
 
@@ -108,8 +134,11 @@ impl<'v, 'e> Rider<'v, 'e> {
         self.fork(stage, state);
         let seats = self.touched.get(&stage).cloned().unwrap_or_default();
         // All touches of this hook point, program by program, in program order.
-        let mut touches: Vec<(usize, NodeId, usize, Instance)> = Vec::new();
-        for &Seat { member, invoke } in &seats {
+        let mut touches: Vec<Turn> = Vec::new();
+        let mut companies: BTreeMap<usize, NodeId> = BTreeMap::new();
+        for &seat in &seats {
+            let company = self.company(seat, stage);
+            let Seat { member, invoke } = seat;
             let group = &mut self.run.members[member].groups[invoke];
             if !matches!(group.place, Place::Riding) {
                 continue;
@@ -117,20 +146,45 @@ impl<'v, 'e> Rider<'v, 'e> {
             // Touches before this stage are those of a branch that is lost, inside a module that was skipped.
             let passed = group.touches[group.next_touch..].iter().take_while(|touch| touch.0 < stage).count();
             group.next_touch += passed;
+            let member = &self.run.members[seat.member];
+            let (program, group) = (&member.job.program.program, &member.groups[seat.invoke]);
             let own = group.touches[group.next_touch..].iter().take_while(|touch| touch.0 == stage);
-            touches.extend(own.map(|&(_, instance)| (member, instance.1, invoke, instance)));
+            let mut round = 0;
+            for &(_, instance) in own {
+                let id = instance.1;
+                let writes = edits(&program.node(id).kind);
+                round += usize::from(writes);
+                if let Some(company) = company {
+                    let lead = companies.entry(company).or_insert(id);
+                    *lead = id.max(*lead);
+                }
+                touches.push(Turn { seat, instance, lead: id, company, round, writes });
+                round += usize::from(writes);
+            }
         }
-        touches.sort_by_key(|&(member, id, invoke, _)| (member, id, invoke));
+        // Whose rows are edited alike, all read them before all write to them.
+        for turn in &mut touches {
+            turn.lead =
+                turn.company.and_then(|company| companies.get(&company).copied()).unwrap_or(turn.lead);
+        }
+        touches.sort_by_key(Turn::order);
         // The one touch with which the pass ends may take the value along instead of copying it, where nobody draws a token from it:
         // not only who touches it has these rows.
         let wants_token = |seat: Seat| self.run.members[seat.member].groups[seat.invoke].wants_token;
-        let draws = self.parties.iter().flat_map(Party::seats).any(wants_token);
+        let draws = self.parties.iter().flat_map(|party| &party.seats).copied().any(wants_token);
         let last = touches.len() == 1 && self.run.pass_end == stage + 1 && !draws;
         let logits = self.loaded.schedule.unembedding.is_some_and(|unembedding| stage > unembedding);
         let hook = Hook { point, layout, slot: kernel.outputs[0], logits, last };
         let mut blocked: BTreeSet<Seat> = BTreeSet::new();
-        for (place, _, invoke, instance) in touches {
-            let seat = Seat { member: place, invoke };
+        for Turn { seat, instance, company, writes, .. } in touches {
+            let Seat { member: place, invoke } = seat;
+            let member = &self.run.members[place];
+            let waits = company.is_some() && writes && !member.job.is_ready(instance);
+            if waits && !blocked.contains(&seat) && !member.gives_up(&member.groups[invoke]) {
+                self.stay_behind(seat, state);
+                blocked.insert(seat);
+                continue;
+            }
             let span = self.span(seat);
             let own = self.owns(seat);
             let (ground, loaded, scratch) = (self.run.ground, self.loaded, &mut self.scratch);
@@ -205,11 +259,13 @@ impl<'v, 'e> Rider<'v, 'e> {
     fn remove(&mut self, leaving: &[Seat], stage: usize, state: &mut PassState) {
         if !leaving.is_empty() {
             let leaving: BTreeSet<Seat> = leaving.iter().copied().collect();
+            // Of an owner whose programs have not all failed others may attend to rows, now or when they go on.
+            let members = self.run.members.iter().enumerate();
+            let there = members.filter(|(_, member)| member.job.failed.is_none());
+            let there: BTreeSet<usize> = there.map(|(place, _)| self.run.owner(place)).collect();
             for party in &mut self.parties {
-                let member = party.member;
-                party.invokes.retain(|&invoke| !leaving.contains(&Seat { member, invoke }));
-                let failed = self.run.members[member].job.failed.is_some();
-                if failed && party.invokes.is_empty() {
+                party.seats.retain(|seat| !leaving.contains(seat));
+                if party.seats.is_empty() && !there.contains(&party.owner) {
                     party.until = 0;
                 }
             }
@@ -343,7 +399,7 @@ impl Visitor for Rider<'_, '_> {
 
     fn sequence_touches(&self, stage: usize, sequence: usize) -> bool {
         let Some(seats) = self.touched.get(&stage) else { return false };
-        self.parties[self.owners[sequence]].seats().any(|seat| seats.binary_search(&seat).is_ok())
+        self.parties[self.owners[sequence]].seats.iter().any(|seat| seats.binary_search(seat).is_ok())
     }
 
     fn skips(&self, stage: usize) -> Option<usize> {
@@ -365,9 +421,9 @@ impl Visitor for Rider<'_, '_> {
 
     fn vocabulary(&self, sequence: usize) -> Option<Arc<[usize]>> {
         let party = &self.parties[*self.owners.get(sequence)?];
-        let groups = &self.run.members[party.member].groups;
+        let of = |seat: &Seat| self.run.members[seat.member].groups[seat.invoke].vocabulary.as_ref();
         let size = self.loaded.model.spec().sizes.vocabulary as usize;
-        columns_together(party.invokes.iter().map(|&invoke| groups[invoke].vocabulary.as_ref()), size)
+        columns_together(party.seats.iter().map(of), size)
     }
 
     fn tracks(&self, stage: usize) -> bool {

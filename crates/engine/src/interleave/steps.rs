@@ -8,15 +8,33 @@ use pellucid_models::Model;
 
 use super::group::{Group, Place};
 use super::member::{Ground, Member};
+use super::packing::Seat;
 use crate::error::Interruption;
 use crate::job::{GeneratedToken, Instance, OUTSIDE};
 use crate::loaded::Loaded;
 use crate::operations::{Noise, OperationError};
 use crate::pass::PassState;
-use crate::plan::{Asker, Outlook, Rewrites, Trunk, end, positions};
+use crate::plan::{Alike, Asker, Outlook, Rewrites, end, positions};
 use crate::sampling;
 use crate::slots::{BufferPool, SlotValue};
 use crate::tensor::Tensor;
+
+/// Lets those invokes compute the same columns that have the same rows where these are narrowed. Gives back one of them.
+pub(super) fn agree_on_columns(members: &mut [Member<'_>], there: &[Seat], from: usize) -> Option<Seat> {
+    let mut all = Some(BTreeSet::new());
+    for seat in there {
+        let own = members[seat.member].groups[seat.invoke].columns.as_ref();
+        all = all.zip(own).map(|(all, own)| all.into_iter().chain(own.iter().copied()).collect());
+    }
+    let all = all.map(|all| all.into_iter().collect::<Vec<usize>>());
+    for seat in there {
+        let member = &mut members[seat.member];
+        if member.groups[seat.invoke].columns != all {
+            member.set_columns(seat.invoke, all.clone(), from);
+        }
+    }
+    there.first().copied()
+}
 
 impl Member<'_> {
     /// Finds what an invoke touches at its step, and how far it must walk.
@@ -46,10 +64,12 @@ impl Member<'_> {
         group.end = end(&group.touches, group.wants_token, list.stages.len());
         let columns = self.columns(&self.groups[invoke], loaded);
         let group = &mut self.groups[invoke];
-        group.forked = 0;
+        (group.forked, group.partings) = (0, 0);
         self.set_columns(invoke, columns, list.token_wise_from);
         self.set_vocabulary(invoke, loaded, ground.rewrites);
-        self.groups[invoke].outlook = self.outlook(&self.groups[invoke], loaded, ground.rewrites);
+        let mut alike = std::mem::take(&mut self.alike);
+        let outlook = self.outlook(&self.groups[invoke], loaded, ground.rewrites, &mut alike);
+        (self.groups[invoke].outlook, self.alike) = (outlook, alike);
         self.groups[invoke].cached = self.look_up(&self.groups[invoke], loaded, ground.rewrites);
         self.resume_from_cache(invoke, loaded, ground);
     }
@@ -73,27 +93,9 @@ impl Member<'_> {
         }
     }
 
-    /// Lets the invokes that are still aboard a trunk where rows are narrowed compute the same columns. Gives back one of them.
-    pub(super) fn agree_on_columns(&mut self, trunk: &Trunk, from: usize) -> Option<usize> {
-        let there = trunk.aboard.iter().filter(|one| one.is_aboard(from)).map(|one| one.invoke);
-        let there: Vec<usize> = there.collect();
-        let mut all = Some(BTreeSet::new());
-        for &invoke in &there {
-            let own = self.groups[invoke].columns.as_ref();
-            all = all.zip(own).map(|(all, own)| all.into_iter().chain(own.iter().copied()).collect());
-        }
-        let all = all.map(|all| all.into_iter().collect::<Vec<usize>>());
-        for &invoke in &there {
-            if self.groups[invoke].columns != all {
-                self.set_columns(invoke, all.clone(), from);
-            }
-        }
-        there.first().copied()
-    }
-
     /// What is known of an invoke's rows before it walks. Those of a later step are one token after what it made itself: it
     /// shares none of them.
-    fn outlook(&self, group: &Group, loaded: &Loaded, rewrites: Rewrites) -> Outlook {
+    fn outlook(&self, group: &Group, loaded: &Loaded, rewrites: Rewrites, alike: &mut Alike) -> Outlook {
         if group.step > 0 || rewrites == Rewrites::NONE {
             return Outlook::default();
         }
@@ -106,7 +108,9 @@ impl Member<'_> {
             invoke: group.invoke,
             width: group.width,
         };
-        let outlook = Outlook::of(&asker, &group.touches, rewrites);
+        let others = rewrites.depth && self.groups.len() > 1;
+        let alike = others.then_some((alike, group.trace));
+        let outlook = Outlook::of(&asker, &group.touches, rewrites, alike);
         // On the way back all of its rows are read.
         if group.goes_back() { outlook.whole() } else { outlook }
     }

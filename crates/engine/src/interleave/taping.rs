@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::group::Group;
 use super::member::Member;
+use super::packing::Seat;
 use super::party::placed;
 use super::rider::Rider;
 use crate::loaded::Loaded;
@@ -18,10 +19,10 @@ impl Rider<'_, '_> {
         let segments = &self.loaded.schedule.segments;
         let begins = segments.iter().find(|segment| segment.stages.start == stage + 1);
         for (party, span) in placed(self.parties.iter()) {
-            let member = &mut self.run.members[party.member];
-            // What is kept of rows in common is kept once.
-            let mut first: Option<usize> = None;
-            for seat in party.seats() {
+            // What a program keeps of rows in common it keeps once.
+            let mut first: Option<Seat> = None;
+            for &seat in &party.seats {
+                let member = &mut self.run.members[seat.member];
                 if !member.groups[seat.invoke].tracks(stage) {
                     continue;
                 }
@@ -31,7 +32,8 @@ impl Rider<'_, '_> {
                 };
                 let ragged = party.own || looking.iter().any(looks);
                 let mut tape = std::mem::take(&mut member.groups[seat.invoke].tape);
-                let known = first.map(|first| &member.groups[first].tape);
+                let known = first.filter(|first| first.member == seat.member);
+                let known = known.map(|first| &member.groups[first.invoke].tape);
                 let mut bytes = tape.record(&list.stages[stage], state, span.clone(), ragged, known);
                 if room(&member.job.program.price, &member.job.options).is_some() {
                     if member.edited(seat.invoke, stage) {
@@ -42,13 +44,15 @@ impl Rider<'_, '_> {
                     }
                 }
                 member.groups[seat.invoke].tape = tape;
-                first.get_or_insert(seat.invoke);
+                if first.is_none_or(|first| first.member != seat.member) {
+                    first = Some(seat);
+                }
                 member.job.hold_for_way_back(bytes);
             }
         }
         // At the end of a segment it is seen whether there is room for it.
         if segments.iter().any(|segment| segment.stages.end == stage + 1) {
-            let riding: BTreeSet<usize> = self.parties.iter().map(|party| party.member).collect();
+            let riding: BTreeSet<usize> = self.spans.keys().map(|seat| seat.member).collect();
             for member in riding {
                 self.run.members[member].make_room(stage + 1, self.loaded);
             }

@@ -20,6 +20,10 @@ pub(crate) struct Costs {
     /// before each. Stages that are fused in a pass are counted as if they were not.
     values: Vec<u64>,
     keys: Vec<u64>,
+    /// Numbers of one token that are alive at once, at most: before rows are narrowed, and from there on.
+    alive: (u64, u64),
+    /// Numbers of one token's keys and values in a layer, at most.
+    layer_keys: u64,
     /// Bytes of a number of a linear layer's weight.
     weight_bytes: u64,
     /// Stages before which a pass can be cut at little cost: only one value of each token is alive there.
@@ -89,6 +93,8 @@ pub(crate) struct Work {
     pub weights: u64,
     /// Numbers, f32, that the rows bring into stages and out of them.
     pub values: u64,
+    /// Bytes that the rows hold at once, at most.
+    pub held: u64,
 }
 
 impl Costs {
@@ -141,6 +147,17 @@ impl Costs {
             list.stages[stage - 1].outputs.contains(&slot).then_some((stage, slot))
         });
         let boundaries: BTreeMap<usize, Slot> = boundaries.collect();
+        let at_once = |stage: usize| -> u64 {
+            let slots = (0..list.slots).filter(|&slot| {
+                let (slot, ids) = (slot as usize, Slot(slot) == TOKENS || Slot(slot) == POSITIONS);
+                !ids && written[slot] <= stage && last_use[slot] >= stage
+            });
+            slots.map(|slot| width(&Slot(slot))).sum()
+        };
+        let (narrow_from, most) =
+            (list.token_wise_from.min(count), |stages: Range<usize>| stages.map(at_once).max().unwrap_or(0));
+        let alive = (most(0..narrow_from), most(narrow_from..count));
+        let layer_keys = keys.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
         let stream_bytes = 4 * boundaries.values().map(width).sum::<u64>();
         let mut layers = vec![0; count];
         for alias in &model.spec().aliases {
@@ -162,6 +179,8 @@ impl Costs {
             attention,
             values,
             keys,
+            alive,
+            layer_keys,
             weight_bytes: match model.precision() {
                 "f32" => 4,
                 "bf16" => 2,
@@ -208,7 +227,11 @@ impl Costs {
             .saturating_add(values(late, narrow).saturating_mul(rows_late))
             .saturating_add((values(narrow, to) - spared_values).saturating_mul(rows.read.min(rows.tokens)))
             .saturating_add((self.keys[to] - self.keys[from]).saturating_mul(rows.keys));
-        Work { flops, weights: linear(from, to) - spared_flops, values: moved }
+        let logits = if narrow < to { self.alive.1.saturating_sub(rows.unread) } else { 0 };
+        let held = (self.alive.0.saturating_mul(rows.tokens))
+            .saturating_add(self.layer_keys.saturating_mul(rows.keys))
+            .saturating_add(logits.saturating_mul(rows.read.min(rows.tokens)));
+        Work { flops, weights: linear(from, to) - spared_flops, values: moved, held: held.saturating_mul(4) }
     }
 
     /// Of stages `from..to`: operations of one row that are not done, and numbers that are not moved, where so many columns of the
@@ -283,7 +306,11 @@ impl Costs {
 impl Work {
     /// With what else rides in the pass: rows add up, weights are read once.
     pub fn with(self, other: Work) -> Work {
-        Work { weights: self.weights.max(other.weights), ..self.and_then(other) }
+        Work {
+            weights: self.weights.max(other.weights),
+            held: self.held.saturating_add(other.held),
+            ..self.and_then(other)
+        }
     }
 
     /// With what runs after it in a pass of its own.
@@ -292,6 +319,7 @@ impl Work {
             flops: self.flops.saturating_add(other.flops),
             weights: self.weights.saturating_add(other.weights),
             values: self.values.saturating_add(other.values),
+            held: self.held.max(other.held),
         }
     }
 }
@@ -381,7 +409,7 @@ mod tests {
         let mut clock = Clock::default();
         for _ in 0..200 {
             for &(own, rows) in passes {
-                let work = Work { weights: own, flops: rows, values: 0 };
+                let work = Work { weights: own, flops: rows, ..Work::default() };
                 clock.learn(work, weights * own as f64 + flops * rows as f64);
             }
         }
@@ -396,7 +424,7 @@ mod tests {
             for (own, rows) in [(200_000_000, 5_000_000_000), (50_000_000, 50_000_000)] {
                 let (expected, told) = (
                     weights * own as f64 + flops * rows as f64,
-                    clock.pass(Work { weights: own, flops: rows, values: 0 }),
+                    clock.pass(Work { weights: own, flops: rows, ..Work::default() }),
                 );
                 assert!((told / expected - 1.0).abs() < 0.05, "{told} ms told of {expected}");
             }
@@ -406,17 +434,17 @@ mod tests {
     #[test]
     fn passes_that_are_all_alike_are_told_right_and_no_estimate_is_negative() {
         let clock = learnt(&[(100, 1000)], 1e-3, 1e-3);
-        assert!((clock.pass(Work { weights: 100, flops: 1000, values: 0 }) - 1.1).abs() < 0.05);
+        assert!((clock.pass(Work { weights: 100, flops: 1000, ..Work::default() }) - 1.1).abs() < 0.05);
         // More rows that took less time.
         let mut clock = Clock::default();
         for _ in 0..100 {
-            clock.learn(Work { weights: 100, flops: 1000, values: 0 }, 5.0);
-            clock.learn(Work { weights: 100, flops: 9000, values: 0 }, 1.0);
+            clock.learn(Work { weights: 100, flops: 1000, ..Work::default() }, 5.0);
+            clock.learn(Work { weights: 100, flops: 9000, ..Work::default() }, 1.0);
             clock.learn(Work::default(), 1.0);
-            clock.learn(Work { weights: 1, flops: 1, values: 0 }, 0.0);
+            clock.learn(Work { weights: 1, flops: 1, ..Work::default() }, 0.0);
         }
         for work in [(0, 0), (100, 0), (0, 1000), (u64::MAX, u64::MAX)] {
-            let told = clock.pass(Work { weights: work.0, flops: work.1, values: 0 });
+            let told = clock.pass(Work { weights: work.0, flops: work.1, ..Work::default() });
             assert!(told >= 0.0 && told.is_finite(), "{told}");
         }
     }

@@ -1,10 +1,11 @@
-//! Depth sharing: invokes with equal tokens are one row until the first stage at which each is edited.
+//! Depth sharing: invokes with equal tokens are one row until the first stage at which their edits differ.
 //!
-//! **Needs:** the invokes are of one program, with the same prompts and the same weights. Conditions do no harm: an edit that may
+//! **Needs:** the invokes are one owner's, with the same prompts and the same weights. Conditions do no harm: an edit that may
 //! be lost is taken for one.
 //!
 //! **Keeps:** a row depends on its tokens, on the weights, and on the edits at the stages before. Up to the first edit it is
-//! bit for bit that of any other invoke of these tokens; what reads it there reads the same.
+//! bit for bit that of any other invoke of these tokens; what reads it there reads the same. Those that are edited alike there (`alike`)
+//! leave it together, and go on as one row until their edits differ.
 //!
 //! Of a generation it is the prompt's step that is shared. Who is never edited in it stays aboard to its end; there each draws its
 //! own token from the same logits, and at the next step has a row of its own. Keys and values of the prompt are the same ones until
@@ -18,9 +19,9 @@ use pellucid_graph::check::CheckedProgram;
 
 use crate::job::Instance;
 
-/// The first stage at which an invoke's rows may differ from those of its tokens alone; none: nowhere.
-pub(super) fn first_edit(program: &CheckedProgram, touches: &[(usize, Instance)]) -> Option<usize> {
-    touches.iter().find(|(_, (_, id))| edits(&program.program.node(*id).kind)).map(|touch| touch.0)
+/// Whether one of those touches changes what it touches.
+pub(super) fn edits_any(program: &CheckedProgram, touches: &[(usize, Instance)]) -> bool {
+    touches.iter().any(|(_, (_, id))| edits(&program.program.node(*id).kind))
 }
 
 /// Whether a touch changes what it touches.

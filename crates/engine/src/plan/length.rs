@@ -23,10 +23,9 @@ use crate::job::Instance;
 /// `index_put`s that are followed, one on another.
 const CHAIN: usize = 64;
 
-/// The first column that any of those touches reads or writes.
-pub(super) fn first_column(asker: &Asker<'_>, touches: impl Iterator<Item = (usize, Instance)>) -> usize {
-    let last = asker.width.saturating_sub(1);
-    touches.map(|(stage, instance)| asker.touched_from(stage, instance)).min().unwrap_or(last).min(last)
+/// The first column that a touch reads or writes.
+pub(super) fn touched_from(asker: &Asker<'_>, (stage, instance): (usize, Instance)) -> usize {
+    asker.touched_from(stage, instance)
 }
 
 impl Asker<'_> {
@@ -187,7 +186,12 @@ mod tests {
             invoke: 0,
             width: 6,
         };
-        Outlook::of(&asker, &touches, Rewrites::ALL)
+        Outlook::of(&asker, &touches, Rewrites::ALL, None)
+    }
+
+    /// The column with which its rows begin where it is edited.
+    fn parted(outlook: &Outlook) -> usize {
+        outlook.edits.first().expect("an edit").column
     }
 
     const LAST: &str = r#"{"op":"get","name":"l","invoke":"p","hook":"logits"},{"op":"getitem","name":"o","input":"l","index":[0,-1]},{"op":"save","value":"o"}"#;
@@ -211,9 +215,7 @@ mod tests {
             (r#"[":",":",3]"#, 0),
             (r#"["...",3]"#, 0),
         ] {
-            let outlook = edited(index, "e");
-            assert_eq!(outlook.column, column, "{index}");
-            assert!(outlook.differs.is_some());
+            assert_eq!(parted(&edited(index, "e")), column, "{index}");
         }
     }
 
@@ -222,7 +224,7 @@ mod tests {
         let start = r#"{"op":"get","name":"h","invoke":"p","hook":"layers.1.output"},
             {"op":"index_put","name":"e","input":"h","index":[":",-1],"values":0.5},"#;
         let set = r#"{"op":"set","invoke":"p","hook":"layers.1.output","value":"e"},"#;
-        assert_eq!(outlook(&format!("{start}{set}{LAST}")).column, 5);
+        assert_eq!(parted(&outlook(&format!("{start}{set}{LAST}"))), 5);
         for other in [
             // What was changed is read as a whole, or goes elsewhere; what it is put into is another hook point's value.
             format!(r#"{start}{set}{{"op":"save","name":"x","value":"e"}},{LAST}"#),
@@ -240,12 +242,12 @@ mod tests {
                 r#"{start}{set}{{"op":"mul","name":"x","input":"h","other":2.0}},{{"op":"save","value":"x"}},{LAST}"#
             ),
         ] {
-            assert_eq!(outlook(&other).column, 0, "{other}");
+            assert_eq!(parted(&outlook(&other)), 0, "{other}");
         }
         // What is read before the edit is the shared row's.
         let before =
             r#"{"op":"get","name":"w","invoke":"p","hook":"layers.0.output"},{"op":"save","value":"w"},"#;
         let outlook = outlook(&format!("{before}{start}{set}{LAST}"));
-        assert_eq!((outlook.column, outlook.first_column), (5, 0));
+        assert_eq!((parted(&outlook), outlook.first_column), (5, 0));
     }
 }

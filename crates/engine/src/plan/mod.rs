@@ -12,7 +12,7 @@
 //! | last layer | `last_layer` | `last_layer` | after its attention only the positions are computed from the first on that is read or written |
 //! | positions | `positions` | | from the final norm on only the positions are computed that are read |
 //! | vocabulary columns | `unembedding` | `unembedding` | of the logits only the columns are computed that are read |
-//! | depth sharing | `depth` | `depth` | invokes with equal tokens are one row until the first stage at which each is edited |
+//! | depth sharing | `depth`, `alike` | `depth` | invokes with equal tokens are one row until the first stage at which their edits differ |
 //! | length sharing | `length` | `length` | from there on only the positions are computed that differ, or that are read |
 //! | common prefixes | `prefix` | `prefixes` | positions before the first difference between two prompts are computed once |
 //! | resumption | `interleave::fork` | `depth` | a sweep over layers starts each row at its layer, from the shared row's residual stream |
@@ -21,14 +21,16 @@
 //! | reduction in place | `job` | | what is only reduced is reduced where it arises, and freed |
 //! | backward | `reverse::way` | | a gradient goes only through what lies between the loss and the earliest gradient that is read; only of that anything is kept |
 //! | recomputation | `recompute` | | what ways back read of a layer is computed again where there is no room to keep it |
-//! | between programs | `interleave` | | programs share passes, and none another's rows |
+//! | between programs | `interleave` | | programs share passes; rows only those of one owner, who gave them the same cache |
 //! | cached prefixes | `cache` | `cache` | common prefixes with prompts that ran before, for their owner; and where they were edited first, they go on from there |
 //!
 //! `tests/explain_rewrites` holds the plan of a small program for each, with it and without it.
 //!
-//! All of it holds within one program: rows of one program are never another's, unless their owner gave both the same cache.
+//! All of it holds within one program, and among those whose owner gave them the same cache: rows of one owner are never another's.
 
+mod alike;
 mod cache;
+mod company;
 pub(crate) mod cost;
 mod depth;
 mod exit;
@@ -42,13 +44,14 @@ mod sharing;
 mod traces;
 mod unembedding;
 
+pub(crate) use alike::Alike;
 pub(crate) use cache::{Cached, Collected};
 pub use cache::{PREFIX_CACHE_BYTES, PrefixCache, PrefixCacheUse, PrefixCounts, PrefixRoom};
 pub(crate) use cost::{Clock, Costs, Rows, Work};
 pub(crate) use depth::edits;
 pub(crate) use exit::end;
 pub(crate) use last_layer::late_from;
-pub(crate) use outlook::{Asker, Outlook};
+pub(crate) use outlook::{Asker, Outlook, Parting};
 pub(crate) use positions::positions;
 pub(crate) use recompute::{Segment, room, segments};
 pub(crate) use sharing::{Aboard, Candidate, Sharing, Source, Trunk};
@@ -60,7 +63,7 @@ pub(crate) use unembedding::{
 /// Which rewrites the engine makes. They change what a program costs, never a bit of what it gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rewrites {
-    /// Invokes with equal tokens are one row until the first hook point at which they differ.
+    /// Invokes with equal tokens are one row until the first hook point at which their edits differ.
     pub depth: bool,
     /// Where they part ways, positions before the first that differs stay shared. Needs `depth`.
     pub length: bool,

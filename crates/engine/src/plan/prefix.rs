@@ -1,6 +1,6 @@
 //! Common prefixes: of prompts that begin alike, the positions before their first difference are computed once.
 //!
-//! **Needs:** attention is causal; the invokes are of one program, with the same weights, and no gradient goes back through the
+//! **Needs:** attention is causal; the invokes are one owner's, with the same weights, and no gradient goes back through the
 //! one that takes. Nothing reads or writes it at the columns that it takes from another, at any depth: these rows are not there
 //! (see `length` for how that is known). Of a generation that is the prompt's step; what a later step needs of the keys and
 //! values is copied to its own.
@@ -21,7 +21,7 @@ pub(super) fn common(one: &[u32], other: &[u32]) -> usize {
 /// The rows of a pass by how their prompts begin.
 #[derive(Default)]
 pub(super) struct Beginnings {
-    /// By program and first token.
+    /// By owner and first token.
     known: HashMap<(usize, u32), Vec<Known>>,
 }
 
@@ -34,12 +34,12 @@ struct Known {
 
 impl Beginnings {
     /// The rows with which a prompt has most in common, and how many positions; not more than `most`.
-    pub fn longest(&self, member: usize, tokens: &[u32], most: usize) -> Option<(usize, usize, usize)> {
+    pub fn longest(&self, owner: usize, tokens: &[u32], most: usize) -> Option<(usize, usize, usize)> {
         let most = most.min(tokens.len().saturating_sub(1));
         if most == 0 {
             return None;
         }
-        let known = self.known.get(&(member, *tokens.first()?))?;
+        let known = self.known.get(&(owner, *tokens.first()?))?;
         let shared = known.iter().rev().take(LOOKED_AT).map(|other| {
             (common(&tokens[..most], &other.tokens), std::cmp::Reverse((other.trunk, other.prompt)))
         });
@@ -48,10 +48,10 @@ impl Beginnings {
     }
 
     /// Rows that others may begin with.
-    pub fn add(&mut self, member: usize, trunk: usize, prompts: &[Vec<u32>]) {
+    pub fn add(&mut self, owner: usize, trunk: usize, prompts: &[Vec<u32>]) {
         for (prompt, tokens) in prompts.iter().enumerate() {
             if let Some(&first) = tokens.first() {
-                self.known.entry((member, first)).or_default().push(Known {
+                self.known.entry((owner, first)).or_default().push(Known {
                     trunk,
                     prompt,
                     tokens: tokens.clone(),
@@ -66,7 +66,7 @@ mod tests {
     use super::Beginnings;
 
     #[test]
-    fn the_longest_common_prefix_is_found_but_never_the_whole_prompt_nor_another_programs() {
+    fn the_longest_common_prefix_is_found_but_never_the_whole_prompt_nor_another_owners() {
         let mut known = Beginnings::default();
         known.add(0, 0, &[vec![1, 2, 3, 4]]);
         known.add(0, 1, &[vec![1, 2, 9, 9], vec![1, 2, 3, 9]]);

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::Rewrites;
 use super::cache::Cached;
+use super::company::parted;
 use super::cost::{Costs, Rows, Work};
-use super::outlook::Outlook;
+use super::outlook::{Outlook, Parting};
 use super::prefix::Beginnings;
 use crate::sequence::Prefix;
 
@@ -15,6 +16,8 @@ use crate::sequence::Prefix;
 pub(crate) struct Candidate<'a> {
     /// Its program's place.
     pub member: usize,
+    /// Whose it is: only what is one owner's is shared.
+    pub owner: usize,
     pub invoke: usize,
     pub prompts: Vec<&'a [u32]>,
     pub outlook: &'a Outlook,
@@ -35,26 +38,78 @@ impl Candidate<'_> {
 
     /// The positions of its prompts that stand at a column.
     fn positions(&self, column: usize) -> Vec<usize> {
-        let width = self.width();
-        self.prompts.iter().map(|tokens| column.saturating_sub(width - tokens.len())).collect()
+        let extent = self.extent();
+        self.prompts.iter().map(|tokens| extent.position(column, tokens.len())).collect()
     }
 
     /// Its rows from those positions on.
     fn rows(&self, from: &[usize]) -> Rows {
-        let lengths = self.prompts.iter().map(|tokens| tokens.len());
-        let rows = Rows::after(lengths.zip(from.iter().copied()));
-        let read = self.columns.map_or(rows.tokens, |columns| (columns.len() * self.prompts.len()) as u64);
-        let first = from.iter().zip(self.positions(self.outlook.late)).map(|(&one, other)| one.max(other));
-        let late =
-            self.prompts.iter().zip(first).map(|(tokens, first)| tokens.len().saturating_sub(first) as u64);
+        self.extent().rows(self.prompts.iter().map(|tokens| tokens.len()), from)
+    }
+
+    fn extent(&self) -> Extent {
+        Extent {
+            width: self.width(),
+            late: self.outlook.late,
+            columns: self.columns.map(<[usize]>::len),
+            unread: self.unread,
+        }
+    }
+}
+
+/// How much of its rectangle matters to an invoke.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extent {
+    /// The columns of its rectangle.
+    width: usize,
+    /// The first column that matters after the last attention.
+    late: usize,
+    /// How many columns are read from the narrowing stage on, if not all.
+    columns: Option<usize>,
+    /// Columns of the vocabulary that are not read.
+    unread: u64,
+}
+
+impl Extent {
+    /// The position of a prompt of so many tokens that stands at a column.
+    fn position(&self, column: usize, length: usize) -> usize {
+        column.saturating_sub(self.width - length)
+    }
+
+    /// The rows from those positions on of prompts of so many tokens.
+    fn rows(&self, lengths: impl ExactSizeIterator<Item = usize> + Clone, from: &[usize]) -> Rows {
+        let rows = Rows::after(lengths.clone().zip(from.iter().copied()));
+        let read = self.columns.map_or(rows.tokens, |columns| (columns * lengths.len()) as u64);
+        let late = lengths.zip(from).map(|(length, &from)| {
+            let first = from.max(self.position(self.late, length));
+            length.saturating_sub(first) as u64
+        });
         Rows { late: late.sum(), read: read.min(rows.tokens), unread: self.unread, ..rows }
+    }
+
+    /// Its rows from a column on of prompts of so many tokens, and the position of each with which they begin.
+    pub fn rows_from(&self, column: usize, lengths: &[usize]) -> (Rows, Vec<usize>) {
+        let from: Vec<usize> = lengths.iter().map(|&length| self.position(column, length)).collect();
+        (self.rows(lengths.iter().copied(), &from), from)
+    }
+
+    /// What matters to either of two.
+    pub fn with(self, other: Extent) -> Extent {
+        let columns = self.columns.zip(other.columns);
+        Extent {
+            width: self.width,
+            late: self.late.min(other.late),
+            // At most: they may be the same ones.
+            columns: columns.map(|(one, other)| (one + other).min(self.width)),
+            unread: self.unread.min(other.unread),
+        }
     }
 }
 
 /// Rows of some prompts, and the invokes aboard.
 #[derive(Debug)]
 pub(crate) struct Trunk {
-    pub member: usize,
+    pub owner: usize,
     pub prompts: Vec<Vec<u32>>,
     pub aboard: Vec<Aboard>,
     /// Of each prompt: whose keys and values stand before its own rows.
@@ -80,13 +135,14 @@ pub(crate) struct Trunk {
 /// An invoke aboard a trunk.
 #[derive(Debug)]
 pub(crate) struct Aboard {
+    pub member: usize,
     pub invoke: usize,
-    /// Where it leaves it; none: nowhere before its end.
-    pub differs: Option<usize>,
-    end: usize,
-    /// Its rows from there on.
+    /// Where it leaves it, and then those that are edited alike there, and so on; none: nowhere before its end.
+    pub partings: Vec<Parting>,
+    pub(super) end: usize,
+    pub(super) extent: Extent,
+    /// Its rows from the first of these on, and the position of each prompt with which they begin.
     pub rows: Rows,
-    /// The position of each prompt with which these begin.
     positions: Vec<usize>,
 }
 
@@ -151,7 +207,7 @@ pub(crate) struct Total {
 
 fn key(candidate: &Candidate<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (candidate.member, &candidate.prompts).hash(&mut hasher);
+    (candidate.owner, &candidate.prompts).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -162,38 +218,48 @@ fn linked(links: &[Option<Link>]) -> BTreeSet<usize> {
 
 impl Aboard {
     fn of(candidate: &Candidate<'_>) -> Aboard {
-        let positions = candidate.positions(candidate.outlook.column);
+        let partings = candidate.outlook.edits.iter().copied();
+        let partings: Vec<Parting> = partings.take_while(|parting| parting.stage < candidate.end).collect();
+        let positions = candidate.positions(partings.first().map_or(0, |parting| parting.column));
         Aboard {
+            member: candidate.member,
             invoke: candidate.invoke,
-            differs: candidate.outlook.differs.filter(|&stage| stage < candidate.end),
+            partings,
             end: candidate.end,
+            extent: candidate.extent(),
             rows: candidate.rows(&positions),
             positions,
         }
     }
 
+    /// The stage at which it leaves the trunk.
+    pub fn differs(&self) -> Option<usize> {
+        self.partings.first().map(|parting| parting.stage)
+    }
+
     /// The stage up to which it is aboard.
     fn aboard_until(&self) -> usize {
-        self.differs.unwrap_or(self.end)
+        self.differs().unwrap_or(self.end)
     }
 
     /// Whether it is still aboard before a stage.
     pub fn is_aboard(&self, stage: usize) -> bool {
-        self.differs.map_or(self.end > stage, |differs| differs >= stage)
+        self.differs().map_or(self.end > stage, |differs| differs >= stage)
     }
 
     /// The stage up to which it attends to the trunk after it has left.
     fn attends_until(&self, costs: &Costs) -> usize {
-        let leaves_rows = self.differs.is_some() && self.positions.iter().any(|&position| position > 0);
+        let leaves_rows = self.differs().is_some() && self.positions.iter().any(|&position| position > 0);
         if leaves_rows { costs.last_attention(self.end) } else { 0 }
     }
 
     fn forked_tokens(&self) -> u64 {
-        self.differs.map_or(0, |_| self.rows.tokens)
+        self.differs().map_or(0, |_| self.rows.tokens)
     }
 
+    /// What it comes to from where it leaves the trunk, by itself.
     fn fork(&self, costs: &Costs) -> Work {
-        self.differs.map_or(Work::default(), |stage| costs.of(self.rows, stage, self.end))
+        self.differs().map_or(Work::default(), |stage| costs.of(self.rows, stage, self.end))
     }
 }
 
@@ -221,7 +287,7 @@ impl Trunk {
     /// What others attend to of its rows: up to which stage, and how many of each prompt's first positions.
     pub fn lends(&self, costs: &Costs) -> (usize, Vec<usize>) {
         let (mut until, mut needed) = (self.until, self.needed.clone());
-        for one in self.aboard.iter().filter(|one| one.differs.is_some() && !self.is_own()) {
+        for one in self.aboard.iter().filter(|one| one.differs().is_some() && !self.is_own()) {
             until = until.max(one.attends_until(costs));
             needed.iter_mut().zip(&one.positions).for_each(|(needed, own)| *needed = (*needed).max(*own));
         }
@@ -231,7 +297,7 @@ impl Trunk {
     /// Of each prompt: how many of its first positions nothing edits, as long as they are this trunk's; and how many of these
     /// come from elsewhere.
     pub fn unedited(&self) -> Vec<(usize, usize)> {
-        let edited = self.aboard.first().filter(|one| self.is_own() && one.differs.is_some());
+        let edited = self.aboard.first().filter(|one| self.is_own() && one.differs().is_some());
         let prompts = self.prompts.iter().zip(&self.links).enumerate();
         let prompts = prompts.map(|(number, (tokens, link))| {
             let all = tokens.len();
@@ -271,7 +337,7 @@ impl Sharing {
                 let cached = candidate.cached.get(number).and_then(Option::as_ref);
                 let cached = cached.map(|cached| (cached, cached.positions.min(most)));
                 let shared = if rewrites.prefixes { most } else { 0 };
-                let shared = self.beginnings.longest(candidate.member, tokens, shared);
+                let shared = self.beginnings.longest(candidate.owner, tokens, shared);
                 let shared = shared.filter(|shared| self.trunks[shared.0].layers >= layers);
                 match (shared, cached) {
                     (shared, Some((cached, positions)))
@@ -306,7 +372,7 @@ impl Sharing {
         let layers = costs.attention_layers(candidate.end);
         self.known.get(&key(candidate))?.iter().copied().find(|&place| {
             let trunk = &self.trunks[place];
-            trunk.member == candidate.member
+            trunk.owner == candidate.owner
                 && trunk.layers >= layers
                 && trunk.prompts.len() == candidate.prompts.len()
                 && trunk.prompts.iter().zip(&candidate.prompts).all(|(one, other)| one == other)
@@ -380,10 +446,10 @@ impl Sharing {
         let prompts: Vec<Vec<u32>> = candidate.prompts.iter().map(|tokens| tokens.to_vec()).collect();
         if outlook.shares {
             self.known.entry(key(candidate)).or_default().push(place);
-            self.beginnings.add(candidate.member, place, &prompts);
+            self.beginnings.add(candidate.owner, place, &prompts);
         }
         let mut trunk = Trunk {
-            member: candidate.member,
+            owner: candidate.owner,
             needed: vec![0; prompts.len()],
             prompts,
             aboard: Vec::new(),
@@ -420,10 +486,16 @@ impl Sharing {
         for trunk in &self.trunks {
             let (work, tokens) = trunk.comes_to(costs);
             total.work = total.work.with(work);
-            let share = total.shares.entry(trunk.member).or_default();
-            share.0 = share.0.saturating_add(work.flops);
-            share.1 += trunk.prompts.len();
-            share.2 += tokens;
+            // Each program bears its part of what several have in common; the rows are the first one's.
+            for one in &trunk.aboard {
+                let share = total.shares.entry(one.member).or_default();
+                share.0 = share.0.saturating_add(work.flops / trunk.aboard.len() as u64);
+            }
+            if let Some(first) = trunk.aboard.first() {
+                let share = total.shares.entry(first.member).or_default();
+                share.1 += trunk.prompts.len();
+                share.2 += tokens;
+            }
         }
         total
     }
@@ -439,16 +511,14 @@ impl Trunk {
         }
         let full = self.aboard.iter().map(Aboard::aboard_until).max().unwrap_or(0);
         let (until, needed) = self.lends(costs);
-        let mut tokens = rows.tokens;
-        let mut work = costs.of(rows, 0, full);
-        for one in self.aboard.iter().filter(|one| one.differs.is_some()) {
-            tokens += one.rows.tokens;
-            work = work.with(one.fork(costs));
-        }
+        let lengths: Vec<usize> = self.prompts.iter().map(Vec::len).collect();
+        let aboard: Vec<&Aboard> = self.aboard.iter().collect();
+        let (forks, forked) = parted(&aboard, 0, &lengths, costs);
         let starts = self.links.iter().map(positions_of);
         let left = Rows::after(needed.into_iter().zip(starts));
-        work = work.with(costs.of(Rows { late: 0, read: 0, ..left }, full, until.max(full)));
-        (work, tokens as usize)
+        let left = costs.of(Rows { late: 0, read: 0, ..left }, full, until.max(full));
+        let work = costs.of(rows, 0, full).with(forks).with(left);
+        (work, (rows.tokens + forked) as usize)
     }
 }
 
@@ -459,7 +529,7 @@ mod tests {
     use pellucid_models::{Model, ModelOptions};
 
     use super::{Candidate, Sharing};
-    use crate::plan::{Costs, Outlook, Rewrites};
+    use crate::plan::{Costs, Outlook, Parting, Rewrites};
 
     fn costs() -> Costs {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/models/gpt2");
@@ -467,7 +537,8 @@ mod tests {
     }
 
     fn outlook(differs: Option<usize>, column: usize) -> Outlook {
-        Outlook { shares: true, differs, column, first_column: column, late: 0 }
+        let edits = differs.into_iter().map(|stage| Parting { stage, column, alike: None });
+        Outlook { shares: true, edits: edits.collect(), first_column: column, late: 0 }
     }
 
     /// Invokes that come aboard one after another: program, prompt, outlook.
@@ -477,6 +548,7 @@ mod tests {
         for (invoke, (member, prompt, outlook)) in invokes.iter().enumerate() {
             let candidate = Candidate {
                 member: *member,
+                owner: *member,
                 invoke,
                 prompts: vec![prompt],
                 outlook,

@@ -65,12 +65,19 @@ impl Builder<'_> {
         let place = self.place();
         let address = self.address(place);
         let mut draft = self.draft();
+        let danger = self.danger;
         if self.index.spec().hook_points[place].dtype == DType::I64 {
             self.ids(&address, &mut draft);
         } else {
             self.edit(&address, &mut draft);
         }
-        if self.put(draft) && self.dice.chance(0.3) {
+        let written = draft.clone();
+        let taken = self.put(draft);
+        // Which of several that fail is reported is a matter of the plan.
+        if taken && self.danger == danger && self.wishes.alike && self.dice.chance(0.5) {
+            self.again(&written, address.invoke);
+        }
+        if taken && self.dice.chance(0.3) {
             // A chain of versions: what a getter sees after a setter, set again.
             let mut draft = self.draft();
             let seen = draft.add(NodeKind::Get(address.clone()));
@@ -78,6 +85,32 @@ impl Builder<'_> {
                 let less = draft.operation(OperationKind::Mul, vec![Argument::Value(seen), number(0.75)]);
                 draft.add(NodeKind::Set { address: address.clone(), value: less });
                 draft.add(NodeKind::Get(address));
+            }
+            self.put(draft);
+        }
+    }
+
+    /// The same edit of other invokes: where their prompts are equal, they go on as one.
+    fn again(&mut self, written: &Draft, invoke: usize) {
+        for other in 0..self.current().invokes.len() {
+            if other == invoke || self.dice.chance(0.4) {
+                continue;
+            }
+            let mut draft = self.draft();
+            let base = draft.base;
+            let moved = |id: NodeId| match id.index().checked_sub(written.base) {
+                Some(place) => NodeId((base + place) as u32),
+                None => id,
+            };
+            for (kind, _) in &written.kinds {
+                let mut kind = kind.clone();
+                kind.renumber(&moved);
+                if let NodeKind::Get(address) | NodeKind::Set { address, .. } = &mut kind
+                    && address.invoke == invoke
+                {
+                    address.invoke = other;
+                }
+                draft.add(kind);
             }
             self.put(draft);
         }

@@ -57,6 +57,7 @@ pub struct Wishes {
 }
 
 /// A proposal: nodes that follow one another.
+#[derive(Clone)]
 pub struct Draft {
     base: usize,
     kinds: Vec<(NodeKind, Vec<Guard>)>,
