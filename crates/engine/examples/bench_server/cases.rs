@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use pellucid_engine::{Engine, Results, Rewrites, RunOptions};
 use pellucid_graph::check::CheckedProgram;
+use pellucid_graph::spec::HookPointSpec;
 
 use super::{answer, backward, hook_points, tokens, trace, try_checked};
 
@@ -135,15 +136,17 @@ pub fn everything(engine: &Engine, length: usize) {
         .collect();
     let prompts = tokens(1, length, spec.sizes.vocabulary);
     let body = trace(&format!(r#"{{"tokens":{prompts:?}}}"#), "", &nodes.join(","));
-    let compared: Vec<String> = ["attention.output", "mlp.output", "output"]
-        .iter()
-        .flat_map(|part| (0..spec.sizes.layers).map(move |layer| format!("layers.{layer}.{part}")))
-        .collect();
-    let place_of = |path: &String| spec.hook_points.iter().position(|hook| hook.path() == *path).unwrap();
-    let read = |results: &Results| {
-        let sum = |path| numbers(results, &format!("s{}", place_of(path))).iter().sum();
-        compared.iter().map(sum).collect()
+    let place_of = |alias: String| {
+        let target = &spec.aliases.iter().find(|known| known.alias == alias).unwrap().target;
+        let hook = |hook: &HookPointSpec| hook.module == *target && hook.name == "output";
+        spec.hook_points.iter().position(hook).unwrap()
     };
+    let compared: Vec<usize> = [".attention", ".mlp", ""]
+        .iter()
+        .flat_map(|part| (0..spec.sizes.layers).map(move |layer| place_of(format!("layers.{layer}{part}"))))
+        .collect();
+    let sum = |results: &Results, place| numbers(results, &format!("s{place}")).iter().sum();
+    let read = |results: &Results| compared.iter().map(|place| sum(results, place)).collect();
     case(engine, &body, "planned", read);
 }
 
@@ -192,20 +195,31 @@ pub fn attribution(engine: &Engine, length: usize) {
 }
 
 /// Which row of the embedding is added, how often, and after which layer.
-const STEERED: (usize, f64, usize) = (100, 3.0, 6);
+const STEERED: (usize, f64, usize) = (100, 1.0, 6);
 
-/// A generation with a vector added to a layer's output at every position and step.
-pub fn steering(engine: &Engine, prompts: usize, length: usize, count: usize) {
+/// A generation with a vector added to a layer's output at every position and step: its tokens, or the largest logit of each step
+/// and prompt, which tell more of models with random weights, that say one token again and again.
+pub fn steering(engine: &Engine, prompts: usize, length: usize, count: usize, what: &str) {
     let (row, factor, layer) = STEERED;
     let prompts = tokens(prompts, length, engine.model().spec().sizes.vocabulary);
+    let (largest, found) = match what {
+        "logits" => (
+            r#",{"op":"get","name":"l","hook":"logits"},{"op":"getitem","name":"e","input":"l","index":[":",-1]},
+            {"op":"amax","name":"t","input":"e","dim":-1},{"op":"save","name":"s","value":"t"}"#,
+            "",
+        ),
+        _ => ("", r#",{"op":"generated","name":"g"},{"op":"save","name":"s","value":"g"}"#),
+    };
     let nodes = format!(
         r#"{{"op":"weight","name":"w","parameter":"embed.weight"}},{{"op":"getitem","name":"r","input":"w","index":[{row}]}},
         {{"op":"mul","name":"v","input":"r","other":{factor}}},{{"op":"steps","body":[
         {{"op":"get","name":"h","hook":"layers.{layer}.output"}},{{"op":"add","name":"x","input":"h","other":"v"}},
-        {{"op":"set","hook":"layers.{layer}.output","value":"x"}}]}},
-        {{"op":"generated","name":"g"}},{{"op":"save","name":"s","value":"g"}}"#
+        {{"op":"set","hook":"layers.{layer}.output","value":"x"}}{largest}]}}{found}"#
     );
     let generate = format!(r#","generate":{{"max_new_tokens":{count},"stop_tokens":[]}}"#);
     let body = trace(&format!(r#"{{"tokens":{prompts:?}}}"#), &generate, &nodes);
-    case(engine, &body, "planned", |results| numbers(results, "s"));
+    case(engine, &body, "planned", |results| match what {
+        "logits" => (0..count).flat_map(|step| numbers(results, &format!("s/{step}"))).collect(),
+        _ => numbers(results, "s"),
+    });
 }

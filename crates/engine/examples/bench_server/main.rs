@@ -69,7 +69,7 @@ fn main() {
             Some("residual") => cases::residual(&engine, number(1), how(2)),
             Some("everything") => cases::everything(&engine, number(1)),
             Some("lens") => cases::lens(&engine, number(1), number(2)),
-            Some("steering") => cases::steering(&engine, number(1), number(2), number(3)),
+            Some("steering") => cases::steering(&engine, number(1), number(2), number(3), how(4)),
             Some("product") => growth::product(),
             Some("prompts") => growth::prompts(&engine, number(1), number(2)),
             Some("cells") => growth::cells(&engine, number(1), number(2)),
