@@ -77,7 +77,7 @@ def same_sums(ours, theirs, what):
 
 
 def pairs(report, arguments, sides, server):
-    """The case study on many pairs of prompts, beside the fastest peers: the others would take a quarter of an hour."""
+    """The case study on many pairs of prompts, beside the fastest peers: the others would take an hour."""
     count = 2 if arguments.quick else PAIRS
     case = cases.Heads(sides, tokens(2 * count, PATCHING, sides.config.vocab_size))
     comparison = Comparison(report, server, arguments, ("pairs", count, PATCHING), 15)
@@ -85,7 +85,7 @@ def pairs(report, arguments, sides, server):
     comparison.against("nnsight, a pair's cells in a batch", case.nnsight_batched)
     comparison.beside("Pellucid, every logit of the read positions computed", *comparison.words, "every-logit")
     comparison.table(f"patching a head, {count} pairs of {PATCHING} tokens, {len(comparison.found['values'])} results")
-    report.note("TransformerLens and nnsight as first written, a cell at a time, have some hundred times as many passes and are left out.")
+    report.note("TransformerLens and nnsight as first written take a pass for each cell, and several times as long on one pair: left out.")
 
 
 def smollm2(report, arguments, sides, server):

@@ -8,8 +8,16 @@ import sys
 import cases
 import peers
 
-# The ways in which `cases.py` has an experiment; of nnsight's the cheapest.
+# The ways in which a peer has an experiment, by what they are called in `cases.py`; of nnsight's the cheapest.
 WAYS = {"hooks": "hooks", "transformer_lens": "transformer_lens", "nnsight": "nnsight_batched"}
+CASES = {
+    "patching": cases.Heads,
+    "residual": cases.Residual,
+    "attribution": cases.Attribution,
+    "everything": cases.Everything,
+    "lens": cases.Lens,
+    "steering": cases.Steering,
+}
 
 
 def ask(*request):
@@ -20,42 +28,30 @@ def ask(*request):
     return json.loads(output.stdout.split("\n")[-2])
 
 
-def case_of(sides, what, sizes):
-    """What our server is asked for by the same words."""
-    made = lambda prompts, length: peers.tokens(prompts, length, sides.config.vocab_size)  # noqa: E731
-    match what, sizes:
-        case "patching", (length,):
-            return cases.Heads(sides, made(2, length))
-        case "residual", (length,):
-            return cases.Residual(sides, made(2, length))
-        case "attribution", (length,):
-            return cases.Attribution(sides, made(2, length))
-        case "everything", (length,):
-            return cases.Everything(sides, made(1, length))
-        case "lens", (prompts, length):
-            return cases.Lens(sides, made(prompts, length))
-        case "steering", (prompts, length, count):
-            return cases.Steering(sides, made(prompts, length), count)
+def peak_memory(folder, way, what, *sizes):
+    """The peak of a fresh process in bytes, Python and its libraries included; none where the peer does not have it."""
+    has = what == "load" or way == "hooks" or hasattr(CASES.get(what), WAYS[way])
+    return ask("memory", folder, way, what, *sizes) if has else None
 
 
-def main(what, *rest):
-    """What is asked: `overheads`, or `memory FOLDER WAY CASE SIZES...`: the peak in bytes, Python and its libraries included, or none
-    where the peer does not have the case."""
+def work(sides, way, what, sizes):
+    """Does what our server is asked for by the same words."""
+    if what == "load":
+        return getattr(sides, "model" if way == "hooks" else way)
+    if what == "forward":
+        return peers.forward(sides.model, peers.tokens(*sizes, sides.config.vocab_size))()
+    if what not in ("lens", "steering"):
+        sizes = [1 if what == "everything" else 2, *sizes]
+    prompts, length, *rest = sizes
+    case = CASES[what](sides, peers.tokens(prompts, length, sides.config.vocab_size), *rest)
+    return getattr(case, WAYS[way])()
+
+
+def main(what, *request):
     if what == "overheads":
         return print(json.dumps(peers.overheads()))
-    folder, way, what, *sizes = rest
-    sides, sizes = cases.Sides(pathlib.Path(folder)), [int(size) for size in sizes]
-    if what == "load":
-        getattr(sides, "model" if way == "hooks" else way)
-    elif what == "forward":
-        if way != "hooks":
-            return print(json.dumps(None))
-        peers.forward(sides.model, peers.tokens(*sizes, sides.config.vocab_size))()
-    else:
-        run = getattr(case_of(sides, what, sizes), WAYS[way], None)
-        if run is None:
-            return print(json.dumps(None))
-        run()
+    folder, way, what, *sizes = request
+    work(cases.Sides(pathlib.Path(folder)), way, what, [int(size) for size in sizes])
     # Not `getrusage`: its maximum counts what the parent held before it became this process.
     status = pathlib.Path("/proc/self/status").read_text().splitlines()
     print(next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")))

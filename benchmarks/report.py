@@ -60,11 +60,11 @@ def rested(work):
 
 
 def same(ours, theirs, what):
-    """Holds what both sides found together: within a hundredth of the distance between the quartiles of it, so that of two
-    values most differ by a hundred times what is let pass, and a value in another's place is noticed."""
+    """Holds together what both sides found: to a thousandth of the distance between its quartiles, so that a value in the place of
+    another is noticed. Where all are alike nothing passes."""
     low, _, high = statistics.quantiles(theirs, n=4)
     worst = max(abs(mine - other) for mine, other in zip(ours, theirs, strict=True))
-    assert worst < (high - low) / 100, f"{what}: the two sides find different things, by {worst} where they spread over {high - low}"
+    assert worst < (high - low) / 1000, f"{what}: the two sides find different things, by {worst} where they spread over {high - low}"
 
 
 def same_tokens(ours, theirs, what):
