@@ -1,6 +1,7 @@
 """Whole experiments, written as one first writes them, beside the peers. What both sides find is held together."""
 
 import cases
+import patching
 from peers import tokens
 from report import Comparison, reached, same, same_tokens
 
@@ -16,7 +17,7 @@ def experiments(report, arguments, sides, server):
         return Comparison(report, server, arguments, words, aim, hold)
 
     prompts = tokens(2, PATCHING, vocabulary)
-    case, comparison = cases.Heads(sides, prompts), compare(("patching", PATCHING), 15)
+    case, comparison = patching.Heads(sides, prompts), compare(("patching", PATCHING), 15)
     comparison.against(HOOKS, case.hooks)
     comparison.against("nnsight, batched by hand", case.nnsight_batched)
     comparison.against("TransformerLens, `generic_activation_patch`", case.transformer_lens)
@@ -34,7 +35,7 @@ def experiments(report, arguments, sides, server):
     count = 2 if arguments.quick else PAIRS
     sized(report, f"{count} pairs, {cells} saves", server.ask("pairs", count, PATCHING))
 
-    case, comparison = cases.Residual(sides, prompts), compare(("residual", PATCHING), 5)
+    case, comparison = patching.Residual(sides, prompts), compare(("residual", PATCHING), 5)
     comparison.against(HOOKS, case.hooks)
     comparison.against("nnsight, batched by hand", case.nnsight_batched)
     comparison.against("TransformerLens, `get_act_patch_resid_pre`", case.transformer_lens)
@@ -79,7 +80,7 @@ def same_sums(ours, theirs, what):
 def pairs(report, arguments, sides, server):
     """The case study on many pairs of prompts, beside the fastest peers: the others would take an hour."""
     count = 2 if arguments.quick else PAIRS
-    case = cases.Heads(sides, tokens(2 * count, PATCHING, sides.config.vocab_size))
+    case = patching.Heads(sides, tokens(2 * count, PATCHING, sides.config.vocab_size))
     comparison = Comparison(report, server, arguments, ("pairs", count, PATCHING), 15)
     comparison.against("PyTorch hooks, a pair's cells in a batch", case.hooks)
     comparison.against("nnsight, a pair's cells in a batch", case.nnsight_batched)
@@ -100,10 +101,10 @@ def smollm2(report, arguments, sides, server):
 
     hooks, wrapped = (HOOKS, "hooks"), ("nnsight, batched by hand", "nnsight_batched")
     prompts = tokens(2, PATCHING, vocabulary)
-    case = cases.Heads(sides, prompts)
+    case = patching.Heads(sides, prompts)
     title = f"patching a head at the last position, {len(case.cells)} cells, {PATCHING} tokens"
     row(title, case, ("patching", PATCHING), 15, [hooks, wrapped])
-    case = cases.Residual(sides, prompts)
+    case = patching.Residual(sides, prompts)
     title = f"patching the residual stream, every layer and position, {len(case.cells)} cells, {PATCHING} tokens"
     row(title, case, ("residual", PATCHING), 5, [hooks, wrapped])
     case = cases.Everything(sides, tokens(1, 32, vocabulary))

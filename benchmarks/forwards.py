@@ -92,7 +92,7 @@ def overheads(report, arguments):
     with Server(arguments.server, peers.tiny_model()) as server:
         own = server.ask("overhead")
     peer = fresh.ask("overheads")
-    report.table("cost beside the model", "Pellucid, µs", "nnsight, µs", "aim, µs")
+    report.table("cost beside the model, the least of many runs", "Pellucid, µs", "nnsight, µs", "aim, µs")
     of = lambda key: f"{peer[key] * 1e6:.0f}" if key in peer else "did not run: " + peer.get("error", "")  # noqa: E731
     title = f"an empty trace (reading and checking the program: {own['parse_and_check'] * 1e6:.0f})"
     report.row(title, f"{own['empty'] * 1e6:.1f}", of("empty"), reached(own["empty"] * 1e6, 50, False))

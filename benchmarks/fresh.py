@@ -6,13 +6,14 @@ import subprocess
 import sys
 
 import cases
+import patching
 import peers
 
 # The ways in which a peer has an experiment, by what they are called in `cases.py`; of nnsight's the cheapest.
 WAYS = {"hooks": "hooks", "transformer_lens": "transformer_lens", "nnsight": "nnsight_batched"}
 CASES = {
-    "patching": cases.Heads,
-    "residual": cases.Residual,
+    "patching": patching.Heads,
+    "residual": patching.Residual,
     "attribution": cases.Attribution,
     "everything": cases.Everything,
     "lens": cases.Lens,

@@ -27,7 +27,7 @@ LLAMA = [
 
 def memory(report, arguments):
     columns = [f"{peer}'s peak" for peer in ("PyTorch", "TransformerLens", "nnsight")]
-    report.table("memory, MB", "peak", "times the weights", "held at the end, without mapped pages", *columns)
+    report.table("memory of a fresh process each, MB", "peak", "times the weights", "held at the end, without mapped pages", *columns)
     # The other family's beside the hooks alone.
     for name, folder, rows, ways in (("GPT-2 small", FOLDER, GPT2, list(fresh.WAYS)), ("SmolLM2-135M", SMOLLM2, LLAMA, ["hooks"])):
         sides = cases.Sides(folder)

@@ -4,7 +4,7 @@
 
 SERVER is the built example `bench_server`. The models are GPT-2 small's shape and SmolLM2-135M's with random weights, made once
 into .cache/benchmarks. Both sides get the same tokens and two threads, f32, and take turns, so a machine whose speed drifts
-slows both. `peers.py` and `cases.py` hold what the peers run, `report.py` how turns are taken and what is found is compared.
+slows both. `peers.py`, `cases.py` and `patching.py` hold what the peers run, `report.py` how turns are taken and what is found is compared.
 """
 
 import argparse
@@ -82,10 +82,10 @@ def write(document, report, instructions, load, difference):
     head = f"""# Benchmarks
 
 Made by `cargo xtask bench`, which builds the peers' environment and runs both sides in turn, two threads each.
-A figure is the median, with the quartiles; of fewer than four rounds it has beside it of how many, and `once` where a peer that
-takes more than ten seconds ran a single time. Times as fast is that of the ratios within a round, the peer's time to ours. What
-both sides find in an experiment is compared in every run. That what a plan gives is bit for bit what the naive run gives is held by
-[random programs](records.md#random-programs).
+A figure is the median, with the quartiles, where its table says nothing else; of fewer than four rounds it has beside it of how
+many, and `once` where a peer that takes more than ten seconds ran a single time. Times as fast is that of the ratios within a
+round, the peer's time to ours. What both sides find in an experiment is compared in every run. That a plan gives bit for bit what
+the naive run gives is held by [random programs](records.md#random-programs).
 
 GPT-2 small's shape (124 M parameters), random weights, f32. {processor}; kernels' path {instructions};
 commit {revision}. Load of the machine before the run: {load:.1f}. Both sides' logits agree to {difference:.1e}.

@@ -1,4 +1,5 @@
-//! Whole experiments, each one program as it is first written down. `benchmarks/cases.py` has the peers' side.
+//! Whole experiments, each one program as it is first written down. `benchmarks/cases.py` and `benchmarks/patching.py`
+//! have the peers' side.
 
 use std::time::Instant;
 
