@@ -89,8 +89,8 @@ the naive run gives is held by [random programs](records.md#random-programs).
 
 GPT-2 small's shape (124 M parameters), random weights, f32. {processor}; kernels' path {instructions};
 commit {revision}. Load of the machine before the run: {load:.1f}. Both sides' logits agree to {difference:.1e}.
-The peers: {peers.versions()}. TransformerLens is used through its `TransformerBridge`, nnsight through its `NNsight`
-around transformers' model.
+The peers: {peers.versions()}.
+TransformerLens is used through its `TransformerBridge`, nnsight through its `NNsight` around transformers' model.
 
 """
     # What other commands wrote below stays.
