@@ -1,19 +1,42 @@
-"""Whole experiments as the peers run them: each by PyTorch's hooks as an expert writes it, by TransformerLens, some by nnsight."""
+"""Whole experiments as the peers run them, but for `patching.py`: by PyTorch's hooks as an expert writes it, some by TransformerLens."""
 
 import contextlib
+import functools
 
+import peers
 import torch
-from peers import FOLDER, model
+import transformers
 
 # Which row of the embedding is added, how often, and after which layer.
-STEERED = (100, 3.0, 6)
+STEERED = (100, 1.0, 6)
 
 
-def lens_model():
-    """The same weights in TransformerLens; from a model of their own, into which it puts its modules."""
-    from transformer_lens.model_bridge import TransformerBridge
+class Sides:
+    """A model as the peers have it. Each has one of its own, made when it is first asked for: TransformerLens and nnsight put
+    modules of theirs into it."""
 
-    return TransformerBridge.boot_transformers(str(FOLDER), hf_model=model())
+    def __init__(self, folder):
+        self.folder = folder
+
+    @functools.cached_property
+    def config(self):
+        return transformers.AutoConfig.from_pretrained(self.folder)
+
+    @functools.cached_property
+    def model(self):
+        return peers.opened(self.folder)
+
+    @functools.cached_property
+    def transformer_lens(self):
+        from transformer_lens.model_bridge import TransformerBridge
+
+        return TransformerBridge.boot_transformers(str(self.folder), hf_model=peers.opened(self.folder))
+
+    @functools.cached_property
+    def nnsight(self):
+        import nnsight
+
+        return nnsight.NNsight(peers.opened(self.folder))
 
 
 @contextlib.contextmanager
@@ -34,192 +57,148 @@ def first(output):
     return output if isinstance(output, torch.Tensor) else output[0]
 
 
+# Of GPT-2's family or Llama's.
 def blocks(model):
-    """A model's layers: of GPT-2's family or Llama's."""
+    """A model's layers."""
     return model.transformer.h if hasattr(model, "transformer") else model.model.layers
+
+
+def attentions(model):
+    return [block.attn if hasattr(block, "attn") else block.self_attn for block in blocks(model)]
 
 
 def projections(model):
     """Each layer's output projection: what it reads are the heads' mixed values, side by side."""
-    return [block.attn.c_proj if hasattr(block, "attn") else block.self_attn.o_proj for block in blocks(model)]
+    return [part.c_proj if hasattr(part, "c_proj") else part.o_proj for part in attentions(model)]
 
 
-class Patching:
-    """From clean prompts into as many corrupted ones; a cell's result, of each pair, is the difference of two logits at the last position."""
-
-    def __init__(self, model, lens, prompts):
-        self.model, self.lens = model, lens
-        pairs = len(prompts) // 2
-        self.clean, self.corrupted = torch.tensor(prompts[:pairs]), torch.tensor(prompts[pairs:])
-        config = model.config
-        self.layers, self.heads = config.num_hidden_layers, config.num_attention_heads
-        self.size = config.hidden_size // self.heads
-
-    @staticmethod
-    def metric(logits):
-        return logits[0, -1, 0] - logits[0, -1, 1]
-
-    def batch(self, modules, rows, write):
-        """All cells of a pair in one batch, the logits of the last position alone."""
-        pairs = zip(self.clean.split(1), self.corrupted.split(1), strict=True)
-        found = [self.batch_of(clean, corrupted, modules, rows, write) for clean, corrupted in pairs]
-        return torch.stack(found, 1).flatten().tolist()
-
-    def batch_of(self, clean, corrupted, modules, rows, write):
-        kept = {}
-        keep = lambda layer: lambda module, inputs: kept.__setitem__(layer, inputs[0][0].clone())  # noqa: E731
-        with hooked([(module, keep(layer)) for layer, module in enumerate(modules)], before=True):
-            self.model(clean, use_cache=False, logits_to_keep=1)
-
-        def patch(layer):
-            def function(module, inputs):
-                values = inputs[0].clone()
-                write(layer, values, kept[layer])
-                return (values, *inputs[1:])
-
-            return function
-
-        with hooked([(module, patch(layer)) for layer, module in enumerate(modules)], before=True):
-            logits = self.model(corrupted.expand(rows, -1), use_cache=False, logits_to_keep=1).logits[:, -1]
-        return logits[:, 0] - logits[:, 1]
+def mlps(model):
+    return [block.mlp for block in blocks(model)]
 
 
-class Heads(Patching):
-    """One head's mixed values at the last position, for every layer and head: what the output projection reads."""
-
-    def part(self, head):
-        return slice(head * self.size, (head + 1) * self.size)
-
-    @torch.no_grad()
-    def batched(self):
-        def write(layer, values, clean):
-            for head in range(self.heads):
-                values[layer * self.heads + head, -1, self.part(head)] = clean[-1, self.part(head)]
-
-        return self.batch(projections(self.model), self.layers * self.heads, write)
-
-    @torch.no_grad()
-    def transformer_lens(self):
-        from transformer_lens import patching
-
-        def setter(values, index, clean):
-            _, head = index
-            values[:, -1, head] = clean[:, -1, head]
-            return values
-
-        _, cache = self.lens.run_with_cache(self.clean)
-        found = patching.generic_activation_patch(
-            self.lens, self.corrupted, cache, self.metric, setter, "z", index_axis_names=("layer", "head")
-        )
-        return found.flatten().tolist()
-
-    @torch.no_grad()
-    def nnsight(self, cached=False):
-        """With nnsight as one first writes it: for every cell the clean prompt and the corrupted one; or the clean one only once
-        for each layer."""
-        import nnsight
-
-        # A model of its own: what nnsight puts into it stays.
-        wrapped, found, known = nnsight.NNsight(model()), [], {}
-        for layer in range(self.layers):
-            for head in range(self.heads):
-                part = self.part(head)
-                if not (cached and layer in known):
-                    with wrapped.trace(self.clean):
-                        mixed = wrapped.transformer.h[layer].attn.c_proj.input[0, -1].clone().save()
-                    known[layer] = mixed
-                value = known[layer][part]
-                with wrapped.trace(self.corrupted):
-                    wrapped.transformer.h[layer].attn.c_proj.input[0, -1, part] = value
-                    logits = wrapped.lm_head.output[0, -1, :2].clone().save()
-                found.append((logits[0] - logits[1]).item())
-        return found
-
-
-class Residual(Patching):
-    """The residual stream that enters a layer, for every layer and position."""
-
-    @torch.no_grad()
-    def batched(self):
-        length = self.clean.shape[1]
-
-        def write(layer, values, clean):
-            for position in range(length):
-                values[layer * length + position, position] = clean[position]
-
-        return self.batch(blocks(self.model), self.layers * length, write)
-
-    @torch.no_grad()
-    def transformer_lens(self):
-        from transformer_lens import patching
-
-        _, cache = self.lens.run_with_cache(self.clean)
-        return patching.get_act_patch_resid_pre(self.lens, self.corrupted, cache, self.metric).flatten().tolist()
+def final_norm(model):
+    return model.transformer.ln_f if hasattr(model, "transformer") else model.model.norm
 
 
 class Everything:
     """Every value that can be had of one prompt. Hooks keep the output of every module, which is less."""
 
-    def __init__(self, model, lens, prompts):
-        self.model, self.lens, self.ids = model, lens, torch.tensor(prompts)
+    def __init__(self, sides, prompts):
+        self.sides, self.ids = sides, torch.tensor(prompts)
 
     @torch.no_grad()
     def hooks(self):
-        kept = []
-        keep = lambda module, inputs, output: kept.append(first(output).clone())  # noqa: E731
-        with hooked([(module, keep) for name, module in self.model.named_modules() if name]):
-            self.model(self.ids, use_cache=False)
+        kept = {}
+        keep = lambda module, inputs, output: kept.__setitem__(module, first(output).clone())  # noqa: E731
+        model = self.sides.model
+        with hooked([(module, keep) for name, module in model.named_modules() if name]):
+            model(self.ids, use_cache=False)
         return kept
+
+    def of_hooks(self, kept):
+        """What can be compared: the sums of the attentions' outputs, the MLPs' and the layers'."""
+        model = self.sides.model
+        return [kept[module].double().sum().item() for part in (attentions, mlps, blocks) for module in part(model)]
 
     @torch.no_grad()
     def transformer_lens(self):
-        return self.lens.run_with_cache(self.ids)
+        return self.sides.transformer_lens.run_with_cache(self.ids)
+
+    def of_transformer_lens(self, kept):
+        layers = range(self.sides.config.num_hidden_layers)
+        names = ("attn_out", "mlp_out", "resid_post")
+        return [kept[1][name, layer].double().sum().item() for name in names for layer in layers]
 
 
 class Lens:
     """The largest logit after each layer, at the last position of many prompts."""
 
-    def __init__(self, model, lens, prompts):
-        self.model, self.lens, self.ids = model, lens, torch.tensor(prompts)
+    def __init__(self, sides, prompts):
+        self.sides, self.ids = sides, torch.tensor(prompts)
 
     @torch.no_grad()
     def hooks(self):
-        kept = []
+        kept, model = [], self.sides.model
         keep = lambda module, inputs, output: kept.append(first(output)[:, -1].clone())  # noqa: E731
-        with hooked([(block, keep) for block in self.model.transformer.h]):
-            self.model.transformer(self.ids, use_cache=False)
-        logits = self.model.lm_head(self.model.transformer.ln_f(torch.stack(kept)))
+        with hooked([(block, keep) for block in blocks(model)]):
+            model.base_model(self.ids, use_cache=False)
+        logits = model.lm_head(final_norm(model)(torch.stack(kept)))
         return logits.amax(-1).flatten().tolist()
 
     @torch.no_grad()
     def transformer_lens(self):
-        _, cache = self.lens.run_with_cache(self.ids, names_filter=lambda name: name.endswith("hook_resid_post"))
-        layers = range(self.model.config.n_layer)
+        lens = self.sides.transformer_lens
+        _, cache = lens.run_with_cache(self.ids, names_filter=lambda name: name.endswith("hook_resid_post"))
+        layers = range(self.sides.config.num_hidden_layers)
         stacked = torch.stack([cache["resid_post", layer][:, -1] for layer in layers])
-        return self.lens.unembed(self.lens.ln_final(stacked)).amax(-1).flatten().tolist()
+        return lens.unembed(lens.ln_final(stacked)).amax(-1).flatten().tolist()
 
 
 class Steering:
     """A generation with a vector added to a layer's output at every position and step."""
 
-    def __init__(self, model, lens, prompts, count):
-        self.model, self.lens, self.ids, self.count = model, lens, torch.tensor(prompts), count
-        row, factor, self.layer = STEERED
-        self.vector = model.transformer.wte.weight[row].detach() * factor
+    def __init__(self, sides, prompts, count):
+        self.sides, self.ids, self.count = sides, torch.tensor(prompts), count
 
     @torch.no_grad()
-    def hooks(self):
+    def generate(self, **more):
+        model = self.sides.model
+        row, factor, layer = STEERED
+        vector = model.get_input_embeddings().weight[row] * factor
+
         def add(module, inputs, output):
-            steered = first(output) + self.vector
+            steered = first(output) + vector
             return (steered, *output[1:]) if isinstance(output, tuple) else steered
 
-        with hooked([(self.model.transformer.h[self.layer], add)]):
-            out = self.model.generate(
+        with hooked([(blocks(model)[layer], add)]):
+            return model.generate(
                 self.ids,
                 attention_mask=torch.ones_like(self.ids),
                 max_new_tokens=self.count,
                 min_new_tokens=self.count,
                 do_sample=False,
                 pad_token_id=0,
+                **more,
             )
-        return out[:, self.ids.shape[1] :].flatten().tolist()
+
+    def hooks(self):
+        return self.generate()[:, self.ids.shape[1] :].flatten().tolist()
+
+    def largest_logits(self):
+        """Of each step and prompt."""
+        found = self.generate(return_dict_in_generate=True, output_logits=True)
+        return torch.stack(found.logits).amax(-1).flatten().tolist()
+
+
+class Attribution:
+    """Attribution patching at the outputs of attentions and MLPs: the clean values less the corrupted ones, times the gradients of
+    the corrupted run's logit difference."""
+
+    def __init__(self, sides, prompts):
+        self.sides = sides
+        self.clean, self.corrupted = (torch.tensor([prompt]) for prompt in prompts)
+
+    def hooks(self):
+        model = self.sides.model
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        modules = [module for pair in zip(attentions(model), mlps(model), strict=True) for module in pair]
+        clean, corrupted = [], []
+
+        def keep(module, inputs, output):
+            value = first(output)
+            if not value.requires_grad:
+                # The first of them: nothing before it carries gradients, as no weight does.
+                value.requires_grad_()
+            corrupted.append(value)
+
+        with torch.no_grad(), hooked([(module, lambda _, __, output: clean.append(first(output))) for module in modules]):
+            model.base_model(self.clean, use_cache=False)
+        with hooked([(module, keep) for module in modules]):
+            last = model.base_model(self.corrupted, use_cache=False).last_hidden_state[:, -1]
+        # Two logits are all that is needed of the unembedding.
+        logits = torch.nn.functional.linear(last, model.lm_head.weight[:2])
+        gradients = torch.autograd.grad((logits[:, 0] - logits[:, 1]).sum(), corrupted)
+        with torch.no_grad():
+            found = [((one - other) * slope).sum() for one, other, slope in zip(clean, corrupted, gradients, strict=True)]
+            return torch.stack(found).tolist()

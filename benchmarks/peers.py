@@ -1,16 +1,15 @@
-"""What the peers run: PyTorch eager through transformers, nnsight, peft."""
+"""What the peers run besides the experiments of `cases.py`: PyTorch eager through transformers, nnsight, peft."""
 
-import json
+import importlib.metadata
 import os
 import pathlib
-import subprocess
-import sys
 import time
 
 THREADS = 2
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
 
 import torch
 import transformers
@@ -28,25 +27,17 @@ def tokens(prompts, length, vocabulary):
     return [[(p * 7919 + t * 104729 + 13) % vocabulary for t in range(length)] for p in range(prompts)]
 
 
-def model():
-    if not (FOLDER / "model.safetensors").is_file():
+def opened(folder, dtype=torch.float32):
+    """A model of this folder, which is made where it is not there yet: GPT-2 small's shape or SmolLM2-135M's."""
+    if not (folder / "model.safetensors").is_file():
         torch.manual_seed(0)
-        made = transformers.GPT2LMHeadModel(transformers.GPT2Config())
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        made.save_pretrained(FOLDER)
-    return transformers.GPT2LMHeadModel.from_pretrained(FOLDER, dtype=torch.float32).eval()
-
-
-def smollm2():
-    """SmolLM2-135M's shape."""
-    if not (SMOLLM2 / "model.safetensors").is_file():
-        torch.manual_seed(0)
-        config = transformers.LlamaConfig(
+        llama = dict(
             vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
             num_key_value_heads=3, max_position_embeddings=8192, rms_norm_eps=1e-5, tie_word_embeddings=True,
         )  # fmt: skip
-        transformers.LlamaForCausalLM(config).save_pretrained(SMOLLM2)
-    return transformers.LlamaForCausalLM.from_pretrained(SMOLLM2, dtype=torch.float32).eval()
+        config = transformers.GPT2Config() if folder == FOLDER else transformers.LlamaConfig(**llama)
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
 
 def tiny_model():
@@ -60,7 +51,8 @@ def tiny_model():
 
 
 def versions():
-    return f"PyTorch {torch.__version__}, transformers {transformers.__version__}"
+    named = {"PyTorch": "torch", **{name: name for name in ("transformers", "nnsight", "transformer-lens", "peft")}}
+    return ", ".join(f"{name} {importlib.metadata.version(package)}" for name, package in named.items())
 
 
 @torch.no_grad()
@@ -127,25 +119,12 @@ def gradients(model, prompts):
     return lambda: timed(lambda: with_gradients(model, ids))
 
 
-def attribution(model, prompts):
-    """Attribution patching: the clean values less the corrupted ones, times the corrupted run's gradients."""
-    clean, corrupted = (torch.tensor([prompt]) for prompt in prompts)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    clean_values = [value.detach() for value in with_gradients(model, clean)]
-    corrupted_values = with_gradients(model, corrupted)
-    return [
-        ((clean_value - value.detach()) * value.grad).sum()
-        for clean_value, value in zip(clean_values, corrupted_values)
-    ]
-
-
 def lora(prompts):
     """A training step of a rank-8 adapter of every query-key-value projection."""
     import peft
 
     adapted = peft.get_peft_model(
-        model(), peft.LoraConfig(r=8, lora_alpha=16, target_modules=["c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM")
+        opened(FOLDER), peft.LoraConfig(r=8, lora_alpha=16, target_modules=["c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM")
     )
     optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=1e-3)
     ids = torch.tensor(prompts)
@@ -156,14 +135,6 @@ def lora(prompts):
         optimizer.zero_grad()
 
     return lambda: timed(step)
-
-
-def fresh(*request):
-    """What a fresh process prints last: nothing that ran here before it is in its way."""
-    # As a module, so that what it imports finds this very one.
-    command = [sys.executable, "-c", "import sys, peers; peers.main(*sys.argv[1:])", *map(str, request)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT / "benchmarks")
-    return output.stdout.split("\n")[-2]
 
 
 def overheads():
@@ -200,11 +171,6 @@ def overheads():
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def peak_memory(request):
-    """The peak of a fresh process that does what is asked of our server, in bytes; Python and its libraries included."""
-    return int(fresh(*request))
-
-
 @torch.no_grad()
 def speeds():
     """What this machine can do: operations a second in a product of large matrices, and bytes a second that are read."""
@@ -213,29 +179,3 @@ def speeds():
     product = min(timed(lambda: one @ one) for _ in range(20))
     read = min(timed(large.sum) for _ in range(8))
     return 2 * 2048**3 / product, large.numel() * 4 / read
-
-
-def main(what, *sizes):
-    """What a fresh process does, and prints last."""
-    if what == "overheads":
-        return print(json.dumps(overheads()))
-    loaded, sizes = model(), [int(size) for size in sizes]
-    made = lambda prompts, length: tokens(prompts, length, loaded.config.vocab_size)  # noqa: E731
-    if what == "forward":
-        forward(loaded, made(*sizes))()
-    elif what == "attribution":
-        attribution(loaded, made(2, sizes[1]))
-    elif what != "load":
-        import cases
-
-        case = {
-            "patching": lambda length: cases.Heads(loaded, None, made(2, length)).batched,
-            "residual": lambda length: cases.Residual(loaded, None, made(2, length)).batched,
-            "everything": lambda length: cases.Everything(loaded, None, made(1, length)).hooks,
-            "lens": lambda prompts, length: cases.Lens(loaded, None, made(prompts, length)).hooks,
-            "steering": lambda prompts, length, count: cases.Steering(loaded, None, made(prompts, length), count).hooks,
-        }[what]
-        case(*sizes)()
-    # Not `getrusage`: its maximum counts what the parent held before it became this process.
-    status = pathlib.Path("/proc/self/status").read_text().splitlines()
-    print(next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")))

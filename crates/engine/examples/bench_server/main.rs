@@ -64,15 +64,16 @@ fn main() {
             Some("overhead") => overhead(&engine),
             Some("gradients") => gradients(&engine, number(1), number(2)),
             Some("patching") => cases::patching(&engine, 1, number(1), how(2)),
+            Some("sweep") => cases::sweep(&engine, number(1)),
             Some("pairs") => cases::patching(&engine, number(1), number(2), how(3)),
             Some("residual") => cases::residual(&engine, number(1), how(2)),
             Some("everything") => cases::everything(&engine, number(1)),
             Some("lens") => cases::lens(&engine, number(1), number(2)),
-            Some("steering") => cases::steering(&engine, number(1), number(2), number(3)),
+            Some("steering") => cases::steering(&engine, number(1), number(2), number(3), how(4)),
             Some("product") => growth::product(),
             Some("prompts") => growth::prompts(&engine, number(1), number(2)),
             Some("cells") => growth::cells(&engine, number(1), number(2)),
-            Some("attribution") => attribution(&engine, number(2)),
+            Some("attribution") => cases::attribution(&engine, number(1)),
             Some("lora") => lora(&engine, number(1), number(2)),
             Some("operation") => operation(&engine, number(1), number(2)),
             Some("memory") => memory(),
@@ -163,28 +164,6 @@ fn gradients(engine: &Engine, prompts: usize, length: usize) {
     }
     let invoke = format!(r#"{{"name":"p","tokens":{prompts:?}}}"#);
     timed(engine, &invoke, &nodes.join(","), hooks.len());
-}
-
-/// Attribution patching: at every hook point of [`hook_points`], the clean value less the corrupted one, times the
-/// corrupted run's gradient.
-fn attribution(engine: &Engine, length: usize) {
-    let prompts = tokens(2, length, engine.model().spec().sizes.vocabulary);
-    let invokes: Vec<String> = ["clean", "corrupted"]
-        .iter()
-        .zip(&prompts)
-        .map(|(name, tokens)| format!(r#"{{"name":"{name}","tokens":[{tokens:?}]}}"#))
-        .collect();
-    let mut nodes = vec![backward("corrupted")];
-    let hooks = hook_points(engine);
-    for (place, hook) in hooks.iter().enumerate() {
-        nodes.push(format!(
-            r#"{{"op":"get","name":"c{place}","invoke":"clean","hook":"{hook}"}},{{"op":"get","name":"k{place}","invoke":"corrupted","hook":"{hook}"}},
-            {{"op":"grad","name":"g{place}","backward":"back","of":"k{place}"}},{{"op":"sub","name":"d{place}","input":"c{place}","other":"k{place}"}},
-            {{"op":"mul","name":"m{place}","input":"d{place}","other":"g{place}"}},{{"op":"sum","name":"a{place}","input":"m{place}"}},
-            {{"op":"save","name":"s{place}","value":"a{place}"}}"#
-        ));
-    }
-    timed(engine, &invokes.join(","), &nodes.join(","), hooks.len());
 }
 
 /// Training steps of one program: enough that its own cost is shared as in real training.
