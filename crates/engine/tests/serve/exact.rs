@@ -227,9 +227,14 @@ fn alone(
     index: &SpecIndex<'_>,
     seed: u64,
 ) -> (Arc<CheckedProgram>, Result<Results, EngineError>) {
-    let wishes = Wishes { may_fail: seed % 5 == 0, generation: true, alike: seed % 2 == 0, smooth: false };
+    let wishes = Wishes {
+        may_fail: seed.is_multiple_of(5),
+        generation: true,
+        alike: seed.is_multiple_of(2),
+        smooth: false,
+    };
     let mut checked = Builder::generate(index, seed, wishes).checked;
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         // A session, of which some traces run together.
         let other = Builder::generate(index, seed + 1_000, wishes).checked;
         let session = in_sequence(&[&checked.program, &other.program, &checked.program]);

@@ -32,6 +32,8 @@ async fn job(core: &Core, id: &str, deadline_ms: Option<u64>) -> StoredJob {
         tokens: 2,
         nodes: 2,
         peak_bytes: 1 << 20,
+        kept_bytes: 0,
+        recomputed_flops: 0,
         result_bytes: 1 << 20,
     };
     let job = NewJob {
