@@ -355,6 +355,27 @@ fn what_several_are_set_to_from_another_invoke_is_alike_and_may_have_to_be_waite
 }
 
 #[test]
+fn what_is_drawn_is_alike_nothing_but_itself() {
+    let engine = engine();
+    let shaken =
+        |name: &str, noise: &str| edit(name, "layers.0.output", &format!(r#""op":"add","other":"{noise}""#));
+    let hidden = engine.model().spec().sizes.hidden;
+    let drawn = |name: &str| format!(r#"{{"op":"randn","name":"r{name}","size":[{hidden}]}}"#);
+    let own =
+        [drawn("a"), shaken("a", "ra"), drawn("b"), shaken("b", "rb"), last_logit("a"), last_logit("b")];
+    let program = checked(&engine, &alike(&["a", "b"]), &own.join(","));
+    assert_eq!(run(&engine, &program).report.tokens, 7 + 7);
+    let results = run(&engine, &program);
+    let saved: Vec<_> = results.tensors.values().collect();
+    assert!(saved.len() == 2 && !saved[0].is_same_bits(saved[1]), "they were shaken alike");
+    // One drawing for both is alike: they have one row from there on.
+    let both = [drawn("a"), shaken("a", "ra"), shaken("b", "ra"), last_logit("a"), last_logit("b")];
+    let program =
+        checked(&engine, &alike(&["a", "b", "plain"]), &[both.join(","), last_logit("plain")].join(","));
+    assert_eq!(run(&engine, &program).report.tokens, 7 + 7);
+}
+
+#[test]
 fn generations_that_are_steered_alike_walk_their_prompt_as_one() {
     let engine = engine();
     let edits: Vec<String> = NAMES.iter().map(|name| edit(name, "layers.0.output", STEERED)).collect();

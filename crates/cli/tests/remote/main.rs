@@ -62,6 +62,9 @@ fn a_program_runs_there_as_it_runs_here() {
     let service = ServiceProcess::open();
     let folder = tempfile::tempdir().unwrap();
     let (here, there) = (folder.path().join("here"), folder.path().join("there"));
+    // A service calls a model by its own id. What ran there before is in its cache: this is asked first.
+    let told = printed(&["explain", PROGRAM, "--remote", &service.address]);
+    assert_eq!(told.replacen("bundled: ", "tiny-gpt2: ", 1), printed(&["explain", PROGRAM]));
     let of_here = json(&["run", PROGRAM, "--json", "-o", here.to_str().unwrap()]);
     let remote = ["run", PROGRAM, "--json", "--remote", &service.address, "-o", there.to_str().unwrap()];
     let of_there = json(&remote);
@@ -82,9 +85,8 @@ fn a_program_runs_there_as_it_runs_here() {
         .map(|(a, b)| (a.to_owned(), b.to_owned()))
         .unwrap();
     assert!(table.contains("18.7155") && table.contains("829 916 863"), "{table}");
-    // A service calls a model by its own id.
-    let there = printed(&["explain", PROGRAM, "--remote", &service.address]);
-    assert_eq!(there.replacen("bundled: ", "tiny-gpt2: ", 1), printed(&["explain", PROGRAM]));
+    let told = printed(&["explain", PROGRAM, "--remote", &service.address]);
+    assert!(told.contains("from the cache: 18 tokens"), "{told}");
     assert_eq!(
         json(&["models", "show", "bundled", "--json", "--remote", &service.address]),
         json(&["models", "show", "bundled", "--json"])

@@ -53,7 +53,7 @@ fn programs(spec: &ModelSpec) -> Vec<(u64, Vec<u8>)> {
         program.nodes.iter().all(|node| node.guards.is_empty() && !merges(&node.kind))
     };
     let wishes = |seed: u64| Wishes {
-        may_fail: seed.is_multiple_of(5),
+        may_fail: seed.is_multiple_of(2),
         generation: true,
         alike: seed % 4 == 1,
         smooth: false,
