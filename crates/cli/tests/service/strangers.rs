@@ -13,7 +13,7 @@ use crate::harness::{Client, SAFETENSORS, Server, values};
 use crate::packing::{hostile, passes_of_several};
 use crate::random::{Builder, Wishes};
 
-const PROGRAMS: u64 = 60;
+const PROGRAMS: u64 = 120;
 const PEOPLE: usize = 6;
 
 fn number_from(variable: &str, otherwise: u64) -> u64 {
