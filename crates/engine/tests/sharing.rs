@@ -291,6 +291,9 @@ fn what_is_edited_alike_goes_on_as_one_row_until_edits_differ() {
     assert_eq!(run(&engine, &program_of_one).report.tokens, 7 + 7 + (7 + 6 + 5 + 4 + 3 + 2 + 1));
     let explanation = engine.explain(&program_of_one).unwrap();
     assert_eq!(explanation.passes[0].tokens, 7 + 7 + 28, "{explanation}");
+    let told = explanation.to_string();
+    let line = "b: 7 tokens, with a as far as transformer.h.0.output, then with a as far as transformer.h.1.attn.input, from there 6 own from column 1 on";
+    assert!(told.contains(line), "{told}");
     let differing = program(&|at| format!(r#""op":"add","other":0.{at}"#));
     assert_eq!(run(&engine, &differing).report.tokens, 7 + 7 * 7);
     let (one, other) = (operations(&engine, &program_of_one).0, operations(&engine, &differing).0);
@@ -607,6 +610,63 @@ fn metrics_of_one_prompt_go_back_through_rows_that_are_computed_and_kept_once() 
     assert!(held * 3 < without, "{without} → {held} bytes held");
     let told = engine.explain(&program).unwrap().to_string();
     assert!(told.contains("b: 7 tokens, with a, until lm_head.output"), "{told}");
+}
+
+#[test]
+fn of_the_last_layer_and_the_logits_only_what_is_picked_is_computed() {
+    let engine = engine();
+    let prompts =
+        r#"{"name":"p","tokens":[[7,3,9,1,4,4,2],[8,3,9]]},{"name":"q","tokens":[[7,3,9,1,4,4,2],[8,3,9]]}"#;
+    let read = |invoke: &str, hook: &str, tag: &str, index: &str| {
+        format!(
+            r#"{{"op":"get","name":"g{tag}","invoke":"{invoke}","hook":"{hook}"}},{{"op":"getitem","name":"i{tag}","input":"g{tag}","index":{index}}},{{"op":"save","name":"s{tag}","value":"i{tag}"}}"#
+        )
+    };
+    let operations = |nodes: &str| {
+        let program = checked(&engine, prompts, nodes);
+        run(&engine, &program);
+        engine.explain(&program).unwrap().flops()
+    };
+    // Columns 0 and 1 are padding of the second prompt, and 4 its first token.
+    let mut all = u64::MAX;
+    for indices in [
+        vec![r#"[":"]"#],
+        vec![r#"[":","1:6"]"#],
+        vec![r#"[":",1]"#, r#"[1,4]"#, r#"[":",-1]"#],
+        vec![r#"[0,"-6:-4"]"#],
+        vec![r#"[":",2]"#],
+    ] {
+        let reads: Vec<String> = indices
+            .iter()
+            .enumerate()
+            .map(|(at, index)| read("p", "logits", &format!("p{at}"), index))
+            .collect();
+        let fewer = operations(&reads.join(","));
+        assert!(fewer < all, "{indices:?}: {fewer} operations, {all} for more");
+        all = fewer;
+    }
+    // Beside one that is read, or edited, between the last attention and the final norm.
+    for other in [
+        read("q", "layers.1.output", "q", r#"[":","3:5"]"#),
+        edit("q", "layers.1.mlp.output", r#""op":"index_put","index":[":",3],"values":0.5"#),
+    ] {
+        let reads =
+            [other, read("q", "logits", "last", r#"[":",-1]"#), read("p", "logits", "p", r#"[":","1:3"]"#)];
+        operations(&reads.join(","));
+    }
+    // A slice of nothing, and one with steps.
+    for index in [r#"[":","5:2"]"#, r#"[":","0:6:2"]"#] {
+        operations(&read("p", "logits", "p", index));
+    }
+    // Of a generation the prompt's step, whose last position is drawn from.
+    let first = r#"{"op":"get","name":"l","invoke":"a","hook":"logits","step":0},{"op":"getitem","name":"i","input":"l","index":[0,"1:3"]},{"op":"save","name":"s","value":"i"}"#;
+    let program = generating(
+        &engine,
+        r#""max_new_tokens":4"#,
+        &alike(&["a", "b"]),
+        &[first, &made("a"), &made("b")].join(","),
+    );
+    run(&engine, &program);
 }
 
 #[test]

@@ -180,6 +180,9 @@ pub struct ExplainedPassenger {
     /// The column with which its rows begin after the last attention: those before are read and written no more.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub late_from: usize,
+    /// Whether of these only those are computed that are computed from the final norm on, and these are fewer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late_is_read: bool,
     /// The columns that are computed from the final norm on; none: all.
     pub columns: Option<Vec<usize>>,
     /// How many columns of the vocabulary are computed of its logits; none: all.
@@ -231,7 +234,10 @@ pub struct ExplainedSharing {
     pub with: String,
     /// The hook point at which it leaves them; none: nowhere before its end.
     pub until: Option<String>,
-    /// Its stage.
+    /// Those with which it goes on then, because they are edited alike: the first of them, and where it leaves these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub then: Vec<(String, Option<String>)>,
+    /// The stage from which on its rows are its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaves: Option<usize>,
     /// The column of its rectangle from which on it has rows of its own then.
@@ -278,6 +284,7 @@ pub(crate) struct Passenger {
     pub width: usize,
     pub rows_from: usize,
     pub late_from: usize,
+    pub late_is_read: bool,
     pub columns: Option<Vec<usize>>,
     pub vocabulary: Option<usize>,
     pub until: usize,
@@ -295,6 +302,8 @@ pub(crate) struct PassengerShares {
     pub with: Arc<str>,
     /// The stage.
     pub until: Option<usize>,
+    /// With whom it goes on then, and up to which stage.
+    pub then: Vec<(Arc<str>, Option<usize>)>,
     pub column: usize,
     pub tokens: usize,
 }

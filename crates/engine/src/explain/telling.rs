@@ -111,7 +111,12 @@ fn rides(loaded: &Loaded, passenger: &Passenger) -> ExplainedPassenger {
     let shares = passenger.shares.as_ref().map(|shares| ExplainedSharing {
         with: shares.with.to_string(),
         until: shares.until.map(|stage| name(loaded, stage, true)),
-        leaves: shares.until,
+        then: shares
+            .then
+            .iter()
+            .map(|(with, until)| (with.to_string(), until.map(|stage| name(loaded, stage, true))))
+            .collect(),
+        leaves: shares.then.last().map_or(shares.until, |last| last.1),
         column: shares.column,
         tokens: shares.tokens,
     });
@@ -125,6 +130,7 @@ fn rides(loaded: &Loaded, passenger: &Passenger) -> ExplainedPassenger {
         width: passenger.width,
         rows_from: passenger.rows_from,
         late_from: passenger.late_from,
+        late_is_read: passenger.late_is_read,
         columns: passenger.columns.clone(),
         vocabulary: passenger.vocabulary,
         until: name(loaded, passenger.until, false),

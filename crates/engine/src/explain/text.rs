@@ -184,7 +184,10 @@ fn folded(passengers: &[ExplainedPassenger]) -> Vec<Vec<&ExplainedPassenger>> {
             back,
             ..
         } = passenger;
-        let with = passenger.shares.as_ref().map(|shares| (&shares.with, shares.until.is_some()));
+        let with = passenger.shares.as_ref().map(|shares| {
+            let then: Vec<_> = shares.then.iter().map(|(with, until)| (with, until.is_some())).collect();
+            (&shares.with, shares.until.is_some(), then)
+        });
         let read = (late_from, columns, vocabulary, until);
         let alike =
             format!("{:?}", (invoke, step, prompts, tokens, read, after, (cached, resumed, back), with));
@@ -217,7 +220,9 @@ fn write_passengers(alike: &[&ExplainedPassenger], formatter: &mut fmt::Formatte
         alike.iter().filter_map(|passenger| passenger.shares.as_ref()).collect();
     write_shared(&passenger.invoke, &shares, formatter)?;
     let leaves = shares.iter().map(|shares| shares.column).min().unwrap_or(0);
-    if passenger.late_from > passenger.rows_from.max(leaves) {
+    if passenger.late_is_read {
+        formatter.write_str(", after the last attention at the positions of its logits alone")?;
+    } else if passenger.late_from > passenger.rows_from.max(leaves) {
         write!(formatter, ", after the last attention from column {} on", passenger.late_from)?;
     }
     write!(formatter, ", until {}", passenger.until)?;
@@ -278,11 +283,22 @@ fn write_shared(
         true => write!(formatter, ", shared")?,
         false => write!(formatter, ", with {}", first.with)?,
     }
-    let Some(place) = &first.until else { return Ok(()) };
-    write!(formatter, " as far as {place}")?;
-    let last = shares.last().and_then(|last| last.until.as_ref());
-    if let Some(last) = last.filter(|last| *last != place) {
-        write!(formatter, " … {last}")?;
+    let far = |place: Option<&String>, last: Option<&String>| {
+        let last =
+            last.filter(|last| place != Some(*last)).map_or_else(String::new, |last| format!(" … {last}"));
+        place.map_or_else(String::new, |place| format!(" as far as {place}{last}"))
+    };
+    formatter.write_str(&far(first.until.as_ref(), shares.last().and_then(|last| last.until.as_ref())))?;
+    for (number, (with, until)) in first.then.iter().enumerate() {
+        match with == invoke {
+            true => formatter.write_str(", then as one")?,
+            false => write!(formatter, ", then with {with}")?,
+        }
+        let last = shares.last().and_then(|last| last.then.get(number)?.1.as_ref());
+        formatter.write_str(&far(until.as_ref(), last))?;
+    }
+    if first.leaves.is_none() {
+        return Ok(());
     }
     let range = |of: fn(&ExplainedSharing) -> usize| {
         let (least, most) = (shares.iter().map(|one| of(one)).min(), shares.iter().map(|one| of(one)).max());

@@ -190,22 +190,27 @@ impl Rider<'_, '_> {
 
     /// After the last attention lets the positions go that nothing reads or writes from there on.
     pub(super) fn let_early_positions_go(&mut self, state: &mut PassState) {
-        let mut positions: Vec<usize> = state.sequences.iter().map(|sequence| sequence.start).collect();
+        let mut kept: Vec<Vec<usize>> = state.rows.iter().map(|rows| (0..rows.len()).collect()).collect();
         for (party, span) in placed(self.parties.iter()) {
             let members = &mut self.run.members;
             let group = |seat: &Seat| &members[seat.member].groups[seat.invoke];
             let columns = party.seats.iter().map(|seat| group(seat).outlook.late);
             let Some((column, first)) = columns.min().zip(party.seats.first()) else { continue };
+            let only_read = party.seats.iter().all(|seat| group(seat).outlook.late_is_read);
             let prompts = group(first).fork_positions_at(column);
-            for (sequence, position) in span.zip(prompts) {
-                positions[sequence] = positions[sequence].max(position);
+            for (number, position) in span.zip(prompts) {
+                let sequence = &state.sequences[number];
+                match &sequence.narrow {
+                    Some(read) if only_read => kept[number].clone_from(read),
+                    _ => kept[number].retain(|&place| sequence.start + place >= position),
+                }
             }
             for seat in &party.seats {
                 let forked = &mut members[seat.member].groups[seat.invoke].forked;
                 *forked = column.max(*forked);
             }
         }
-        state.keep_from(&positions);
+        state.keep_only(&kept);
     }
 
     /// Takes rows out of the pass that nobody reads and nobody attends to any more, and those positions of others that

@@ -163,7 +163,9 @@ impl Group {
             length.saturating_sub(first) as u64
         });
         let late = if self.step == 0 { late.sum() } else { rows.tokens };
-        Rows { late, read: read.unwrap_or(rows.tokens).min(rows.tokens), unread: self.unread, ..rows }
+        let read = read.unwrap_or(rows.tokens).min(rows.tokens);
+        let late = if self.step == 0 && self.outlook.late_is_read { read.min(late) } else { late };
+        Rows { late, read, unread: self.unread, ..rows }
     }
 
     /// The rows that it would bring by itself, from its first token on.
@@ -219,6 +221,13 @@ impl Group {
             unread: self.unread,
             cached: &self.cached,
         }
+    }
+
+    /// Whether after the last attention fewer columns are computed than all from the first on that is read.
+    pub fn reads_fewer_late(&self, late_from: usize) -> bool {
+        let here = self.step == 0 && self.end > late_from && self.outlook.late_is_read;
+        let columns = self.columns.as_ref().filter(|_| here);
+        columns.is_some_and(|columns| columns.len() < self.width - self.outlook.late.min(self.width))
     }
 
     /// Which of the rows of a prompt matter from the narrowing stage on, if these begin with that position: none, all.

@@ -10,7 +10,7 @@ use super::party::{Party, spans};
 use crate::explain::{PassRecord, Passenger, PassengerShares};
 use crate::job::Instance;
 use crate::pass::PassState;
-use crate::plan::{Aboard, Trunk, Work};
+use crate::plan::{Aboard, Trunk, Work, companies};
 
 impl Interleaver<'_> {
     /// Notes a pass before it walks.
@@ -18,9 +18,11 @@ impl Interleaver<'_> {
         let Some(loaded) = self.ground.models.get(plan.model) else { return };
         let spans = spans(parties);
         let mut aboard: BTreeMap<Seat, (&Trunk, &Aboard)> = BTreeMap::new();
+        let mut together: BTreeMap<Seat, Vec<usize>> = BTreeMap::new();
         for trunk in &plan.trunks {
-            for one in &trunk.aboard {
+            for (one, firsts) in trunk.aboard.iter().zip(companies(&trunk.aboard)) {
                 aboard.insert(one.seat(), (trunk, one));
+                together.insert(one.seat(), firsts);
             }
         }
         let mut naive = Work::default();
@@ -62,13 +64,22 @@ impl Interleaver<'_> {
                 let columns = needed.iter().zip(padding).filter(|(needed, _)| **needed > 0);
                 (until, columns.map(|(needed, padding)| needed + padding).max().unwrap_or(0))
             });
-            let shares =
-                found.filter(|(trunk, _)| trunk.aboard.len() > 1).map(|(trunk, one)| PassengerShares {
+            let shares = found.filter(|(trunk, _)| trunk.aboard.len() > 1).map(|(trunk, one)| {
+                let firsts = together.get(seat).map_or(&[][..], Vec::as_slice);
+                let lengths: Vec<usize> = trunk.prompts.iter().map(Vec::len).collect();
+                let then = firsts.iter().enumerate().filter_map(|(number, &first)| {
+                    let first = trunk.aboard.get(first)?.seat();
+                    let label = self.label(first.member, &self.members[first.member].groups[first.invoke]);
+                    Some((label, one.partings.get(number + 1).map(|next| next.stage)))
+                });
+                PassengerShares {
                     with: first(trunk),
                     until: one.differs(),
-                    column: one.partings.first().map_or(0, |parting| parting.column),
-                    tokens: one.differs().map_or(0, |_| one.rows.tokens as usize),
-                });
+                    then: then.collect(),
+                    column: one.partings.get(firsts.len()).map_or(0, |parting| parting.column),
+                    tokens: one.rows_at(firsts.len(), &lengths).tokens as usize,
+                }
+            });
             passengers.push(Passenger {
                 invoke: self.label(seat.member, group),
                 step: group.step,
@@ -85,6 +96,7 @@ impl Interleaver<'_> {
                 } else {
                     0
                 },
+                late_is_read: group.reads_fewer_late(loaded.costs.late_from()),
                 columns: group.columns.clone(),
                 vocabulary: group.vocabulary.as_ref().map(|columns| columns.len()),
                 until: group.end,

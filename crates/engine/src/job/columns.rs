@@ -5,10 +5,10 @@ use pellucid_graph::{Argument, IndexItem, NodeKind, Operation, OperationKind};
 use super::{Instance, Job};
 use crate::nodes::prompts_of;
 use crate::operations::OperationError;
-use crate::plan::{Among, among};
+use crate::plan::{Among, among, columns_of};
 
 impl Job<'_> {
-    /// The `getitem` of a getter whose value has only some columns, with its column's place among those.
+    /// The `getitem` of a getter whose value has only some columns, with the places of its own among those.
     pub fn in_narrowed_columns(&self, (step, id): Instance) -> Option<Operation> {
         let NodeKind::Operation(operation) = self.kind(id) else { return None };
         if operation.kind != OperationKind::GetItem || self.narrowed.is_empty() {
@@ -18,11 +18,17 @@ impl Job<'_> {
         let columns = self.narrowed.get(&self.at(input.node, step))?;
         let mut operation = operation.clone();
         if let Some(Argument::Index(items)) = operation.arguments.get_mut(1)
-            && let Some(IndexItem::Integer(column)) = items.get_mut(1)
+            && let Some(item @ (IndexItem::Integer(_) | IndexItem::Slice { .. })) = items.get_mut(1)
         {
-            let width = self.narrow_width((step, input.node))?;
-            let wanted = if *column < 0 { width as i64 + *column } else { *column };
-            *column = columns.iter().position(|&kept| kept as i64 == wanted)? as i64;
+            let wanted = columns_of(item, self.narrow_width((step, input.node))?)?;
+            // All of them are there, and stand together.
+            let place = columns.binary_search(&wanted.start).ok()? as i64;
+            *item = match item {
+                IndexItem::Integer(_) => IndexItem::Integer(place),
+                _ => {
+                    IndexItem::Slice { start: Some(place), stop: Some(place + wanted.len() as i64), step: 1 }
+                }
+            };
         }
         Some(operation)
     }

@@ -46,20 +46,21 @@ impl PassState {
         self.rows.extend(ranges);
     }
 
-    /// Keeps of each sequence only the rows from a position on. Only after the last attention, and not once rows are narrowed.
-    pub fn keep_from(&mut self, positions: &[usize]) {
+    /// Keeps of each sequence only those of its rows, the last ones or those that are read when rows are narrowed. Only after the last
+    /// attention, where it no longer matters where a row stands, and not once rows are narrowed.
+    pub fn keep_only(&mut self, places: &[Vec<usize>]) {
         let mut kept = Vec::new();
         let mut ranges = Vec::with_capacity(self.rows.len());
-        for ((sequence, rows), &position) in self.sequences.iter_mut().zip(&self.rows).zip(positions) {
-            let skipped = position.saturating_sub(sequence.start).min(rows.len());
-            sequence.tokens.drain(..skipped);
-            sequence.start += skipped;
+        for ((sequence, rows), places) in self.sequences.iter_mut().zip(&self.rows).zip(places) {
+            // A next step comes after all of its tokens.
+            sequence.start += rows.len() - places.len();
+            sequence.tokens =
+                places.iter().filter_map(|&place| sequence.tokens.get(place).copied()).collect();
             if let Some(narrow) = &mut sequence.narrow {
-                narrow.retain(|&place| place >= skipped);
-                narrow.iter_mut().for_each(|place| *place -= skipped);
+                *narrow = narrow.iter().filter_map(|place| places.binary_search(place).ok()).collect();
             }
             let first = kept.len();
-            kept.extend(rows.start + skipped..rows.end);
+            kept.extend(places.iter().map(|place| rows.start + place));
             ranges.push(first..kept.len());
         }
         if kept.len() < self.tokens() {
@@ -130,7 +131,7 @@ mod tests {
         let mut state = PassState::begin(model.stages(), sequences);
         let slot = model.stages().stages[0].outputs[0];
         state.put(slot, SlotValue::Rows(Rows::contiguous(vec![0., 1., 2., 3., 4., 5.], &[1])));
-        state.keep_from(&[1, 0]);
+        state.keep_only(&[vec![1, 2, 3], vec![0, 1]]);
         assert_eq!(state.rows, [0..3, 3..5]);
         let [first, second] = &state.sequences[..] else { panic!("two sequences") };
         assert_eq!(

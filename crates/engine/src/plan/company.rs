@@ -1,6 +1,6 @@
 //! Those that leave rows together, because they are edited alike, and what they come to from there on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::cost::{Costs, Rows, Work};
 use super::outlook::Parting;
@@ -31,6 +31,25 @@ pub(super) fn parted(together: &[&Aboard], number: usize, lengths: &[usize], cos
         });
     }
     (work, tokens)
+}
+
+/// Of each aboard: with whom it goes on after each of its partings, as the place of the first of them, until it is alone.
+pub(crate) fn companies(aboard: &[Aboard]) -> Vec<Vec<usize>> {
+    let together = |one: &Aboard| one.partings.iter().take_while(|parting| parting.alike.is_some()).count();
+    let mut known: HashMap<(usize, &[Parting]), (usize, usize)> = HashMap::new();
+    for (place, one) in aboard.iter().enumerate() {
+        for number in 0..together(one) {
+            known.entry((one.member, &one.partings[..=number])).or_insert((place, 0)).1 += 1;
+        }
+    }
+    let of = |one: &Aboard| {
+        let firsts = (0..together(one)).map_while(|number| {
+            let &(first, many) = known.get(&(one.member, &one.partings[..=number]))?;
+            (many > 1).then_some(first)
+        });
+        firsts.collect()
+    };
+    aboard.iter().map(of).collect()
 }
 
 /// One that nobody goes on with: its rows are its own to the end.

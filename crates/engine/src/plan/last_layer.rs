@@ -1,4 +1,5 @@
-//! The last layer: after its attention only the positions are computed from the first on that is read or written there.
+//! The last layer: after its attention only the positions are computed that are read. Where anything is touched before the final norm,
+//! these are all from the first on that is read or written.
 //!
 //! **Needs:** every stage after the last attention treats each token alone. It is the prompt's step, and no gradient goes back through the
 //! invoke. Every touch there names its columns statically, from some column on (see `length` for how that is known); an invoke that

@@ -9,7 +9,7 @@
 //! | --- | --- | --- | --- |
 //! | dead code | `graph::check::use_of` | | nothing is computed that no save, log or edit needs |
 //! | early exit | `exit` | | an invoke walks no farther than the last hook point that is read or written of it |
-//! | last layer | `last_layer` | `last_layer` | after its attention only the positions are computed from the first on that is read or written |
+//! | last layer | `last_layer` | `last_layer` | after its attention only the positions are computed that are read; where something is touched between, from the first of these on |
 //! | positions | `positions` | | from the final norm on only the positions are computed that are read |
 //! | vocabulary columns | `unembedding` | `unembedding` | of the logits only the columns are computed that are read |
 //! | depth sharing | `depth`, `alike` | `depth` | invokes with equal tokens are one row until the first stage at which their edits differ |
@@ -47,12 +47,13 @@ mod unembedding;
 pub(crate) use alike::Alike;
 pub(crate) use cache::{Cached, Collected};
 pub use cache::{PREFIX_CACHE_BYTES, PrefixCache, PrefixCacheUse, PrefixCounts, PrefixRoom};
+pub(crate) use company::companies;
 pub(crate) use cost::{Clock, Costs, Rows, Work};
 pub(crate) use depth::edits;
 pub(crate) use exit::end;
 pub(crate) use last_layer::late_from;
 pub(crate) use outlook::{Asker, Outlook, Parting};
-pub(crate) use positions::positions;
+pub(crate) use positions::{columns as columns_of, positions};
 pub(crate) use recompute::{Segment, room, segments};
 pub(crate) use sharing::{Aboard, Candidate, Sharing, Source, Trunk};
 pub(crate) use traces::together;

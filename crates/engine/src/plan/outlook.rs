@@ -20,6 +20,8 @@ pub(crate) struct Outlook {
     pub first_column: usize,
     /// The same of what is read or written after the last attention.
     pub late: usize,
+    /// Whether nothing is touched between the last attention and where rows are narrowed: then only those rows are computed there.
+    pub late_is_read: bool,
 }
 
 /// An edit: there an invoke leaves the rows of those that are not edited alike.
@@ -84,12 +86,15 @@ impl Outlook {
         }
         let first_column = if rewrites.prefixes || rewrites.cache { from(0) } else { 0 };
         let late = if rewrites.last_layer { from(late_from) } else { 0 };
-        Outlook { shares: true, edits, first_column, late }
+        let between = touches.partition_point(|touch| touch.0 < late_from)
+            ..touches.partition_point(|touch| touch.0 < list.token_wise_from);
+        let late_is_read = rewrites.last_layer && between.is_empty();
+        Outlook { shares: true, edits, first_column, late, late_is_read }
     }
 
     /// The same, of an invoke that takes all its rows where it leaves those of others, and none of another prompt.
     pub fn whole(mut self) -> Outlook {
         self.edits.iter_mut().for_each(|edit| edit.column = 0);
-        Outlook { first_column: 0, late: 0, ..self }
+        Outlook { first_column: 0, late: 0, late_is_read: false, ..self }
     }
 }

@@ -1,13 +1,16 @@
 //! Positions: from the final norm on only those are computed that are read.
 //!
 //! **Needs:** every stage from there on treats each token alone (`StageList::token_wise_from`). It is the prompt's step: later ones have
-//! one position. Nothing is set there, and no gradient is asked for there. Everything that reads a getter there picks a
-//! position of it by an integer (`logits[:, -1]`). An invoke that draws a token reads its last position.
+//! one position. Nothing is set there, and no gradient is asked for there. Everything that reads a getter there picks
+//! positions of it by an integer or a slice without steps (`logits[:, -1]`, `logits[:, 3:6]`). An invoke that draws a token reads its
+//! last position.
 //!
-//! **Keeps:** a row there depends on itself alone. What was picked by its column is picked by its place among the columns that were
+//! **Keeps:** a row there depends on itself alone. What was picked by its columns is picked by their places among those that were
 //! computed (`job::columns`). Invokes that share rows compute what any of them reads (`Member::agree_on_columns`).
 //!
 //! Of the last layer fewer positions than all are computed by `last_layer`.
+
+use std::ops::Range;
 
 use pellucid_graph::check::CheckedProgram;
 use pellucid_graph::{Argument, IndexItem, NodeId, NodeKind, OperationKind, Value};
@@ -25,7 +28,7 @@ pub(crate) fn positions<'a>(
         match program.program.node(id).kind {
             NodeKind::Get(_) => {
                 for &user in users(id) {
-                    columns.push(picked(program, id, user, width)?);
+                    columns.extend(picked(program, id, user, width)?);
                 }
             }
             _ => return None,
@@ -36,16 +39,14 @@ pub(crate) fn positions<'a>(
     (columns.len() < width && !columns.is_empty()).then_some(columns)
 }
 
-/// The single column that one of a getter's readers takes.
-fn picked(program: &CheckedProgram, id: NodeId, user: NodeId, width: usize) -> Option<usize> {
+/// The columns that one of a getter's readers takes.
+fn picked(program: &CheckedProgram, id: NodeId, user: NodeId, width: usize) -> Option<Range<usize>> {
     let NodeKind::Operation(operation) = &program.program.node(user).kind else { return None };
     if operation.kind != OperationKind::GetItem {
         return None;
     }
     let Some(Argument::Index(items)) = operation.arguments.get(1) else { return None };
-    let [IndexItem::Slice { .. } | IndexItem::Integer(_), IndexItem::Integer(column), rest @ ..] =
-        items.as_slice()
-    else {
+    let [IndexItem::Slice { .. } | IndexItem::Integer(_), column, rest @ ..] = items.as_slice() else {
         return None;
     };
     // The getter must be what is indexed, not an index.
@@ -54,6 +55,23 @@ fn picked(program: &CheckedProgram, id: NodeId, user: NodeId, width: usize) -> O
     {
         return None;
     }
-    let column = if *column < 0 { width as i64 + column } else { *column };
-    usize::try_from(column).ok().filter(|&column| column < width)
+    columns(column, width)
+}
+
+/// The columns that an index takes of so many; none: not some that stand together.
+pub(crate) fn columns(index: &IndexItem, width: usize) -> Option<Range<usize>> {
+    let all = i64::try_from(width).ok()?;
+    let from_left = |column: i64| if column < 0 { all.saturating_add(column) } else { column };
+    match index {
+        IndexItem::Integer(column) => {
+            let column = usize::try_from(from_left(*column)).ok().filter(|&column| column < width)?;
+            Some(column..column + 1)
+        }
+        IndexItem::Slice { start, stop, step: 1 } => {
+            let place = |column: i64| usize::try_from(from_left(column).clamp(0, all)).ok();
+            let (start, stop) = (place(start.unwrap_or(0))?, place(stop.unwrap_or(all))?);
+            (start < stop).then_some(start..stop)
+        }
+        _ => None,
+    }
 }

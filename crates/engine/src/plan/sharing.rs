@@ -51,6 +51,7 @@ impl Candidate<'_> {
         Extent {
             width: self.width(),
             late: self.outlook.late,
+            late_is_read: self.outlook.late_is_read,
             columns: self.columns.map(<[usize]>::len),
             unread: self.unread,
         }
@@ -62,8 +63,9 @@ impl Candidate<'_> {
 pub(super) struct Extent {
     /// The columns of its rectangle.
     width: usize,
-    /// The first column that matters after the last attention.
+    /// The first column that matters after the last attention, and whether of these only those matter that are read.
     late: usize,
+    late_is_read: bool,
     /// How many columns are read from the narrowing stage on, if not all.
     columns: Option<usize>,
     /// Columns of the vocabulary that are not read.
@@ -84,7 +86,9 @@ impl Extent {
             let first = from.max(self.position(self.late, length));
             length.saturating_sub(first) as u64
         });
-        Rows { late: late.sum(), read: read.min(rows.tokens), unread: self.unread, ..rows }
+        let (late, read) = (late.sum(), read.min(rows.tokens));
+        let late = if self.late_is_read { read.min(late) } else { late };
+        Rows { late, read, unread: self.unread, ..rows }
     }
 
     /// Its rows from a column on of prompts of so many tokens, and the position of each with which they begin.
@@ -99,6 +103,7 @@ impl Extent {
         Extent {
             width: self.width,
             late: self.late.min(other.late),
+            late_is_read: self.late_is_read && other.late_is_read,
             // At most: they may be the same ones.
             columns: columns.map(|(one, other)| (one + other).min(self.width)),
             unread: self.unread.min(other.unread),
@@ -230,6 +235,13 @@ impl Aboard {
             rows: candidate.rows(&positions),
             positions,
         }
+    }
+
+    /// Its rows from its parting of that number on.
+    pub fn rows_at(&self, number: usize, lengths: &[usize]) -> Rows {
+        self.partings
+            .get(number)
+            .map_or(Rows::default(), |parting| self.extent.rows_from(parting.column, lengths).0)
     }
 
     /// The stage at which it leaves the trunk.
@@ -538,7 +550,7 @@ mod tests {
 
     fn outlook(differs: Option<usize>, column: usize) -> Outlook {
         let edits = differs.into_iter().map(|stage| Parting { stage, column, alike: None });
-        Outlook { shares: true, edits: edits.collect(), first_column: column, late: 0 }
+        Outlook { shares: true, edits: edits.collect(), first_column: column, ..Outlook::default() }
     }
 
     /// Invokes that come aboard one after another: program, prompt, outlook.

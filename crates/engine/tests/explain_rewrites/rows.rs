@@ -26,6 +26,28 @@ fn depth_sharing() {
 }
 
 #[test]
+fn depth_sharing_of_what_is_edited_alike() {
+    let hook = "layers.0.output";
+    let nodes = [
+        read("clean", "logits", r#"[":"]"#),
+        patch("one", hook, r#"[":",2]"#),
+        patch("one", "layers.2.output", r#"[":",4]"#).replace("one_", "one_late_"),
+        read("one", "logits", r#"[":"]"#),
+        patch("two", hook, r#"[":",2]"#),
+        read("two", "logits", r#"[":"]"#),
+        patch("other", hook, r#"[":",3]"#),
+        read("other", "logits", r#"[":"]"#),
+    ];
+    let prompts = [("clean", PROMPT), ("one", PROMPT), ("two", PROMPT), ("other", PROMPT)];
+    let off = Rewrites { depth: false, length: false, ..Rewrites::ALL };
+    hold(
+        "depth_sharing_of_what_is_edited_alike",
+        "`one` and `two` are edited alike after layer 0: they go on as one row until `one` is edited after layer 2.",
+        &off_and_on(off, &trace(&prompts, &nodes.join(","))),
+    );
+}
+
+#[test]
 fn length_sharing() {
     let nodes = [
         read("clean", "logits", r#"[":",-1]"#),

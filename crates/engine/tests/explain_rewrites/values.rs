@@ -40,8 +40,12 @@ fn positions() {
     let of = |index: &str| told(&engine(), &trace(&[("p", PROMPT)], &read("p", "logits", index)));
     hold(
         "positions",
-        "The final norm and the unembedding are computed at one position of seven, and so much less is read.",
-        &[("all are read", of(r#"[":"]"#)), ("the last is read", of(r#"[":",-1]"#))],
+        "The final norm and the unembedding are computed at one position of seven, and so much less is read; or at those of a slice.",
+        &[
+            ("all are read", of(r#"[":"]"#)),
+            ("the last is read", of(r#"[":",-1]"#)),
+            ("two in the middle are read", of(r#"[":","2:4"]"#)),
+        ],
     );
 }
 
@@ -58,6 +62,12 @@ fn last_layer() {
         "last_layer",
         "After the last layer's attention three positions of seven are computed, and from the final norm on one.",
         &off_and_on(off, &trace(&[("p", PROMPT)], &nodes)),
+    );
+    let picked = [read("p", "logits", r#"[":",1]"#), read("p", "logits", r#"[":",4]"#).replace("p_", "q_")];
+    hold(
+        "last_layer_at_what_is_read",
+        "Where nothing is read but logits, after the last layer's attention only their positions are computed: two of seven.",
+        &off_and_on(off, &trace(&[("p", PROMPT)], &picked.join(","))),
     );
 }
 

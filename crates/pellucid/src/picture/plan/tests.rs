@@ -28,6 +28,7 @@ fn passenger() -> ExplainedPassenger {
         width: 8,
         rows_from: 0,
         late_from: 0,
+        late_is_read: false,
         columns: Some(vec![7]),
         vocabulary: None,
         until: "lm_head.output".into(),
@@ -45,6 +46,7 @@ fn forked() -> ExplainedPassenger {
     let shares = ExplainedSharing {
         with: "c\"q".into(),
         until: Some("h.0.attn".into()),
+        then: Vec::new(),
         leaves: Some(40),
         column: 7,
         tokens: 1,
