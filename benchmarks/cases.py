@@ -16,7 +16,7 @@ class Sides:
     modules of theirs into it."""
 
     def __init__(self, folder):
-        self.folder = folder
+        self.folder = peers.made(folder)
 
     @functools.cached_property
     def config(self):

@@ -27,8 +27,8 @@ def tokens(prompts, length, vocabulary):
     return [[(p * 7919 + t * 104729 + 13) % vocabulary for t in range(length)] for p in range(prompts)]
 
 
-def opened(folder, dtype=torch.float32):
-    """A model of this folder, which is made where it is not there yet: GPT-2 small's shape or SmolLM2-135M's."""
+def made(folder):
+    """This folder, with a model in it, which is made where it is not there yet: GPT-2 small's shape or SmolLM2-135M's."""
     if not (folder / "model.safetensors").is_file():
         torch.manual_seed(0)
         llama = dict(
@@ -37,7 +37,12 @@ def opened(folder, dtype=torch.float32):
         )  # fmt: skip
         config = transformers.GPT2Config() if folder == FOLDER else transformers.LlamaConfig(**llama)
         transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    return folder
+
+
+def opened(folder, dtype=torch.float32):
+    """The model of this folder."""
+    return transformers.AutoModelForCausalLM.from_pretrained(made(folder), dtype=dtype).eval()
 
 
 def tiny_model():
