@@ -242,7 +242,7 @@ impl Interleaver<'_> {
         let ready: Vec<&Group> = member.ready().filter(alike).collect();
         let fits = |tokens: usize, work: Work| {
             tokens as u64 <= self.budget.tokens
-                && work.held <= self.budget.bytes
+                && loaded.costs.held(tokens, work) <= self.budget.bytes
                 && self.budget.milliseconds.is_none_or(|most| self.clock.pass(work) <= most)
         };
         let (rewrites, owner) = (self.ground.rewrites, self.owner(place));

@@ -22,6 +22,7 @@ pub(crate) struct Costs {
     keys: Vec<u64>,
     /// Numbers of one token that are alive at once, at most: before rows are narrowed, and from there on.
     alive: (u64, u64),
+    vocabulary: u64,
     /// Numbers of one token's keys and values in a layer, at most.
     layer_keys: u64,
     /// Bytes of a number of a linear layer's weight.
@@ -93,8 +94,8 @@ pub(crate) struct Work {
     pub weights: u64,
     /// Numbers, f32, that the rows bring into stages and out of them.
     pub values: u64,
-    /// Bytes that the rows hold at once, at most.
-    pub held: u64,
+    /// Bytes that the rows hold at once from where they are narrowed on, at most.
+    pub logits: u64,
 }
 
 impl Costs {
@@ -180,6 +181,7 @@ impl Costs {
             values,
             keys,
             alive,
+            vocabulary: model.spec().sizes.vocabulary,
             layer_keys,
             weight_bytes: match model.precision() {
                 "f32" => 4,
@@ -227,11 +229,12 @@ impl Costs {
             .saturating_add(values(late, narrow).saturating_mul(rows_late))
             .saturating_add((values(narrow, to) - spared_values).saturating_mul(rows.read.min(rows.tokens)))
             .saturating_add((self.keys[to] - self.keys[from]).saturating_mul(rows.keys));
-        let logits = if narrow < to { self.alive.1.saturating_sub(rows.unread) } else { 0 };
-        let held = (self.alive.0.saturating_mul(rows.tokens))
-            .saturating_add(self.layer_keys.saturating_mul(rows.keys))
-            .saturating_add(logits.saturating_mul(rows.read.min(rows.tokens)));
-        Work { flops, weights: linear(from, to) - spared_flops, values: moved, held: held.saturating_mul(4) }
+        let narrows = (from..to).contains(&self.token_wise_from);
+        // A column of the vocabulary that is not read is in none of the slots that hold logits.
+        let unread = rows.unread.saturating_mul(self.alive.1 / self.vocabulary.max(1));
+        let logits = if narrows { self.alive.1.saturating_sub(unread) } else { 0 };
+        let logits = logits.saturating_mul(rows.read.min(rows.tokens)).saturating_mul(4);
+        Work { flops, weights: linear(from, to) - spared_flops, values: moved, logits }
     }
 
     /// Of stages `from..to`: operations of one row that are not done, and numbers that are not moved, where so many columns of the
@@ -265,6 +268,14 @@ impl Costs {
     /// The slot of the residual stream before a stage, where it is the only value that is alive and has just been computed.
     pub fn boundary(&self, stage: usize) -> Option<Slot> {
         self.boundaries.get(&stage).copied()
+    }
+
+    /// Bytes that so many tokens of a pass hold at once, at most, with the logits of what they come to.
+    pub fn held(&self, tokens: usize, work: Work) -> u64 {
+        4_u64
+            .saturating_mul(self.alive.0 + self.layer_keys)
+            .saturating_mul(tokens as u64)
+            .saturating_add(work.logits)
     }
 
     /// Bytes of one position's residual stream before all such stages.
@@ -308,7 +319,7 @@ impl Work {
     pub fn with(self, other: Work) -> Work {
         Work {
             weights: self.weights.max(other.weights),
-            held: self.held.saturating_add(other.held),
+            logits: self.logits.saturating_add(other.logits),
             ..self.and_then(other)
         }
     }
@@ -319,7 +330,7 @@ impl Work {
             flops: self.flops.saturating_add(other.flops),
             weights: self.weights.saturating_add(other.weights),
             values: self.values.saturating_add(other.values),
-            held: self.held.max(other.held),
+            logits: self.logits.max(other.logits),
         }
     }
 }
