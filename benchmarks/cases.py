@@ -18,6 +18,11 @@ class Sides:
     def __init__(self, folder):
         self.folder = peers.made(folder)
 
+    def load(self, *peers):
+        """Loads these peers' models, so that nothing is loaded in what is timed."""
+        for peer in peers:
+            getattr(self, peer)
+
     @functools.cached_property
     def config(self):
         return transformers.AutoConfig.from_pretrained(self.folder)

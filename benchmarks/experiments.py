@@ -12,6 +12,7 @@ HOOKS = "PyTorch hooks, batched by hand"
 
 def experiments(report, arguments, sides, server):
     vocabulary = sides.config.vocab_size
+    sides.load("model", "nnsight", "transformer_lens")
 
     def compare(words, aim, hold=same):
         return Comparison(report, server, arguments, words, aim, hold)
@@ -79,6 +80,7 @@ def same_sums(ours, theirs, what):
 
 def pairs(report, arguments, sides, server):
     """The case study on many pairs of prompts, beside the fastest peers: the others would take an hour."""
+    sides.load("model", "nnsight")
     count = 2 if arguments.quick else PAIRS
     case = patching.Heads(sides, tokens(2 * count, PATCHING, sides.config.vocab_size))
     comparison = Comparison(report, server, arguments, ("pairs", count, PATCHING), 15)
@@ -91,6 +93,7 @@ def pairs(report, arguments, sides, server):
 
 def smollm2(report, arguments, sides, server):
     """The same on another family, whose layers are more and narrower, beside the fastest peers."""
+    sides.load("model", "nnsight")
     vocabulary = sides.config.vocab_size
 
     def row(title, case, words, aim, peers, hold=same):

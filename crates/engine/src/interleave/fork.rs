@@ -111,16 +111,16 @@ impl Rider<'_, '_> {
         (companies, alone)
     }
 
-    /// An invoke among those that are edited alike waits for what it is set to, and others do not: it goes on with rows of its own.
-    pub(super) fn stay_behind(&mut self, seat: Seat, state: &mut PassState) {
-        let span = self.span(seat);
-        let Some(party) = self.owners.get(span.start).and_then(|&place| self.parties.get_mut(place)) else {
-            return;
-        };
-        party.seats.retain(|&other| other != seat);
-        let owner = party.owner;
-        let whole: Vec<(usize, usize)> = span.clone().map(|number| (number, 0)).collect();
-        self.copy(&whole, vec![Party::own(owner, seat, span.len())], state);
+    /// Of a party that is edited alike those wait for what they are set to: they go on with rows of their own.
+    pub(super) fn stay_behind(&mut self, place: usize, waiting: &BTreeSet<Seat>, state: &mut PassState) {
+        let first: usize = self.parties.iter().take(place).map(|party| party.count).sum();
+        let Some(party) = self.parties.get_mut(place) else { return };
+        party.seats.retain(|seat| !waiting.contains(seat));
+        let (owner, count) = (party.owner, party.count);
+        let whole = waiting.iter().flat_map(|_| (first..first + count).map(|number| (number, 0)));
+        let whole: Vec<(usize, usize)> = whole.collect();
+        let own = waiting.iter().map(|&seat| Party::own(owner, seat, count)).collect();
+        self.copy(&whole, own, state);
     }
 
     /// Whether an invoke's rows are edited at a stage.
@@ -159,6 +159,12 @@ impl Rider<'_, '_> {
             let members = &mut self.run.members;
             let group = |seat: &Seat| &members[seat.member].groups[seat.invoke];
             let keeps = party.seats.iter().any(|seat| group(seat).keeps_caches());
+            // Whoever leaves these rows behind its own first one attends to them.
+            let attends = |seat: &Seat| {
+                let group = group(seat);
+                group.next_parting().is_some_and(|next| next.column > group.forked)
+            };
+            let lends = !party.own && party.seats.iter().any(attends);
             let mut narrows = first;
             if !party.own && !state.narrowed {
                 let there = party.seats.iter().copied().filter(|seat| {
@@ -174,7 +180,7 @@ impl Rider<'_, '_> {
                 let sequence = &mut state.sequences[next];
                 next += 1;
                 sequence.keep_caches = keeps;
-                if !party.own {
+                if lends {
                     sequence.publishes = Some(Arc::default());
                 }
                 tokens += sequence.tokens.len() as u64;

@@ -176,13 +176,27 @@ impl<'v, 'e> Rider<'v, 'e> {
         let logits = self.loaded.schedule.unembedding.is_some_and(|unembedding| stage > unembedding);
         let hook = Hook { point, layout, slot: kernel.outputs[0], logits, last };
         let mut blocked: BTreeSet<Seat> = BTreeSet::new();
-        for Turn { seat, instance, company, writes, .. } in touches {
+        let mut writing = None;
+        for (number, turn) in touches.iter().enumerate() {
+            let &Turn { seat, instance, company, round, writes, .. } = turn;
             let Seat { member: place, invoke } = seat;
-            let member = &self.run.members[place];
-            let waits = company.is_some() && writes && !member.job.is_ready(instance);
-            if waits && !blocked.contains(&seat) && !member.gives_up(&member.groups[invoke]) {
-                self.stay_behind(seat, state);
-                blocked.insert(seat);
+            if let (Some(company), true) = (company, writes && writing != company.map(|own| (own, round))) {
+                // The first of a round to write: who waits has rows of its own from here on.
+                writing = Some((company, round));
+                let own = touches[number..].iter().take_while(|other| other.company == Some(company));
+                let own = own.filter(|other| other.round == round && !blocked.contains(&other.seat));
+                let waiting = own.filter(|other| {
+                    let member = &self.run.members[other.seat.member];
+                    let group = &member.groups[other.seat.invoke];
+                    !member.job.is_ready(other.instance) && !member.gives_up(group)
+                });
+                let waiting: BTreeSet<Seat> = waiting.map(|other| other.seat).collect();
+                if !waiting.is_empty() {
+                    self.stay_behind(company, &waiting, state);
+                    blocked.extend(&waiting);
+                }
+            }
+            if blocked.contains(&seat) {
                 continue;
             }
             let span = self.span(seat);

@@ -20,17 +20,21 @@ const DEPTH: usize = 32;
 /// Elements of a literal and items of an argument that are compared; what has more is alike nothing but itself.
 const ELEMENTS: usize = 64;
 
+/// Values that are looked at for one program, the invokes together; each item of an argument counts as one. The rest are alike nothing
+/// but themselves.
+const LOOKED_AT: usize = 200_000;
+
 /// What alike values have in common; of a program, each with a number of its own.
 #[derive(Default)]
 pub(crate) struct Alike {
     numbers: HashMap<Form, u32>,
+    looked_at: usize,
     /// Those of the values of nodes, for the invoke that is asked about.
     known: HashMap<NodeId, u32>,
     /// At which stage each of its getters reads, and after how many edits there.
     reads: HashMap<NodeId, (usize, usize)>,
-    /// The edits of a trace, by invoke and hook point, in program order.
-    written: HashMap<(usize, usize), Vec<NodeId>>,
-    trace: Option<NodeId>,
+    /// The program's edits, by trace, invoke and hook point, in program order.
+    written: Option<Written>,
 }
 
 /// What a value is made of; what it reads is told by numbers.
@@ -59,12 +63,8 @@ pub(crate) struct Edited<'a> {
 }
 
 impl Alike {
-    /// An invoke of a trace is asked about, which touches this in the order of stages.
-    pub fn begin(&mut self, program: &CheckedProgram, trace: Option<NodeId>, touches: &[(usize, Instance)]) {
-        if self.trace != trace {
-            self.trace = trace;
-            self.written = written_in(program, trace);
-        }
+    /// An invoke is asked about, which touches this in the order of stages.
+    pub fn begin(&mut self, program: &CheckedProgram, touches: &[(usize, Instance)]) {
         self.known.clear();
         self.reads.clear();
         for here in touches.chunk_by(|one, other| one.0 == other.0) {
@@ -114,7 +114,12 @@ impl Alike {
 
     fn form(&mut self, edited: Edited<'_>, id: NodeId, depth: usize) -> Option<Form> {
         let node = edited.program.program.node(id);
-        if depth == 0 || !node.guards.is_empty() || edited.program.nodes[id.index()].trace != edited.trace {
+        self.looked_at += 1;
+        if depth == 0
+            || self.looked_at > LOOKED_AT
+            || !node.guards.is_empty()
+            || edited.program.nodes[id.index()].trace != edited.trace
+        {
             return None;
         }
         match &node.kind {
@@ -123,7 +128,8 @@ impl Alike {
             }
             NodeKind::Get(address) if edited.program.nodes[id.index()].steps.is_none() => {
                 let place = edited.program.nodes[id.index()].place?;
-                let written = self.written.get(&(address.invoke, place));
+                let written = self.written.get_or_insert_with(|| written_in(edited.program));
+                let written = written.get(&(edited.trace, address.invoke, place));
                 let edits = written.map_or(0, |written| written.partition_point(|&edit| edit < id));
                 Some(Form::ReadOf(edited.trace?, address.invoke, place, address.step.unwrap_or(0), edits))
             }
@@ -137,6 +143,7 @@ impl Alike {
             }
             NodeKind::Operation(operation) if !operation.kind.is_random() && is_short(operation) => {
                 let named = operation.values().into_iter();
+                self.looked_at += named.len();
                 let named = named.map(|value| (self.of(edited, value.node, depth - 1), value.output));
                 let named = named.collect();
                 Some(Form::Operation(operation.kind, written(operation), named))
@@ -146,17 +153,19 @@ impl Alike {
     }
 }
 
-/// The edits of a trace, by invoke and hook point.
-fn written_in(program: &CheckedProgram, trace: Option<NodeId>) -> HashMap<(usize, usize), Vec<NodeId>> {
-    let mut written: HashMap<(usize, usize), Vec<NodeId>> = HashMap::new();
+type Written = HashMap<(Option<NodeId>, usize, usize), Vec<NodeId>>;
+
+/// A program's edits, by trace, invoke and hook point.
+fn written_in(program: &CheckedProgram) -> Written {
+    let mut written = Written::new();
     for (number, (node, checked)) in program.program.nodes.iter().zip(&program.nodes).enumerate() {
         let invoke = match &node.kind {
             NodeKind::Set { address, .. } => address.invoke,
             NodeKind::Skip { invoke, .. } => *invoke,
             _ => continue,
         };
-        if let (true, Some(place)) = (checked.trace == trace, checked.place) {
-            written.entry((invoke, place)).or_default().push(NodeId(number as u32));
+        if let Some(place) = checked.place {
+            written.entry((checked.trace, invoke, place)).or_default().push(NodeId(number as u32));
         }
     }
     written

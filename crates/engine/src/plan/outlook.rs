@@ -67,8 +67,8 @@ impl Outlook {
             columns[first].min(asker.width.saturating_sub(1))
         };
         let late_from = late_from(list);
-        if let Some((alike, trace)) = &mut alike {
-            alike.begin(program, *trace, touches);
+        if let Some((alike, _)) = &mut alike {
+            alike.begin(program, touches);
         }
         let mut edits = Vec::new();
         for here in touches.chunk_by(|one, other| one.0 == other.0) {

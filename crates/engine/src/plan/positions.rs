@@ -23,19 +23,31 @@ pub(crate) fn positions<'a>(
     draws: bool,
     width: usize,
 ) -> Option<Vec<usize>> {
-    let mut columns = if draws { vec![width.checked_sub(1)?] } else { Vec::new() };
+    // Where what is picked begins and ends, added up: readers may be many, and their slices wide.
+    let mut steps = vec![0_i64; width + 1];
+    let mut pick = |columns: Range<usize>| {
+        steps[columns.start] += 1;
+        steps[columns.end] -= 1;
+    };
+    if draws {
+        pick(width.checked_sub(1)?..width);
+    }
     for id in touches {
         match program.program.node(id).kind {
             NodeKind::Get(_) => {
                 for &user in users(id) {
-                    columns.extend(picked(program, id, user, width)?);
+                    pick(picked(program, id, user, width)?);
                 }
             }
             _ => return None,
         }
     }
-    columns.sort_unstable();
-    columns.dedup();
+    let mut many = 0;
+    let columns = (0..width).filter(|&column| {
+        many += steps[column];
+        many > 0
+    });
+    let columns: Vec<usize> = columns.collect();
     (columns.len() < width && !columns.is_empty()).then_some(columns)
 }
 

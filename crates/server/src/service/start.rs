@@ -168,16 +168,14 @@ impl Service {
         if !idle(core, patience.saturating_sub(moment)).await {
             tracing::warn!(jobs = core.board().running_count(), "jobs that still run are put back");
             core.board().put_back();
-            if !idle(core, moment).await {
-                // It is the service that ends, not they that end it: nothing is held against them.
-                match tokio::time::timeout(CLOSING, core.store.put_back(time::now_ms())).await {
-                    Ok(Ok(jobs)) => tracing::warn!(jobs, "jobs that do not end are left: they run again"),
-                    Ok(Err(error)) => tracing::error!(%error, "jobs that do not end cannot be put back"),
-                    Err(_) => {
-                        tracing::error!("jobs that do not end cannot be put back: the store does not answer")
-                    }
-                }
-            }
+            idle(core, moment).await;
+        }
+        // It is the service that ends, not they that end it: nothing is held against those that still run, or have just begun.
+        match tokio::time::timeout(FAREWELL, core.store.put_back(time::now_ms())).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(jobs)) => tracing::warn!(jobs, "jobs that do not end are left: they run again"),
+            Ok(Err(error)) => tracing::error!(%error, "jobs that do not end cannot be put back"),
+            Err(_) => tracing::error!("jobs that do not end cannot be put back: the store does not answer"),
         }
         core.hub.close();
     }
