@@ -85,6 +85,17 @@ async fn until(core: &Core, id: &str, state: JobState) -> StoredJob {
     panic!("{:?}", stored(core, id).await)
 }
 
+/// Waits until something is so; not for ever.
+async fn patiently(mut is_so: impl FnMut() -> bool) {
+    for _ in 0..6_000 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never was so")
+}
+
 // On one thread, what is spawned begins where something is awaited: after it is told that nothing may begin.
 #[tokio::test]
 async fn a_job_that_outlasts_two_stops_is_not_poisoned() {
@@ -130,9 +141,7 @@ async fn a_job_that_cannot_be_failed_is_failed_once_the_store_can_be_written() {
     let account = core.store.account(OPEN_ACCOUNT).await.unwrap().unwrap();
     let (model, waiting) = (job.model.clone(), waiting(&job, &account));
     core.handover.wait(Work { model, waiting, suspect: false, program: None, has_place: false });
-    while core.refusals().is_empty() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    patiently(|| !core.refusals().is_empty()).await;
     assert_eq!((stored(core, &id).await.state, core.board().queued()), (JobState::Queued, 0));
     other.execute("DROP TRIGGER fails").await.unwrap();
     until(core, &id, JobState::Failed).await;
@@ -165,7 +174,9 @@ fn a_job_on_which_the_process_died_runs_alone() {
     life(data.path(), async |service| {
         let core = &service.core;
         let mut alone = 0;
+        let began = std::time::Instant::now();
         while stored(core, &id).await.state != JobState::Succeeded {
+            assert!(began.elapsed() < Duration::from_secs(60), "{:?}", stored(core, &id).await);
             let board = core.board();
             let running: Vec<_> = (0..16).filter_map(|ticket| board.running(Ticket(ticket))).collect();
             if running.iter().any(|one| one.waiting.job == id) {
@@ -270,8 +281,6 @@ async fn readiness_tells_of_a_store_that_does_not_write_and_an_engine_that_does_
     until_ready(&service, (503, "ok", "failing")).await;
     // One whose thread has ended: it is stuck no more, but there is none.
     go.send(()).unwrap();
-    while entry.house().is_some() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert_eq!(ready(&service).await, (503, "ok".to_owned(), "failing".to_owned()));
+    patiently(|| entry.house().is_none()).await;
+    until_ready(&service, (503, "ok", "failing")).await;
 }
