@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::aboard::{Aboard, Extent};
 use super::cost::{Costs, Rows, Work};
 use super::outlook::Parting;
-use super::sharing::{Aboard, Extent};
 
 /// Work and tokens of invokes that have had the same rows, from their parting of that number on: those that are edited alike there
 /// go on as one row until they part again.

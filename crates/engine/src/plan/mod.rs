@@ -28,6 +28,7 @@
 //!
 //! All of it holds within one program, and among those whose owner gave them the same cache: rows of one owner are never another's.
 
+mod aboard;
 mod alike;
 mod cache;
 mod company;
@@ -44,6 +45,7 @@ mod sharing;
 mod traces;
 mod unembedding;
 
+pub(crate) use aboard::{Aboard, Candidate};
 pub(crate) use alike::Alike;
 pub(crate) use cache::{Cached, Collected};
 pub use cache::{PREFIX_CACHE_BYTES, PrefixCache, PrefixCacheUse, PrefixCounts, PrefixRoom};
@@ -55,7 +57,7 @@ pub(crate) use last_layer::late_from;
 pub(crate) use outlook::{Asker, Outlook, Parting};
 pub(crate) use positions::{columns as columns_of, positions};
 pub(crate) use recompute::{Segment, room, segments};
-pub(crate) use sharing::{Aboard, Candidate, Sharing, Source, Trunk};
+pub(crate) use sharing::{Sharing, Source, Trunk};
 pub(crate) use traces::together;
 pub(crate) use unembedding::{
     Among, ColumnsRead, among, together as columns_together, unembedding, worthwhile,
