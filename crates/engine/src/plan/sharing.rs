@@ -138,6 +138,15 @@ impl Trunk {
         (until, needed)
     }
 
+    /// The end of those that leave it with all its rows: they go on attending to what stands before these. 0: nobody does.
+    fn forks_after_links(&self) -> usize {
+        let after = |one: &&Aboard| {
+            let mut both = self.links.iter().zip(&one.positions);
+            one.differs().is_some() && both.any(|(link, &own)| link.is_some() && own <= positions_of(link))
+        };
+        self.aboard.iter().filter(after).map(|one| one.end).max().unwrap_or(0)
+    }
+
     /// Of each prompt: how many of its first positions nothing edits, as long as they are this trunk's; and how many of these
     /// come from elsewhere.
     pub fn unedited(&self) -> Vec<(usize, usize)> {
@@ -318,7 +327,7 @@ impl Sharing {
         for place in (0..self.trunks.len()).rev() {
             // Those that attend to it stand after it, and are known by now.
             let trunk = &self.trunks[place];
-            let until = costs.last_attention(trunk.life());
+            let until = costs.last_attention(trunk.life().max(trunk.forks_after_links()));
             for link in trunk.links.clone().into_iter().flatten() {
                 let Source::Trunk { trunk, prompt } = link.source else { continue };
                 let other = &mut self.trunks[trunk];

@@ -352,6 +352,20 @@ fn of_the_last_layer_and_the_logits_only_what_is_picked_is_computed() {
 }
 
 #[test]
+fn who_forks_with_all_its_rows_goes_on_attending_to_what_stands_before_them() {
+    let engine = engine();
+    // `a` and `c` are over after the first layer; `b`, which begins like `a` and like which `c` begins, is edited there.
+    let invokes = r#"{"name":"a","tokens":[[1,2,3,4]]},{"name":"b","tokens":[[1,2,3,9,5]]},{"name":"c","tokens":[[1,2,3,9,5,7]]}"#;
+    let low = |name: &str| {
+        format!(
+            r#"{{"op":"get","name":"h{name}","invoke":"{name}","hook":"layers.0.output"}},{{"op":"getitem","name":"{name}","input":"h{name}","index":[0,-1]}},{{"op":"save","value":"{name}"}}"#
+        )
+    };
+    let edited = edit("b", "layers.0.output", r#""op":"index_put","index":[":",-1],"values":0.5"#);
+    run(&engine, &checked(&engine, invokes, &[low("a"), edited, last_logit("b"), low("c")].join(",")));
+}
+
+#[test]
 fn passes_hold_as_many_rows_as_there_is_memory_for() {
     let engine = engine();
     let sizes = &engine.model().spec().sizes;
