@@ -30,8 +30,8 @@ impl Candidate<'_> {
 
     /// The positions of its prompts that stand at a column.
     pub(super) fn positions(&self, column: usize) -> Vec<usize> {
-        let extent = self.extent();
-        self.prompts.iter().map(|tokens| extent.position(column, tokens.len())).collect()
+        let width = self.width();
+        self.prompts.iter().map(|tokens| position(column, width, tokens.len())).collect()
     }
 
     /// Its rows from those positions on.
@@ -39,43 +39,44 @@ impl Candidate<'_> {
         self.extent().rows(self.prompts.iter().map(|tokens| tokens.len()), from)
     }
 
-    fn extent(&self) -> Extent {
+    pub(super) fn extent(&self) -> Extent {
         Extent {
             width: self.width(),
             late: self.outlook.late,
             late_is_read: self.outlook.late_is_read,
-            columns: self.columns.map(<[usize]>::len),
+            columns: self.columns.map(<[usize]>::to_vec),
             unread: self.unread,
         }
     }
 }
 
-/// How much of its rectangle matters to an invoke.
-#[derive(Clone, Copy, Debug)]
+/// The position of a prompt of so many tokens that stands at a column of a rectangle of that width.
+fn position(column: usize, width: usize, length: usize) -> usize {
+    column.saturating_sub(width - length)
+}
+
+/// How much of its rectangle matters to an invoke, or to several that have it in common.
+#[derive(Clone, Debug)]
 pub(super) struct Extent {
     /// The columns of its rectangle.
     width: usize,
     /// The first column that matters after the last attention, and whether of these only those matter that are read.
     late: usize,
     late_is_read: bool,
-    /// How many columns are read from the narrowing stage on, if not all.
-    columns: Option<usize>,
+    /// The columns that are read from the narrowing stage on, in order, if not all.
+    columns: Option<Vec<usize>>,
     /// Columns of the vocabulary that are not read.
     unread: u64,
 }
 
 impl Extent {
-    /// The position of a prompt of so many tokens that stands at a column.
-    fn position(&self, column: usize, length: usize) -> usize {
-        column.saturating_sub(self.width - length)
-    }
-
     /// The rows from those positions on of prompts of so many tokens.
     pub(super) fn rows(&self, lengths: impl ExactSizeIterator<Item = usize> + Clone, from: &[usize]) -> Rows {
         let rows = Rows::after(lengths.clone().zip(from.iter().copied()));
-        let read = self.columns.map_or(rows.tokens, |columns| (columns * lengths.len()) as u64);
+        let read =
+            self.columns.as_ref().map_or(rows.tokens, |columns| (columns.len() * lengths.len()) as u64);
         let late = lengths.zip(from).map(|(length, &from)| {
-            let first = from.max(self.position(self.late, length));
+            let first = from.max(position(self.late, self.width, length));
             length.saturating_sub(first) as u64
         });
         let (late, read) = (late.sum(), read.min(rows.tokens));
@@ -85,19 +86,26 @@ impl Extent {
 
     /// Its rows from a column on of prompts of so many tokens, and the position of each with which they begin.
     pub fn rows_from(&self, column: usize, lengths: &[usize]) -> (Rows, Vec<usize>) {
-        let from: Vec<usize> = lengths.iter().map(|&length| self.position(column, length)).collect();
+        let from: Vec<usize> = lengths.iter().map(|&length| position(column, self.width, length)).collect();
         (self.rows(lengths.iter().copied(), &from), from)
     }
 
-    /// What matters to either of two.
-    pub fn with(self, other: Extent) -> Extent {
-        let columns = self.columns.zip(other.columns);
+    /// What matters to either of two. Of columns of the vocabulary it is not known which are read: at least as many as by the one that
+    /// reads more.
+    pub fn with(self, other: &Extent) -> Extent {
+        let columns = self.columns.zip(other.columns.as_ref()).map(|(mut columns, more)| {
+            if columns != *more {
+                columns.extend(more);
+                columns.sort_unstable();
+                columns.dedup();
+            }
+            columns
+        });
         Extent {
             width: self.width,
             late: self.late.min(other.late),
             late_is_read: self.late_is_read && other.late_is_read,
-            // At most: they may be the same ones.
-            columns: columns.map(|(one, other)| (one + other).min(self.width)),
+            columns,
             unread: self.unread.min(other.unread),
         }
     }

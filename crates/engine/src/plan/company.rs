@@ -68,11 +68,11 @@ fn company_of(
 ) -> (Work, u64) {
     let until_parting = |one: &Aboard| one.partings.get(number + 1).map_or(one.end, |next| next.stage);
     // Of what matters late, it is those that count who are still together then.
-    let mut late = company.iter().filter(|one| until_parting(one) > costs.late_from()).map(|one| one.extent);
-    let Some(extent) = late.next().or(company.first().map(|one| one.extent)) else {
+    let mut late = company.iter().filter(|one| until_parting(one) > costs.late_from()).map(|one| &one.extent);
+    let Some(extent) = late.next().or(company.first().map(|one| &one.extent)) else {
         return (Work::default(), 0);
     };
-    let extent = late.fold(extent, Extent::with);
+    let extent = late.fold(extent.clone(), Extent::with);
     let (rows, starts) = extent.rows_from(parting.column, lengths);
     let (mut full, mut until, mut needed) = (parting.stage, 0, starts.clone());
     for one in company {

@@ -324,6 +324,16 @@ impl Work {
         }
     }
 
+    /// What it comes to beyond another.
+    pub fn beyond(self, other: Work) -> Work {
+        Work {
+            flops: self.flops.saturating_sub(other.flops),
+            weights: self.weights.saturating_sub(other.weights),
+            values: self.values.saturating_sub(other.values),
+            logits: self.logits.saturating_sub(other.logits),
+        }
+    }
+
     /// With what runs after it in a pass of its own.
     pub fn and_then(self, other: Work) -> Work {
         Work {

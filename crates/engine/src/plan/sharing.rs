@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::Rewrites;
-use super::aboard::{Aboard, Candidate};
+use super::aboard::{Aboard, Candidate, Extent};
 use super::company::parted;
 use super::cost::{Costs, Rows, Work};
 use super::prefix::Beginnings;
@@ -32,9 +32,9 @@ pub(crate) struct Trunk {
     /// Whether others share its rows, so that an invoke aboard that is edited forks.
     parts: bool,
     shares: bool,
-    late: u64,
-    read: u64,
-    unread: u64,
+    /// What matters to all that have come aboard, and to those of them that are still there after the last attention; none: nobody is.
+    extent: Extent,
+    late: Option<Extent>,
 }
 
 /// Positions that are not computed, because they are there.
@@ -110,10 +110,26 @@ fn linked(links: &[Option<Link>]) -> BTreeSet<usize> {
 impl Trunk {
     /// Its own rows.
     fn rows(&self) -> Rows {
-        let own = |(tokens, link): (&Vec<u32>, &Option<Link>)| (tokens.len(), positions_of(link));
-        let rows = Rows::after(self.prompts.iter().zip(&self.links).map(own));
-        let (late, read) = (self.late.min(rows.tokens), self.read.min(rows.tokens));
-        Rows { late, read, unread: self.unread, ..rows }
+        let extent = if self.is_own() { Some(&self.extent) } else { self.late.as_ref() };
+        self.rows_of(extent)
+    }
+
+    /// The same, if late no more mattered than that; none: nothing.
+    fn rows_of(&self, late: Option<&Extent>) -> Rows {
+        let from: Vec<usize> = self.links.iter().map(positions_of).collect();
+        let rows = self.extent.rows(self.prompts.iter().map(Vec::len), &from);
+        late.map_or(Rows { late: 0, read: 0, ..rows }, |late| {
+            late.rows(self.prompts.iter().map(Vec::len), &from)
+        })
+    }
+
+    /// What matters late, if that invoke came aboard too.
+    fn late_with(&self, one: &Aboard, costs: &Costs) -> Option<Extent> {
+        let late = self.late.clone();
+        if one.aboard_until() <= costs.late_from() {
+            return late;
+        }
+        Some(late.map_or_else(|| one.extent.clone(), |late| late.with(&one.extent)))
     }
 
     fn reach_with(&self, one: &Aboard, costs: &Costs) -> usize {
@@ -234,8 +250,13 @@ impl Sharing {
 
     fn joining(&self, place: usize, candidate: &Candidate<'_>, costs: &Costs) -> Offer {
         let (trunk, one) = (&self.trunks[place], Aboard::of(candidate));
-        let (rows, reach) = (trunk.rows(), trunk.reach_with(&one, costs));
+        let late = trunk.late_with(&one, costs);
+        let (before, rows) = (trunk.rows_of(trunk.late.as_ref()), trunk.rows_of(late.as_ref()));
+        let reach = trunk.reach_with(&one, costs);
         let mut work = costs.of(rows, trunk.reach, reach).with(one.fork(costs));
+        // What has been told of late rows was less, where it reads others than those before.
+        let told = costs.of(before, costs.late_from(), trunk.reach);
+        work = work.with(costs.of(rows, costs.late_from(), trunk.reach).beyond(told));
         let mut tokens = one.forked_tokens() as usize;
         if let [first] = trunk.aboard.as_slice() {
             // It was taken to walk the whole way with all its rows.
@@ -272,15 +293,13 @@ impl Sharing {
         self.tokens += offer.tokens;
         self.work = self.work.with(offer.work);
         let (one, outlook) = (Aboard::of(candidate), candidate.outlook);
-        let Rows { late, read, .. } = candidate.rows(&candidate.positions(0));
         if let Some(place) = offer.joins {
             let trunk = &mut self.trunks[place];
             trunk.reach = trunk.reach_with(&one, costs);
             trunk.parts = true;
             trunk.column = trunk.column.min(outlook.first_column);
-            trunk.late = trunk.late.max(late);
-            trunk.read = trunk.read.max(read);
-            trunk.unread = trunk.unread.min(candidate.unread);
+            trunk.late = trunk.late_with(&one, costs);
+            trunk.extent = trunk.extent.clone().with(&one.extent);
             trunk.links = offer.links;
             trunk.aboard.push(one);
             return;
@@ -313,10 +332,10 @@ impl Sharing {
             layers,
             parts: false,
             shares: outlook.shares,
-            late,
-            read,
-            unread: candidate.unread,
+            extent: one.extent.clone(),
+            late: None,
         };
+        trunk.late = trunk.late_with(&one, costs);
         trunk.reach = trunk.reach_with(&one, costs);
         trunk.aboard.push(one);
         self.trunks.push(trunk);

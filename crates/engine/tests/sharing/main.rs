@@ -366,6 +366,25 @@ fn who_forks_with_all_its_rows_goes_on_attending_to_what_stands_before_them() {
 }
 
 #[test]
+fn a_plan_tells_all_the_logits_that_those_read_who_have_rows_in_common() {
+    let engine = engine();
+    let last = |name: &str, index: &str| {
+        format!(
+            r#"{{"op":"get","name":"l{name}","invoke":"{name}","hook":"logits"}},{{"op":"getitem","name":"{name}","input":"l{name}","index":[0,{index}]}},{{"op":"save","value":"{name}"}}"#
+        )
+    };
+    let each: Vec<String> =
+        NAMES[..7].iter().enumerate().map(|(at, name)| last(name, &at.to_string())).collect();
+    let each = checked(&engine, &alike(&NAMES[..7]), &each.join(","));
+    assert_eq!(run(&engine, &each).report.tokens, 7);
+    let all = checked(&engine, &alike(&["all"]), &last("all", r#"":""#));
+    let flops = |program: &CheckedProgram| engine.explain(program).unwrap().flops();
+    assert_eq!(flops(&each), flops(&all), "{}", engine.explain(&each).unwrap());
+    let one = checked(&engine, &alike(&["a"]), &last("a", "0"));
+    assert!(flops(&one) < flops(&all));
+}
+
+#[test]
 fn passes_hold_as_many_rows_as_there_is_memory_for() {
     let engine = engine();
     let sizes = &engine.model().spec().sizes;
