@@ -3,19 +3,20 @@
 //!
 //! Every invoke is a group of sequences with a place in time: its step, and the stage that comes next. Groups that stand at
 //! the same stage, whosever they are, walk on in one pass. At a hook point that a program touches its getters and setters
-//! run in program order. A group whose setter waits for a value that another group has still to compute is parked there and
+//! run in program order; where several of it are edited alike as one, all of these read before any of them writes (`turns`). A group whose setter waits for a value that another group has still to compute is parked there and
 //! taken up when the value has come. So passes are cut just where the programs' own dependencies cut them; the checker
 //! has made sure that some group can always go on.
 //!
-//! Programs come and go between passes: each is at a trace, or several that run together, and at a step of its own. Nothing of one program is seen by another;
-//! all that they share is the time, the buffers and the kernels, which give a row the same bits whatever other rows there
-//! are. This is the planner's rewrite between programs:
+//! Programs come and go between passes: each is at a trace, or several that run together, and at a step of its own. Nothing of one owner is seen by another:
+//! all that their programs share is the time, the buffers and the kernels, which give a row the same bits whatever other rows there
+//! are. Programs that were given the same cache are one owner's. This is the planner's rewrite between programs:
 //!
 //! **Needs:** the same model in memory, with the weights that it was loaded with; the same stage (`packing`); none that was to run alone.
 //!
-//! **Keeps:** within a pass all other rewrites hold for each program by itself: rows are shared, and prompts begin with one another's, only
-//! among invokes of one program (`plan::sharing` looks for no other), whatever two programs have in common. What outlives a program is in the
-//! cache that its owner gave it, and nowhere else.
+//! **Keeps:** within a pass all other rewrites hold for the programs of each owner as if they were one: rows are shared, and prompts begin
+//! with one another's, only among invokes of one owner (`plan::sharing` looks for no other), whatever two owners have in common. What
+//! outlives a program is in the cache that its owner gave it, and nowhere else. A program that fails or is called off leaves alone: rows
+//! that others of its owner attend to stay.
 //!
 //! | module | holds |
 //! | --- | --- |
@@ -27,6 +28,7 @@
 //! | `room` | how much a program's getters may bring in one pass |
 //! | `party` | rows of a pass, and the invokes whose they are |
 //! | `ride` | one pass |
+//! | `turns` | in which order the touches of a hook point are made |
 //! | `cached` | what programs take from their caches of prefixes, and put there |
 //! | `record` | what is noted of a pass for whoever asked for the plan |
 //! | `fork` | where invokes leave the rows that they share |
@@ -54,6 +56,7 @@ mod room;
 mod steps;
 mod taping;
 mod touches;
+mod turns;
 mod vocabulary;
 mod waiting;
 

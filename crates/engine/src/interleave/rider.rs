@@ -12,12 +12,13 @@ use super::group::Place;
 use super::member::{Ground, Member};
 use super::packing::Seat;
 use super::party::{Party, owners, spans};
+use super::turns::Turn;
 use crate::error::Interruption;
 use crate::job::{Instance, OUTSIDE, Progress};
 use crate::loaded::Loaded;
 use crate::operations::OperationError;
 use crate::pass::{PassState, Visitor};
-use crate::plan::{columns_together, edits};
+use crate::plan::columns_together;
 use crate::slots::BufferPool;
 use crate::tensor::Tensor;
 use crate::view::{self, fit};
@@ -53,26 +54,6 @@ struct Hook {
     logits: bool,
     /// Whether the value may be taken along: nobody else looks at it, and the pass ends there.
     last: bool,
-}
-
-/// A touch of a hook point, as its turn comes.
-struct Turn {
-    seat: Seat,
-    instance: Instance,
-    /// The party of those whose rows are edited alike here, if the invoke is one of them.
-    company: Option<usize>,
-    /// The last touch of that party here, or this one: what it is set to may be read of others before.
-    lead: NodeId,
-    /// How many edits of the invoke come before, twice; one more for an edit.
-    round: usize,
-    writes: bool,
-}
-
-impl Turn {
-    fn order(&self) -> (usize, NodeId, Option<(usize, usize)>, NodeId, usize) {
-        let Turn { seat, instance, lead, company, round, .. } = *self;
-        (seat.member, lead, company.map(|company| (company, round)), instance.1, seat.invoke)
-    }
 }
 
 impl<'v, 'e> Rider<'v, 'e> {
@@ -117,12 +98,6 @@ impl<'v, 'e> Rider<'v, 'e> {
         place.is_some_and(|&place| self.parties[place].own)
     }
 
-    /// The party in which an invoke is edited at a stage as all others there are.
-    fn company(&self, seat: Seat, stage: usize) -> Option<usize> {
-        let place = self.spans.get(&seat).and_then(|span| self.owners.get(span.start)).copied()?;
-        (!self.parties[place].own && self.is_edited(seat, stage)).then_some(place)
-    }
-
     pub(super) fn span(&self, seat: Seat) -> Range<usize> {
         self.spans.get(&seat).cloned().unwrap_or_default()
     }
@@ -133,41 +108,7 @@ impl<'v, 'e> Rider<'v, 'e> {
         let Kernel::Hook { point, layout } = kernel.kernel else { return Ok(()) };
         self.fork(stage, state);
         let seats = self.touched.get(&stage).cloned().unwrap_or_default();
-        // All touches of this hook point, program by program, in program order.
-        let mut touches: Vec<Turn> = Vec::new();
-        let mut companies: BTreeMap<usize, NodeId> = BTreeMap::new();
-        for &seat in &seats {
-            let company = self.company(seat, stage);
-            let Seat { member, invoke } = seat;
-            let group = &mut self.run.members[member].groups[invoke];
-            if !matches!(group.place, Place::Riding) {
-                continue;
-            }
-            // Touches before this stage are those of a branch that is lost, inside a module that was skipped.
-            let passed = group.touches[group.next_touch..].iter().take_while(|touch| touch.0 < stage).count();
-            group.next_touch += passed;
-            let member = &self.run.members[seat.member];
-            let (program, group) = (&member.job.program.program, &member.groups[seat.invoke]);
-            let own = group.touches[group.next_touch..].iter().take_while(|touch| touch.0 == stage);
-            let mut round = 0;
-            for &(_, instance) in own {
-                let id = instance.1;
-                let writes = edits(&program.node(id).kind);
-                round += usize::from(writes);
-                if let Some(company) = company {
-                    let lead = companies.entry(company).or_insert(id);
-                    *lead = id.max(*lead);
-                }
-                touches.push(Turn { seat, instance, lead: id, company, round, writes });
-                round += usize::from(writes);
-            }
-        }
-        // Whose rows are edited alike, all read them before all write to them.
-        for turn in &mut touches {
-            turn.lead =
-                turn.company.and_then(|company| companies.get(&company).copied()).unwrap_or(turn.lead);
-        }
-        touches.sort_by_key(Turn::order);
+        let touches = self.turns(stage, &seats);
         // The one touch with which the pass ends may take the value along instead of copying it, where nobody draws a token from it:
         // not only who touches it has these rows.
         let wants_token = |seat: Seat| self.run.members[seat.member].groups[seat.invoke].wants_token;
@@ -183,21 +124,11 @@ impl<'v, 'e> Rider<'v, 'e> {
             if let (Some(company), true) = (company, writes && writing != company.map(|own| (own, round))) {
                 // The first of a round to write: who waits has rows of its own from here on.
                 writing = Some((company, round));
-                let own = touches[number..].iter().take_while(|other| other.company == Some(company));
-                let own = own.filter(|other| other.round == round && !blocked.contains(&other.seat));
-                let waiting = own.filter(|other| {
-                    let member = &self.run.members[other.seat.member];
-                    let group = &member.groups[other.seat.invoke];
-                    !member.job.is_ready(other.instance) && !member.gives_up(group)
-                });
-                let waiting: BTreeSet<Seat> = waiting.map(|other| other.seat).collect();
+                let waiting = self.waiting(&touches[number..], (company, round), &blocked);
                 if !waiting.is_empty() {
                     self.stay_behind(company, &waiting, state);
                     blocked.extend(&waiting);
                 }
-            }
-            if blocked.contains(&seat) {
-                continue;
             }
             let span = self.span(seat);
             let own = self.owns(seat);

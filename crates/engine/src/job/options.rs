@@ -32,8 +32,8 @@ pub struct RunOptions {
     pub seconds: Option<f64>,
     /// Set from another thread to cancel: honoured between modules.
     pub cancel: Option<Arc<AtomicBool>>,
-    /// Keys and values of prompts that ran before, for this one's, which go there too; none: every prompt is computed. Results
-    /// are bit for bit the same. Not for programs of different owners: how long a run takes tells what ran before it.
+    /// Keys and values of prompts that ran before, for this one's, which go there too; none: every prompt is computed. Programs
+    /// that run at the same time with the same one share rows. Results are bit for bit the same. Not for programs of different owners: how long a run takes tells what ran before it.
     pub prefixes: Option<Arc<PrefixCache>>,
     /// Called with each logged value.
     pub on_log: Option<OnLog>,
