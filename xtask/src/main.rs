@@ -11,6 +11,7 @@ mod golden;
 mod load;
 mod package;
 mod prices;
+mod profile;
 mod python;
 mod python_operations;
 mod random;
@@ -48,6 +49,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Measure every kind of operation beside its price.
     Prices(prices::Arguments),
+    /// Look where the time of the experiments goes: how much is in matrix products, in copies, in waiting.
+    Profile(profile::Arguments),
     /// The service's pages in a real browser: what they show, by keyboard, on a phone, and what axe says.
     Browser,
     /// Kill the service at random moments under load, and see that nothing is lost or done twice.
@@ -74,6 +77,7 @@ fn main() -> std::process::ExitCode {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Prices(arguments) => prices::run(&arguments),
+        Command::Profile(arguments) => profile::run(&arguments),
         Command::Browser => browser::run(),
         Command::Crash(arguments) => crash::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),

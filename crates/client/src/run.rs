@@ -14,8 +14,8 @@ use crate::api::{
 use crate::client::{Client, media_type};
 use crate::download::Download;
 use crate::error::{Error, Result};
-use crate::retry::{Watch, is_cancelled};
-use crate::send::Request;
+use crate::retry::{Backoff, Watch, is_cancelled};
+use crate::send::{Fate, Request};
 
 /// Seconds that the service is asked to hold its answer back for, where nobody wants to know how far the run is: most runs
 /// are done by then.
@@ -170,7 +170,7 @@ impl Client {
             let id = header(JOB_HEADER).map(str::to_owned);
             let download = id.and_then(|id| Download::begun(self.sender.clone(), &id, answer));
             let Some(download) = download else {
-                return Err(crate::send::Fate::Final(
+                return Err(Fate::Final(
                     self.sender.protocol("a result without its job, length or etag".to_owned()),
                 ));
             };
@@ -180,13 +180,25 @@ impl Client {
         });
         let arrived = watch.may_have_arrived;
         if matches!(begun, Err(Error::Cancelled)) && arrived {
-            // There may be a job of whose id nothing is known here; the same key finds it, once.
-            let job = self.sender.once(&request).and_then(|answer| self.sender.read_json::<Job>(answer));
-            if let Ok(job) = job {
-                let _ = self.sender.once(&Request::new(Method::DELETE, crate::client::job_path(&job.id)));
-            }
+            // There may be a job of whose id nothing is known here; the same key finds it.
+            self.call_off(&request);
         }
         begun
+    }
+
+    /// Cancels the job of a submission that may have arrived, of whatever id; while the service cannot be reached it is tried again, as
+    /// long as a job that was cancelled is waited for.
+    fn call_off(&self, submission: &Request<'_>) {
+        let mut backoff = Backoff::new();
+        loop {
+            let job = self.sender.once(submission).and_then(|answer| self.sender.read_json::<Job>(answer));
+            let cancelled = job.and_then(|job| {
+                self.sender.once(&Request::new(Method::DELETE, crate::client::job_path(&job.id)))
+            });
+            let Err(Fate::Again { after, .. }) = cancelled else { return };
+            let Some(pause) = backoff.pause(CANCELLING, after) else { return };
+            std::thread::sleep(pause);
+        }
     }
 
     /// Waits until a job has ended.

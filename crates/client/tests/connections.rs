@@ -442,6 +442,23 @@ fn a_job_that_may_be_there_without_an_answer_is_cancelled_too() {
 }
 
 #[test]
+fn a_job_that_may_be_there_is_cancelled_when_the_service_answers_again() {
+    let fixture = Fixture::start(|request, number| match (number, request.line.split(' ').next().unwrap()) {
+        (0 | 1 | 3, _) => Answer::lost(),
+        (_, "DELETE") => Answer::json("202 Accepted", &job(JobState::Cancelled)),
+        _ => good(request),
+    });
+    let cancel = Arc::new(AtomicBool::new(false));
+    let cancelling = cancel.clone();
+    let mut updates = |_: Update| cancelling.store(true, Ordering::SeqCst);
+    let error =
+        client(&fixture).run(PROGRAM, &Submission::default(), &mut updates, Some(&cancel)).unwrap_err();
+    assert!(matches!(error, Error::Cancelled), "{error}");
+    let (post, delete) = ("POST /v1/jobs".to_owned(), format!("DELETE /v1/jobs/{ID}"));
+    assert_eq!(fixture.lines(), [&post, &post, &post, &delete, &post, &delete].map(String::clone));
+}
+
+#[test]
 fn a_key_never_follows_a_redirection() {
     let elsewhere = Fixture::start(|request, _| good(request));
     let to = format!("{}/v1/jobs", elsewhere.address);

@@ -1,9 +1,9 @@
 //! One compute pool for the process: scoped parallel loops in which the caller takes part.
 //!
 //! The number of threads is `PELLUCID_THREADS`, else what the machine offers. Workers spin for a moment after each
-//! loop and then park. A loop started while another runs (from inside a chunk, or from another thread) runs on its own
-//! thread alone: never a deadlock, never more compute threads than asked for by one loop. Which thread runs a chunk is
-//! not determined, so a chunk's result must not depend on it; no kernel's does.
+//! loop, then give way to others for another, and then park. A loop started while another runs (from inside a chunk, or
+//! from another thread) runs on its own thread alone: never a deadlock, never more compute threads than asked for by one
+//! loop. Which thread runs a chunk is not determined, so a chunk's result must not depend on it; no kernel's does.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -15,8 +15,11 @@ use std::thread::Thread;
 
 use crate::isa::Isa;
 
-/// Pauses a worker (or a waiting caller) spends before it gives the processor back.
-const SPINS: u32 = 20_000;
+/// Pauses that a worker, or a caller that waits for one, spends before it offers the processor to whoever else is ready.
+const SPINS: u32 = 2_000;
+/// How often a worker then offers it before it parks. Where nobody else is ready it has it back at once, and is as quick at the
+/// next loop as if it had gone on spinning; where somebody is, what it waits for is not held up by its waiting.
+const OFFERS: u32 = 400;
 /// More threads than this are never started, whatever is asked for.
 const MAX_THREADS: usize = 256;
 
@@ -323,9 +326,13 @@ impl Pool {
                 }
                 continue;
             }
-            if spins < SPINS {
+            if spins < SPINS + OFFERS {
+                if spins < SPINS {
+                    std::hint::spin_loop();
+                } else {
+                    std::thread::yield_now();
+                }
                 spins += 1;
-                std::hint::spin_loop();
                 continue;
             }
             // Say so before the last look: a caller that posts a loop after that look sees the flag and wakes us.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use pellucid_client::api::{Job, JobState, Problem, QueuePlace};
+use pellucid_graph::limits::EXPANDED_NODES;
 use tokio::sync::Semaphore;
 
 use crate::account::{Meters, Turns, Watchers};
@@ -61,7 +62,7 @@ pub struct Core {
     /// When it was last looked whether the store can be written, and whether it could.
     pub readiness: tokio::sync::Mutex<Option<(Instant, bool)>>,
     board: Arc<Mutex<Board>>,
-    refusals: Mutex<Vec<(String, String, Problem)>>,
+    unsettled: Mutex<Vec<Unsettled>>,
     draining: AtomicBool,
     /// When it was started.
     pub started: Instant,
@@ -93,7 +94,7 @@ impl Core {
             spans: JobSpans::default(),
             readiness: tokio::sync::Mutex::default(),
             board,
-            refusals: Mutex::default(),
+            unsettled: Mutex::default(),
             draining: AtomicBool::new(false),
             started: Instant::now(),
         }
@@ -179,7 +180,15 @@ impl Core {
                 self.needs_no_program(job);
                 self.hub.forget(job);
             }
-            Err(error) => tracing::error!(%error, job, "its end cannot be told"),
+            Err(error) => {
+                tracing::error!(%error, job, "its end cannot be told; it is tried again");
+                self.metrics.store_failed();
+                self.unsettled().push(Unsettled {
+                    account: account.to_owned(),
+                    job: job.to_owned(),
+                    problem: None,
+                });
+            }
         }
     }
 
@@ -214,30 +223,54 @@ impl Core {
             Err(error) => {
                 tracing::error!(%error, job, "it cannot be failed; it is tried again");
                 self.metrics.store_failed();
-                self.refusals().push((account.to_owned(), job.to_owned(), problem.clone()));
+                let problem = Some(problem.clone());
+                self.unsettled().push(Unsettled {
+                    account: account.to_owned(),
+                    job: job.to_owned(),
+                    problem,
+                });
             }
         }
     }
 
-    /// Fails those that could not be failed when they were to be. The first that still cannot be is the last that is tried.
-    pub async fn refuse_again(&self) {
-        loop {
-            let Some((account, job, problem)) = self.refusals().pop() else { break };
-            if self.store.refuse(&job, &problem, time::now_ms()).await.is_err() {
-                self.refusals().push((account, job, problem));
+    /// Fails those that could not be failed when they were to be, and tells of ends that could not be told, in their order. Where the store
+    /// still fails the others are left for the next time.
+    pub async fn settle_again(&self) {
+        let mut left = std::mem::take(&mut *self.unsettled()).into_iter();
+        while let Some(Unsettled { account, job, problem }) = left.next() {
+            match problem {
+                Some(problem) => self.refuse(&account, &job, &problem).await,
+                None => self.tell_end(&account, &job).await,
+            }
+            let mut unsettled = self.unsettled();
+            if !unsettled.is_empty() {
+                unsettled.extend(left);
                 break;
             }
-            self.tell_end(&account, &job).await;
         }
     }
 
-    /// Jobs that are to fail, which the store does not know yet: whose, which, and why. In no queue any more.
-    pub fn refusals(&self) -> MutexGuard<'_, Vec<(String, String, Problem)>> {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Jobs whose end the store does not know yet, or nobody was told of. In no queue any more.
+    pub fn unsettled(&self) -> MutexGuard<'_, Vec<Unsettled>> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A job that is to wait.
+/// A job that has ended, and is still to be made known.
+pub struct Unsettled {
+    /// Whose it is.
+    pub account: String,
+    /// Its id.
+    pub job: String,
+    /// Why it is to fail; none: the store knows how it ended.
+    pub problem: Option<Problem>,
+}
+
+/// Bytes that a checked program takes in memory for each of its nodes, about.
+pub const OF_NODE: u64 = 1_024;
+
+/// A job that is to wait. Of its program nothing is known here but what it is priced at: of a loop's nodes each counts as often as it
+/// runs, of which no more are taken to be there than a program may have.
 pub fn waiting(job: &StoredJob, account: &Account) -> Waiting {
     Waiting {
         job: job.id.clone(),
@@ -246,7 +279,7 @@ pub fn waiting(job: &StoredJob, account: &Account) -> Waiting {
         concurrent: account.limits.concurrent_jobs,
         priority: job.priority,
         cost: job.price.milliseconds,
-        bytes: job.price.peak_bytes,
+        bytes: job.price.peak_bytes.saturating_add(OF_NODE * job.price.nodes.min(EXPANDED_NODES as u64)),
         bounds: Bounds { peak_bytes: account.limits.peak_bytes, result_bytes: account.limits.result_bytes },
         flops: job.price.flops,
         nodes: job.price.nodes,

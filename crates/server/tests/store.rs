@@ -156,6 +156,29 @@ async fn what_is_cancelled_does_not_begin() {
 }
 
 #[tokio::test]
+async fn many_begin_at_once_in_their_order_without_those_that_were_cancelled() {
+    for (store, _folder) in stores().await {
+        let mut jobs = Vec::new();
+        for _ in 0..150 {
+            jobs.push(accepted(&*store, new_job("ada", None)).await);
+        }
+        jobs.reverse();
+        for cancelled in jobs.iter().step_by(7) {
+            store.cancel("ada", cancelled, NOW).await.unwrap();
+        }
+        let left = jobs.iter().enumerate().filter(|(place, _)| place % 7 != 0);
+        let left: Vec<(String, u32)> = left.map(|(_, job)| (job.clone(), 1)).collect();
+        assert_eq!(store.begin(&jobs, NOW).await.unwrap(), left);
+        // Whoever runs already does not begin again, and each has its attempt.
+        assert_eq!(store.begin(&jobs, NOW).await.unwrap(), []);
+        for (job, attempt) in left {
+            let ended = store.finish(done(&job, attempt)).await.unwrap();
+            assert_eq!(ended.unwrap().state, JobState::Succeeded);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_job_that_is_refused_has_its_problem() {
     for (store, _folder) in stores().await {
         let job = accepted(&*store, new_job("ada", None)).await;
@@ -448,6 +471,21 @@ async fn a_day_is_metered_as_priced_or_measured_and_who_is_poisoned_counts() {
         let usage = store.usage("cat", &day).await.unwrap();
         assert_eq!((usage[0].jobs, usage[0].failed), (1, 1));
         assert_eq!(metered("cat").await, 1.5);
+        // So do those whose owners ended them where the service's end, or the process's, came first; their programs are gone.
+        for (account, dies) in [("dan", false), ("eve", true)] {
+            let job = accepted(&*store, new_job(account, None)).await;
+            store.begin(std::slice::from_ref(&job), NOW).await.unwrap();
+            store.cancel(account, &job, NOW).await.unwrap();
+            match dies {
+                true => drop(store.repair(NOW).await.unwrap()),
+                false => {
+                    drop(store.finish(Finished { ending: Ending::PutBack, ..done(&job, 1) }).await.unwrap())
+                }
+            }
+            assert_eq!(store.job(account, &job).await.unwrap().unwrap().state, JobState::Cancelled);
+            assert_eq!(store.program(&job).await.unwrap(), None);
+            assert_eq!((metered(account).await, store.usage(account, &day).await.unwrap()[0].jobs), (1.5, 1));
+        }
     }
 }
 

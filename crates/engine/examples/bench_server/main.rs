@@ -5,7 +5,7 @@
 //! cargo run --release -p pellucid-engine --example bench_server -- MODEL_FOLDER [f32|bf16]
 //! ```
 //!
-//! Instead of a folder, `layers:48` is GPT-2 small's shape with random weights and so many layers.
+//! Instead of a folder, `layers:48` is GPT-2 small's shape with random weights and so many layers, `smollm2:30` SmolLM2-135M's.
 
 #![allow(
     clippy::unwrap_used,
@@ -37,12 +37,13 @@ fn main() {
     };
     let options = ModelOptions { precision, ..ModelOptions::default() };
     let started = Instant::now();
-    let model = match source.strip_prefix("layers:") {
-        Some(layers) => {
-            let layers: u64 = layers.parse().unwrap();
+    let shape = source.split_once(':').and_then(|(shape, layers)| Some((shape, layers.parse::<u64>().ok()?)));
+    let model = match shape {
+        Some(("layers", layers)) => {
             Model::random(serde_json::json!({"model_type": "gpt2", "n_layer": layers}), 0, &options)
         }
-        None => Model::open(&source, &options),
+        Some(("smollm2", layers)) => Model::random(smollm2(layers), 0, &options),
+        _ => Model::open(&source, &options),
     };
     let model = model.unwrap_or_else(|error| panic!("{error}"));
     let engine = Engine::new(Arc::new(model));
@@ -82,6 +83,15 @@ fn main() {
             None => break,
         }
     }
+}
+
+/// The configuration of SmolLM2-135M with so many layers.
+fn smollm2(layers: u64) -> serde_json::Value {
+    serde_json::json!({
+        "model_type": "llama", "num_hidden_layers": layers, "hidden_size": 576, "intermediate_size": 1536,
+        "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "max_position_embeddings": 8192,
+        "rope_theta": 100_000.0, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+    })
 }
 
 fn answer(line: &str) {

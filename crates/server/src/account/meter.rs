@@ -27,6 +27,8 @@ struct Meter {
     minute: VecDeque<(u64, f64)>,
     day: String,
     of_day: f64,
+    /// Whether what was used that day before the service started is part of it.
+    is_whole: bool,
 }
 
 impl Meter {
@@ -44,6 +46,8 @@ impl Meter {
     fn used_in_day(&mut self, now: u64) -> f64 {
         let today = time::day(now);
         if self.day != today {
+            // A day that begins while it is counted is counted whole.
+            self.is_whole &= self.day < today;
             self.day = today;
             self.of_day = 0.0;
         }
@@ -59,16 +63,19 @@ impl Meters {
 
     /// Whether the account's use of today is known: after a start it is the store's to tell.
     pub fn knows_day(&self, account: &str, now: u64) -> bool {
-        self.with(account, |meter| meter.day == time::day(now))
+        self.with(account, |meter| {
+            meter.used_in_day(now);
+            meter.is_whole
+        })
     }
 
     /// What the account had used today when the service started.
     pub fn tell_day(&self, account: &str, now: u64, milliseconds: f64) {
         self.with(account, |meter| {
-            if meter.day != time::day(now) {
-                meter.day = time::day(now);
-                meter.of_day = milliseconds;
-            }
+            meter.used_in_day(now);
+            // What was spent since, before anybody asked, comes on top.
+            meter.of_day += if meter.is_whole { 0.0 } else { milliseconds };
+            meter.is_whole = true;
         });
     }
 
@@ -294,5 +301,14 @@ mod tests {
         meters.tell_day("b", START, 300.0);
         assert!(meters.knows_day("b", START) && !meters.knows_day("c", START));
         meters.job("b", &limits, 51.0, START).unwrap_err();
+        // Also where a result was written before anybody asked; once, and not on the next day.
+        meters.spend("d", 1.0, START);
+        assert!(!meters.knows_day("d", START));
+        (0..2).for_each(|_| meters.tell_day("d", START, 300.0));
+        assert_eq!(meters.used("d", START).1, 301.0);
+        let tomorrow = START + 24 * 60 * MINUTE;
+        assert!(meters.knows_day("d", tomorrow) && meters.used("d", tomorrow).1 == 0.0);
+        // A day that was over is the store's to tell.
+        assert!(!meters.knows_day("d", START));
     }
 }

@@ -183,11 +183,21 @@ impl Entry {
         source_of(&self.config)
     }
 
-    /// The model without its weights; one opening for many who wait.
+    /// The model without its weights; one opening for many who wait. Of one that must be downloaded first a request waits only for a
+    /// while.
     ///
     /// # Errors
     /// 503, where it cannot be opened, or not yet.
     pub async fn outline(self: &Arc<Self>) -> Result<Arc<Outline>, Box<Problem>> {
+        let opening = tokio::time::timeout(OUTLINE, self.outline_at_last()).await;
+        opening.unwrap_or_else(|_| Err(self.unavailable("it is being downloaded", Some(10.0))))
+    }
+
+    /// The same, however long it takes.
+    ///
+    /// # Errors
+    /// 503, where it cannot be opened.
+    pub(super) async fn outline_at_last(self: &Arc<Self>) -> Result<Arc<Outline>, Box<Problem>> {
         if let Some(outline) = self.opened() {
             return Ok(outline);
         }
@@ -195,11 +205,10 @@ impl Entry {
         // A task of its own: it goes on when the request gives up.
         let opening =
             tokio::spawn(async move { entry.outline.get_or_try_init(|| entry.open()).await.cloned() });
-        match tokio::time::timeout(OUTLINE, opening).await {
-            Ok(Ok(Ok(outline))) => Ok(outline),
-            Ok(Ok(Err(_))) => Err(self.unavailable(UNOPENED, None)),
-            Ok(Err(_)) => Err(self.unavailable("opening it failed", None)),
-            Err(_) => Err(self.unavailable("it is being downloaded", Some(10.0))),
+        match opening.await {
+            Ok(Ok(outline)) => Ok(outline),
+            Ok(Err(_)) => Err(self.unavailable(UNOPENED, None)),
+            Err(_) => Err(self.unavailable("opening it failed", None)),
         }
     }
 

@@ -108,7 +108,7 @@ impl Registry {
         if let Some(house) = entry.house() {
             return Ok(house);
         }
-        let outline = entry.outline().await.map_err(|problem| problem.detail.unwrap_or_default())?;
+        let outline = entry.outline_at_last().await.map_err(|problem| problem.detail.unwrap_or_default())?;
         *lock(&entry.state) = State::Loading(Arc::default(), Arc::new(outline.weight_bytes.into()));
         let loaded = self.load_into_memory(entry, turn, &outline).await;
         if let Err(message) = &loaded {

@@ -64,6 +64,8 @@ pub struct Board {
     respite: Option<Instant>,
     programs: HashMap<String, (Arc<CheckedProgram>, u64)>,
     program_bytes: u64,
+    /// Jobs that were chosen and have no ticket yet, and whether their owner wants them to end.
+    beginning: HashMap<String, bool>,
     running: HashMap<Ticket, Running>,
     tickets: HashMap<String, Ticket>,
     begun: HashMap<String, Begun>,
@@ -160,6 +162,7 @@ impl Board {
             self.suspect_runs = true;
             self.suspect_since = Some(Instant::now());
             let program = self.take_program(&waiting.job);
+            self.beginning.insert(waiting.job.clone(), false);
             self.begun(model).add(&waiting);
             return vec![Chosen { waiting, alone: true, program }];
         }
@@ -179,6 +182,7 @@ impl Board {
             waiting.is_long = is_long(&waiting);
             self.begun(model).add(&waiting);
             let program = self.take_program(&waiting.job);
+            self.beginning.insert(waiting.job.clone(), false);
             chosen.push(Chosen { waiting, alone: false, program });
         }
         chosen
@@ -209,12 +213,16 @@ impl Board {
 
     /// A chosen job does not begin after all.
     pub fn unchoose(&mut self, model: &str, waiting: &Waiting, alone: bool) {
+        self.beginning.remove(&waiting.job);
         self.begun(model).remove(waiting);
         self.suspect_runs &= !alone;
     }
 
     /// A chosen job begins: gives the number that it has in the engine.
     pub fn begin(&mut self, running: Running) -> Ticket {
+        if self.beginning.remove(&running.waiting.job) == Some(true) {
+            running.cancel.store(true, Ordering::Relaxed);
+        }
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
         self.tickets.insert(running.waiting.job.clone(), ticket);
@@ -266,8 +274,11 @@ impl Board {
         self.running.get(&ticket)
     }
 
-    /// Tells a running job to end.
-    pub fn cancel(&self, job: &str) {
+    /// Tells a running job to end; one that is about to run, as soon as it does.
+    pub fn cancel(&mut self, job: &str) {
+        if let Some(cancelled) = self.beginning.get_mut(job) {
+            *cancelled = true;
+        }
         if let Some(running) = self.tickets.get(job).and_then(|ticket| self.running.get(ticket)) {
             running.cancel.store(true, Ordering::Relaxed);
         }

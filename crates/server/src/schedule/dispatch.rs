@@ -95,7 +95,7 @@ async fn give_up(core: &Core, entry: &Entry) {
 pub async fn overdue(core: Arc<Core>) {
     loop {
         tokio::time::sleep(TICK).await;
-        core.refuse_again().await;
+        core.settle_again().await;
         let over = core.board().overdue(time::now_ms());
         for waiting in over {
             refuse_late(&core, &waiting).await;

@@ -11,6 +11,8 @@ use pellucid_graph::DType;
 use crate::events::Channel;
 use crate::models::Outline;
 
+/// Tokens that wait for the rest of a character, at most: no character takes more.
+const PENDING: usize = 16;
 /// Elements of a value that are shown.
 pub const SHOWN: usize = 64;
 
@@ -138,7 +140,9 @@ impl Text {
         let decode = |tokens: &[u32]| tokenizer.decode(tokens, false).unwrap_or_default();
         let before = decode(&self.tokens[self.from..self.told]);
         let now = decode(&self.tokens[self.from..]);
-        if now.len() <= before.len() || now.ends_with('\u{fffd}') {
+        let is_complete = now.len() > before.len() && !now.ends_with('\u{fffd}');
+        // Who makes halves of characters for ever is not decoded from the first on each time.
+        if !is_complete && self.tokens.len() - self.told < PENDING {
             return String::new();
         }
         self.from = self.told;
@@ -167,5 +171,29 @@ mod tests {
         let turned = Tensor::new(turned.data().t().unwrap(), DType::I64).unwrap();
         assert_eq!(numbers(&turned, 4), [0, 3, 1, 4].map(Number::Integer));
         assert_eq!(numbers(&turned, SHOWN).len(), 6);
+    }
+
+    #[tokio::test]
+    async fn halves_of_characters_are_told_before_they_are_many() {
+        let config = crate::config::ModelConfig {
+            id: crate::config::BUNDLED.into(),
+            source: None,
+            dtype: crate::config::WeightType::F32,
+            revision: None,
+            pinned: false,
+            default: true,
+            strict: false,
+        };
+        let outline = Arc::new(crate::models::Entry::new(config)).outline().await.unwrap();
+        let tokenizer = outline.model().tokenizer().unwrap();
+        let half = (0..tokenizer.id_limit() as u32)
+            .find(|&token| tokenizer.decode(&[token], false).is_ok_and(|text| text == "\u{fffd}"))
+            .unwrap();
+        let mut text = Text::default();
+        for _ in 0..20 * PENDING {
+            text.add(half, &outline);
+            assert!(text.tokens.len() - text.from <= 2 * PENDING);
+        }
+        assert!(text.told > 0);
     }
 }

@@ -24,7 +24,7 @@ pub struct Waiting {
     pub priority: Priority,
     /// What it costs, in milliseconds.
     pub cost: f64,
-    /// Bytes that it holds at once, by its price.
+    /// Bytes that it holds at once, by its price, and its program.
     pub bytes: u64,
     /// What it may take.
     pub bounds: Bounds,

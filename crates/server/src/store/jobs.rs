@@ -1,5 +1,7 @@
 //! Jobs and their attempts.
 
+use std::collections::HashMap;
+
 use pellucid_client::api::{JobQuery, Problem, ProblemKind};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row, query};
@@ -112,29 +114,56 @@ pub(super) async fn begin(
         .write(move |connection| {
             Box::pin(async move {
                 let mut begun = Vec::with_capacity(jobs.len());
-                for job in jobs {
-                    let done = query(
-                        "UPDATE jobs SET state = 'running', started_ms = $1, attempts = attempts + 1
-                         WHERE id = $2 AND state = 'queued' AND cancel_requested = 0 RETURNING attempts",
-                    )
-                    .bind(number(at_ms))
-                    .bind(&job)
-                    .fetch_optional(&mut *connection)
-                    .await?;
-                    let Some(row) = done else { continue };
-                    let attempt: i64 = row.try_get(0)?;
-                    query("INSERT INTO attempts (job, number, started_ms) VALUES ($1, $2, $3)")
-                        .bind(&job)
-                        .bind(attempt)
-                        .bind(number(at_ms))
-                        .execute(&mut *connection)
-                        .await?;
-                    begun.push((job, attempt as u32));
+                for jobs in jobs.chunks(TOGETHER) {
+                    begun.extend(begin_together(connection, jobs, at_ms).await?);
                 }
                 Ok(begun)
             })
         })
         .await
+}
+
+/// Jobs that begin by one statement, at most.
+const TOGETHER: usize = 64;
+
+/// Parameters for so many values, of which the first has this number, in as few different texts as there are powers of two: each is
+/// prepared once. What is bound beyond the values may be any of them again.
+fn parameters(first: usize, values: usize) -> (String, usize) {
+    let many = values.next_power_of_two();
+    let names: Vec<String> = (first..first + many).map(|number| format!("${number}")).collect();
+    (names.join(", "), many)
+}
+
+/// Two statements, however many jobs: each statement is a way to another thread and back.
+async fn begin_together(
+    connection: &mut SqliteConnection,
+    jobs: &[String],
+    at_ms: Milliseconds,
+) -> Sql<Vec<(String, u32)>> {
+    let bound = |statement: String, jobs: &[String], many: usize| {
+        let statement = query(AssertSqlSafe(statement)).bind(number(at_ms));
+        jobs.iter().cycle().take(many).fold(statement, |statement, job| statement.bind(job.clone()))
+    };
+    let (names, many) = parameters(2, jobs.len());
+    let update = format!(
+        "UPDATE jobs SET state = 'running', started_ms = $1, attempts = attempts + 1
+         WHERE id IN ({names}) AND state = 'queued' AND cancel_requested = 0 RETURNING id, attempts"
+    );
+    let rows = bound(update, jobs, many).fetch_all(&mut *connection).await?;
+    let rows = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get::<i64, _>(1)? as u32)));
+    let attempts = rows.collect::<Sql<HashMap<String, u32>>>()?;
+    let begun = |job: &String| Some((job.clone(), *attempts.get(job)?));
+    let begun: Vec<(String, u32)> = jobs.iter().filter_map(begun).collect();
+    if begun.is_empty() {
+        return Ok(begun);
+    }
+    let began: Vec<String> = begun.iter().map(|(job, _)| job.clone()).collect();
+    let (names, many) = parameters(2, began.len());
+    let insert = format!(
+        "INSERT INTO attempts (job, number, started_ms) SELECT id, attempts, $1 FROM jobs WHERE id IN ({names})"
+    );
+    bound(insert, &began, many).execute(connection).await?;
+    Ok(begun)
 }
 
 pub(super) async fn finish(store: &Sqlite, finished: Finished) -> Result<Option<StoredJob>> {
@@ -168,15 +197,20 @@ async fn end(connection: &mut SqliteConnection, finished: Finished) -> Sql<Optio
             let row = query(changed(
                 "UPDATE jobs SET suspect = CASE WHEN $1 = 1 THEN 1 ELSE suspect END,
                      state = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'queued' END,
+                     program = CASE WHEN cancel_requested = 1 THEN NULL ELSE program END,
                      finished_ms = CASE WHEN cancel_requested = 1 THEN $2 ELSE NULL END
                  WHERE id = $3 AND state = 'running'",
             ))
             .bind(i64::from(matches!(ending, Ending::Suspected)))
             .bind(number(at_ms))
             .bind(&job)
-            .fetch_optional(connection)
+            .fetch_optional(&mut *connection)
             .await?;
-            return row.as_ref().map(rows::job).transpose();
+            let left = row.as_ref().map(rows::job).transpose()?;
+            if left.as_ref().is_some_and(|job| job.state.is_final()) {
+                count_by_price(connection, &job, false, at_ms).await?;
+            }
+            return Ok(left);
         }
         Ending::Done(result) => (JobState::Succeeded, Some(result), None),
         Ending::Failed(problem, result) => (JobState::Failed, result, Some(problem)),
@@ -386,13 +420,17 @@ async fn mend(connection: &mut SqliteConnection, at_ms: Milliseconds) -> Sql<Rep
         .bind(number(at_ms))
         .execute(&mut *connection)
         .await?;
-    query(
+    let cancelled = query(
         "UPDATE jobs SET state = 'cancelled', finished_ms = $1, program = NULL
-         WHERE state = 'running' AND cancel_requested = 1",
+         WHERE state = 'running' AND cancel_requested = 1 RETURNING id",
     )
     .bind(number(at_ms))
-    .execute(&mut *connection)
+    .fetch_all(&mut *connection)
     .await?;
+    for row in &cancelled {
+        let job: String = row.try_get("id")?;
+        count_by_price(&mut *connection, &job, false, at_ms).await?;
+    }
     let failed = query(
         "UPDATE jobs SET state = 'failed', finished_ms = $1, problem = $2, program = NULL
          WHERE state = 'running'

@@ -26,6 +26,8 @@ const STEPS: [&str; VERSION as usize] = [
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
 ];
+/// How long a statement waits for whoever holds the file.
+const BUSY: Duration = Duration::from_secs(10);
 /// Connections that read.
 const READERS: u32 = 4;
 
@@ -64,7 +66,7 @@ impl Sqlite {
                 Durability::Process => SqliteSynchronous::Normal,
                 Durability::Power => SqliteSynchronous::Full,
             })
-            .busy_timeout(Duration::from_secs(10))
+            .busy_timeout(BUSY)
             // What is erased is overwritten.
             .pragma("secure_delete", "ON")
             .disable_statement_logging();
@@ -104,7 +106,7 @@ impl Sqlite {
             .map_err(failed)?
             .filename(path)
             .read_only(true)
-            .busy_timeout(Duration::from_secs(10))
+            .busy_timeout(BUSY)
             .disable_statement_logging();
         let mut found = version(&options).await;
         let log = path.with_extension("sqlite-wal");
@@ -273,9 +275,15 @@ impl Store for Sqlite {
     }
     async fn wipe(&self) -> Result<()> {
         let wiped = self.writer.after(|connection| {
-            // Its answer begins with whether a reader was in the way.
-            let into_the_file = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(connection);
-            Box::pin(async { into_the_file.await?.try_get::<i64, _>(0) })
+            Box::pin(async {
+                // Whoever writes waits meanwhile: a reader that is in the way is not waited for long.
+                sqlx::query("PRAGMA busy_timeout = 250").execute(&mut *connection).await?;
+                let wiped = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *connection).await;
+                let usual = AssertSqlSafe(format!("PRAGMA busy_timeout = {}", BUSY.as_millis()));
+                sqlx::query(usual).execute(connection).await?;
+                // The answer begins with whether a reader was in the way.
+                wiped?.try_get::<i64, _>(0)
+            })
         });
         match wiped.await? {
             0 => Ok(()),

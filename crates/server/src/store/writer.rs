@@ -166,6 +166,7 @@ async fn commit(
         return Ok(());
     }
     let began = connection.execute("BEGIN IMMEDIATE").await;
+    let mut open = false;
     for command in batch {
         if began.is_err() {
             told.push(Told { succeeded: false, tell: refused(command) });
@@ -178,15 +179,17 @@ async fn commit(
             // What failed is undone with the whole.
             return connection.execute(if succeeded { "COMMIT" } else { "ROLLBACK" }).await.map(|_| ());
         }
-        connection.execute("SAVEPOINT one").await?;
+        // Those before it are within the transaction alone. Both at once: each call is a way to another thread and back.
+        connection.execute(if open { "RELEASE one; SAVEPOINT one" } else { "SAVEPOINT one" }).await?;
+        open = true;
         let one = (command.make)(connection).await;
         if !one.succeeded {
             connection.execute("ROLLBACK TO one").await?;
         }
         told.push(one);
-        connection.execute("RELEASE one").await?;
     }
     began?;
+    // Which releases the last one's savepoint too.
     connection.execute("COMMIT").await.map(|_| ())
 }
 

@@ -291,3 +291,21 @@ fn long_jobs_do_not_begin_where_a_model_makes_way_nor_while_a_suspect_waits() {
     board.push("m", waiting("short", "b", 1.0), false);
     assert_eq!(names(&board.choose("m", &engine, false)), ["short"]);
 }
+
+#[test]
+fn who_is_cancelled_between_being_chosen_and_beginning_is_called_off_at_once() {
+    let mut board = Board::default();
+    for job in ["a0", "a1", "a2"] {
+        board.push("m", waiting(job, "a", 1.0), false);
+    }
+    let mut chosen = board.choose("m", &EngineConfig::default(), false);
+    ["a0", "a2"].iter().for_each(|job| board.cancel(job));
+    let again = chosen.pop().unwrap();
+    board.unchoose("m", &again.waiting, false);
+    let tickets: Vec<Ticket> = chosen.into_iter().map(|chosen| begin(&mut board, "m", chosen)).collect();
+    let cancelled =
+        tickets.iter().map(|ticket| board.running(*ticket).unwrap().cancel.load(Ordering::Relaxed));
+    assert_eq!(cancelled.collect::<Vec<_>>(), [true, false]);
+    // One that waits again is not called off for what was said before: the store has ended it.
+    assert!(board.beginning.is_empty());
+}

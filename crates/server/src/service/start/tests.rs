@@ -141,11 +141,11 @@ async fn a_job_that_cannot_be_failed_is_failed_once_the_store_can_be_written() {
     let account = core.store.account(OPEN_ACCOUNT).await.unwrap().unwrap();
     let (model, waiting) = (job.model.clone(), waiting(&job, &account));
     core.handover.wait(Work { model, waiting, suspect: false, program: None, has_place: false });
-    patiently(|| !core.refusals().is_empty()).await;
+    patiently(|| !core.unsettled().is_empty()).await;
     assert_eq!((stored(core, &id).await.state, core.board().queued()), (JobState::Queued, 0));
     other.execute("DROP TRIGGER fails").await.unwrap();
     until(core, &id, JobState::Failed).await;
-    assert!(core.refusals().is_empty());
+    assert!(core.unsettled().is_empty());
 }
 
 /// One life of a service, which ends as by `kill -9`: nothing is told to anybody.
