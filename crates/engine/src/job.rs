@@ -39,7 +39,7 @@ use crate::tensor::Tensor;
 pub(crate) use held::Held;
 pub use options::{GeneratedToken, OnLog, OnProgress, OnSaved, OnToken, Progress, RunOptions, SavedValue};
 use running::Left;
-pub(crate) use running::{Errand, Made, Part, PartOf, Step, Task};
+pub(crate) use running::{Errand, Made, Part, PartOf, Step, Task, is_long};
 use slices::Beginning;
 use turns::Turns;
 

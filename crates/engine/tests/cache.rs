@@ -79,6 +79,26 @@ fn who_edits_one_prompt_again_and_again_pays_for_it_once() {
 }
 
 #[test]
+fn what_a_skipped_module_leaves_undone_is_not_kept() {
+    let engine = Golden::open("gpt2").engine();
+    let zero = r#"{"op":"literal","name":"z","dtype":"f32","shape":[],"elements":[0.0]}"#;
+    let read = |layer: u64| {
+        let nodes = format!(
+            r#"{{"op":"get","name":"w","hook":"layers.{layer}.output"}},{{"op":"save","name":"whole","value":"w"}}"#
+        );
+        checked(&engine, PROMPT, &nodes)
+    };
+    for module in ["layers.0", "layers.1", "layers.0.mlp", "layers.1.attention"] {
+        let cache = Arc::new(PrefixCache::default());
+        let skip = format!(r#"{zero},{{"op":"skip","module":"{module}","value":"z"}}"#);
+        run(&engine, &checked(&engine, PROMPT, &skip), &cache);
+        for layer in 0..2 {
+            run(&engine, &read(layer), &cache);
+        }
+    }
+}
+
+#[test]
 fn the_plan_tells_what_comes_from_the_cache() {
     let engine = Golden::open("gpt2").engine();
     let cache = Arc::new(PrefixCache::default());

@@ -110,7 +110,7 @@ impl Member<'_> {
         }
         group.resumed = Some(stage);
         group.forked = group.outlook.first_column.min(group.width.saturating_sub(1));
-        group.place = Place::Cut(parked);
+        self.waits_at(invoke, Place::Cut(parked));
         self.collecting.extend(collected);
         for positions in taken {
             self.takes_from_cache(positions, ground.dry);
@@ -201,8 +201,11 @@ impl Rider<'_, '_> {
                 let group = &self.run.members[seat.member].groups[seat.invoke];
                 group.outlook.edits.first()
             });
+            // What stands at the stages of a module that is left out is nothing that was computed.
+            let mut skips = self.skipping.range(..stage).flat_map(|(_, skips)| skips);
+            let skipped = skips.any(|(seat, _)| party.seats.contains(seat));
             let edited = edits.is_some_and(|edit| edit.stage < stage);
-            if edited || rows.len() != streams.tokens() {
+            if skipped || edited || rows.len() != streams.tokens() {
                 continue;
             }
             let mut values = vec![0.0; rows.len() * view.width()];

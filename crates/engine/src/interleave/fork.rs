@@ -111,15 +111,23 @@ impl Rider<'_, '_> {
         (companies, alone)
     }
 
-    /// Of a party that is edited alike those wait for what they are set to: they go on with rows of their own.
-    pub(super) fn stay_behind(&mut self, place: usize, waiting: &BTreeSet<Seat>, state: &mut PassState) {
-        let first: usize = self.parties.iter().take(place).map(|party| party.count).sum();
-        let Some(party) = self.parties.get_mut(place) else { return };
-        party.seats.retain(|seat| !waiting.contains(seat));
-        let (owner, count) = (party.owner, party.count);
-        let whole = waiting.iter().flat_map(|_| (first..first + count).map(|number| (number, 0)));
-        let whole: Vec<(usize, usize)> = whole.collect();
-        let own = waiting.iter().map(|&seat| Party::own(owner, seat, count)).collect();
+    /// Of parties that are edited alike those wait for what they are set to: they go on with rows of their own.
+    pub(super) fn stay_behind(&mut self, behind: &[(usize, BTreeSet<Seat>)], state: &mut PassState) {
+        if behind.is_empty() {
+            return;
+        }
+        let (mut whole, mut own) = (Vec::new(), Vec::new());
+        let firsts: Vec<usize> = placed(self.parties.iter()).map(|(_, span)| span.start).collect();
+        for (place, waiting) in behind {
+            let (Some(party), Some(&first)) = (self.parties.get_mut(*place), firsts.get(*place)) else {
+                continue;
+            };
+            party.seats.retain(|seat| !waiting.contains(seat));
+            for &seat in waiting {
+                whole.extend((first..first + party.count).map(|number| (number, 0)));
+                own.push(Party::own(party.owner, seat, party.count));
+            }
+        }
         self.copy(&whole, own, state);
     }
 

@@ -95,6 +95,16 @@ pub(crate) enum Place {
     Done,
 }
 
+impl Place {
+    /// Bytes of the rows with which it waits.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Place::Parked(parked) | Place::Cut(parked) => parked.iter().map(Parked::bytes).sum(),
+            _ => 0,
+        }
+    }
+}
+
 impl Group {
     /// An invoke of a trace at its first step.
     pub fn new(

@@ -257,11 +257,24 @@ impl<'a> Member<'a> {
 
     /// Takes the invokes off their way where the program is cut off.
     fn drop_cut_off(&mut self) {
-        let Self { job, groups, .. } = self;
-        for group in groups.iter_mut().filter(|group| group.trace.is_some_and(|trace| job.is_cut_off(trace)))
-        {
-            group.place = Place::Done;
+        for invoke in 0..self.groups.len() {
+            if self.groups[invoke].trace.is_some_and(|trace| self.job.is_cut_off(trace)) {
+                drop(self.goes_to(invoke, Place::Done));
+            }
         }
+    }
+
+    /// An invoke waits with its rows, which the program holds as it holds values.
+    pub(super) fn waits_at(&mut self, invoke: usize, place: Place) {
+        drop(self.goes_to(invoke, place));
+        self.job.hold(self.groups[invoke].place.bytes());
+    }
+
+    /// An invoke goes elsewhere; gives where it was, with the rows that the program holds no longer.
+    pub(super) fn goes_to(&mut self, invoke: usize, place: Place) -> Place {
+        let before = std::mem::replace(&mut self.groups[invoke].place, place);
+        self.job.let_go(before.bytes());
+        before
     }
 
     /// The next of the traces that run together has its turn, if all of the one before it is over.

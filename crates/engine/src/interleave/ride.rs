@@ -38,9 +38,8 @@ impl Interleaver<'_> {
                 let mut resuming = Vec::new();
                 for &seat in &plan.riders {
                     let owner = self.owner(seat.member);
-                    let group = &mut self.members[seat.member].groups[seat.invoke];
                     if let Place::Parked(parked) | Place::Cut(parked) =
-                        std::mem::replace(&mut group.place, Place::Riding)
+                        self.members[seat.member].goes_to(seat.invoke, Place::Riding)
                     {
                         parties.push(Party::own(owner, seat, parked.len()));
                         resuming.extend(parked);
@@ -219,7 +218,7 @@ impl Interleaver<'_> {
             }
             if plan.to < plan.end {
                 let places: Vec<usize> = span.collect();
-                member.groups[seat.invoke].place = Place::Cut(state.park(&places, plan.to));
+                member.waits_at(seat.invoke, Place::Cut(state.park(&places, plan.to)));
                 continue;
             }
             let ground = *ground;

@@ -36,7 +36,7 @@ pub(super) struct Rider<'v, 'e> {
     /// The invokes that touch a hook point in this pass, by its stage; each list is sorted.
     pub(super) touched: BTreeMap<usize, Vec<Seat>>,
     /// The skips of each invoke whose module begins at a stage.
-    skipping: BTreeMap<usize, Vec<(Seat, Instance)>>,
+    pub(super) skipping: BTreeMap<usize, Vec<(Seat, Instance)>>,
     /// The stages that a way back of one of the invokes goes through; empty: none.
     tracked: Vec<bool>,
     /// The layer that programs were told of last.
@@ -118,6 +118,8 @@ impl<'v, 'e> Rider<'v, 'e> {
         let hook = Hook { point, layout, slot: kernel.outputs[0], logits, last };
         let mut blocked: BTreeSet<Seat> = BTreeSet::new();
         let mut writing = None;
+        // Parties of which all wait: nothing is written of these rows here, and all are copied at once.
+        let mut behind: Vec<(usize, BTreeSet<Seat>)> = Vec::new();
         for (number, turn) in touches.iter().enumerate() {
             let &Turn { seat, instance, company, round, writes, .. } = turn;
             let Seat { member: place, invoke } = seat;
@@ -125,9 +127,11 @@ impl<'v, 'e> Rider<'v, 'e> {
                 // The first of a round to write: who waits has rows of its own from here on.
                 writing = Some((company, round));
                 let waiting = self.waiting(&touches[number..], (company, round), &blocked);
-                if !waiting.is_empty() {
-                    self.stay_behind(company, &waiting, state);
-                    blocked.extend(&waiting);
+                blocked.extend(&waiting);
+                if waiting.len() == self.parties[company].seats.len() {
+                    behind.push((company, waiting));
+                } else if !waiting.is_empty() {
+                    self.stay_behind(&[(company, waiting)], state);
                 }
             }
             let span = self.span(seat);
@@ -153,6 +157,7 @@ impl<'v, 'e> Rider<'v, 'e> {
                 blocked.insert(seat);
             }
         }
+        self.stay_behind(&behind, state);
         self.leave(stage, state, &seats, &blocked)
     }
 
@@ -182,8 +187,7 @@ impl<'v, 'e> Rider<'v, 'e> {
                 member.groups[seat.invoke].place = Place::Done;
             } else if blocked.contains(&seat) {
                 let sequences: Vec<usize> = span.collect();
-                let group = &mut member.groups[seat.invoke];
-                group.place = Place::Parked(state.park(&sequences, stage));
+                member.waits_at(seat.invoke, Place::Parked(state.park(&sequences, stage)));
                 if let (Some(label), Some(record)) = (label, records.last_mut()) {
                     record.parked.push((stage, label));
                 }

@@ -109,6 +109,7 @@ impl Member<'_> {
             width: group.width,
         };
         let others = rewrites.depth && self.groups.len() > 1;
+        alike.defers = job.defers;
         let alike = others.then_some((alike, group.trace));
         let outlook = Outlook::of(&asker, &group.touches, rewrites, alike);
         // On the way back all of its rows are read.

@@ -25,6 +25,11 @@ const LONG_OPERATION: u64 = 10_000_000;
 /// The same for applied modules, which are matrix products.
 const LONG_APPLICATION: u64 = 200_000_000;
 
+/// Whether an operation takes long, by its price.
+pub(crate) fn is_long(program: &CheckedProgram, id: NodeId) -> bool {
+    program.nodes.get(id.index()).is_some_and(|node| node.flops >= LONG_OPERATION)
+}
+
 /// What a task is for: a node, or a part of a way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Errand {
@@ -170,7 +175,7 @@ impl<'a> Job<'a> {
         match self.kind(id) {
             NodeKind::Log(_) | NodeKind::Merge { .. } => false,
             NodeKind::Apply { .. } => flops >= LONG_APPLICATION,
-            _ if flops < LONG_OPERATION => false,
+            _ if !is_long(&self.program, id) => false,
             NodeKind::Save(value) => is_copied(*value),
             NodeKind::Operation(operation) if matches!(operation.kind, Reshape | Flatten | Unflatten) => {
                 operation.values().first().is_none_or(|&input| is_copied(input))

@@ -65,6 +65,16 @@ impl Parked {
         }
         Parked { stage, sequence, slots, narrowed: false }
     }
+
+    /// Bytes of its rows. Keys and values, which a step may keep, are not among them.
+    pub fn bytes(&self) -> u64 {
+        let of_slot = |(_, held): &(usize, ParkedSlot)| match held {
+            ParkedSlot::Rows(values, _) => 4 * values.len() as u64,
+            ParkedSlot::Ids(ids) => 8 * ids.len() as u64,
+            ParkedSlot::Ragged(values) => values.as_ref().map_or(0, |values| 4 * values.len() as u64),
+        };
+        self.slots.iter().map(of_slot).sum()
+    }
 }
 
 impl PassState {

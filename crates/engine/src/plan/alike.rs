@@ -13,7 +13,7 @@ use pellucid_graph::check::CheckedProgram;
 use pellucid_graph::{Argument, DType, NodeId, NodeKind, Operation, OperationKind, Scalar, Value};
 
 use super::depth::edits;
-use crate::job::Instance;
+use crate::job::{Instance, is_long};
 
 /// Values that one is followed back through.
 const DEPTH: usize = 32;
@@ -27,6 +27,8 @@ const LOOKED_AT: usize = 200_000;
 /// What alike values have in common; of a program, each with a number of its own.
 #[derive(Default)]
 pub(crate) struct Alike {
+    /// Whether what takes long is left for the time between passes: what is made of it is not there when others' rows go on.
+    pub defers: bool,
     numbers: HashMap<Form, u32>,
     looked_at: usize,
     /// Those of the values of nodes, for the invoke that is asked about.
@@ -141,6 +143,7 @@ impl Alike {
                 };
                 Some(Form::Literal(*dtype, shape.clone(), elements.iter().map(bits).collect()))
             }
+            NodeKind::Operation(_) if self.defers && is_long(edited.program, id) => None,
             NodeKind::Operation(operation) if !operation.kind.is_random() && is_short(operation) => {
                 let named = operation.values().into_iter();
                 self.looked_at += named.len();

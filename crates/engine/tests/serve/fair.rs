@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pellucid_engine::{
-    Admission, EngineError, Failure, Host, Load, Results, RunOptions, ServeOptions, Ticket, Usage,
+    Admission, EngineError, Explanation, Failure, Host, Load, Results, RunOptions, ServeOptions, Ticket,
+    Usage,
 };
 
 use crate::script::{Script, checked, logits, trace, when};
@@ -548,4 +549,40 @@ fn many_heavy_operations_of_one_program_take_turns_with_the_one_of_another() {
         }
         println!("after {there}, {before} before it, with {helper_threads} threads");
     }
+}
+
+#[test]
+fn who_makes_what_it_writes_between_passes_is_not_told_to_go_on_with_others() {
+    const MANY: usize = 12;
+    let engine = Golden::open("gpt2").engine();
+    let invokes: Vec<String> = (0..MANY)
+        .map(|place| format!(r#"{{"name":"i{place}","tokens":[[5,22,39,56,73,90,8,25]]}}"#))
+        .collect();
+    // All write the same, of which a product of two large matrices is a part.
+    let nodes: Vec<String> = (0..MANY)
+        .map(|place| {
+            format!(
+                r#"{{"op":"get","name":"h{place}","invoke":"i{place}","hook":"layers.0.output"}},{{"op":"mean","name":"m{place}","input":"h{place}"}},
+                {{"op":"mul","name":"w{place}","input":"big","other":"m{place}"}},{{"op":"matmul","name":"p{place}","input":"w{place}","other":"big"}},
+                {{"op":"mean","name":"v{place}","input":"p{place}"}},{{"op":"set","invoke":"i{place}","hook":"layers.0.output","value":"v{place}"}},{}"#,
+                logits(place)
+            )
+        })
+        .collect();
+    let body = format!(
+        r#"{{"op":"ones","name":"big","size":[400,400]}},{{"op":"trace","invokes":[{}],"body":[{}]}}"#,
+        invokes.join(","),
+        nodes.join(",")
+    );
+    let (program, options) = (checked(&engine, &body), RunOptions::default());
+    let serve = ServeOptions::default();
+    let plan = engine.explain_together(&[(&*program, &options)], &serve).unwrap();
+    let tokens = |plan: &Explanation| plan.passes.iter().map(|pass| pass.tokens).sum::<usize>();
+    // Where nothing is left for later all are one row; where it is, each waits with rows of its own.
+    assert!(tokens(&engine.explain(&program).unwrap()) < 3 * 8);
+    assert!(tokens(&plan) >= 8 * MANY, "{plan}");
+    let mut script = Script::default();
+    script.join(0, 1, &program, options);
+    let script = script.play(&engine, &serve);
+    assert!(script.result(1).report.tokens >= 8 * MANY as u64);
 }

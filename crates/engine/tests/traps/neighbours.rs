@@ -203,3 +203,34 @@ fn what_is_freed_is_given_back_to_the_budget() {
     assert_eq!(numbers(&results, "s"), [50.0]);
     assert!(results.report.peak_value_bytes <= 10_000, "{}", results.report.peak_value_bytes);
 }
+
+#[test]
+fn rows_that_wait_for_a_later_invoke_are_held() {
+    let engine = engine("gpt2");
+    let hidden = engine.model().spec().sizes.hidden;
+    let (length, many) = (12, 20);
+    // Each waits after the first layer for what the last one reads after the second.
+    let prompt = |number: u32| vec![(0..length).map(|place| (number * 7 + place) % 50).collect::<Vec<u32>>()];
+    let prompts: Vec<Vec<Vec<u32>>> = (0..many).map(prompt).collect();
+    let names: Vec<String> = (0..many).map(|number| format!("p{number}")).collect();
+    let mut invokes: Vec<(&str, &[Vec<u32>])> =
+        names.iter().map(String::as_str).zip(prompts.iter().map(Vec::as_slice)).collect();
+    let last = [vec![1]];
+    invokes.push(("last", &last));
+    let mut nodes = vec![
+        r#"{"op":"get","name":"g","invoke":"last","hook":"layers.1.output"},{"op":"getitem","name":"x","input":"g","index":[":",-1]}"#.to_owned(),
+    ];
+    for name in &names {
+        nodes.push(format!(
+            r#"{{"op":"set","invoke":"{name}","hook":"layers.0.output","value":"x"}},{{"op":"get","name":"l{name}","invoke":"{name}","hook":"logits"}},
+            {{"op":"getitem","name":"a{name}","input":"l{name}","index":[0,-1,3]}},{{"op":"save","name":"s{name}","value":"a{name}"}}"#
+        ));
+    }
+    let checked = check(&engine, program(&invokes, &nodes.join(",")));
+    let results = engine.run(&checked, &RunOptions::default()).unwrap_or_else(|error| panic!("{error}"));
+    let held = u64::from(many * length) * hidden * 4;
+    assert!(results.report.peak_value_bytes >= held, "{} of {held}", results.report.peak_value_bytes);
+    assert!(results.report.peak_value_bytes <= checked.price.peak_bytes, "{:?}", checked.price);
+    let narrow = RunOptions { memory_bytes: Some(held / 2), ..RunOptions::default() };
+    assert!(matches!(engine.run(&checked, &narrow), Err(EngineError::MemoryExceeded { .. })));
+}

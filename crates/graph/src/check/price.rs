@@ -173,7 +173,10 @@ impl Checker<'_> {
                     Some(trace),
                 ) => {
                     if let Some(own) = of_invoke.get_mut(&(trace, *invoke)) {
-                        *own = wave.max(*own);
+                        if wave > *own {
+                            waves.hold(*own + 1, wave, self.bytes_that_wait(trace, *invoke, checked.place));
+                            *own = wave;
+                        }
                         wave = *own;
                     }
                 }
@@ -224,6 +227,18 @@ impl Checker<'_> {
         }
         price.kept_bytes = waves.peak().saturating_sub(peak);
         (price, flops)
+    }
+
+    /// Bytes of an invoke's rows that wait at a hook point: its value, and what else stages there hand on to one another, about.
+    fn bytes_that_wait(&self, trace: NodeId, invoke: usize, place: Option<usize>) -> u64 {
+        let NodeKind::Trace(definition) = &self.program.node(trace).kind else { return 0 };
+        let tokens = match definition.invokes.get(invoke).map(|invoke| &invoke.prompts) {
+            Some(Prompts::Tokens(prompts)) => prompts.iter().map(|tokens| tokens.len() as u64).sum(),
+            Some(Prompts::Text { texts, .. }) => ASSUMED_LENGTH.saturating_mul(texts.len() as u64),
+            _ => 0,
+        };
+        let streams = self.spec(trace).sizes.hidden.saturating_mul(3 * 4);
+        self.bytes_at(trace, invoke, place).saturating_add(streams.saturating_mul(tokens))
     }
 
     /// Bytes of a hook point's value for an invoke.

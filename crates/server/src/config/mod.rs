@@ -138,7 +138,7 @@ pub struct EngineConfig {
     pub jobs: usize,
     /// Whether jobs of several accounts run in the same passes.
     pub packing: bool,
-    /// Bytes that the jobs which a model has begun may hold at once, by their prices.
+    /// Bytes that the jobs which a model has begun may hold at once, by their prices, their programs among them.
     pub value_bytes: u64,
     /// Bytes of all accounts' caches of prefixes together; as much again is held at most while jobs collect what goes there. 0: none.
     pub prefix_bytes: u64,

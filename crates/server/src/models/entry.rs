@@ -126,8 +126,9 @@ impl Pace {
             (&mut self.milliseconds_per_node, usage.nodes, usage.nodes_ms, Self::OF_NODE)
         };
         if count > 0 && took > Self::LEAST {
+            // By factors: a job that took four times as long counts as much as one that took a quarter.
             let seen = (took / count as f64).clamp(*rate / 4.0, *rate * 4.0);
-            *rate = (*rate + Self::NEWEST * (seen - *rate)).clamp(bounds.0, bounds.1);
+            *rate = (*rate * (seen / *rate).powf(Self::NEWEST)).clamp(bounds.0, bounds.1);
         }
     }
 }
@@ -454,6 +455,18 @@ mod tests {
         }
         assert!(pace.milliseconds(0, 0, 200_000) >= 200.0);
         assert!(pace.milliseconds(1_000_000_000, 0, 0) > 0.9);
+    }
+
+    #[test]
+    fn as_many_quick_jobs_as_slow_ones_leave_the_price_where_it_was() {
+        let mut pace = Pace::default();
+        let before = pace.milliseconds(1_000_000_000, 0, 3);
+        for _ in 0..200 {
+            pace.learn(&passes(1_000_000_000, 500.0), 0);
+            pace.learn(&passes(1_000_000_000, 5.0), 0);
+        }
+        let after = pace.milliseconds(1_000_000_000, 0, 3);
+        assert!((after / before - 1.0).abs() < 0.1, "{before} ms are {after} ms");
     }
 
     #[test]

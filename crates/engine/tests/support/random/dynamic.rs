@@ -100,12 +100,20 @@ impl Builder<'_> {
         self.dice.below(self.current().invokes.len() as u64) as usize
     }
 
+    /// A whole layer more often than one of its many parts.
     fn some_module(&mut self) -> String {
-        let modules = self.index.spec().modules.iter();
-        let modules: Vec<String> = modules
-            .filter(|module| module.applied != Application::None)
-            .map(|module| module.path.clone())
-            .collect();
+        let spec = self.index.spec();
+        let modules = spec.modules.iter().filter(|module| module.applied != Application::None);
+        let modules: Vec<String> = modules.map(|module| module.path.clone()).collect();
+        let is_layer = |alias: &str| {
+            let number = alias.strip_prefix("layers.");
+            number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        let layers = spec.aliases.iter().filter(|known| is_layer(&known.alias)).map(|known| &known.target);
+        let layers: Vec<String> = layers.filter(|layer| modules.contains(layer)).cloned().collect();
+        if !layers.is_empty() && self.dice.chance(0.2) {
+            return self.dice.of(&layers).clone();
+        }
         self.dice.of(&modules).clone()
     }
 
