@@ -17,8 +17,8 @@ use crate::isa::Isa;
 
 /// Pauses that a worker, or a caller that waits for one, spends before it offers the processor to whoever else is ready.
 const SPINS: u32 = 2_000;
-/// How often a worker then offers it before it parks. Where nobody else is ready it has it back at once, and is as quick at the
-/// next loop as if it had gone on spinning; where somebody is, what it waits for is not held up by its waiting.
+/// How often a worker then offers it before it parks. Where nobody else is ready it has it back at once; where somebody is, what it
+/// waits for is not held up by its waiting.
 const OFFERS: u32 = 400;
 /// More threads than this are never started, whatever is asked for.
 const MAX_THREADS: usize = 256;

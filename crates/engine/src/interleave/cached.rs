@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::group::{Group, Place};
 use super::member::{Ground, Member};
+use super::packing::Seat;
 use super::rider::Rider;
 use crate::loaded::Loaded;
 use crate::pass::{Parked, PassState};
@@ -202,8 +203,8 @@ impl Rider<'_, '_> {
                 group.outlook.edits.first()
             });
             // What stands at the stages of a module that is left out is nothing that was computed.
-            let mut skips = self.skipping.range(..stage).flat_map(|(_, skips)| skips);
-            let skipped = skips.any(|(seat, _)| party.seats.contains(seat));
+            let skips = |seat: &Seat| self.skips_from.get(seat).is_some_and(|&from| from < stage);
+            let skipped = party.seats.iter().any(skips);
             let edited = edits.is_some_and(|edit| edit.stage < stage);
             if skipped || edited || rows.len() != streams.tokens() {
                 continue;

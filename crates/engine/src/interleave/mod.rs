@@ -3,13 +3,14 @@
 //!
 //! Every invoke is a group of sequences with a place in time: its step, and the stage that comes next. Groups that stand at
 //! the same stage, whosever they are, walk on in one pass. At a hook point that a program touches its getters and setters
-//! run in program order; where several of it are edited alike as one, all of these read before any of them writes (`turns`). A group whose setter waits for a value that another group has still to compute is parked there and
-//! taken up when the value has come. So passes are cut just where the programs' own dependencies cut them; the checker
-//! has made sure that some group can always go on.
+//! run in program order; where several of it are edited alike as one, all of these read before any of them writes
+//! (`turns`). A group whose setter waits for a value that another group has still to compute is parked there, its rows held
+//! by its program as values are, and taken up when the value has come. So passes are cut just where the programs' own
+//! dependencies cut them; the checker has made sure that some group can always go on.
 //!
-//! Programs come and go between passes: each is at a trace, or several that run together, and at a step of its own. Nothing of one owner is seen by another:
-//! all that their programs share is the time, the buffers and the kernels, which give a row the same bits whatever other rows there
-//! are. Programs that were given the same cache are one owner's. This is the planner's rewrite between programs:
+//! Programs come and go between passes: each is at a trace, or several that run together, and at a step of its own. Nothing
+//! of one owner is seen by another: all that their programs share is the time, the buffers and the kernels, which give a row
+//! the same bits whatever other rows there are. Programs that were given the same cache are one owner's. This is the planner's rewrite between programs:
 //!
 //! **Needs:** the same model in memory, with the weights that it was loaded with; the same stage (`packing`); none that was to run alone.
 //!

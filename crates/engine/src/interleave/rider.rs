@@ -36,7 +36,9 @@ pub(super) struct Rider<'v, 'e> {
     /// The invokes that touch a hook point in this pass, by its stage; each list is sorted.
     pub(super) touched: BTreeMap<usize, Vec<Seat>>,
     /// The skips of each invoke whose module begins at a stage.
-    pub(super) skipping: BTreeMap<usize, Vec<(Seat, Instance)>>,
+    skipping: BTreeMap<usize, Vec<(Seat, Instance)>>,
+    /// At which stage the first module begins that an invoke may skip.
+    pub(super) skips_from: BTreeMap<Seat, usize>,
     /// The stages that a way back of one of the invokes goes through; empty: none.
     tracked: Vec<bool>,
     /// The layer that programs were told of last.
@@ -66,6 +68,7 @@ impl<'v, 'e> Rider<'v, 'e> {
     ) -> Self {
         let (spans, owners) = (spans(&parties), owners(&parties));
         let mut skipping: BTreeMap<usize, Vec<(Seat, Instance)>> = BTreeMap::new();
+        let mut skips_from: BTreeMap<Seat, usize> = BTreeMap::new();
         let mut tracked = Vec::new();
         for &seat in spans.keys() {
             let member = &run.members[seat.member];
@@ -76,6 +79,8 @@ impl<'v, 'e> Rider<'v, 'e> {
                     && let Some(Some((from, _))) = loaded.schedule.skippable.get(module)
                 {
                     skipping.entry(*from).or_default().push((seat, instance));
+                    let first = skips_from.entry(seat).or_insert(*from);
+                    *first = *from.min(first);
                 }
             }
             if let Some(own) = group.tracked.as_deref() {
@@ -84,7 +89,8 @@ impl<'v, 'e> Rider<'v, 'e> {
             }
         }
         let scratch = BufferPool::default();
-        Rider { run, loaded, parties, owners, spans, touched, skipping, tracked, told: None, scratch }
+        let told = None;
+        Rider { run, loaded, parties, owners, spans, touched, skipping, skips_from, tracked, told, scratch }
     }
 
     /// Whose the sequences are that are left in the pass.
