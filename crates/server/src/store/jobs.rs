@@ -10,7 +10,8 @@ use super::accounts::stores;
 use super::rows::{self, JOB_COLUMNS, number, to_json};
 use super::sqlite::Sqlite;
 use super::{
-    Accepted, Ending, Finished, JobState, Milliseconds, NewJob, Repaired, Result, StoredJob, StoredResult,
+    Accepted, Ending, Finished, JobState, Milliseconds, NewJob, Outcome, Repaired, Result, StoredJob,
+    StoredResult,
 };
 use crate::time;
 
@@ -207,8 +208,8 @@ async fn end(connection: &mut SqliteConnection, finished: Finished) -> Sql<Optio
             .fetch_optional(&mut *connection)
             .await?;
             let left = row.as_ref().map(rows::job).transpose()?;
-            if left.as_ref().is_some_and(|job| job.state.is_final()) {
-                count_by_price(connection, &job, false, at_ms).await?;
+            if let Some(ended) = left.as_ref().filter(|job| job.state.is_final()) {
+                count(connection, ended, &outcome, 0, at_ms).await?;
             }
             return Ok(left);
         }
@@ -238,6 +239,18 @@ async fn end(connection: &mut SqliteConnection, finished: Finished) -> Sql<Optio
     if result.is_some() {
         stores(&mut *connection, &ended.account, number(bytes)).await?;
     }
+    count(connection, &ended, &outcome, bytes, at_ms).await?;
+    Ok(Some(ended))
+}
+
+/// Counts what a job that has ended took.
+async fn count(
+    connection: &mut SqliteConnection,
+    ended: &StoredJob,
+    outcome: &Outcome,
+    result_bytes: u64,
+    at_ms: Milliseconds,
+) -> Sql<()> {
     query(
         "INSERT INTO usage (account, day, model, jobs, failed, flops, tokens, result_bytes, milliseconds, priced_ms)
          SELECT $1, $2, $3, 1, $4, jobs.flops, $5, $6, $7, jobs.estimated_ms FROM jobs WHERE jobs.id = $8
@@ -250,14 +263,14 @@ async fn end(connection: &mut SqliteConnection, finished: Finished) -> Sql<Optio
     .bind(&ended.account)
     .bind(time::day(at_ms))
     .bind(&ended.model)
-    .bind(i64::from(state == JobState::Failed))
+    .bind(i64::from(ended.state == JobState::Failed))
     .bind(number(outcome.tokens))
-    .bind(number(bytes))
+    .bind(number(result_bytes))
     .bind(outcome.milliseconds)
-    .bind(&job)
+    .bind(&ended.id)
     .execute(connection)
     .await?;
-    Ok(Some(ended))
+    Ok(())
 }
 
 pub(super) async fn cancel(
