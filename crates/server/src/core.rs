@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use pellucid_client::api::{Job, JobState, Problem, QueuePlace};
-use pellucid_graph::limits::EXPANDED_NODES;
 use tokio::sync::Semaphore;
 
 use crate::account::{Meters, Turns, Watchers};
@@ -266,12 +265,17 @@ pub struct Unsettled {
     pub problem: Option<Problem>,
 }
 
-/// Bytes that a checked program takes in memory for each of its nodes, about.
-pub const OF_NODE: u64 = 1_024;
+/// Bytes that a checked program takes in memory, about. `bytes`: its own; `nodes`: as many as it was written out to, which may be very
+/// many of a few bytes.
+pub fn in_memory(bytes: u64, nodes: u64) -> u64 {
+    const OF_ALL: u64 = 65_536;
+    const OF_BYTE: u64 = 16;
+    const OF_NODE: u64 = 1_024;
+    OF_ALL.saturating_add(OF_BYTE.saturating_mul(bytes)).saturating_add(OF_NODE.saturating_mul(nodes))
+}
 
-/// A job that is to wait. Of its program nothing is known here but what it is priced at: of a loop's nodes each counts as often as it
-/// runs, of which no more are taken to be there than a program may have.
-pub fn waiting(job: &StoredJob, account: &Account) -> Waiting {
+/// A job that is to wait, whose program takes so many bytes in memory: it is there as long as the job runs.
+pub fn waiting(job: &StoredJob, account: &Account, program_bytes: u64) -> Waiting {
     Waiting {
         job: job.id.clone(),
         account: job.account.clone(),
@@ -279,7 +283,7 @@ pub fn waiting(job: &StoredJob, account: &Account) -> Waiting {
         concurrent: account.limits.concurrent_jobs,
         priority: job.priority,
         cost: job.price.milliseconds,
-        bytes: job.price.peak_bytes.saturating_add(OF_NODE * job.price.nodes.min(EXPANDED_NODES as u64)),
+        bytes: job.price.peak_bytes.saturating_add(program_bytes),
         bounds: Bounds { peak_bytes: account.limits.peak_bytes, result_bytes: account.limits.result_bytes },
         flops: job.price.flops,
         nodes: job.price.nodes,

@@ -119,7 +119,7 @@ async fn a_death_makes_a_suspect_and_a_second_one_a_poisoned_job() {
         assert_eq!((repaired.suspects, repaired.poisoned, repaired.queued), (1, 0, 2));
         let queued = store.queued().await.unwrap();
         assert_eq!(
-            (queued[0].id.as_str(), queued[0].suspect, queued[1].suspect),
+            (queued[0].job.id.as_str(), queued[0].job.suspect, queued[1].job.suspect),
             (job.as_str(), true, false)
         );
         // Being put back is no death.
@@ -132,7 +132,7 @@ async fn a_death_makes_a_suspect_and_a_second_one_a_poisoned_job() {
         assert_eq!((repaired.suspects, repaired.poisoned, repaired.queued), (0, 1, 1));
         let failed = store.job("ada", &job).await.unwrap().unwrap();
         assert_eq!((failed.state, failed.problem.unwrap().kind), (JobState::Failed, ProblemKind::Poisoned));
-        assert_eq!(store.queued().await.unwrap()[0].id, waits);
+        assert_eq!(store.queued().await.unwrap()[0].job.id, waits);
         // What ended before counts no more.
         assert!(store.finish(done(&job, 3)).await.unwrap().is_none());
     }

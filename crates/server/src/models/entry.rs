@@ -55,6 +55,8 @@ pub struct Entry {
     /// What the configuration says of it.
     pub config: ModelConfig,
     outline: OnceCell<Arc<Outline>>,
+    /// How long a request waits for its outline.
+    pub(super) patience: Duration,
     pub(super) state: Mutex<State>,
     /// Bytes of the room that is kept for it while it is loaded.
     pub(super) reserved: AtomicU64,
@@ -159,6 +161,7 @@ impl Entry {
         Entry {
             config,
             outline: OnceCell::new(),
+            patience: OUTLINE,
             state: Mutex::new(State::Cold),
             reserved: AtomicU64::new(0),
             loading: tokio::sync::Mutex::new(()),
@@ -190,7 +193,7 @@ impl Entry {
     /// # Errors
     /// 503, where it cannot be opened, or not yet.
     pub async fn outline(self: &Arc<Self>) -> Result<Arc<Outline>, Box<Problem>> {
-        let opening = tokio::time::timeout(OUTLINE, self.outline_at_last()).await;
+        let opening = tokio::time::timeout(self.patience, self.outline_at_last()).await;
         opening.unwrap_or_else(|_| Err(self.unavailable("it is being downloaded", Some(10.0))))
     }
 

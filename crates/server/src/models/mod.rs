@@ -381,6 +381,48 @@ mod tests {
         registry.close().await;
     }
 
+    #[cfg(unix)]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_model_that_takes_long_to_open_is_loaded_though_requests_do_not_wait_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(pellucid::bundled_folder().unwrap()).unwrap() {
+            let file = file.unwrap();
+            std::os::unix::fs::symlink(file.path(), folder.path().join(file.file_name())).unwrap();
+        }
+        // A file that is read when the model is opened, of which nothing comes for a while.
+        let slow = folder.path().join("tokenizer_config.json");
+        let content = std::fs::read(&slow).unwrap_or_else(|_| b"{}".into());
+        let _ = std::fs::remove_file(&slow);
+        assert!(std::process::Command::new("mkfifo").arg(&slow).status().unwrap().success());
+        let source = folder.path().to_str().unwrap().to_owned();
+        let config = ModelConfig { source: Some(source), ..registry().entries[2].config.clone() };
+        let mut registry = Registry::new(&[config], &EngineConfig::default(), mpsc::unbounded_channel().0);
+        let patience = ROOM;
+        Arc::get_mut(&mut registry.entries[0]).unwrap().patience = patience;
+        let registry = Arc::new(registry);
+        let entry = registry.entries[0].clone();
+        let waits = waits(&registry, &entry, Haste::None);
+        let refused = entry.outline().await.err().unwrap();
+        assert!(
+            refused.detail.as_ref().is_some_and(|why| why.contains("is being downloaded")),
+            "{refused:?}"
+        );
+        tokio::time::sleep(patience * 2).await;
+        assert!(!waits.is_finished(), "it was given up");
+        // It comes: whoever opens the file after this finds it whole.
+        let comes = tokio::task::spawn_blocking(move || {
+            let mut pipe = std::fs::OpenOptions::new().write(true).open(&slow).unwrap();
+            let whole = slow.with_extension("whole");
+            std::fs::write(&whole, &content).unwrap();
+            std::fs::rename(&whole, &slow).unwrap();
+            std::io::Write::write_all(&mut pipe, &content).unwrap();
+        });
+        comes.await.unwrap();
+        waits.await.unwrap().unwrap();
+        assert!(entry.outline().await.is_ok() && entry.house().is_some());
+        registry.close().await;
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn pinned_models_stay_and_who_finds_no_room_is_told() {
         let registry = laboratory(&["a", "b"], 1.5, &["a"]).await;

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pellucid_client::api::Limits;
+use pellucid_graph::limits::EXPANDED_NODES;
 use tokio::sync::mpsc;
 
 use super::Service;
 use crate::config::Config;
-use crate::core::{Core, waiting};
+use crate::core::{Core, in_memory, waiting};
 use crate::files::{self, FileError, Files};
 use crate::models::{Haste, Registry};
 use crate::schedule::handover::Work;
 use crate::schedule::{dispatch, finish};
 use crate::store::sqlite::{Durability, Sqlite};
-use crate::store::{Account, StoreError};
+use crate::store::{Account, StoreError, Waits};
 use crate::time;
 
 /// The account of everyone, where no key is needed.
@@ -282,7 +283,7 @@ async fn mend(core: &Core) -> Result<(), StartError> {
         core.files.delete(&orphan).await?;
     }
     let accounts = core.store.accounts().await?;
-    for job in core.store.queued().await? {
+    for Waits { job, program_bytes } in core.store.queued().await? {
         let (Some(entry), Some(account)) =
             (core.registry.get(&job.model), accounts.iter().find(|account| account.name == job.account))
         else {
@@ -294,12 +295,16 @@ async fn mend(core: &Core) -> Result<(), StartError> {
             core.refuse(&job.account, &job.id, &problem).await;
             continue;
         };
-        if let Some(&bytes) = files.get(&files::program(&job.id)) {
+        let file = files.get(&files::program(&job.id)).copied();
+        if let Some(bytes) = file {
             core.program_files.add(&job.id, &job.account, bytes);
         }
+        // Of a loop's nodes each is priced as often as it runs; no more are there than a program may have.
+        let nodes = job.price.nodes.min(EXPANDED_NODES as u64);
+        let program_bytes = in_memory(file.unwrap_or(program_bytes), nodes);
         core.hub.open(&job.id, job.attempts, core.config.admission.event_bytes);
         core.spans.waits(&job.id, entry.id());
-        let (model, waiting) = (entry.id().to_owned(), waiting(&job, account));
+        let (model, waiting) = (entry.id().to_owned(), waiting(&job, account, program_bytes));
         core.handover.wait(Work { model, waiting, suspect: job.suspect, program: None, has_place: false });
     }
     Ok(())

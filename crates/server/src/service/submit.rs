@@ -13,15 +13,11 @@ use crate::core::{self, Core};
 use crate::events::Channel;
 use crate::schedule::board::Queued;
 use crate::schedule::handover::{KeptProgram, Work};
-use crate::schedule::queue::Waiting;
 use crate::store::{Accepted, JobState, NewJob, StoredJob};
 use crate::{files, keys, time};
 
 /// Bytes of a program that is kept with its job; a larger one is a file.
 const INLINE: usize = 256 << 10;
-/// Bytes that a checked program takes in memory for each of its own, about, beside those of its nodes: a few bytes may be written out to
-/// very many nodes.
-const IN_MEMORY: u64 = 16;
 /// Characters of a label.
 const LABEL: usize = 200;
 /// The longest deadline, in seconds.
@@ -160,14 +156,12 @@ impl Service {
         let nodes = admitted.program.nodes.len() as u64;
         let program = KeptProgram {
             program: admitted.program.clone(),
-            bytes: IN_MEMORY * size as u64 + core::OF_NODE * nodes + 65_536,
+            bytes: core::in_memory(size as u64, nodes),
             bound: core.config.admission.waiting_bytes,
         };
-        // It is there as long as the job runs.
-        let bytes = stored.price.peak_bytes.saturating_add(program.bytes);
         core.handover.wait(Work {
             model: entry.id().to_owned(),
-            waiting: Waiting { bytes, ..core::waiting(&stored, &caller.account) },
+            waiting: core::waiting(&stored, &caller.account, program.bytes),
             suspect: false,
             program: Some(program),
             has_place: place.is_some_and(Place::pass_on),

@@ -11,7 +11,7 @@ use super::rows::{self, JOB_COLUMNS, number, to_json};
 use super::sqlite::Sqlite;
 use super::{
     Accepted, Ending, Finished, JobState, Milliseconds, NewJob, Outcome, Repaired, Result, StoredJob,
-    StoredResult,
+    StoredResult, Waits,
 };
 use crate::time;
 
@@ -378,10 +378,13 @@ pub(super) async fn program(store: &Sqlite, job: &str) -> Result<Option<Vec<u8>>
     Ok(row.map(|row| row.try_get::<Option<Vec<u8>>, _>(0)).transpose()?.flatten())
 }
 
-pub(super) async fn queued(store: &Sqlite) -> Result<Vec<StoredJob>> {
-    let found = query(select("WHERE state = 'queued' ORDER BY suspect DESC, submitted_ms, id"));
-    let found = found.fetch_all(&store.readers).await?;
-    Ok(found.iter().map(rows::job).collect::<Sql<_>>()?)
+pub(super) async fn queued(store: &Sqlite) -> Result<Vec<Waits>> {
+    let statement = format!(
+        "SELECT {JOB_COLUMNS}, COALESCE(LENGTH(program), 0) AS program_bytes FROM jobs
+         WHERE state = 'queued' ORDER BY suspect DESC, submitted_ms, id"
+    );
+    let found = query(AssertSqlSafe(statement)).fetch_all(&store.readers).await?;
+    Ok(found.iter().map(rows::waits).collect::<Sql<_>>()?)
 }
 
 pub(super) async fn put_back(store: &Sqlite, at_ms: Milliseconds) -> Result<u64> {

@@ -127,6 +127,15 @@ pub enum Accepted {
     Full(u64),
 }
 
+/// A job that waits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Waits {
+    /// The job.
+    pub job: StoredJob,
+    /// Bytes of its program, where that is kept with it.
+    pub program_bytes: u64,
+}
+
 /// A job as it is kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredJob {
@@ -313,7 +322,7 @@ pub trait Store: Send + Sync {
     /// A job's program, where it is kept here.
     async fn program(&self, job: &str) -> Result<Option<Vec<u8>>>;
     /// Every job that waits, the oldest first.
-    async fn queued(&self) -> Result<Vec<StoredJob>>;
+    async fn queued(&self) -> Result<Vec<Waits>>;
     /// Records of every attempt that is under way that it is put back, where the process is about to end in order: how many. A suspect stays one.
     async fn put_back(&self, at_ms: Milliseconds) -> Result<u64>;
     /// Repairs what a process left that died: to be called before anything else, once, when no other process uses the store.

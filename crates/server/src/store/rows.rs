@@ -4,7 +4,7 @@ use pellucid_client::api::{Limits, Price, Priority, ResultInfo};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Account, JobState, Key, StoredJob};
+use super::{Account, JobState, Key, StoredJob, Waits};
 use crate::keys::Scope;
 use crate::time;
 
@@ -105,6 +105,10 @@ pub(super) fn job(row: &SqliteRow) -> Result<StoredJob> {
         outcome: outcome.map(|text| json(&text)).transpose()?.unwrap_or_default(),
         problem: problem.map(|text| json(&text)).transpose()?,
     })
+}
+
+pub(super) fn waits(row: &SqliteRow) -> Result<Waits> {
+    Ok(Waits { job: job(row)?, program_bytes: unsigned(row.try_get("program_bytes")?) })
 }
 
 pub(super) fn account(row: &SqliteRow) -> Result<Account> {

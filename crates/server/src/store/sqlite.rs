@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
 use super::writer::Writer;
 use super::{
     Accepted, Account, AuditEntry, Expired, Finished, Key, Milliseconds, NewJob, Repaired, Result, Store,
-    StoreError, StoredJob, accounts, jobs, retention,
+    StoreError, StoredJob, Waits, accounts, jobs, retention,
 };
 
 /// The version of the schema that this program writes.
@@ -225,7 +225,7 @@ impl Store for Sqlite {
     async fn program(&self, job: &str) -> Result<Option<Vec<u8>>> {
         jobs::program(self, job).await
     }
-    async fn queued(&self) -> Result<Vec<StoredJob>> {
+    async fn queued(&self) -> Result<Vec<Waits>> {
         jobs::queued(self).await
     }
     async fn put_back(&self, at_ms: Milliseconds) -> Result<u64> {

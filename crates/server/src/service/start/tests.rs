@@ -1,4 +1,4 @@
-use pellucid_client::api::{JobState, Price, Priority, ProblemKind};
+use pellucid_client::api::{JobState, Price, Priority, Problem, ProblemKind};
 use pellucid_engine::{Load, Ticket};
 
 use sqlx::{ConnectOptions, Executor};
@@ -8,6 +8,7 @@ use super::*;
 use crate::config::Layers;
 use crate::schedule::board::Running;
 use crate::schedule::house::House;
+use crate::service::SubmitOptions;
 use crate::store::{Accepted, NewJob, StoredJob};
 
 const PROGRAM: &str = r#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompt": "Mary has" }], "body": [
@@ -63,7 +64,7 @@ async fn begins_and_stays(core: &Core, job: &StoredJob) {
     let account = core.store.account(OPEN_ACCOUNT).await.unwrap().unwrap();
     let begun = core.store.begin(std::slice::from_ref(&job.id), time::now_ms()).await.unwrap();
     core.board().begin(Running {
-        waiting: waiting(job, &account),
+        waiting: waiting(job, &account, 1 << 16),
         attempt: begun[0].1,
         cancel: Arc::default(),
         put_back: Arc::default(),
@@ -139,13 +140,72 @@ async fn a_job_that_cannot_be_failed_is_failed_once_the_store_can_be_written() {
     let (id, late) = (crate::keys::job_id().unwrap(), time::now_ms() - 1);
     let job = job(core, &id, Some(late)).await;
     let account = core.store.account(OPEN_ACCOUNT).await.unwrap().unwrap();
-    let (model, waiting) = (job.model.clone(), waiting(&job, &account));
+    let (model, waiting) = (job.model.clone(), waiting(&job, &account, 1 << 16));
     core.handover.wait(Work { model, waiting, suspect: false, program: None, has_place: false });
     patiently(|| !core.unsettled().is_empty()).await;
     assert_eq!((stored(core, &id).await.state, core.board().queued()), (JobState::Queued, 0));
     other.execute("DROP TRIGGER fails").await.unwrap();
     until(core, &id, JobState::Failed).await;
     assert!(core.unsettled().is_empty());
+}
+
+#[tokio::test]
+async fn an_end_that_cannot_be_read_is_told_once_it_can_be() {
+    let data = tempfile::tempdir().unwrap();
+    let (service, _held) = Service::start(config(data.path())).await.unwrap();
+    let core = &service.core;
+    core.drain();
+    let id = crate::keys::job_id().unwrap();
+    job(core, &id, None).await;
+    let channel = core.hub.open(&id, 0, 1 << 20);
+    let problem = Problem::new(ProblemKind::Internal, "it fails");
+    core.store.refuse(&id, &problem, time::now_ms()).await.unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(data.path().join("pellucid.sqlite"));
+    let mut other = options.connect().await.unwrap();
+    other.execute("ALTER TABLE jobs RENAME TO jobs_of_before").await.unwrap();
+    core.tell_end(OPEN_ACCOUNT, &id).await;
+    assert_eq!((core.unsettled().len(), channel.done().is_some()), (1, false));
+    other.execute("ALTER TABLE jobs_of_before RENAME TO jobs").await.unwrap();
+    let told = channel.ended(Duration::from_secs(60)).await;
+    assert_eq!(told.map(|job| job.state), Some(JobState::Failed));
+    patiently(|| core.unsettled().is_empty()).await;
+}
+
+// On one thread, what is taken waits until something is awaited.
+#[tokio::test]
+async fn a_job_takes_room_for_its_program_too_also_after_a_restart() {
+    let data = tempfile::tempdir().unwrap();
+    let (service, _held) = Service::start(config(data.path())).await.unwrap();
+    let core = &service.core;
+    let caller = service.caller(None).await.unwrap();
+    let literal = |number: usize| {
+        format!(
+            r#"{{ "op": "literal", "name": "c{number}", "dtype": "f32", "shape": [], "elements": [1.0] }},"#
+        )
+    };
+    let mut taken = BTreeMap::new();
+    // The second is kept with its job, the third is a file.
+    let literals = [0, 1_000, 4_000];
+    for literals in literals {
+        let body: String = (0..literals).map(literal).collect();
+        let program = PROGRAM.replacen("[", &format!("[{body}"), 1);
+        service.submit(&caller, SubmitOptions::default(), program.into()).await.unwrap();
+        let waiting = core.board().drain(crate::config::BUNDLED).pop().unwrap();
+        taken.insert(waiting.job, (literals, waiting.bytes));
+    }
+    core.drain();
+    mend(core).await.unwrap();
+    let waiting = core.board().drain(crate::config::BUNDLED);
+    for again in waiting {
+        let (literals, before) = taken.remove(&again.job).unwrap();
+        let held = stored(core, &again.job).await.price.peak_bytes;
+        for bytes in [before, again.bytes] {
+            assert!(bytes > held + literals as u64 * 1_024, "{bytes} with {literals} literals");
+        }
+        // The same, but for what each node was taken for when it was counted.
+        assert!(again.bytes <= before && before < 3 * again.bytes, "{before} bytes, then {}", again.bytes);
+    }
+    assert!(taken.is_empty());
 }
 
 /// One life of a service, which ends as by `kill -9`: nothing is told to anybody.
