@@ -199,6 +199,26 @@ for (const screen of Object.keys(SCREENS)) {
   });
 }
 
+test("a key for metrics alone sees how the service is", async () => {
+  const keyed = await start({ open: false });
+  try {
+    const key = keyed.key("prometheus", "admin");
+    const { page, complaints, close } = await visit(keyed.address);
+    await page.waitForSelector("#entry:not([hidden])");
+    await page.focus("#key");
+    await page.keyboard.type(key);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("#all:not([hidden])");
+    assert.ok((await page.$eval("#state", state => state.textContent)).startsWith("serving"));
+    assert.ok((await page.$eval("#models", models => models.innerText)).includes("bundled"));
+    assert.ok((await page.$eval("#none", none => none.textContent)).includes("submits no jobs"));
+    assert.deepEqual(complaints, []);
+    await close();
+  } finally {
+    keyed.stop();
+  }
+});
+
 test("without JavaScript the pages say what to do instead", async () => {
   for (const [path, instead] of [["/", "pellucid status"], ["/docs", "openapi.json"]]) {
     const { page, close } = await visit(open.address + path, { javascript: false });

@@ -38,7 +38,7 @@ export async function start({ open }) {
     child.once("exit", () => reject(new Error(`the service did not start: ${log}`)));
   });
   while ((await fetch(`${address}/readyz`)).status !== 200) await new Promise(resolve => setTimeout(resolve, 50));
-  const key = account => execFileSync(pellucid, ["keys", "create", ...where, "--account", account], { env: environment, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
+  const key = (account, scope = "submit") => execFileSync(pellucid, ["keys", "create", ...where, "--account", account, "--scope", scope], { env: environment, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
   const stop = () => {
     child.removeAllListeners("exit");
     child.kill("SIGKILL");

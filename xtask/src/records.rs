@@ -87,6 +87,33 @@ fn commit() -> Outcome<String> {
 mod tests {
     use super::with_section;
 
+    /// Paths in documentation are below the root or below `crates/`. Records name what there was.
+    #[test]
+    fn what_the_documentation_names_is_there() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut named = 0;
+        for file in std::fs::read_dir(root.join("docs")).unwrap() {
+            let path = file.unwrap().path();
+            let is_text = path.extension().is_some_and(|ending| ending == "md");
+            if !is_text || path.ends_with("records.md") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let sources = text
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .filter(|code| code.ends_with(".rs") && !code.contains(' '));
+            for source in sources {
+                named += 1;
+                let there =
+                    [root.to_owned(), root.join("crates")].iter().any(|folder| folder.join(source).is_file());
+                assert!(there, "{} names {source}", path.display());
+            }
+        }
+        assert!(named > 50, "{named}");
+    }
+
     #[test]
     fn a_section_replaces_only_its_own() {
         let first = with_section("# Records\n\nHead.\n", "One", "a\n");

@@ -242,6 +242,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "NAME")]
     pub(crate) label: Option<String>,
 
+    /// At a service: the job's place among one's own
+    #[arg(long, value_enum)]
+    pub(crate) priority: Option<Order>,
+
     /// At a service: do not wait, and print the job's id
     #[arg(long, conflicts_with = "output")]
     pub(crate) detach: bool,
@@ -249,6 +253,16 @@ pub(crate) struct Run {
     /// Summarise as JSON; NaN and infinities are `{"float": "nan"}` and the like
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Order {
+    /// After the others
+    Low,
+    /// As they come
+    Normal,
+    /// Before the others
+    High,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -37,11 +37,10 @@ pub(crate) fn client(choice: &RemoteChoice) -> Result<Client, Failure> {
 }
 
 /// The service at an address, whose runs are shown by the bar.
-pub(crate) fn service(address: &str, label: Option<&str>, bar: &Bar) -> Result<Service, Failure> {
+pub(crate) fn service(address: &str, options: &RemoteOptions, bar: &Bar) -> Result<Service, Failure> {
     let bar = bar.clone();
     let on_update = Some(Arc::new(move |update: &Update| bar.show(update)) as pellucid::OnUpdate);
-    let label = label.map(str::to_owned);
-    Ok(Service::with(address, &RemoteOptions { on_update, label, ..RemoteOptions::default() })?)
+    Ok(Service::with(address, &RemoteOptions { on_update, ..options.clone() })?)
 }
 
 /// How far a run is, on standard error, where that is a terminal; elsewhere nothing is shown.

@@ -35,7 +35,7 @@ pub enum Error {
         address: String,
     },
     /// The service cannot be reached, or the connection was lost and could not be made again.
-    #[error("{address} cannot be reached: {reason}{}", tried(*.patience))]
+    #[error("{address} cannot be reached: {reason}{}{}", tried(*.patience), goes_on(.job.as_deref()))]
     Unreachable {
         /// The service.
         address: String,
@@ -43,6 +43,8 @@ pub enum Error {
         reason: String,
         /// How long it was tried, where it was tried again.
         patience: Option<Duration>,
+        /// The job that was waited for: it goes on without anybody who listens.
+        job: Option<String>,
     },
     /// The service refused, or failed.
     #[error("{}", refusal(.address, .problem))]
@@ -93,6 +95,12 @@ pub enum Error {
 
 fn tried(patience: Option<Duration>) -> String {
     patience.map_or_else(String::new, |patience| format!(" (tried for {} s)", patience.as_secs()))
+}
+
+fn goes_on(job: Option<&str>) -> String {
+    job.map_or_else(String::new, |job| {
+        format!("\n  hint: {job} goes on there; `pellucid jobs {job} -o FILE` waits for its result")
+    })
 }
 
 fn refusal(address: &str, problem: &Problem) -> String {

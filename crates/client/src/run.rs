@@ -229,7 +229,7 @@ impl Client {
             if give_up.is_some_and(|give_up| Instant::now() > give_up) {
                 return Err(Error::Cancelled);
             }
-            let event = events.next_within(GLANCE)?;
+            let event = events.next_within(GLANCE).map_err(|error| left_alone(error, &id))?;
             if let Some((error, pause)) = events.retrying() {
                 updates(Update::Retrying { error: error.to_string(), pause });
             }
@@ -251,6 +251,16 @@ impl Client {
             .as_ref()
             .map(|result| Download::new(self.sender.clone(), &job.id, result).cancelled_by(cancel.cloned()));
         Ended { id: job.id.clone(), job: Some(job), result }
+    }
+}
+
+/// Whoever loses the service while it runs a job is told which.
+fn left_alone(error: Error, id: &str) -> Error {
+    match error {
+        Error::Unreachable { address, reason, patience, .. } => {
+            Error::Unreachable { address, reason, patience, job: Some(id.to_owned()) }
+        }
+        error => error,
     }
 }
 

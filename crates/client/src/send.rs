@@ -245,7 +245,7 @@ impl Sender {
         match (backoff.pause(patience, after), error) {
             (Some(pause), error) => Ok((error, pause)),
             (None, Error::Unreachable { address, reason, .. }) => {
-                Err(Error::Unreachable { address, reason, patience: Some(backoff.elapsed()) })
+                Err(Error::Unreachable { address, reason, patience: Some(backoff.elapsed()), job: None })
             }
             (None, error) => Err(error),
         }
@@ -291,7 +291,7 @@ impl Sender {
         use io::ErrorKind::*;
         let unreachable = |reason: String| {
             let address = self.address.to_string();
-            Error::Unreachable { address, reason, patience: None }
+            Error::Unreachable { address, reason, patience: None, job: None }
         };
         let (reason, arrived) = match error {
             ureq::Error::HostNotFound => ("there is no such host".to_owned(), false),
@@ -320,8 +320,8 @@ impl Sender {
 
     /// What it means that an answer broke off.
     pub fn broken_off(&self, reason: impl Into<String>) -> Fate {
-        let error =
-            Error::Unreachable { address: self.address.to_string(), reason: reason.into(), patience: None };
+        let (address, reason) = (self.address.to_string(), reason.into());
+        let error = Error::Unreachable { address, reason, patience: None, job: None };
         Fate::Again { error, after: None, arrived: true }
     }
 

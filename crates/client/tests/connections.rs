@@ -495,6 +495,18 @@ fn where_nobody_listens_it_is_said_soon() {
 }
 
 #[test]
+fn who_loses_the_service_while_a_job_runs_is_told_which_job_goes_on() {
+    let fixture = Fixture::start(|request, _| match request.line.ends_with("/events") {
+        true => Answer::Bytes(Vec::new()),
+        false => good(request),
+    });
+    let options = Options::new(&fixture.address).patience(Duration::from_millis(300));
+    let client = Client::new(&Options { cache: None, ..options }).unwrap();
+    let error = client.run(PROGRAM, &Submission::default(), &mut |_| {}, None).unwrap_err().to_string();
+    assert!(error.contains("cannot be reached") && error.contains(&format!("{ID} goes on there")), "{error}");
+}
+
+#[test]
 fn a_specification_is_fetched_once_while_it_stays_the_same() {
     let spec = |name: &str| pellucid_graph::ModelSpec {
         name: name.into(),

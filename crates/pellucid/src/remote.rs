@@ -199,7 +199,8 @@ impl Service {
         self.run_into(model, program, options, None)
     }
 
-    /// [`Service::run`]; what comes back is written to a file as it comes, and never held as a whole beside it.
+    /// [`Service::run`]; what comes back is written to a file as it comes, and read from there when it is whole. Whoever wants the file
+    /// alone, without the values in memory, submits the program and follows the job: [`Client::follow`], [`Download::save`].
     ///
     /// # Errors
     /// Those of [`Service::run`], and [`Error::File`].

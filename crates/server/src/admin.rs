@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::config::{Config, ModelConfig, limit_faults};
 use crate::keys::{NewKey, NoRandomness, Scope};
-use crate::service::{StartError, open_store, open_store_to_read};
+use crate::service::{OPEN_ACCOUNT, StartError, open_store, open_store_to_read};
 use crate::store::{Account, AuditEntry, Key, Store, StoreError};
 use crate::traces::Exporter;
 use crate::{logs, time};
@@ -115,6 +115,12 @@ pub fn create_key(config: &Config, request: &KeyRequest) -> Result<String, Admin
     if !crate::config::is_account_name(&request.account) {
         let message = "an account's name is 1 to 64 letters, digits, `-`, `_`, `.` and `@`";
         return Err(AdminError::Wrong(message.into()));
+    }
+    if request.account == OPEN_ACCOUNT {
+        let message = format!(
+            "`{OPEN_ACCOUNT}` is whoever uses a service without keys, who may do all; take another name"
+        );
+        return Err(AdminError::Wrong(message));
     }
     block(async {
         let store = open_store(&config.server.data, config.store.durability).await?;
@@ -224,6 +230,17 @@ fn changed(limits: &Limits, changes: &[String], models: &[ModelConfig]) -> Resul
         Some((_, message)) => Err(wrong(message)),
         None => Ok(limits),
     }
+}
+
+/// All accounts, by their names.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn list_accounts(config: &Config) -> Result<Vec<Account>, AdminError> {
+    block(async {
+        let store = open_store_to_read(&config.server.data, config.store.durability).await?;
+        Ok(store.accounts().await?)
+    })
 }
 
 /// All keys, without their secrets, the newest first.

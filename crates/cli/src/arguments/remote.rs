@@ -17,7 +17,7 @@ pub(crate) struct Jobs {
     /// Only this one, in full
     pub(crate) job: Option<String>,
 
-    /// Write the job's result to a safetensors file, when it has ended
+    /// Wait until the job has ended, and write its result to a safetensors file
     #[arg(long, short, value_name = "FILE", requires = "job")]
     pub(crate) output: Option<PathBuf>,
 
@@ -28,6 +28,10 @@ pub(crate) struct Jobs {
     /// How many jobs to show at most
     #[arg(long, short = 'n', value_name = "N", default_value_t = 20, conflicts_with = "job", value_parser = clap::value_parser!(u32).range(1..=200))]
     pub(crate) limit: u32,
+
+    /// Only jobs that are older than this one
+    #[arg(long, value_name = "JOB", conflicts_with = "job")]
+    pub(crate) after: Option<String>,
 
     /// As JSON
     #[arg(long)]

@@ -2,23 +2,31 @@
 
 use std::io::Write;
 
-use pellucid::Model;
 use pellucid::picture::Paint;
+use pellucid::{Model, RemoteOptions};
 
 use crate::arguments::Demo;
 use crate::demo::{experiment, page, terminal};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::{models, remote};
+use crate::models;
+use crate::remote::{self, Bar};
 
 /// Runs the experiment and draws it.
 pub(crate) fn demo(demo: &Demo, out: &mut dyn Write) -> Result<(), Failure> {
     let interrupt = Interrupt::listen()?;
-    let model = match remote::given(&demo.remote) {
-        Some(address) => Model::remote(address, models::BUNDLED)?,
+    let bar = remote::given(&demo.remote).map(|address| (address, Bar::new()));
+    let model = match &bar {
+        Some((address, bar)) => {
+            remote::service(address, &RemoteOptions::default(), bar)?.model(models::BUNDLED)?
+        }
         None => Model::bundled()?,
     };
-    let findings = experiment::run(&model, Some(interrupt.run()))?;
+    let findings = experiment::run(&model, Some(interrupt.run()));
+    if let Some((_, bar)) = bar {
+        bar.clear();
+    }
+    let findings = findings?;
     if demo.json {
         return crate::commands::write_json(&findings, out);
     }

@@ -21,7 +21,7 @@ pub(crate) fn jobs(jobs: &Jobs, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 fn list(client: &Client, jobs: &Jobs, out: &mut dyn Write) -> Result<(), Failure> {
-    let query = JobQuery { limit: Some(jobs.limit), after: None, state: jobs.state.map(state) };
+    let query = JobQuery { limit: Some(jobs.limit), after: jobs.after.clone(), state: jobs.state.map(state) };
     let list = client.jobs(&query)?;
     if jobs.json {
         return super::write_json(&list, out);
@@ -33,8 +33,8 @@ fn list(client: &Client, jobs: &Jobs, out: &mut dyn Write) -> Result<(), Failure
     let titles = ["job", "state", "model", "submitted", "ms", "label"].map(str::to_owned);
     let rows: Vec<[String; 6]> = list.jobs.iter().map(row).collect();
     text::write_table(&titles, &rows, out)?;
-    if list.next.is_some() {
-        writeln!(out, "\nthere are older ones: --limit shows more")?;
+    if let Some(next) = list.next {
+        writeln!(out, "\nthere are older ones: --after {next}")?;
     }
     Ok(())
 }
@@ -72,13 +72,22 @@ fn one(client: &Client, id: &str, jobs: &Jobs, out: &mut dyn Write) -> Result<()
         None => {}
     }
     if jobs.json {
-        return super::write_json(&job, out);
+        super::write_json(&job, out)?;
+        return has_succeeded(&job);
     }
     draw(&job, out)?;
     if job.result.is_some() {
         writeln!(out, "written to {}", path.display())?;
     }
-    Ok(())
+    has_succeeded(&job)
+}
+
+/// Who waited for a job's result goes on as after a run of its own.
+fn has_succeeded(job: &Job) -> Result<(), Failure> {
+    match &job.error {
+        Some(problem) => Err(Failure::Message(format!("{} has failed: {}", job.id, problem.title))),
+        None => Ok(()),
+    }
 }
 
 fn draw(job: &Job, out: &mut dyn Write) -> Result<(), Failure> {

@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::path::Path;
 
-use pellucid::client::Submission;
-use pellucid::{Model, OnLog, Program, Results, RunOptions, Service};
+use pellucid::client::api::Priority;
+use pellucid::{Model, OnLog, Program, RemoteOptions, Results, RunOptions, Service};
 
-use crate::arguments::{ModelChoices, Plan, ProgramChoice, Run};
+use crate::arguments::{ModelChoices, Order, Plan, ProgramChoice, Run};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::models;
@@ -66,9 +66,9 @@ fn is_same(one: &Path, other: &Path) -> bool {
 }
 
 fn here(run: &Run) -> Result<Results, Failure> {
-    if run.detach || run.label.is_some() {
+    if run.detach || run.label.is_some() || run.priority.is_some() {
         return Err(Failure::Message(
-            "--detach and --label are for a run at a service: see --remote".to_owned(),
+            "--detach, --label and --priority are for a run at a service: see --remote".to_owned(),
         ));
     }
     let interrupt = Interrupt::listen()?;
@@ -95,7 +95,7 @@ fn there(address: &str, run: &Run) -> Result<Results, Failure> {
     no_memory_of_ours(run)?;
     let interrupt = Interrupt::listen()?;
     let bar = Bar::new();
-    let service = remote::service(address, run.label.as_deref(), &bar)?;
+    let service = remote::service(address, &chosen(run), &bar)?;
     let options = options(run, &interrupt, Some(bar.clone()));
     let outcome = match &run.output {
         Some(path) => service.run_to(model.as_deref(), &program, &options, path),
@@ -115,13 +115,29 @@ fn no_memory_of_ours(run: &Run) -> Result<(), Failure> {
     }
 }
 
+/// What the command line says of the job.
+fn chosen(run: &Run) -> RemoteOptions {
+    RemoteOptions {
+        label: run.label.clone(),
+        priority: run.priority.map(priority),
+        ..RemoteOptions::default()
+    }
+}
+
+fn priority(order: Order) -> Priority {
+    match order {
+        Order::Low => Priority::Low,
+        Order::Normal => Priority::Normal,
+        Order::High => Priority::High,
+    }
+}
+
 /// Submits the program to a service, and leaves it there.
 fn detach(address: &str, run: &Run, out: &mut dyn Write) -> Result<(), Failure> {
     no_memory_of_ours(run)?;
     let (model, program) = read_remote(&run.program)?;
-    let submission = Submission { model, priority: None, deadline_s: run.seconds, label: run.label.clone() };
-    let bytes = program.to_bytes().map_err(pellucid::Error::from)?;
-    let job = Service::at(address)?.client().submit(&bytes, &submission)?;
+    let service = Service::with(address, &chosen(run))?;
+    let job = service.submit(model.as_deref(), &program, run.seconds)?;
     if run.json {
         return super::write_json(&job, out);
     }

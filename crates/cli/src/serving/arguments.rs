@@ -12,13 +12,19 @@ pub(crate) struct Configuration {
     #[arg(long, value_name = "FILE", env = "PELLUCID_SERVE_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
 
-    /// The folder with everything that the service keeps
+    /// The folder with everything that the service keeps [default: pellucid in $XDG_DATA_HOME, or ~/.local/share/pellucid]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) data: Option<PathBuf>,
 
     /// Any setting of the file, which goes before it and before the environment; can be given several times
     #[arg(long, value_name = "SECTION.NAME=VALUE")]
     pub(crate) set: Vec<String>,
+}
+
+/// A help text that names the limits.
+fn with_limits(examples: &str) -> String {
+    let names = pellucid_server::config::limit_names().join(", ");
+    format!("{examples}\n\nLimits, which `pellucid config example` explains:\n  {names}")
 }
 
 #[derive(Debug, Args)]
@@ -39,7 +45,7 @@ pub(crate) struct Serve {
 pub(crate) enum KeysCommand {
     /// Make a key, and its account where it is not there; the key is shown this once
     #[command(
-        after_help = "Examples:\n  pellucid keys create --account ada\n  pellucid keys create --account prometheus --scope admin\n  pellucid keys create --account ada --limit weights_readable=true --limit requests_per_minute=none"
+        after_help = with_limits("Examples:\n  pellucid keys create --account ada\n  pellucid keys create --account prometheus --scope admin\n  pellucid keys create --account ada --limit weights_readable=true --limit requests_per_minute=none")
     )]
     Create(CreateKey),
     /// Show all keys, without their secrets
@@ -63,19 +69,19 @@ pub(crate) enum KeysCommand {
     },
     /// Change an account's limits or share, from its next request on; without changes, show them
     #[command(
-        after_help = "Example:\n  pellucid keys limit ada --limit requests_per_minute=600 --limit stored_bytes=none"
+        after_help = with_limits("Examples:\n  pellucid keys limit\n  pellucid keys limit ada --limit requests_per_minute=600 --limit stored_bytes=none")
     )]
     Limit {
-        /// The account
+        /// The account; without it, those of all accounts are shown
         #[arg(value_name = "NAME")]
-        account: String,
+        account: Option<String>,
 
         /// A limit that is other than it was, `none` for no limit; can be given several times
-        #[arg(long, value_name = "NAME=VALUE")]
+        #[arg(long, value_name = "NAME=VALUE", requires = "account")]
         limit: Vec<String>,
 
         /// The account's share of the service, relative to others' [default: as it is]
-        #[arg(long, value_name = "SHARE")]
+        #[arg(long, value_name = "SHARE", requires = "account")]
         weight: Option<f64>,
 
         #[command(flatten)]

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use pellucid_server::admin::{self, KeyRequest};
 use pellucid_server::keys::Scope;
-use pellucid_server::store::AuditEntry;
+use pellucid_server::store::{Account, AuditEntry};
 use pellucid_server::time;
 use serde_json::json;
 
@@ -24,10 +24,15 @@ pub(crate) fn keys(command: &KeysCommand, out: &mut dyn Write) -> Result<(), Fai
             log(&admin::audit_log(&finished(read(configuration)?)?, *limit)?, *json, out)
         }
         KeysCommand::Limit { account, limit, weight, configuration } => {
-            let account = admin::change_account(&finished(read(configuration)?)?, account, *weight, limit)?;
-            let shown =
-                json!({ "account": account.name, "weight": account.weight, "limits": account.limits });
-            write_json(&shown, out)
+            let config = finished(read(configuration)?)?;
+            let shown = |account: &Account| json!({ "account": account.name, "weight": account.weight, "limits": account.limits });
+            match account {
+                Some(name) => write_json(&shown(&admin::change_account(&config, name, *weight, limit)?), out),
+                None => {
+                    let accounts = admin::list_accounts(&config)?;
+                    write_json(&accounts.iter().map(shown).collect::<Vec<_>>(), out)
+                }
+            }
         }
         KeysCommand::Revoke { key, configuration } => {
             if admin::revoke_key(&finished(read(configuration)?)?, key)? {
@@ -50,8 +55,10 @@ fn make(create: &CreateKey, out: &mut dyn Write) -> Result<(), Failure> {
         weight: create.weight,
         limits: create.limit.clone(),
     };
-    let key = admin::create_key(&finished(read(&create.configuration)?)?, &request)?;
-    eprintln!("the key of `{}`; it is shown this once:", create.account);
+    let config = finished(read(&create.configuration)?)?;
+    let key = admin::create_key(&config, &request)?;
+    let folder = config.server.data.display();
+    eprintln!("the key of `{}`, for the service that keeps {folder}; it is shown this once:", create.account);
     Ok(writeln!(out, "{key}")?)
 }
 

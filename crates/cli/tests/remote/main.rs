@@ -246,6 +246,14 @@ fn jobs_are_left_there_listed_fetched_and_cancelled() {
     assert!(list.contains(&id) && list.contains("succeeded") && list.contains("patching"), "{list}");
     assert_eq!(with(&["jobs", "--state", "failed"]), "no jobs\n");
 
+    let newer = with(&["run", PROGRAM, "--detach", "--priority", "high"]).trim().to_owned();
+    let shown = json(&["jobs", &newer, "--json", "--remote", &service.address]);
+    assert_eq!(shown["priority"], "high");
+    let list = with(&["jobs", "--limit", "1"]);
+    assert!(list.contains(&newer) && list.contains(&format!("--after {newer}")), "{list}");
+    let list = with(&["jobs", "--after", &newer]);
+    assert!(list.contains(&id) && !list.contains(&newer), "{list}");
+
     let output = with_input(&["run", "-", "--detach", "--remote", &service.address], &long(20_000));
     let running = text(&output.stdout).trim().to_owned();
     let said = with(&["cancel", &running, &id]);
@@ -260,6 +268,31 @@ fn jobs_are_left_there_listed_fetched_and_cancelled() {
     assert!(status.contains("serving") && status.contains("bundled (default)  hot"), "{status}");
     assert!(status.contains("account local"), "{status}");
     assert_eq!(json(&["status", "--json", "--remote", &service.address])["service"]["state"], "serving");
+}
+
+#[test]
+fn a_job_that_was_left_there_and_fails_is_a_failure_for_who_fetches_it() {
+    let service = ServiceProcess::open();
+    let failing =
+        br#"{ "pellucid": 1, "body": [{ "op": "trace", "invokes": [{ "prompt": "Mary has" }], "body": [
+        { "op": "get", "name": "h", "hook": "logits" },
+        { "op": "literal", "name": "far", "dtype": "i64", "shape": [1], "elements": [99999] },
+        { "op": "getitem", "name": "one", "input": "h", "index": [0, 0, { "tensor": "far" }],
+          "source": { "file": "/home/ada/secret/notebook.py", "line": 3, "text": "h[0, 0, far]" } },
+        { "op": "save", "name": "late", "value": "one" } ] }] }"#;
+    let output = with_input(&["run", "-", "--detach", "--remote", &service.address], failing);
+    let id = text(&output.stdout).trim().to_owned();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results");
+    let arguments = ["jobs", &id, "-o", path.to_str().unwrap(), "--remote", &service.address];
+    for more in [&[][..], &["--json"]] {
+        let output = command(&[&arguments[..], more].concat()).output().unwrap();
+        let (said, error) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(error.contains(&format!("{id} has failed")) && said.contains("notebook.py"), "{said}{error}");
+        // Where it was written is nobody's business there.
+        assert!(!said.contains("secret") && !path.exists(), "{said}");
+    }
 }
 
 #[test]

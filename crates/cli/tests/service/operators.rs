@@ -77,6 +77,12 @@ fn an_accounts_limits_are_changed_while_the_service_runs() {
     assert!(code == 1 && errors.contains("queued_jobs"), "{errors}");
     let (_, errors, code) = output(&["keys", "limit", "adda", "--data", data]);
     assert!(code == 1 && errors.contains("did you mean `ada`?"), "{errors}");
+    let all: Value = serde_json::from_str(&output(&["keys", "limit", "--data", data]).0).unwrap();
+    let (ada, all) = (&all[0], all.as_array().unwrap().len());
+    assert_eq!((&ada["account"], &ada["limits"]["queued_jobs"], all), (&json!("ada"), &json!(10), 1));
+    // Who uses a service without keys may do all: nobody else gets that account.
+    let (_, errors, code) = output(&["keys", "create", "--account", "local", "--data", data]);
+    assert!(code == 1 && errors.contains("another name"), "{errors}");
     let log = output(&["keys", "log", "--data", data]).0;
     assert!(log.contains("change limits") && log.contains("queued_jobs=0"), "{log}");
     // There is still the one key.

@@ -26,11 +26,62 @@ fn the_example_is_the_default() {
         let path = format!("limits.{name}");
         assert!(SETTINGS.iter().any(|setting| setting.path == path), "{path} cannot be set");
     }
+    let lines: Vec<&str> = EXAMPLE.lines().collect();
     for Setting { path, .. } in SETTINGS {
         let name = path.rsplit('.').next().unwrap();
-        let written = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{name} ="));
-        assert!(EXAMPLE.lines().any(written), "{path} is not in the example");
+        let written = |line: &&str| line.trim_start_matches("# ").starts_with(&format!("{name} ="));
+        assert!(lines.iter().any(written), "{path} is not in the example");
+        let explained = |two: &[&str]| two[0].starts_with("# ") && written(&two[1]);
+        assert!(!path.starts_with("limits.") || lines.windows(2).any(explained), "{path} is not explained");
     }
+}
+
+/// A file of the packages for those who run the service.
+fn packaged(name: &str) -> String {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging");
+    std::fs::read_to_string(folder.join(name)).unwrap()
+}
+
+#[test]
+fn what_the_image_sets_are_settings_and_nobody_is_root_there() {
+    let image = packaged("Dockerfile").replace("\\\n", " ");
+    let set = image.lines().find_map(|line| line.strip_prefix("ENV ")).unwrap();
+    let variables: Vec<(&str, &str)> =
+        set.split_whitespace().map(|variable| variable.split_once('=').unwrap()).collect();
+    let ours = variables.iter().filter(|(name, _)| name.starts_with("PELLUCID_")).count();
+    assert!(ours >= 4, "{variables:?}");
+    let config = Layers::default().environment(variables.iter().copied()).unwrap().config().unwrap();
+    assert_eq!(
+        (config.server.listen.port(), config.server.data.as_path()),
+        (8460, "/var/lib/pellucid".as_ref())
+    );
+    let port = format!("127.0.0.1:{}/readyz", config.server.listen.port());
+    let check = image.lines().find(|line| line.starts_with("HEALTHCHECK ")).unwrap();
+    assert_eq!(check.matches(&port).count(), 2, "{check}");
+    assert!(image.lines().any(|line| line.starts_with("USER 10001")));
+    // `docker stop` kills after ten seconds.
+    assert!(config.server.drain_seconds + 5.0 < 10.0);
+}
+
+#[test]
+fn the_unit_gives_the_service_the_time_that_it_has_to_end() {
+    let unit = packaged("pellucid.service");
+    let value = |name: &str| {
+        let of = |line: &str| {
+            line.split_once('=').filter(|(own, _)| *own == name).map(|(_, value)| value.to_owned())
+        };
+        unit.lines().find_map(of).unwrap_or_else(|| panic!("{name} is not there"))
+    };
+    let drain = read("").unwrap().server.drain_seconds;
+    assert!(value("TimeoutStopSec").parse::<f64>().unwrap() > drain + 5.0);
+    assert_eq!((value("User").as_str(), value("Restart").as_str()), ("pellucid", "always"));
+    assert_eq!(value("StartLimitIntervalSec"), "0", "it stays down after some deaths");
+    let command = value("ExecStart");
+    let arguments: Vec<&str> = command.split_whitespace().skip(1).collect();
+    assert_eq!(
+        arguments,
+        ["serve", "--config", "/etc/pellucid/pellucid.toml", "--data", "/var/lib/pellucid"]
+    );
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::store::{AuditEntry, StoreError, StoredJob};
 use crate::{keys, time};
 
 pub use caller::Caller;
-pub use start::{StartError, open_store, open_store_to_read};
+pub use start::{OPEN_ACCOUNT, StartError, open_store, open_store_to_read};
 pub use submit::SubmitOptions;
 
 /// What comes of asking the service.
