@@ -37,6 +37,7 @@ use crate::slots::BufferPool;
 use crate::tensor::Tensor;
 
 pub(crate) use held::Held;
+use memory::Views;
 pub use options::{GeneratedToken, OnLog, OnProgress, OnSaved, OnToken, Progress, RunOptions, SavedValue};
 use running::Left;
 pub(crate) use running::{Errand, Made, Part, PartOf, Step, Task, is_long};
@@ -83,6 +84,8 @@ pub(crate) struct Job<'a> {
     /// Ways back that can begin.
     backwards: VecDeque<NodeId>,
     held_bytes: u64,
+    /// What views keep, by the values that they are views of.
+    views: Views,
     started: Instant,
     dry: bool,
     /// Whether nodes that take long are left for whoever runs the program to run between passes.
@@ -129,6 +132,7 @@ impl<'a> Job<'a> {
             kept,
             backwards: VecDeque::new(),
             held_bytes: 0,
+            views: Views::default(),
             started: Instant::now(),
             dry,
             defers: false,
@@ -186,7 +190,7 @@ impl<'a> Job<'a> {
     pub fn deliver(
         &mut self,
         instance: Instance,
-        outputs: Vec<Tensor>,
+        mut outputs: Vec<Tensor>,
         models: &[Loaded],
         pool: &mut BufferPool,
     ) {
@@ -197,6 +201,9 @@ impl<'a> Job<'a> {
             return self.deliver_saved(instance, outputs);
         }
         let mut ready = BTreeSet::new();
+        if let Err(error) = self.note_views(instance, &mut outputs) {
+            return self.fail(instance.1, &error);
+        }
         self.file(instance, outputs, &mut ready);
         self.release(instance);
         self.run_ready(ready, models, pool);
@@ -259,7 +266,7 @@ impl<'a> Job<'a> {
             self.users[id.index()] = users;
         } else {
             self.users[id.index()] = users;
-            self.held_bytes -= outputs.iter().map(Tensor::bytes_len).sum::<u64>();
+            self.forget_values(instance, &outputs);
         }
     }
 
@@ -291,7 +298,7 @@ impl<'a> Job<'a> {
             self.narrowed.remove(&read);
             self.vocabulary.remove(&read);
             if let Some(values) = self.values.remove(&read) {
-                self.held_bytes -= values.iter().map(Tensor::bytes_len).sum::<u64>();
+                self.forget_values(read, &values);
             }
         }
     }

@@ -311,6 +311,26 @@ impl Tensor {
         self.elements() as u64 * self.dtype.size()
     }
 
+    /// Bytes of what it is stored in, of which it may be a view.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        let (storage, _) = self.data.storage_and_layout();
+        let Storage::Cpu(cpu) = &*storage else { return self.bytes_len() };
+        let elements = with_stored!(self.dtype, T => T::cpu_storage_as_slice(cpu).map_or(0, <[T]>::len));
+        elements as u64 * self.dtype.size()
+    }
+
+    /// Whether it is a view of a part of its storage.
+    pub(crate) fn is_part(&self) -> bool {
+        self.stored_bytes() > self.bytes_len()
+    }
+
+    /// Whether both are views of the same storage.
+    pub(crate) fn shares_storage(&self, other: &Tensor) -> bool {
+        let (one, _) = self.data.storage_and_layout();
+        let (other, _) = other.data.storage_and_layout();
+        std::ptr::eq(&*one, &*other)
+    }
+
     /// The same storage seen in another way.
     pub(crate) fn view(&self, data: candle_core::Tensor) -> Tensor {
         Tensor { data, dtype: self.dtype }
@@ -420,6 +440,16 @@ impl Tensor {
     pub fn contiguous(&self) -> Result<Tensor, OperationError> {
         if self.data.is_contiguous() {
             return Ok(self.clone());
+        }
+        with_stored!(self.dtype, T => {
+            Tensor::from_stored(self.read::<T>()?.into_vec(), self.shape(), self.dtype)
+        })
+    }
+
+    /// The same elements in row-major order, in storage of their own size; itself if it lies so.
+    pub(crate) fn compact(&self) -> Result<Tensor, OperationError> {
+        if !self.is_part() {
+            return self.contiguous();
         }
         with_stored!(self.dtype, T => {
             Tensor::from_stored(self.read::<T>()?.into_vec(), self.shape(), self.dtype)

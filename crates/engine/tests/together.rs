@@ -397,3 +397,79 @@ fn a_session_that_is_cancelled_keeps_only_what_is_over() {
     assert_eq!(failure.trace.as_deref(), Some("one"));
     assert!(failure.kept.tensors.is_empty() && failure.kept.logs.is_empty());
 }
+
+#[test]
+fn what_views_keep_counts_as_held_and_small_ones_keep_nothing() {
+    let engine = engine();
+    // Each is of a value that nobody else reads.
+    let program = |stop: usize| {
+        let one = |number: usize| {
+            format!(
+                r#"{{"op":"full","name":"x{number}","size":[262144],"fill_value":{number}.0}},
+                {{"op":"getitem","name":"v{number}","input":"x{number}","index":[":{stop}"]}}"#
+            )
+        };
+        let all: Vec<String> = (0..30).map(one).collect();
+        let views: Vec<String> = (0..30).map(|number| format!(r#""v{number}""#)).collect();
+        let body = format!(
+            r#"{},{{"op":"cat","name":"all","tensors":[{}]}},{{"op":"sum","name":"s","input":"all"}},{{"op":"save","name":"saved","value":"s"}}"#,
+            all.join(","),
+            views.join(",")
+        );
+        checked(&engine, &body)
+    };
+    let (large, small) = (program(32_768), program(1_000));
+    let megabytes = |program: &CheckedProgram| {
+        engine.run(program, &RunOptions::default()).unwrap().report.peak_value_bytes >> 20
+    };
+    assert!(megabytes(&large) >= 30 && megabytes(&small) < 3);
+    let options = RunOptions { memory_bytes: Some(20 << 20), ..RunOptions::default() };
+    assert!(matches!(engine.run(&large, &options), Err(EngineError::MemoryExceeded { .. })));
+    assert!(engine.run(&small, &options).is_ok());
+    // Views of views, in another shape, of what is still there otherwise.
+    let again = r#"{"op":"full","name":"x","size":[4,65536],"fill_value":1.0},{"op":"getitem","name":"v","input":"x","index":[":2"]},
+        {"op":"reshape","name":"r","input":"v","shape":[-1]},{"op":"getitem","name":"w","input":"r","index":[":65536"]},
+        {"op":"sum","name":"a","input":"w"},{"op":"sum","name":"b","input":"x"},{"op":"add","name":"c","input":"a","other":"b"},
+        {"op":"save","name":"saved","value":"c"},{"op":"save","name":"part","value":"w"}"#;
+    let results = engine.run(&checked(&engine, again), &RunOptions::default()).unwrap();
+    assert_eq!(results.tensors["saved"].to_vec_f32().unwrap(), [327_680.0]);
+    assert_eq!(results.tensors["part"].to_vec_f32().unwrap(), [1.0; 65_536]);
+}
+
+#[test]
+fn of_a_plan_of_very_many_passes_the_first_are_told_and_all_are_counted() {
+    let engine = engine();
+    // As many traces one after the other, or invokes in one trace.
+    let generation = |name: &str, invokes: usize| {
+        let all: Vec<String> =
+            (0..invokes).map(|number| format!(r#"{{"name":"p{number}","tokens":{TOKENS}}}"#)).collect();
+        let save = |number: usize| {
+            format!(
+                r#"{{"op":"generated","name":"g{name}{number}","invoke":"p{number}"}},
+                {{"op":"save","name":"s{name}{number}","value":"g{name}{number}"}}"#
+            )
+        };
+        let saves: Vec<String> = (0..invokes).map(save).collect();
+        format!(
+            r#"{{"op":"trace","name":"{name}","generate":{{"max_new_tokens":50,"stop_tokens":[]}},"invokes":[{}],
+            "body":[{}]}}"#,
+            all.join(","),
+            saves.join(",")
+        )
+    };
+    let traces: Vec<String> = (0..120).map(|number| generation(&format!("t{number}_"), 1)).collect();
+    for (body, passes) in [(traces.join(","), 120 * 50), (generation("t", 120), 50)] {
+        let program = checked(&engine, &body);
+        let (plan, results) = engine.analyze(&program, &RunOptions::default()).unwrap();
+        assert_eq!((plan.pass_count(), results.report.passes), (passes, passes));
+        let told: usize = plan.passes.iter().map(|pass| pass.passengers.len()).sum();
+        let cells: usize = plan.passes.iter().flat_map(|pass| &pass.passengers).map(|one| one.cells).sum();
+        let more: usize = plan.passes.iter().map(|pass| pass.more_passengers).sum();
+        assert!(plan.passes.len() <= 4_200 && told <= 6_300, "{} {told}", plan.passes.len());
+        assert_eq!(cells + more, 120 * 50, "everybody rides in 50 steps");
+        let tokens: usize = plan.passes.iter().map(|pass| pass.tokens).sum();
+        assert_eq!(tokens as u64, results.report.tokens);
+        assert!(serde_json::to_vec(&plan).unwrap().len() < 8 << 20);
+        assert_eq!(engine.explain(&program).unwrap().pass_count(), passes);
+    }
+}

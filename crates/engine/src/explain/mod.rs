@@ -3,6 +3,7 @@
 mod telling;
 mod text;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pellucid_graph::check::Price;
@@ -141,8 +142,14 @@ pub struct ExplainedPass {
     pub gigaflops: Option<f64>,
     /// Who rides.
     pub passengers: Vec<ExplainedPassenger>,
+    /// Who else rides, where there are too many to tell of each.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_passengers: usize,
     /// Invokes that wait for a value.
     pub parked: Vec<ExplainedParked>,
+    /// Passes after it, where there are too many to tell of each: they are among its figures.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_passes: usize,
 }
 
 /// Invokes by one name that wait in a pass at one place.
@@ -269,9 +276,30 @@ pub(crate) struct PassRecord {
     pub freed_bytes: u64,
     pub estimated_ms: f64,
     pub measured_ms: Option<f64>,
-    pub passengers: Vec<Passenger>,
-    /// The stage and the invoke's label.
-    pub parked: Vec<(usize, Arc<str>)>,
+    /// Each with how many are alike.
+    pub passengers: Vec<(Passenger, usize)>,
+    /// Those that are not among them, because there are too many.
+    pub more_passengers: usize,
+    /// Of a stage and an invoke's label how many wait there.
+    pub parked: BTreeMap<(usize, Arc<str>), usize>,
+    /// Passes after it whose sums are among its own.
+    pub more_passes: usize,
+}
+
+impl PassRecord {
+    /// A pass that is not told by itself: it counts with this one.
+    pub fn goes_on_with(&mut self, next: PassRecord) {
+        self.more_passes += 1;
+        self.more_passengers +=
+            next.more_passengers + next.passengers.iter().map(|(_, cells)| cells).sum::<usize>();
+        self.tokens += next.tokens;
+        self.work = self.work.and_then(next.work);
+        self.naive = self.naive.and_then(next.naive);
+        self.back_flops = self.back_flops.saturating_add(next.back_flops);
+        self.naive_back_flops = self.naive_back_flops.saturating_add(next.naive_back_flops);
+        self.getters = next.getters;
+        self.estimated_ms += next.estimated_ms;
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -297,6 +325,14 @@ pub(crate) struct Passenger {
     pub back: Option<(usize, usize, usize)>,
 }
 
+impl Passenger {
+    /// How many names and numbers its lists have.
+    pub fn numbers(&self) -> usize {
+        let then = self.shares.as_ref().map_or(0, |shares| shares.then.len());
+        self.columns.as_ref().map_or(0, Vec::len) + 2 * (then + self.after.len())
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PassengerShares {
     pub with: Arc<str>,
@@ -316,6 +352,11 @@ impl Explanation {
     /// Floating-point operations of its passes, as the engine estimates them.
     pub fn flops(&self) -> u64 {
         sum(self.passes.iter().map(|pass| pass.flops))
+    }
+
+    /// How many passes there are, those included that are not told by themselves.
+    pub fn pass_count(&self) -> usize {
+        self.passes.iter().map(|pass| 1 + pass.more_passes).sum()
     }
 
     /// Bytes that its passes move, as the engine estimates them.

@@ -60,28 +60,11 @@ pub(crate) fn dropped(program: &CheckedProgram) -> ((usize, usize), Vec<(String,
 /// A pass that was noted.
 pub(crate) fn explained(models: &[Loaded], record: &PassRecord) -> Option<ExplainedPass> {
     let loaded = models.get(record.model)?;
-    // Equals are told once, with how many they are: a sweep's cells.
-    let mut passengers: Vec<ExplainedPassenger> = Vec::new();
-    let mut known: HashMap<&Passenger, usize> = HashMap::new();
-    for passenger in &record.passengers {
-        if let Some(&place) = known.get(passenger) {
-            passengers[place].cells += 1;
-            continue;
-        }
-        known.insert(passenger, passengers.len());
-        passengers.push(rides(loaded, passenger));
-    }
-    let mut parked: Vec<ExplainedParked> = Vec::new();
-    let mut waiting: HashMap<_, usize> = HashMap::new();
-    for (stage, invoke) in &record.parked {
-        if let Some(&place) = waiting.get(&(stage, invoke)) {
-            parked[place].cells += 1;
-            continue;
-        }
-        waiting.insert((stage, invoke), parked.len());
+    let passengers = record.passengers.iter().map(|(passenger, cells)| rides(loaded, passenger, *cells));
+    let parked = record.parked.iter().map(|((stage, invoke), &cells)| {
         let place = name(loaded, *stage, true);
-        parked.push(ExplainedParked { place, stage: *stage, invoke: invoke.to_string(), cells: 1 });
-    }
+        ExplainedParked { place, stage: *stage, invoke: invoke.to_string(), cells }
+    });
     let flops = record.work.flops;
     Some(ExplainedPass {
         model: loaded.name.clone(),
@@ -102,12 +85,14 @@ pub(crate) fn explained(models: &[Loaded], record: &PassRecord) -> Option<Explai
         estimated_ms: record.estimated_ms,
         measured_ms: record.measured_ms,
         gigaflops: record.measured_ms.filter(|&ms| ms > 0.0).map(|ms| flops as f64 / ms / 1e6),
-        passengers,
-        parked,
+        passengers: passengers.collect(),
+        more_passengers: record.more_passengers,
+        parked: parked.collect(),
+        more_passes: record.more_passes,
     })
 }
 
-fn rides(loaded: &Loaded, passenger: &Passenger) -> ExplainedPassenger {
+fn rides(loaded: &Loaded, passenger: &Passenger, cells: usize) -> ExplainedPassenger {
     let shares = passenger.shares.as_ref().map(|shares| ExplainedSharing {
         with: shares.with.to_string(),
         until: shares.until.map(|stage| name(loaded, stage, true)),
@@ -123,7 +108,7 @@ fn rides(loaded: &Loaded, passenger: &Passenger) -> ExplainedPassenger {
     let after = passenger.after.iter();
     ExplainedPassenger {
         invoke: passenger.invoke.to_string(),
-        cells: 1,
+        cells,
         step: passenger.step,
         prompts: passenger.prompts,
         tokens: passenger.tokens,

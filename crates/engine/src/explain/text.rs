@@ -14,7 +14,7 @@ const NAMED: usize = 8;
 
 impl fmt::Display for Explanation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let passes = self.passes.len();
+        let passes = self.pass_count();
         writeln!(
             formatter,
             "{}: {passes} pass{}, {} of {} nodes computed",
@@ -85,9 +85,13 @@ impl fmt::Display for Explanation {
             };
             let cut = if pass.cut { ", cut there, for the whole takes too long" } else { "" };
             let number = number + 1;
+            let more = match pass.more_passes {
+                0 => String::new(),
+                more => format!(", with those of {more} passes after it"),
+            };
             writeln!(
                 formatter,
-                "\npass {number}{on}: {} → {} ({tokens} tokens{traces}{cut})",
+                "\npass {number}{on}: {} → {} ({tokens} tokens{more}{traces}{cut})",
                 pass.from, pass.to
             )?;
             if let Some(ms) = pass.measured_ms {
@@ -105,6 +109,9 @@ impl fmt::Display for Explanation {
                 write_passengers(&alike, formatter)?;
                 formatter.write_str("\n")?;
             }
+            if pass.more_passengers > 0 {
+                writeln!(formatter, "  … and {} more", pass.more_passengers)?;
+            }
             if let Some(read) = pass.read() {
                 writeln!(formatter, "  reads {read}")?;
             }
@@ -116,7 +123,7 @@ impl fmt::Display for Explanation {
                 writeln!(formatter, "  {}{invoke} {verb} parked at {place}", many(*cells).0)?;
             }
         }
-        if passes > SHOWN {
+        if self.passes.len() > SHOWN {
             writeln!(formatter, "\n… and {} passes more", passes - SHOWN)?;
         }
         Ok(())

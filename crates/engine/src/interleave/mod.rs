@@ -116,6 +116,8 @@ pub(crate) struct Interleaver<'e> {
     recording: bool,
     /// Those that were made.
     pub records: Vec<PassRecord>,
+    /// How much is noted in them.
+    noted: usize,
     /// Where the current pass ends.
     pass_end: usize,
     /// Whether the residual stream of some of its rows goes into a cache.
@@ -152,6 +154,7 @@ impl<'e> Interleaver<'e> {
             helpers: None,
             recording: false,
             records: Vec::new(),
+            noted: 0,
             pass_end: 0,
             streams: false,
             serials: 0,

@@ -318,7 +318,7 @@ impl Interleaver<'_> {
             tickets: Vec::with_capacity(programs),
         };
         if let (true, Some(record)) = (self.recording && !self.ground.dry, self.records.last_mut()) {
-            record.measured_ms = Some(measured_ms);
+            record.measured_ms = Some(record.measured_ms.unwrap_or(0.0) + measured_ms);
         }
         for (&place, &flops) in &plan.shares {
             let (rows, tokens) = plan.rows.get(&place).copied().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! What is noted of a pass for whoever asked for the plan.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Interleaver;
@@ -11,6 +11,13 @@ use crate::explain::{PassRecord, Passenger, PassengerShares};
 use crate::job::Instance;
 use crate::pass::PassState;
 use crate::plan::{Aboard, Trunk, Work, companies};
+
+/// What is noted of a plan by itself, at most, in names and numbers; of all that is beyond only the sums are.
+const NOTED: usize = 100_000;
+
+/// What a pass, and a passenger, are of that beside their lists.
+const OF_PASS: usize = 24;
+const OF_PASSENGER: usize = 16;
 
 impl Interleaver<'_> {
     /// Notes a pass before it walks.
@@ -27,7 +34,9 @@ impl Interleaver<'_> {
         }
         let mut naive = Work::default();
         let (mut back_flops, mut naive_back_flops) = (0_u64, 0_u64);
-        let mut passengers = Vec::with_capacity(plan.riders.len());
+        let (mut passengers, mut more) = (HashMap::<Passenger, (usize, usize)>::new(), 0);
+        let is_told = self.noted < NOTED;
+        self.noted += OF_PASS;
         for seat in &plan.riders {
             let groups = &self.members[seat.member].groups;
             let group = &groups[seat.invoke];
@@ -80,7 +89,7 @@ impl Interleaver<'_> {
                     tokens: one.rows_at(firsts.len(), &lengths).tokens as usize,
                 }
             });
-            passengers.push(Passenger {
+            let passenger = Passenger {
                 invoke: self.label(seat.member, group),
                 step: group.step,
                 prompts: span.len(),
@@ -106,14 +115,27 @@ impl Interleaver<'_> {
                 cached: group.resumed_positions().max(cached.unwrap_or(0)),
                 resumed: group.resumed.is_some(),
                 back: group.way_back(),
-            });
+            };
+            // Equals are told once, with how many they are: a sweep's cells.
+            let place = passengers.len();
+            if let Some((_, cells)) = passengers.get_mut(&passenger) {
+                *cells += 1;
+            } else if self.noted < NOTED {
+                self.noted += OF_PASSENGER + passenger.numbers();
+                passengers.insert(passenger, (place, 1));
+            } else {
+                more += 1;
+            }
         }
+        let mut passengers: Vec<(Passenger, (usize, usize))> = passengers.into_iter().collect();
+        passengers.sort_by_key(|(_, (place, _))| *place);
+        let passengers = passengers.into_iter().map(|(passenger, (_, cells))| (passenger, cells)).collect();
         // Numbers of traces say something within one program.
         let riders = plan.riders.iter().filter(|_| plan.shares.len() < 2);
         let places = riders.filter_map(|seat| self.members[seat.member].place_of(seat.invoke));
         let places: BTreeSet<usize> = places.collect();
         let getters = self.getters_ahead(plan);
-        self.records.push(PassRecord {
+        let record = PassRecord {
             model: plan.model,
             traces: places.first().copied().zip(places.last().copied()).unwrap_or_default(),
             from: plan.stand.stage,
@@ -130,8 +152,25 @@ impl Interleaver<'_> {
             estimated_ms: plan.estimated_ms,
             measured_ms: None,
             passengers,
-            parked: Vec::new(),
-        });
+            more_passengers: more,
+            parked: BTreeMap::new(),
+            more_passes: 0,
+        };
+        match self.records.last_mut() {
+            Some(last) if !is_told => last.goes_on_with(record),
+            _ => self.records.push(record),
+        }
+    }
+
+    /// Notes that an invoke waits at a stage.
+    pub(super) fn record_parked(&mut self, stage: usize, label: Arc<str>) {
+        let Some(record) = self.records.last_mut() else { return };
+        if let Some(cells) = record.parked.get_mut(&(stage, label.clone())) {
+            *cells += 1;
+        } else if self.noted < NOTED {
+            self.noted += OF_PASSENGER;
+            record.parked.insert((stage, label), 1);
+        }
     }
 
     /// The name of an invoke, with its program's number where there are several.

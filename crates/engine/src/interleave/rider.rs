@@ -187,16 +187,16 @@ impl<'v, 'e> Rider<'v, 'e> {
             let span = self.span(seat);
             let group = &self.run.members[seat.member].groups[seat.invoke];
             let label = self.run.recording.then(|| self.run.label(seat.member, group));
-            let Interleaver { members, ground, records, .. } = &mut *self.run;
+            if let Some(label) = label.filter(|_| blocked.contains(&seat)) {
+                self.run.record_parked(stage, label);
+            }
+            let Interleaver { members, ground, .. } = &mut *self.run;
             let member = &mut members[seat.member];
             if member.gives_up(&member.groups[seat.invoke]) {
                 member.groups[seat.invoke].place = Place::Done;
             } else if blocked.contains(&seat) {
                 let sequences: Vec<usize> = span.collect();
                 member.waits_at(seat.invoke, Place::Parked(state.park(&sequences, stage)));
-                if let (Some(label), Some(record)) = (label, records.last_mut()) {
-                    record.parked.push((stage, label));
-                }
             } else {
                 // Early exit: nothing above matters to it.
                 let (ground, scratch) = (*ground, &mut self.scratch);

@@ -1,11 +1,97 @@
 //! What a program holds, and whether more fits into its memory.
 
+use std::collections::HashMap;
+
 use pellucid_graph::NodeId;
 
 use super::{Instance, Job};
 use crate::error::EngineError;
+use crate::operations::OperationError;
+use crate::tensor::Tensor;
+
+/// Bytes of a view up to which it is copied, rather than keep what it is a view of.
+const SMALL: u64 = 64 << 10;
+
+/// Views, and what they keep.
+#[derive(Default)]
+pub(super) struct Views {
+    /// Of a view that is there: what it is a view of, and its bytes.
+    of: HashMap<Instance, (Instance, u64)>,
+    kept: HashMap<Instance, Kept>,
+}
+
+/// What is kept by the views of it.
+#[derive(Default)]
+struct Kept {
+    views: usize,
+    /// Bytes of these, which count by themselves.
+    view_bytes: u64,
+    /// Bytes of what they are views of.
+    stored_bytes: u64,
+    /// Bytes that count for it beside its views', since it is there for them alone.
+    counted: u64,
+}
 
 impl Job<'_> {
+    /// What a node made is stored by itself, or counts as a view of what the node read: that stays in memory as long as the view does.
+    pub(super) fn note_views(
+        &mut self,
+        instance: Instance,
+        outputs: &mut [Tensor],
+    ) -> Result<(), OperationError> {
+        for output in outputs.iter_mut() {
+            let (bytes, stored_bytes) = (output.bytes_len(), output.stored_bytes());
+            if stored_bytes <= bytes {
+                continue;
+            }
+            let mut reads = self.reads(instance.1).into_iter();
+            let source = reads.find_map(|value| {
+                let read = self.value(value, instance.0)?;
+                output.shares_storage(&read).then(|| self.at(value.node, instance.0))
+            });
+            match source {
+                Some(source) if bytes > SMALL => {
+                    let root = self.views.of.get(&source).map_or(source, |(root, _)| *root);
+                    let (_, own) = self.views.of.entry(instance).or_insert((root, 0));
+                    *own += bytes;
+                    let kept = self.views.kept.entry(root).or_default();
+                    kept.views += usize::from(*own == bytes);
+                    kept.view_bytes += bytes;
+                    kept.stored_bytes = stored_bytes;
+                }
+                _ => *output = output.compact()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Values that nobody will read any more: they are free, unless there are views of them.
+    pub(super) fn forget_values(&mut self, instance: Instance, values: &[Tensor]) {
+        self.let_go(values.iter().map(Tensor::bytes_len).sum());
+        self.count_kept(instance);
+        let Some((root, bytes)) = self.views.of.remove(&instance) else { return };
+        if let Some(kept) = self.views.kept.get_mut(&root) {
+            kept.views -= 1;
+            kept.view_bytes -= bytes;
+        }
+        self.count_kept(root);
+    }
+
+    /// Counts what is there for its views alone.
+    fn count_kept(&mut self, root: Instance) {
+        let is_there = self.values.contains_key(&root);
+        let Some(kept) = self.views.kept.get_mut(&root) else { return };
+        let before = kept.counted;
+        let after = if is_there { 0 } else { kept.stored_bytes.saturating_sub(kept.view_bytes) };
+        kept.counted = after;
+        if kept.views == 0 {
+            self.views.kept.remove(&root);
+            return self.let_go(before);
+        }
+        self.let_go(before);
+        self.hold(after);
+    }
+
     /// Bytes held beside values: what passes keep for ways back.
     pub fn hold_for_way_back(&mut self, bytes: u64) {
         self.hold(bytes);

@@ -89,7 +89,7 @@ impl Task<'_> {
             }
             let lookup = |value: Value| reads[&value].clone();
             if let NodeKind::Save(value) = program.program.node(id).kind {
-                return Ok(vec![Some(lookup(value).contiguous()?)]);
+                return Ok(vec![Some(lookup(value).compact()?)]);
             }
             let evaluator = Evaluator { models, program: &program };
             let number = (number != OUTSIDE).then_some(number);
@@ -176,7 +176,9 @@ impl<'a> Job<'a> {
             NodeKind::Log(_) | NodeKind::Merge { .. } => false,
             NodeKind::Apply { .. } => flops >= LONG_APPLICATION,
             _ if !is_long(&self.program, id) => false,
-            NodeKind::Save(value) => is_copied(*value),
+            NodeKind::Save(value) => {
+                is_copied(*value) || self.value(*value, step).is_some_and(|read| read.is_part())
+            }
             NodeKind::Operation(operation) if matches!(operation.kind, Reshape | Flatten | Unflatten) => {
                 operation.values().first().is_none_or(|&input| is_copied(input))
             }
@@ -240,7 +242,10 @@ impl<'a> Job<'a> {
     }
 
     /// Files what a node made; what it read may be free then.
-    fn finish(&mut self, instance: Instance, outputs: Vec<Tensor>, ready: &mut BTreeSet<Instance>) {
+    fn finish(&mut self, instance: Instance, mut outputs: Vec<Tensor>, ready: &mut BTreeSet<Instance>) {
+        if let Err(error) = self.note_views(instance, &mut outputs) {
+            return self.fail(instance.1, &error);
+        }
         self.release(instance);
         self.file(instance, outputs, ready);
     }
@@ -283,7 +288,7 @@ impl<'a> Job<'a> {
     fn save(&mut self, (step, id): Instance, tensor: Tensor) -> u64 {
         let name = &self.program.program.node(id).name;
         let name = if step == OUTSIDE { name.clone() } else { format!("{name}/{step}") };
-        match tensor.contiguous() {
+        match tensor.compact() {
             Ok(tensor) => {
                 let kept = tensor.bytes_len();
                 self.give(id, Given::Saved(name, tensor));
@@ -299,6 +304,13 @@ impl<'a> Job<'a> {
     /// Files what is logged; the bytes that it keeps to the end of the run.
     fn log(&mut self, (step, id): Instance, value: Tensor) -> u64 {
         let kept = value.bytes_len();
+        let value = match value.compact() {
+            Ok(value) => value,
+            Err(error) => {
+                self.fail(id, &error);
+                return 0;
+            }
+        };
         let node = self.program.program.node(id);
         let (name, coordinates) = (node.label().to_owned(), node.coordinates().to_vec());
         let step = (step != OUTSIDE).then_some(step);

@@ -34,7 +34,7 @@ pub(super) fn write_html(plan: &Explanation, html: &mut String) -> fmt::Result {
         write_pass(plan, number, pass, most, &mut lanes, html)?;
     }
     if plan.passes.len() > PASSES {
-        writeln!(html, "<p>… and {} passes more.</p>", plan.passes.len() - PASSES)?;
+        writeln!(html, "<p>… and {} passes more.</p>", plan.pass_count() - PASSES)?;
     }
     Ok(())
 }

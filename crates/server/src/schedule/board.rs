@@ -173,9 +173,11 @@ impl Board {
             let begun = self.begun.entry(model.to_owned()).or_default();
             let of = |waiting: &Waiting| elsewhere.get(&waiting.account).copied().unwrap_or(0);
             let is_long = |waiting: &Waiting| waiting.cost > engine.pass_ms();
-            let fit = |waiting: &Waiting| match begun.fits(waiting, of(waiting), engine) {
-                Fit::Goes if short_only && is_long(waiting) => Fit::AccountWaits,
-                fit => fit,
+            let mut short_only = short_only;
+            let fit = |waiting: &Waiting| {
+                let fit = begun.fits(waiting, of(waiting), engine);
+                short_only |= fit == Fit::WaitsForLong;
+                if fit == Fit::Goes && short_only && is_long(waiting) { Fit::AccountWaits } else { fit }
             };
             let picked = self.queues.get_mut(model).and_then(|queue| queue.pick(fit));
             let Some(mut waiting) = picked else { break };

@@ -56,6 +56,8 @@ pub enum Fit {
     Goes,
     /// None of its account can; others may.
     AccountWaits,
+    /// It finds no room until jobs end that take more than a pass: short ones that find theirs go before it, and do not delay it.
+    WaitsForLong,
     /// None can.
     AllWait,
 }
@@ -120,7 +122,7 @@ impl FairQueue {
                     break;
                 }
                 Some(Fit::AllWait) => break,
-                Some(Fit::AccountWaits) | None => {}
+                Some(Fit::AccountWaits | Fit::WaitsForLong) | None => {}
             }
         }
         let line = self.lines.get_mut(&chosen?)?;

@@ -15,6 +15,8 @@ const LONG: usize = 4;
 pub struct Begun {
     jobs: usize,
     bytes: u64,
+    /// Those of jobs that take more than a pass.
+    long_bytes: u64,
     /// Bytes of results that are still being written.
     leaving: u64,
     of_account: HashMap<String, Own>,
@@ -55,6 +57,7 @@ impl Begun {
         let own = self.of_account.entry(waiting.account.clone()).or_default();
         own.jobs += 1;
         if waiting.is_long {
+            self.long_bytes += waiting.bytes;
             own.long += 1;
         } else {
             own.short += waiting.cost;
@@ -65,6 +68,9 @@ impl Begun {
     pub fn remove(&mut self, waiting: &Waiting) {
         self.jobs = self.jobs.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(waiting.bytes);
+        if waiting.is_long {
+            self.long_bytes = self.long_bytes.saturating_sub(waiting.bytes);
+        }
         let Some(own) = self.of_account.get_mut(&waiting.account) else { return };
         own.jobs = own.jobs.saturating_sub(1);
         if waiting.is_long {
@@ -117,6 +123,9 @@ impl Begun {
             return Fit::Goes;
         }
         let alone = !engine.packing && self.jobs > 0;
+        if !alone && self.long_bytes.saturating_add(waiting.bytes) > engine.value_bytes {
+            return Fit::WaitsForLong;
+        }
         if alone || self.jobs >= engine.jobs || bytes > engine.value_bytes {
             return Fit::AllWait;
         }

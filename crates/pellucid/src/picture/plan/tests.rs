@@ -75,7 +75,9 @@ fn pass(passengers: Vec<ExplainedPassenger>) -> ExplainedPass {
         measured_ms: None,
         gigaflops: None,
         passengers,
+        more_passengers: 0,
         parked: vec![ExplainedParked { place: "h.1.<i>".into(), stage: 60, invoke: "p<b>".into(), cells: 1 }],
+        more_passes: 0,
     }
 }
 

@@ -115,6 +115,36 @@ fn an_account_has_only_so_many_at_once_and_memory_is_bounded() {
 }
 
 #[test]
+fn short_jobs_go_before_one_that_finds_no_room_beside_long_ones_and_no_others_do() {
+    let engine = EngineConfig { delay_ms: 20.0, value_bytes: 100, ..EngineConfig::default() };
+    let sized = |job: &str, account: &str, cost: f64, bytes| Waiting { bytes, ..waiting(job, account, cost) };
+    let mut board = Board::default();
+    board.push("m", sized("long", "a", 600.0, 60), false);
+    let mut chosen = board.choose("m", &engine, false);
+    let long = begin(&mut board, "m", chosen.remove(0));
+    board.push("m", sized("large", "b", 1.0, 60), false);
+    board.push("m", sized("other", "c", 600.0, 10), false);
+    board.push("m", sized("short", "d", 1.0, 10), false);
+    let mut chosen = board.choose("m", &engine, false);
+    assert_eq!(names(&chosen), ["short"], "`large` holds up everybody until `long` ends");
+    let short = begin(&mut board, "m", chosen.remove(0));
+    // Where it waits for short ones alone, nobody goes before it: they end soon.
+    board.left(long, 600.0, 0);
+    board.end(long);
+    board.push("m", sized("after", "e", 1.0, 40), false);
+    let mut chosen = board.choose("m", &engine, false);
+    assert_eq!(names(&chosen)[0], "large");
+    let large = begin(&mut board, "m", chosen.remove(0));
+    board.push("m", sized("huge", "f", 1.0, 90), false);
+    board.push("m", sized("late", "g", 1.0, 1), false);
+    assert!(!names(&board.choose("m", &engine, false)).contains(&"late"), "`huge` waits for ever");
+    for ticket in [short, large] {
+        board.left(ticket, 1.0, 0);
+        board.end(ticket);
+    }
+}
+
+#[test]
 fn what_an_account_has_at_once_counts_over_all_models() {
     let engine = EngineConfig::default();
     let mut board = Board::default();
