@@ -360,13 +360,15 @@ impl Visitor for Rider<'_, '_> {
     fn skips(&self, stage: usize) -> Option<usize> {
         let skipping = self.skipping.get(&stage)?;
         // A value that is still to come may be lost: then the module is computed after all.
-        let granted = |seat: &Seat| {
+        let comes = |(seat, instance): &&(Seat, Instance)| {
             let job = &self.run.members[seat.member].job;
-            let comes = |instance: Instance| job.is_granted(instance) && job.is_ready(instance);
-            skipping.iter().any(|(skips, instance)| skips == seat && comes(*instance))
+            job.is_granted(*instance) && job.is_ready(*instance)
         };
+        let granted: BTreeSet<Seat> = skipping.iter().filter(comes).map(|(seat, _)| *seat).collect();
         // Where others attend to rows, these are computed.
-        if !self.spans.keys().all(granted) || self.parties.iter().any(|party| party.until > stage) {
+        if !self.spans.keys().all(|seat| granted.contains(seat))
+            || self.parties.iter().any(|party| party.until > stage)
+        {
             return None;
         }
         let &(seat, instance) = skipping.first()?;
