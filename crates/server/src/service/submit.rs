@@ -153,15 +153,19 @@ impl Service {
             }
         }
         core.spans.waits(&id, entry.id());
+        // Constants are held as they came, and priced with what it holds.
+        let constants = admitted.program.program.constants.values();
+        let constants: u64 = constants.map(|constant| constant.bytes.len() as u64).sum();
         let nodes = admitted.program.nodes.len() as u64;
+        let written = core::in_memory((size as u64).saturating_sub(constants), nodes);
         let program = KeptProgram {
             program: admitted.program.clone(),
-            bytes: core::in_memory(size as u64, nodes),
+            bytes: written.saturating_add(constants),
             bound: core.config.admission.waiting_bytes,
         };
         core.handover.wait(Work {
             model: entry.id().to_owned(),
-            waiting: core::waiting(&stored, &caller.account, program.bytes),
+            waiting: core::waiting(&stored, &caller.account, written),
             suspect: false,
             program: Some(program),
             has_place: place.is_some_and(Place::pass_on),
