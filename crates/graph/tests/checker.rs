@@ -136,7 +136,8 @@ fn what_an_operation_refuses_comes_with_how_it_is_written() {
 
 /// The price of a program with that body.
 fn price(nodes: &str) -> pellucid_graph::check::Price {
-    let spec = support::tiny_gpt2();
+    let mut spec = support::tiny_gpt2();
+    spec.capabilities.push("weights".into());
     let text = format!(r#"{{"pellucid":1,"body":[{nodes}]}}"#);
     let program = Program::from_json(text.as_bytes()).unwrap_or_else(|faults| panic!("{faults}\n{text}"));
     check(program, &SpecIndex::new(&spec)).unwrap_or_else(|faults| panic!("{faults}\n{text}")).price
@@ -239,4 +240,36 @@ fn what_an_operation_needs_while_it_runs_is_priced() {
         r#"{{"op":"ones","name":"p","size":[{COUNT}]}},{{"op":"sum","name":"s","input":"p"}},{{"op":"save","name":"all","value":"s"}}"#
     ));
     assert!(ones.peak_bytes < 6 * COUNT, "{ones:?}");
+}
+
+/// The price of so many ways back through an invoke of prompts of those lengths, one of whose weights is set.
+fn ways_back(ways: usize, lengths: &[usize]) -> pellucid_graph::check::Price {
+    let prompts: Vec<Vec<u64>> = lengths.iter().map(|&length| vec![1; length]).collect();
+    let mut nodes = vec![
+        r#"{"op":"weight","name":"w","parameter":"layers.0.mlp.c_fc.weight"},{"op":"set_weight","parameter":"layers.0.mlp.c_fc.weight","value":"w"}"#.to_owned(),
+        r#"{"op":"get","name":"early","hook":"layers.1.output"},{"op":"get","name":"h","hook":"layers.2.output"},{"op":"sum","name":"loss","input":"h"}"#.to_owned(),
+    ];
+    for way in 0..ways {
+        let of = if way == 0 { "w" } else { "early" };
+        nodes.push(format!(
+            r#"{{"op":"backward","name":"b{way}","of":"loss"}},{{"op":"grad","name":"g{way}","backward":"b{way}","of":"{of}"}},{{"op":"sum","name":"t{way}","input":"g{way}"}},{{"op":"save","name":"s{way}","value":"t{way}"}}"#
+        ));
+    }
+    price(&format!(r#"{{"op":"trace","invokes":[{{"tokens":{prompts:?}}}],"body":[{}]}}"#, nodes.join(",")))
+}
+
+#[test]
+fn a_way_back_through_many_prompts_takes_what_they_take_one_by_one() {
+    // As it was when each prompt was gone through by itself.
+    let price = ways_back(3, &[1, 2, 5, 5, 3]);
+    assert_eq!((price.flops, price.own_flops), (192_499_432, 1_773_288));
+    assert_eq!((price.peak_bytes, price.kept_bytes), (3_104_590, 245_760));
+    assert_eq!(price.recomputed_flops, 77_234_176);
+}
+
+#[test]
+fn each_of_thousands_of_ways_back_takes_the_same() {
+    let of = |ways: usize| ways_back(ways, &[1; 16_384]).recomputed_flops;
+    let (one, two) = (of(1), of(2));
+    assert_eq!(of(10_000), one + 9_999 * (two - one));
 }

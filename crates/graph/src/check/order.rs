@@ -152,9 +152,9 @@ impl Checker<'_> {
             (0..count).map(|position| self.waits_for(NodeId(position as u32))).collect();
         // The touches of each invoke, each with its place among the events.
         let mut chains: HashMap<Chain, Vec<(Event, usize)>> = HashMap::new();
-        for position in 0..count {
+        for (position, waits) in waits.iter().enumerate() {
             let id = NodeId(position as u32);
-            for read in &waits[position] {
+            for read in waits {
                 events.edge(read.index(), position);
             }
             if let Some((invoke, event)) = self.event(id) {
@@ -255,10 +255,10 @@ impl Checker<'_> {
         }
         // The gradient of a weight is there when its invoke has been gone back through.
         for (&id, &event) in &own {
-            if let NodeKind::SetWeight { invoke, .. } = self.program.node(id).kind {
-                if let Some(&from) = later.get(&(trace, invoke)) {
-                    events.edge(from, event);
-                }
+            if let NodeKind::SetWeight { invoke, .. } = self.program.node(id).kind
+                && let Some(&from) = later.get(&(trace, invoke))
+            {
+                events.edge(from, event);
             }
         }
     }
