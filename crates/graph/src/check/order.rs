@@ -112,7 +112,7 @@ impl Checker<'_> {
 
     /// The nodes that a node waits for before it does its work, each once: a list may name one value thousands of times. A getter
     /// reads whether or not its conditions hold.
-    fn waits_for(&self, id: NodeId) -> Vec<NodeId> {
+    pub(super) fn waits_for(&self, id: NodeId) -> Vec<NodeId> {
         let node = self.program.node(id);
         if let NodeKind::Get(_) = node.kind {
             return Vec::new();

@@ -1,6 +1,7 @@
 //! What a program will cost: an upper estimate from its shapes and the model's.
 
 mod back;
+mod outlive;
 mod rows;
 
 use std::collections::HashMap;
@@ -11,7 +12,7 @@ use super::Checker;
 use super::together::CheckedTrace;
 use crate::dtype::DType;
 use crate::operation::{IndexItem, Operation, OperationKind};
-use crate::program::{HookAddress, NodeId, NodeKind, Prompts, Value};
+use crate::program::{HookAddress, NodeId, NodeKind, Value};
 use crate::rules::touch::{Touches, touches};
 use crate::rules::{ASSUMED_LENGTH, RuleContext, weight};
 use crate::spec::{Axis, ModelSpec};
@@ -156,6 +157,8 @@ impl Checker<'_> {
         }
         let mut made = vec![0_usize; self.program.nodes.len()];
         let mut read = vec![0_usize; self.program.nodes.len()];
+        // Bytes of what is logged: it is kept to the end as what is saved is, though it is not among the results.
+        let mut logged = 0_u64;
         for position in 0..self.program.nodes.len() {
             let (id, checked) = (NodeId(position as u32), &self.nodes[position]);
             if !checked.needed {
@@ -206,19 +209,30 @@ impl Checker<'_> {
             flops[position] = self.node_flops(id, &turned, &rows);
             waves.working = waves.working.max(self.working_bytes(id));
             self.charge(id, flops[position].saturating_mul(repeats), &mut price);
-            if let NodeKind::Save(value) = &self.program.node(id).kind {
-                let saved = self.nodes[value.node.index()].outputs.get(value.output as usize);
-                let bytes = saved.map_or(0, |saved| saved.bytes(ASSUMED_LENGTH)).saturating_mul(repeats);
+            if let NodeKind::Save(value) | NodeKind::Log(value) = &self.program.node(id).kind {
+                let kept = self.nodes[value.node.index()].outputs.get(value.output as usize);
+                let bytes = kept.map_or(0, |kept| kept.bytes(ASSUMED_LENGTH)).saturating_mul(repeats);
                 let described =
                     (self.program.node(id).name.len() as u64 + ENTRY_BYTES).saturating_mul(repeats);
-                price.result_bytes = price.result_bytes.saturating_add(bytes).saturating_add(described);
-                self.charge(id, bytes.saturating_mul(weight::WRITTEN), &mut price);
+                let all = bytes.saturating_add(described);
+                if let NodeKind::Save(_) = &self.program.node(id).kind {
+                    price.result_bytes = price.result_bytes.saturating_add(all);
+                    self.charge(id, bytes.saturating_mul(weight::WRITTEN), &mut price);
+                } else {
+                    logged = logged.saturating_add(all);
+                }
             }
         }
+        let outlive = self.outlive_their_step();
         for (position, checked) in self.nodes.iter().enumerate().filter(|(_, checked)| checked.needed) {
             let outputs = checked.outputs.iter();
             let bytes = outputs.fold(0_u64, |sum, output| sum.saturating_add(output.bytes(ASSUMED_LENGTH)));
-            waves.hold(made[position], read[position], bytes);
+            let times = match outlive[position] {
+                true => self
+                    .repeats(NodeId(position as u32), checked.trace.map_or(1, |trace| totals[trace.index()])),
+                false => 1,
+            };
+            waves.hold(made[position], read[position], bytes.saturating_mul(times));
         }
         let kept = self.price_of_going_back(&of_invoke, &rows, (&made, &turned), &mut price, &mut waves);
         let constants = self
@@ -227,7 +241,8 @@ impl Checker<'_> {
             .values()
             .fold(0u64, |sum, constant| sum.saturating_add(constant.bytes.len() as u64));
         let peak = waves.peak();
-        price.peak_bytes = peak.saturating_add(constants).saturating_add(price.result_bytes);
+        price.peak_bytes =
+            peak.saturating_add(constants).saturating_add(price.result_bytes).saturating_add(logged);
         for (from, to, bytes) in kept {
             waves.hold(from, to, bytes);
         }
