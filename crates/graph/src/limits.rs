@@ -52,7 +52,7 @@ pub const LIST_ARGUMENTS: usize = 16_384;
 pub const INDEX_ITEMS: usize = 32;
 /// Steps of a generation.
 pub const STEPS: u64 = 65_536;
-/// Nodes inside `steps` at further steps that are checked in time.
+/// Nodes inside `steps` at further steps that are checked in time, with the nodes that each waits for.
 pub const MEETINGS: usize = 1 << 20;
 /// Edits of one invoke, those that they bring with them included.
 pub const EDITS: usize = 1_024;

@@ -136,7 +136,8 @@ fn what_an_operation_refuses_comes_with_how_it_is_written() {
 
 /// The price of a program with that body.
 fn price(nodes: &str) -> pellucid_graph::check::Price {
-    let spec = support::tiny_gpt2();
+    let mut spec = support::tiny_gpt2();
+    spec.capabilities.push("weights".into());
     let text = format!(r#"{{"pellucid":1,"body":[{nodes}]}}"#);
     let program = Program::from_json(text.as_bytes()).unwrap_or_else(|faults| panic!("{faults}\n{text}"));
     check(program, &SpecIndex::new(&spec)).unwrap_or_else(|faults| panic!("{faults}\n{text}")).price
@@ -239,4 +240,100 @@ fn what_an_operation_needs_while_it_runs_is_priced() {
         r#"{{"op":"ones","name":"p","size":[{COUNT}]}},{{"op":"sum","name":"s","input":"p"}},{{"op":"save","name":"all","value":"s"}}"#
     ));
     assert!(ones.peak_bytes < 6 * COUNT, "{ones:?}");
+}
+
+/// The price of so many ways back through an invoke of prompts of those lengths, one of whose weights is set.
+fn ways_back(ways: usize, lengths: &[usize]) -> pellucid_graph::check::Price {
+    let prompts: Vec<Vec<u64>> = lengths.iter().map(|&length| vec![1; length]).collect();
+    let mut nodes = vec![
+        r#"{"op":"weight","name":"w","parameter":"layers.0.mlp.c_fc.weight"},{"op":"set_weight","parameter":"layers.0.mlp.c_fc.weight","value":"w"}"#.to_owned(),
+        r#"{"op":"get","name":"early","hook":"layers.1.output"},{"op":"get","name":"h","hook":"layers.2.output"},{"op":"sum","name":"loss","input":"h"}"#.to_owned(),
+    ];
+    for way in 0..ways {
+        let of = if way == 0 { "w" } else { "early" };
+        nodes.push(format!(
+            r#"{{"op":"backward","name":"b{way}","of":"loss"}},{{"op":"grad","name":"g{way}","backward":"b{way}","of":"{of}"}},{{"op":"sum","name":"t{way}","input":"g{way}"}},{{"op":"save","name":"s{way}","value":"t{way}"}}"#
+        ));
+    }
+    price(&format!(r#"{{"op":"trace","invokes":[{{"tokens":{prompts:?}}}],"body":[{}]}}"#, nodes.join(",")))
+}
+
+#[test]
+fn a_way_back_through_many_prompts_takes_what_they_take_one_by_one() {
+    // As it was when each prompt was gone through by itself.
+    let price = ways_back(3, &[1, 2, 5, 5, 3]);
+    assert_eq!((price.flops, price.own_flops), (192_499_432, 1_773_288));
+    assert_eq!((price.peak_bytes, price.kept_bytes), (3_104_590, 245_760));
+    assert_eq!(price.recomputed_flops, 77_234_176);
+}
+
+#[test]
+fn each_of_thousands_of_ways_back_takes_the_same() {
+    let of = |ways: usize| ways_back(ways, &[1; 16_384]).recomputed_flops;
+    let (one, two) = (of(1), of(2));
+    assert_eq!(of(10_000), one + 9_999 * (two - one));
+}
+
+/// Bytes held by a generation of so many steps by two invokes, one of three tokens and one of two, with that body at each step, and those
+/// nodes before it.
+fn held(steps: u64, before: &str, body: &str) -> u64 {
+    price(&format!(
+        r#"{{"op":"trace","invokes":[{{"name":"a","tokens":[[1,2,3]]}},{{"name":"b","tokens":[[1,2]]}}],"generate":{{"max_new_tokens":{steps},"stop_tokens":[]}},
+            "body":[{before}{{"op":"steps","body":[{body}]}}]}}"#
+    ))
+    .peak_bytes
+}
+
+/// How many bytes each further step adds.
+fn by_step(before: &str, body: &str) -> u64 {
+    (held(101, before, body) - held(1, before, body)) / 100
+}
+
+#[test]
+fn what_waits_for_another_invoke_or_a_later_step_is_held_for_every_step() {
+    let get = |name: &str, invoke: &str| {
+        format!(r#"{{"op":"get","name":"{name}","invoke":"{invoke}","hook":"layers.0.output"}},"#)
+    };
+    let end = |of: &str| {
+        format!(r#"{{"op":"sum","name":"t","input":"{of}"}},{{"op":"save","name":"s","value":"t"}}"#)
+    };
+    let ones = r#"{"op":"ones","name":"w","size":[100,128]},"#;
+    let (value, large) = (4 * 3 * 128, 4 * 100 * 128);
+    let mul = |one: &str, two: &str| format!(r#"{{"op":"mul","name":"y","input":"{one}","other":"{two}"}},"#);
+    let of_ones = r#"{"op":"sum","name":"v","input":"w"},"#;
+    let alone = by_step("", &format!("{}{ones}{of_ones}{}", get("x", "a"), mul("x", "v") + &end("y")));
+    let least = by_step("", &(get("x", "a") + &end("x")));
+    assert_eq!(alone, least, "each step's is given up before the next");
+    // Reduced before it waits, it is the little that is left which is held.
+    let sums = r#"{"op":"sum","name":"p","input":"x"},{"op":"sum","name":"q","input":"z"},"#;
+    let reduced =
+        by_step("", &format!("{}{}{sums}{}", get("x", "a"), get("z", "b"), mul("p", "q") + &end("y")));
+    assert!(reduced > alone && reduced < alone + value, "{reduced} {alone}");
+    let both = by_step("", &format!("{}{}{sums}{}", get("x", "a"), get("z", "b"), mul("x", "q") + &end("y")));
+    assert!(both >= alone + value, "{both} {alone}");
+    // What is made in the body of nothing is there with the first of its invokes.
+    let two = r#"{"op":"mul","name":"o","input":"w","other":"p"},"#;
+    let made = by_step(
+        "",
+        &format!("{ones}{}{}{sums}{two}{}", get("x", "a"), get("z", "b"), mul("o", "q") + &end("y")),
+    );
+    assert!(made >= alone + 2 * large, "{made} {alone}");
+    let later = r#"{"op":"get","name":"l","invoke":"a","hook":"layers.1.output","step":STEP},{"op":"sum","name":"m","input":"l"},"#;
+    let waits = |step: u64| {
+        let before = later.replace("STEP", &step.to_string());
+        held(101, &before, &format!("{}{}", get("x", "a"), mul("x", "m") + &end("y")))
+    };
+    assert!(waits(100) >= waits(0) + 99 * value, "{} {}", waits(100), waits(0));
+}
+
+#[test]
+fn what_is_logged_is_held_to_the_end() {
+    let kept = |op: &str| {
+        let body = r#"{"op":"ones","name":"w","size":[100,128]},{"op":"get","name":"x","invoke":"a","hook":"layers.0.output"},OP,{"op":"save","name":"s","value":"x"}"#;
+        by_step("", &body.replace("OP", op))
+    };
+    let logged = kept(r#"{"op":"print","name":"all","value":"w"}"#);
+    let none = kept(r#"{"op":"sum","name":"all","input":"w"}"#);
+    assert!(logged >= none + 4 * 100 * 128, "{logged} {none}");
+    assert_eq!(logged, kept(r#"{"op":"save","name":"all","value":"w"}"#));
 }

@@ -74,12 +74,7 @@ impl Checker<'_> {
         }
         let touches = self.model_touches();
         let mut work = 0;
-        let mut users: Vec<Vec<NodeId>> = vec![Vec::new(); self.program.nodes.len()];
-        for (position, node) in self.program.nodes.iter().enumerate() {
-            for value in node.kind.values() {
-                users[value.node.index()].push(NodeId(position as u32));
-            }
-        }
+        let users = self.flow_from();
         for (backward, targets) in targets {
             if work > limits::WAY_BACK_NODES {
                 let hint = "go back in fewer traces, or from one sum of the values".to_owned();
@@ -118,7 +113,8 @@ impl Checker<'_> {
         let first = targets.iter().map(first).min()?;
         let found = self.ancestors(&[loss.node], first, trace, Through::Gradients, touches);
         *work += targets.len() + found.edits;
-        *work += found.nodes.iter().map(|id| 1 + users[id.index()].len()).sum::<usize>();
+        let values = |id: &NodeId| self.program.node(*id).kind.values().len();
+        *work += found.nodes.iter().map(|id| 1 + users[id.index()].len().max(values(id))).sum::<usize>();
         let before = self.faults.len();
         for &target in &targets {
             if !self.is_found(target, trace, &found, touches) {
@@ -183,36 +179,57 @@ impl Checker<'_> {
                         );
                     }
                 }
-                _ => {
-                    let values = self.program.node(id).kind.values();
-                    let flows = |value: &&Value| through == Through::Everything || self.flows(id, **value);
-                    open.extend(values.iter().filter(flows).map(|value| value.node));
-                }
+                _ => match through {
+                    Through::Everything => open.extend(node.kind.values().iter().map(|value| value.node)),
+                    _ => open.extend(self.flowing(id).iter().map(|value| value.node)),
+                },
             }
         }
         found
     }
 
-    /// Whether a gradient flows from a node to a value that it reads.
-    pub(super) fn flows(&self, id: NodeId, value: Value) -> bool {
-        let outputs = &self.nodes[value.node.index()].outputs;
-        let float = outputs.get(value.output as usize).is_some_and(|output| output.dtype.is_float());
-        match &self.program.node(id).kind {
+    /// The values that a node reads and to which a gradient flows from it, each once. All together: a list may name thousands.
+    pub(super) fn flowing(&self, id: NodeId) -> BTreeSet<Value> {
+        let kind = &self.program.node(id).kind;
+        let read: Vec<Value> = match kind {
             NodeKind::Set { .. }
             | NodeKind::Skip { .. }
             | NodeKind::SetWeight { .. }
             | NodeKind::Apply { .. }
             // A condition is no float.
-            | NodeKind::Merge { .. } => float,
+            | NodeKind::Merge { .. } => kind.values(),
             NodeKind::Operation(operation) => {
                 let result = self.nodes[id.index()].outputs.first();
-                float
-                    && operation.kind.definition().differentiable
-                    && result.is_some_and(|result| result.dtype.is_float())
-                    && operation.reads().contains(&(value, true))
+                if !operation.kind.definition().differentiable
+                    || !result.is_some_and(|result| result.dtype.is_float())
+                {
+                    return BTreeSet::new();
+                }
+                let elements = operation.reads().into_iter().filter(|(_, elements)| *elements);
+                elements.map(|(value, _)| value).collect()
             }
-            _ => false,
+            _ => return BTreeSet::new(),
+        };
+        let float = |value: &Value| {
+            let outputs = &self.nodes[value.node.index()].outputs;
+            outputs.get(value.output as usize).is_some_and(|output| output.dtype.is_float())
+        };
+        read.into_iter().filter(float).collect()
+    }
+
+    /// Of each node, those that read it and from which a gradient flows to it, each once.
+    pub(super) fn flow_from(&self) -> Vec<Vec<NodeId>> {
+        let mut from: Vec<Vec<NodeId>> = vec![Vec::new(); self.program.nodes.len()];
+        for position in 0..self.program.nodes.len() {
+            let id = NodeId(position as u32);
+            for value in self.flowing(id) {
+                let readers = &mut from[value.node.index()];
+                if readers.last() != Some(&id) {
+                    readers.push(id);
+                }
+            }
         }
+        from
     }
 
     /// Whether what a gradient is asked of is among those ancestors, or is a hook point that the model goes through on
@@ -271,8 +288,9 @@ impl Checker<'_> {
         }
         // Something on the way has no gradient: the last such node in program order is named.
         let blocks = |id: &&NodeId| {
+            let flowing = self.flowing(**id);
             through.nodes.contains(*id)
-                && self.program.node(**id).kind.values().iter().any(|value| !self.flows(**id, *value))
+                && self.program.node(**id).kind.values().iter().any(|value| !flowing.contains(value))
         };
         let names =
             all.nodes.iter().rev().filter(blocks).filter_map(|id| match &self.program.node(*id).kind {
@@ -393,14 +411,7 @@ impl Checker<'_> {
             if let Some((chain, from)) = self.seen_from(id) {
                 activate(chain, from, &mut open);
             }
-            for &user in &users[id.index()] {
-                let values = self.program.node(user).kind.values();
-                if found.nodes.contains(&user)
-                    && values.iter().any(|value| value.node == id && self.flows(user, *value))
-                {
-                    open.push(user);
-                }
-            }
+            open.extend(users[id.index()].iter().filter(|user| found.nodes.contains(user)));
         }
         path.into_iter().collect()
     }

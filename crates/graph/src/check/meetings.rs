@@ -21,17 +21,23 @@ pub(super) struct Meeting {
 
 impl Checker<'_> {
     /// The steps to be looked at beside each body's first, by `steps` node. There is none where a trace has only one body, and
-    /// nothing beside it at a later step.
-    pub(super) fn meetings(&self) -> BTreeMap<NodeId, Vec<Meeting>> {
+    /// nothing beside it at a later step. Given is what each node waits for.
+    pub(super) fn meetings(&self, waits: &[Vec<NodeId>]) -> BTreeMap<NodeId, Vec<Meeting>> {
         let mut meetings = BTreeMap::new();
         let mut left = limits::MEETINGS;
         for (_, trace) in self.program.traces() {
-            self.meetings_of(trace, &mut meetings, &mut left);
+            self.meetings_of(trace, waits, &mut meetings, &mut left);
         }
         meetings
     }
 
-    fn meetings_of(&self, trace: &Trace, meetings: &mut BTreeMap<NodeId, Vec<Meeting>>, left: &mut usize) {
+    fn meetings_of(
+        &self,
+        trace: &Trace,
+        waits: &[Vec<NodeId>],
+        meetings: &mut BTreeMap<NodeId, Vec<Meeting>>,
+        left: &mut usize,
+    ) {
         let total = trace.generation.as_ref().map_or(1, |generation| generation.max_new_tokens);
         let mut named: BTreeSet<u64> = BTreeSet::new();
         let mut bodies: Vec<(NodeId, StepSelection, &[NodeId])> = Vec::new();
@@ -66,9 +72,11 @@ impl Checker<'_> {
             *seen <= ALIKE || named.contains(step)
         });
         for (owner, steps, body) in bodies {
+            // Each node is looked at once more, and so is each that it waits for.
+            let whole: usize = body.iter().map(|id| 1 + waits[id.index()].len()).sum();
             for &step in running.keys().filter(|&&step| step != steps.from) {
                 let here = steps.contains(step, total);
-                let cost = if here { body.len() } else { 1 };
+                let cost = if here { whole.max(1) } else { 1 };
                 if cost > *left {
                     return;
                 }

@@ -105,16 +105,7 @@ pub fn check_models(program: Program, models: &[(&str, &SpecIndex<'_>)]) -> Resu
             .with_hint("give at least one")
             .into());
     }
-    let mut checker = Checker {
-        program: &program,
-        models,
-        nodes: vec![CheckedNode::default(); program.nodes.len()],
-        gradients: Vec::new(),
-        faults: Vec::new(),
-        reported: HashSet::new(),
-        next_symbol: 0,
-        rectangles: None,
-    };
+    let mut checker = Checker::new(&program, models);
     checker.structure();
     if checker.faults.is_empty() {
         checker.names();
@@ -191,16 +182,7 @@ pub fn types_of(
 
 /// What names and types of a program can be found out.
 fn typed<'a>(program: &'a Program, models: &'a [(&'a str, &'a SpecIndex<'a>)]) -> Checker<'a> {
-    let mut checker = Checker {
-        program,
-        models,
-        nodes: vec![CheckedNode::default(); program.nodes.len()],
-        gradients: Vec::new(),
-        faults: Vec::new(),
-        reported: HashSet::new(),
-        next_symbol: 0,
-        rectangles: None,
-    };
+    let mut checker = Checker::new(program, models);
     checker.structure();
     checker.names();
     checker.types();
@@ -223,6 +205,20 @@ struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
+    /// Before anything is checked.
+    fn new(program: &'a Program, models: &'a [(&'a str, &'a SpecIndex<'a>)]) -> Checker<'a> {
+        Checker {
+            program,
+            models,
+            nodes: vec![CheckedNode::default(); program.nodes.len()],
+            gradients: Vec::new(),
+            faults: Vec::new(),
+            reported: HashSet::new(),
+            next_symbol: 0,
+            rectangles: None,
+        }
+    }
+
     /// The names of the model that a node is about.
     fn index(&self, id: NodeId) -> &'a SpecIndex<'a> {
         let model = self.nodes[id.index()].model;

@@ -7,12 +7,15 @@
 //! A program is sound when this graph has no cycle, whatever the order of invokes. A cycle through one invoke alone is an
 //! edit set from something computed later; both places are named. A longer one is printed as the chain it is.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::Checker;
 use super::gradients::GradientPlan;
 use super::versions::{Chain, Touches, Version};
-use crate::program::{GradientOf, NodeId, NodeKind, Value};
+use crate::program::{GradientOf, NodeId, NodeKind};
+
+#[cfg(test)]
+mod tests;
 
 /// When a node changes or reads an invoke: step, moment within the step, program order. A hook point's moment is one more
 /// than its place in the schedule.
@@ -33,12 +36,19 @@ struct Events {
     predecessors: Vec<Vec<usize>>,
     /// The node that each event is named after.
     nodes: Vec<NodeId>,
+    /// How many events of bodies at further steps follow the program's nodes.
+    of_bodies: usize,
 }
 
 impl Events {
     fn new(count: usize) -> Events {
         let nodes = (0..count).map(|position| NodeId(position as u32)).collect();
-        Events { successors: vec![Vec::new(); count], predecessors: vec![Vec::new(); count], nodes }
+        Events {
+            successors: vec![Vec::new(); count],
+            predecessors: vec![Vec::new(); count],
+            nodes,
+            of_bodies: 0,
+        }
     }
 
     fn edge(&mut self, before: usize, after: usize) {
@@ -100,10 +110,15 @@ impl Checker<'_> {
         Some((invoke, (first.or(step).unwrap_or(0), moment, id)))
     }
 
-    /// What a node waits for before it does its work. A getter reads whether or not its conditions hold.
-    fn waits_for(&self, id: NodeId) -> Vec<Value> {
+    /// The nodes that a node waits for before it does its work, each once: a list may name one value thousands of times. A getter
+    /// reads whether or not its conditions hold.
+    pub(super) fn waits_for(&self, id: NodeId) -> Vec<NodeId> {
         let node = self.program.node(id);
-        if let NodeKind::Get(_) = node.kind { Vec::new() } else { node.values() }
+        if let NodeKind::Get(_) = node.kind {
+            return Vec::new();
+        }
+        let mut once = HashSet::new();
+        node.values().into_iter().map(|value| value.node).filter(|&read| once.insert(read)).collect()
     }
 
     /// Whether what comes after a node in its invoke waits for it.
@@ -116,25 +131,41 @@ impl Checker<'_> {
 
     /// Refuses a program whose events depend on one another in a circle.
     pub(super) fn order(&mut self) {
+        let events = self.events();
+        let stuck = events.stuck();
+        if stuck.contains(&true) {
+            // A node is stuck where it is at any step.
+            let count = self.program.nodes.len();
+            let mut nodes = stuck[..count].to_vec();
+            let bodies = count..count + events.of_bodies;
+            bodies.filter(|&event| stuck[event]).for_each(|event| nodes[events.nodes[event].index()] = true);
+            self.explain(&nodes, &stuck, &events);
+        }
+    }
+
+    /// What must happen before what. Its edges are no more than a few for each node, value and meeting: no one is drawn that follows
+    /// from others.
+    fn events(&self) -> Events {
         let count = self.program.nodes.len();
         let mut events = Events::new(count);
+        let waits: Vec<Vec<NodeId>> =
+            (0..count).map(|position| self.waits_for(NodeId(position as u32))).collect();
         // The touches of each invoke, each with its place among the events.
         let mut chains: HashMap<Chain, Vec<(Event, usize)>> = HashMap::new();
-        for position in 0..count {
+        for (position, waits) in waits.iter().enumerate() {
             let id = NodeId(position as u32);
-            for value in self.waits_for(id) {
-                events.edge(value.node.index(), position);
+            for read in waits {
+                events.edge(read.index(), position);
             }
             if let Some((invoke, event)) = self.event(id) {
                 chains.entry((self.nodes[position].trace, invoke)).or_default().push((event, position));
             }
         }
-        for meeting in self.meetings().into_values().flatten() {
+        for meeting in self.meetings(&waits).into_values().flatten() {
             let own: HashMap<NodeId, usize> = meeting.body.iter().map(|&id| (id, events.event(id))).collect();
             for &id in &meeting.body {
-                for value in self.waits_for(id) {
-                    let read = own.get(&value.node).copied().unwrap_or(value.node.index());
-                    events.edge(read, own[&id]);
+                for read in &waits[id.index()] {
+                    events.edge(own.get(read).copied().unwrap_or(read.index()), own[&id]);
                 }
                 if let Some((invoke, (_, moment, _))) = self.event(id) {
                     let chain = chains.entry((self.nodes[id.index()].trace, invoke)).or_default();
@@ -142,7 +173,7 @@ impl Checker<'_> {
                 }
             }
         }
-        let bodies = count..events.nodes.len();
+        events.of_bodies = events.nodes.len() - count;
         for chain in chains.values_mut() {
             chain.sort();
             let mut last_setter: Option<usize> = None;
@@ -161,13 +192,7 @@ impl Checker<'_> {
                 self.way_back(plan, &touches, &mut events);
             }
         }
-        let stuck = events.stuck();
-        if stuck.contains(&true) {
-            // A node is stuck where it is at any step.
-            let mut nodes = stuck[..count].to_vec();
-            bodies.filter(|&event| stuck[event]).for_each(|event| nodes[events.nodes[event].index()] = true);
-            self.explain(&nodes, &stuck, &events);
-        }
+        events
     }
 
     /// The events of one `backward`: the gradient of every node on its path, and of every version that it stops at.
@@ -200,56 +225,52 @@ impl Checker<'_> {
                 stops.entry(((trace, invoke), (place, Some(id)))).or_default();
             }
         }
-        // What leaves a node: its gradient, and what was written in its place.
-        let leaves = |id: NodeId| {
-            let written = of_values.get(&id).into_iter().flatten();
-            let written =
-                written.filter(|id| matches!(self.program.node(**id).kind, NodeKind::SetGrad { .. }));
-            own.get(&id).copied().into_iter().chain(written.map(|id| id.index())).collect::<Vec<_>>()
-        };
+        // What leaves a node: its gradient, or what was last written in its place.
+        let mut leaves: HashMap<NodeId, usize> = HashMap::new();
         for (&id, &event) in &own {
-            for value in self.program.node(id).kind.values() {
-                if let Some(&into) = own.get(&value.node).filter(|_| self.flows(id, value)) {
-                    leaves(id).into_iter().for_each(|from| events.edge(from, into));
+            let written = self.in_order(event, of_values.get(&id).map_or(&[], Vec::as_slice), events);
+            leaves.insert(id, written);
+            for read in self.flowing(id) {
+                if let Some(&into) = own.get(&read.node) {
+                    events.edge(written, into);
                 }
             }
-            self.in_order(event, of_values.get(&id).map_or(&[], Vec::as_slice), events);
         }
-        let mut later: BTreeMap<Chain, Vec<usize>> = BTreeMap::new();
+        let mut later: BTreeMap<Chain, usize> = BTreeMap::new();
         for ((chain, (_, setter)), stop) in stops.into_iter().rev() {
             let node = stop.targets.first().or(stop.getters.first()).copied().or(setter);
             let event = events.event(node.unwrap_or(plan.backward));
             events.edge(plan.backward.index(), event);
             for getter in stop.getters {
-                leaves(getter).into_iter().for_each(|from| events.edge(from, event));
+                leaves.get(&getter).into_iter().for_each(|&from| events.edge(from, event));
             }
-            for from in later.remove(&chain).into_iter().flatten() {
+            if let Some(from) = later.remove(&chain) {
                 events.edge(from, event);
             }
             let written = self.in_order(event, &stop.targets, events);
             if let Some(&setter) = setter.and_then(|setter| own.get(&setter)) {
-                written.iter().for_each(|&from| events.edge(from, setter));
+                events.edge(written, setter);
             }
             later.insert(chain, written);
         }
         // The gradient of a weight is there when its invoke has been gone back through.
         for (&id, &event) in &own {
-            if let NodeKind::SetWeight { invoke, .. } = self.program.node(id).kind {
-                for &from in later.get(&(trace, invoke)).into_iter().flatten() {
-                    events.edge(from, event);
-                }
+            if let NodeKind::SetWeight { invoke, .. } = self.program.node(id).kind
+                && let Some(&from) = later.get(&(trace, invoke))
+            {
+                events.edge(from, event);
             }
         }
     }
 
-    /// Gradients that are read and written at one place, in program order after `event`. What goes on from there comes
-    /// after all that is given back.
-    fn in_order(&self, event: usize, targets: &[NodeId], events: &mut Events) -> Vec<usize> {
-        let mut written = vec![event];
+    /// Gradients that are read and written at one place, in program order after `event`: each comes after the last one written before it,
+    /// and so after all of them. Gives the last: what goes on from there comes after it.
+    fn in_order(&self, event: usize, targets: &[NodeId], events: &mut Events) -> usize {
+        let mut written = event;
         for target in targets {
-            written.iter().for_each(|&from| events.edge(from, target.index()));
+            events.edge(written, target.index());
             if matches!(self.program.node(*target).kind, NodeKind::SetGrad { .. }) {
-                written.push(target.index());
+                written = target.index();
             }
         }
         written
@@ -315,7 +336,7 @@ impl Checker<'_> {
         let own = self.event(edit);
         let own_gradient = kind(edit).gradient().map(|(backward, _)| backward);
         let mut seen = vec![false; self.program.nodes.len()];
-        let mut open: Vec<NodeId> = self.waits_for(edit).iter().map(|value| value.node).collect();
+        let mut open: Vec<NodeId> = self.waits_for(edit);
         while let Some(id) = open.pop() {
             if std::mem::replace(&mut seen[id.index()], true) || !stuck[id.index()] {
                 continue;
@@ -331,7 +352,7 @@ impl Checker<'_> {
             if gradient.is_some() && gradient == own_gradient {
                 return Some(id);
             }
-            open.extend(self.waits_for(id).iter().map(|value| value.node));
+            open.extend(self.waits_for(id));
             open.extend(gradient);
         }
         None

@@ -1,6 +1,8 @@
 //! What a program will cost: an upper estimate from its shapes and the model's.
 
 mod back;
+mod outlive;
+mod rows;
 
 use std::collections::HashMap;
 
@@ -10,10 +12,11 @@ use super::Checker;
 use super::together::CheckedTrace;
 use crate::dtype::DType;
 use crate::operation::{IndexItem, Operation, OperationKind};
-use crate::program::{HookAddress, NodeId, NodeKind, Prompts, Value};
+use crate::program::{HookAddress, NodeId, NodeKind, Value};
 use crate::rules::touch::{Touches, touches};
 use crate::rules::{ASSUMED_LENGTH, RuleContext, weight};
 use crate::spec::{Axis, ModelSpec};
+use rows::{Pass, Rows};
 
 /// What a program will cost, at most; prompts that are not tokenised yet are taken to have 128 tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -69,6 +72,9 @@ const ENTRY_BYTES: u64 = 96;
 /// Tokens of one wave: as many as share a pass.
 pub(super) const WAVE_TOKENS: u64 = 8_192;
 
+/// What the prompts of each invoke of each trace come to.
+type AllRows = HashMap<(NodeId, usize), Rows>;
+
 /// Bytes held, by wave.
 #[derive(Default)]
 struct Waves {
@@ -120,6 +126,7 @@ impl Checker<'_> {
         let mut flops = vec![0_u64; self.program.nodes.len()];
         let mut waves = Waves::default();
         let mut totals = vec![1_u64; self.program.nodes.len()];
+        let rows = self.rows();
         let mut of_invoke: HashMap<(NodeId, usize), usize> = HashMap::new();
         let mut in_wave = 0_u64;
         let turned = self.turned();
@@ -130,23 +137,19 @@ impl Checker<'_> {
                 waves.begin();
                 in_wave = 0;
             }
+            let pass = Pass::of(self.spec(id));
             for (number, invoke) in trace.invokes.iter().enumerate() {
-                let lengths: Vec<u64> = match &invoke.prompts {
-                    Prompts::Tokens(prompts) => prompts.iter().map(|tokens| tokens.len() as u64).collect(),
-                    Prompts::Text { texts, .. } => vec![ASSUMED_LENGTH; texts.len()],
-                    Prompts::Axis(_) => Vec::new(),
-                };
-                let own = lengths.iter().fold(0_u64, |sum, &length| sum.saturating_add(length));
+                let own = rows.get(&(id, number)).map_or(0, |rows| rows.tokens);
                 // A generation keeps the keys and values of all its invokes.
                 if in_wave > 0 && in_wave.saturating_add(own) > WAVE_TOKENS && trace.generation.is_none() {
                     waves.begin();
                     in_wave = 0;
                 }
                 in_wave = in_wave.saturating_add(own);
-                for length in lengths {
+                for length in rows::lengths(&invoke.prompts) {
                     let context = length.saturating_add(steps - 1);
                     price.tokens = price.tokens.saturating_add(context);
-                    price.flops = price.flops.saturating_add(forward_flops(self.spec(id), context));
+                    price.flops = price.flops.saturating_add(pass.flops(context, rows::pairs(context)));
                     waves.hold(waves.last(), waves.last(), forward_bytes(self.spec(id), length, context));
                 }
                 of_invoke.insert((id, number), waves.last());
@@ -154,6 +157,8 @@ impl Checker<'_> {
         }
         let mut made = vec![0_usize; self.program.nodes.len()];
         let mut read = vec![0_usize; self.program.nodes.len()];
+        // Bytes of what is logged: it is kept to the end as what is saved is, though it is not among the results.
+        let mut logged = 0_u64;
         for position in 0..self.program.nodes.len() {
             let (id, checked) = (NodeId(position as u32), &self.nodes[position]);
             if !checked.needed {
@@ -174,7 +179,11 @@ impl Checker<'_> {
                 ) => {
                     if let Some(own) = of_invoke.get_mut(&(trace, *invoke)) {
                         if wave > *own {
-                            waves.hold(*own + 1, wave, self.bytes_that_wait(trace, *invoke, checked.place));
+                            waves.hold(
+                                *own + 1,
+                                wave,
+                                self.bytes_that_wait(&rows, (trace, *invoke), checked.place),
+                            );
                             *own = wave;
                         }
                         wave = *own;
@@ -197,31 +206,43 @@ impl Checker<'_> {
             let reads = values.len() as u64 / READ_AS_ONE;
             let repeats = self.repeats(id, checked.trace.map_or(1, |trace| totals[trace.index()]));
             price.nodes = price.nodes.saturating_add((1 + reads).saturating_mul(repeats));
-            flops[position] = self.node_flops(id, &turned);
+            flops[position] = self.node_flops(id, &turned, &rows);
             waves.working = waves.working.max(self.working_bytes(id));
             self.charge(id, flops[position].saturating_mul(repeats), &mut price);
-            if let NodeKind::Save(value) = &self.program.node(id).kind {
-                let saved = self.nodes[value.node.index()].outputs.get(value.output as usize);
-                let bytes = saved.map_or(0, |saved| saved.bytes(ASSUMED_LENGTH)).saturating_mul(repeats);
+            if let NodeKind::Save(value) | NodeKind::Log(value) = &self.program.node(id).kind {
+                let kept = self.nodes[value.node.index()].outputs.get(value.output as usize);
+                let bytes = kept.map_or(0, |kept| kept.bytes(ASSUMED_LENGTH)).saturating_mul(repeats);
                 let described =
                     (self.program.node(id).name.len() as u64 + ENTRY_BYTES).saturating_mul(repeats);
-                price.result_bytes = price.result_bytes.saturating_add(bytes).saturating_add(described);
-                self.charge(id, bytes.saturating_mul(weight::WRITTEN), &mut price);
+                let all = bytes.saturating_add(described);
+                if let NodeKind::Save(_) = &self.program.node(id).kind {
+                    price.result_bytes = price.result_bytes.saturating_add(all);
+                    self.charge(id, bytes.saturating_mul(weight::WRITTEN), &mut price);
+                } else {
+                    logged = logged.saturating_add(all);
+                }
             }
         }
+        let outlive = self.outlive_their_step();
         for (position, checked) in self.nodes.iter().enumerate().filter(|(_, checked)| checked.needed) {
             let outputs = checked.outputs.iter();
             let bytes = outputs.fold(0_u64, |sum, output| sum.saturating_add(output.bytes(ASSUMED_LENGTH)));
-            waves.hold(made[position], read[position], bytes);
+            let times = match outlive[position] {
+                true => self
+                    .repeats(NodeId(position as u32), checked.trace.map_or(1, |trace| totals[trace.index()])),
+                false => 1,
+            };
+            waves.hold(made[position], read[position], bytes.saturating_mul(times));
         }
-        let kept = self.price_of_going_back(&of_invoke, (&made, &turned), &mut price, &mut waves);
+        let kept = self.price_of_going_back(&of_invoke, &rows, (&made, &turned), &mut price, &mut waves);
         let constants = self
             .program
             .constants
             .values()
             .fold(0u64, |sum, constant| sum.saturating_add(constant.bytes.len() as u64));
         let peak = waves.peak();
-        price.peak_bytes = peak.saturating_add(constants).saturating_add(price.result_bytes);
+        price.peak_bytes =
+            peak.saturating_add(constants).saturating_add(price.result_bytes).saturating_add(logged);
         for (from, to, bytes) in kept {
             waves.hold(from, to, bytes);
         }
@@ -230,32 +251,33 @@ impl Checker<'_> {
     }
 
     /// Bytes of an invoke's rows that wait at a hook point: its value, and what else stages there hand on to one another, about.
-    fn bytes_that_wait(&self, trace: NodeId, invoke: usize, place: Option<usize>) -> u64 {
-        let NodeKind::Trace(definition) = &self.program.node(trace).kind else { return 0 };
-        let tokens = match definition.invokes.get(invoke).map(|invoke| &invoke.prompts) {
-            Some(Prompts::Tokens(prompts)) => prompts.iter().map(|tokens| tokens.len() as u64).sum(),
-            Some(Prompts::Text { texts, .. }) => ASSUMED_LENGTH.saturating_mul(texts.len() as u64),
-            _ => 0,
-        };
-        let streams = self.spec(trace).sizes.hidden.saturating_mul(3 * 4);
-        self.bytes_at(trace, invoke, place).saturating_add(streams.saturating_mul(tokens))
+    fn bytes_that_wait(&self, rows: &AllRows, invoke: (NodeId, usize), place: Option<usize>) -> u64 {
+        let tokens = rows.get(&invoke).map_or(0, |rows| rows.tokens);
+        let streams = self.spec(invoke.0).sizes.hidden.saturating_mul(3 * 4);
+        self.bytes_at(rows, invoke, place).saturating_add(streams.saturating_mul(tokens))
     }
 
     /// Bytes of a hook point's value for an invoke.
-    fn bytes_at(&self, trace: NodeId, invoke: usize, place: Option<usize>) -> u64 {
-        let NodeKind::Trace(definition) = &self.program.node(trace).kind else { return 0 };
-        let hook = place.and_then(|place| self.spec(trace).hook_points.get(place));
-        let prompts = definition.invokes.get(invoke).map(|invoke| &invoke.prompts);
-        let (Some(hook), Some(Prompts::Tokens(prompts))) = (hook, prompts) else { return 0 };
-        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) as u64;
+    fn bytes_at(&self, rows: &AllRows, invoke: (NodeId, usize), place: Option<usize>) -> u64 {
+        let hook = place.and_then(|place| self.spec(invoke.0).hook_points.get(place));
+        let (Some(hook), Some(rows)) = (hook, rows.get(&invoke).filter(|rows| rows.known)) else { return 0 };
         let elements = hook.shape.iter().fold(1_u64, |product, axis| {
             product.saturating_mul(match axis {
-                Axis::Prompts => prompts.len() as u64,
-                Axis::Length | Axis::Context => longest,
+                Axis::Prompts => rows.prompts,
+                Axis::Length | Axis::Context => rows.longest,
                 Axis::Size(size) => *size,
             })
         });
         elements.saturating_mul(hook.dtype.size())
+    }
+
+    /// What the prompts of each invoke come to.
+    fn rows(&self) -> AllRows {
+        let traces = self.program.traces();
+        let invokes = traces.flat_map(|(id, trace)| {
+            trace.invokes.iter().enumerate().map(move |(number, invoke)| ((id, number), &invoke.prompts))
+        });
+        invokes.map(|(invoke, prompts)| (invoke, Rows::of(prompts))).collect()
     }
 
     /// Adds operations of a node.
@@ -323,7 +345,7 @@ impl Checker<'_> {
         elements.saturating_mul(weight::weight(operation.kind, DType::F32).working_bytes)
     }
 
-    fn node_flops(&self, id: NodeId, turned: &[bool]) -> u64 {
+    fn node_flops(&self, id: NodeId, turned: &[bool], rows: &AllRows) -> u64 {
         match &self.program.node(id).kind {
             NodeKind::Operation(operation) => {
                 let type_of =
@@ -363,8 +385,8 @@ impl Checker<'_> {
             NodeKind::Set { value, .. } | NodeKind::Skip { value, .. } => {
                 let checked = &self.nodes[id.index()];
                 let written = self.program.node(id).kind.written().zip(checked.trace);
-                let bytes =
-                    written.map_or(0, |((invoke, _), trace)| self.bytes_at(trace, invoke, checked.place));
+                let bytes = written
+                    .map_or(0, |((invoke, _), trace)| self.bytes_at(rows, (trace, invoke), checked.place));
                 self.elements(*value).max(bytes / 4).saturating_mul(weight::COPIED)
             }
             // What is kept to the end is brought into row-major order.
@@ -419,21 +441,6 @@ impl Checker<'_> {
         let part = (whole / rows.max(1)).saturating_mul(read);
         picked.fold(part.max(self.elements(Value::from(id))), u64::max)
     }
-}
-
-/// Two operations for each weight of a matrix and each token, and attention's own products.
-fn forward_flops(spec: &ModelSpec, context: u64) -> u64 {
-    let sizes = &spec.sizes;
-    let embedding = sizes.vocabulary.saturating_mul(sizes.hidden);
-    let matrices = spec.parameters.iter().filter(|parameter| parameter.shape.len() == 2);
-    let weights = matrices.fold(0u64, |sum, parameter| {
-        sum.saturating_add(parameter.shape.iter().fold(1u64, |product, &size| product.saturating_mul(size)))
-    });
-    let weights = weights.max(embedding);
-    let attention =
-        sizes.layers.saturating_mul(sizes.heads).saturating_mul(sizes.head_size).saturating_mul(4);
-    let pairs = context.saturating_mul(context.saturating_add(1)) / 2;
-    weights.saturating_mul(2).saturating_mul(context).saturating_add(attention.saturating_mul(pairs))
 }
 
 /// The buffers of a pass for one prompt, and its keys and values.

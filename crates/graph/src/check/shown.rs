@@ -25,6 +25,7 @@ struct Seen {
 #[derive(Default)]
 pub(super) struct Shown {
     touches: Touches,
+    /// Of each node, those that a gradient flows to it from.
     users: Vec<Vec<NodeId>>,
     ways: HashMap<NodeId, Seen>,
 }
@@ -38,12 +39,7 @@ impl Checker<'_> {
             return shown;
         }
         shown.touches = self.model_touches();
-        shown.users = vec![Vec::new(); self.program.nodes.len()];
-        for (position, node) in self.program.nodes.iter().enumerate() {
-            for value in node.kind.values() {
-                shown.users[value.node.index()].push(NodeId(position as u32));
-            }
-        }
+        shown.users = self.flow_from();
         for plan in &self.gradients {
             let mut way = Seen::default();
             for &id in plan.targets.iter().filter(|id| set(id)) {
@@ -102,7 +98,7 @@ impl Checker<'_> {
             found.extend(std::mem::replace(same, after));
         }
         if let Some(value) = value {
-            self.follow(value, users, &mut open);
+            open.extend(&users[value.index()]);
         }
         if let Some((chain, version)) = own {
             // What comes after it; its own version's getters read it.
@@ -116,19 +112,9 @@ impl Checker<'_> {
             if let Some((chain, from)) = self.seen_from(id) {
                 way.pass(chain, from, true, &mut open, &mut found);
             }
-            self.follow(id, users, &mut open);
+            open.extend(&users[id.index()]);
         }
         found
-    }
-
-    /// What a gradient of a node's value comes from.
-    fn follow(&self, id: NodeId, users: &[Vec<NodeId>], open: &mut Vec<NodeId>) {
-        for &user in users.get(id.index()).map_or(&[][..], Vec::as_slice) {
-            let values = self.program.node(user).kind.values();
-            if values.iter().any(|value| value.node == id && self.flows(user, *value)) {
-                open.push(user);
-            }
-        }
     }
 }
 

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::super::Checker;
 use super::super::gradients::GradientPlan;
-use super::{Price, Waves, forward_flops};
+use super::{AllRows, Pass, Price, Waves};
 use crate::dtype::DType;
-use crate::program::{NodeId, NodeKind, Prompts, Value};
+use crate::program::{NodeId, NodeKind, Value};
 use crate::rules::{ASSUMED_LENGTH, weight};
 use crate::spec::ModelSpec;
 use reach::{Layers, Reach};
@@ -21,12 +21,13 @@ impl Checker<'_> {
     pub(super) fn price_of_going_back(
         &self,
         of_invoke: &HashMap<(NodeId, usize), usize>,
+        rows: &AllRows,
         (made, turned): (&[usize], &[bool]),
         price: &mut Price,
         waves: &mut Waves,
     ) -> Vec<(usize, usize, u64)> {
-        // Of each trace: its model's layers, and the wave of its last way back.
-        let mut layers: HashMap<NodeId, Layers> = HashMap::new();
+        // Of each trace: its model's layers and pass, and the wave of its last way back.
+        let mut layers: HashMap<NodeId, (Layers, Pass)> = HashMap::new();
         let mut last: HashMap<NodeId, usize> = HashMap::new();
         // Of each way back: how far it goes through each invoke; and of each invoke, how far all of them go.
         let mut reaches = Vec::with_capacity(self.gradients.len());
@@ -38,7 +39,7 @@ impl Checker<'_> {
             };
             let last = last.entry(trace).or_default();
             *last = made[plan.backward.index()].max(*last);
-            layers.entry(trace).or_insert_with(|| Layers::of(self.spec(trace)));
+            layers.entry(trace).or_insert_with(|| (Layers::of(self.spec(trace)), Pass::of(self.spec(trace))));
             let through = self.reach(plan, trace);
             for (&invoke, reach) in &through {
                 known.entry((trace, invoke)).or_insert(*reach).take_in(reach);
@@ -46,37 +47,34 @@ impl Checker<'_> {
             reaches.push(through);
         }
         let mut kept = Vec::new();
+        // Of each node, once that is asked for: the operations that it takes on the way there.
+        let mut flops: Vec<Option<u64>> = vec![None; self.program.nodes.len()];
         let mut counted: HashSet<(NodeId, usize)> = HashSet::new();
         for (plan, through) in self.gradients.iter().zip(&reaches) {
-            self.price_of_nodes_on_the_way_back(plan, (made, turned), price, waves);
+            for &node in &plan.path {
+                flops[node.index()].get_or_insert_with(|| self.node_flops(node, turned, rows));
+            }
+            self.price_of_nodes_on_the_way_back(plan, (made, &flops), price, waves);
             let Some(trace) = self.nodes[plan.backward.index()].trace else { continue };
-            let NodeKind::Trace(definition) = &self.program.node(trace).kind else { continue };
-            let (spec, Some(layers)) = (self.spec(trace), layers.get(&trace)) else { continue };
+            let (spec, Some((layers, pass))) = (self.spec(trace), layers.get(&trace)) else { continue };
             for (&number, reach) in through {
-                let Some(Prompts::Tokens(prompts)) =
-                    definition.invokes.get(number).map(|invoke| &invoke.prompts)
-                else {
-                    continue;
-                };
+                let Some(rows) = rows.get(&(trace, number)).filter(|rows| rows.known) else { continue };
                 let wave = of_invoke.get(&(trace, number)).copied().unwrap_or(0);
                 let last = last.get(&trace).copied().unwrap_or(wave).max(wave);
                 let all = known.get(&(trace, number)).unwrap_or(reach);
                 let first = counted.insert((trace, number));
-                for tokens in prompts {
-                    let length = tokens.len() as u64;
-                    let Kept { least, more, layer } = Kept::of(spec, length, all.layers_kept(layers));
-                    if first {
-                        waves.hold(wave, last, least);
-                        kept.push((wave, last, more));
-                    } else {
-                        // Each way back computes a layer again by itself.
-                        waves.hold(wave, last, layer);
-                    }
-                    let there =
-                        forward_flops(spec, length).saturating_sub(layers.spared(spec, reach, length));
-                    price.flops = price.flops.saturating_add(there.saturating_mul(2));
-                    price.recomputed_flops = price.recomputed_flops.saturating_add(there);
+                let Kept { least, more, layer } = Kept::of(spec, rows.tokens, all.layers_kept(layers));
+                if first {
+                    waves.hold(wave, last, least);
+                    kept.push((wave, last, more));
+                } else {
+                    // Each way back computes a layer again by itself.
+                    waves.hold(wave, last, layer);
                 }
+                let there = pass.flops(rows.tokens, rows.pairs);
+                let there = there.saturating_sub(layers.spared(spec, reach, rows));
+                price.flops = price.flops.saturating_add(there.saturating_mul(2));
+                price.recomputed_flops = price.recomputed_flops.saturating_add(there);
             }
             for &node in &plan.path {
                 if let NodeKind::SetWeight { invoke, .. } = self.program.node(node).kind {
@@ -88,10 +86,8 @@ impl Checker<'_> {
                     let elements = sizes.iter().fold(1u64, |product, &size| product.saturating_mul(size));
                     let wave = of_invoke.get(&(trace, invoke)).copied().unwrap_or(0);
                     waves.hold(wave, wave, elements.saturating_mul(4));
-                    let tokens = match definition.invokes.get(invoke).map(|invoke| &invoke.prompts) {
-                        Some(Prompts::Tokens(prompts)) => prompts.iter().map(Vec::len).sum::<usize>() as u64,
-                        _ => 0,
-                    };
+                    let rows = rows.get(&(trace, invoke)).filter(|rows| rows.known);
+                    let tokens = rows.map_or(0, |rows| rows.tokens);
                     price.flops =
                         price.flops.saturating_add(elements.saturating_mul(2).saturating_mul(tokens));
                 }
@@ -103,7 +99,7 @@ impl Checker<'_> {
             if let (Some((invoke, _)), Some(trace)) = (node.kind.written(), checked.trace)
                 && known.contains_key(&(trace, invoke))
             {
-                let bytes = self.bytes_at(trace, invoke, checked.place);
+                let bytes = self.bytes_at(rows, (trace, invoke), checked.place);
                 let last = last.get(&trace).copied().unwrap_or(0);
                 waves.hold(made[position], last.max(made[position]), bytes);
             }
@@ -116,7 +112,7 @@ impl Checker<'_> {
     fn price_of_nodes_on_the_way_back(
         &self,
         plan: &GradientPlan,
-        (made, turned): (&[usize], &[bool]),
+        (made, flops): (&[usize], &[Option<u64>]),
         price: &mut Price,
         waves: &mut Waves,
     ) {
@@ -131,7 +127,7 @@ impl Checker<'_> {
             waves.hold(begins, ends, bytes(of));
         }
         for &node in &plan.path {
-            self.charge(node, self.node_flops(node, turned).saturating_mul(2), price);
+            self.charge(node, flops[node.index()].unwrap_or(0).saturating_mul(2), price);
             let read = self.program.node(node).kind.values();
             for &value in read.iter().filter(|value| plan.goes_through(value.node)) {
                 waves.hold(begins, ends, bytes(value));
@@ -148,7 +144,7 @@ impl Checker<'_> {
     }
 }
 
-/// Bytes that are kept of a pass for the way back, for one prompt: what the norms, activations and attention of each layer on it read.
+/// Bytes that are kept of a pass for the way back, for so many tokens: what the norms, activations and attention of each layer on it read.
 struct Kept {
     /// What each layer begins with, and all of two layers: the last, and the one that is being computed.
     least: u64,
@@ -159,7 +155,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn of(spec: &ModelSpec, length: u64, layers: u64) -> Kept {
+    fn of(spec: &ModelSpec, tokens: u64, layers: u64) -> Kept {
         let sizes = &spec.sizes;
         let attention = sizes.heads.saturating_mul(sizes.head_size);
         let layer = sizes
@@ -167,7 +163,7 @@ impl Kept {
             .saturating_mul(2)
             .saturating_add(sizes.inner.saturating_mul(3))
             .saturating_add(attention.saturating_mul(3));
-        let bytes = |numbers: u64| numbers.saturating_mul(length).saturating_mul(4);
+        let bytes = |numbers: u64| numbers.saturating_mul(tokens).saturating_mul(4);
         let all = bytes(layer.saturating_mul(layers));
         let roots = bytes(sizes.hidden.saturating_mul(layers));
         let least = bytes(layer.saturating_mul(2)).saturating_add(roots).min(all);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::super::super::Checker;
 use super::super::super::gradients::GradientPlan;
+use super::super::rows::Rows;
 use crate::program::{NodeId, NodeKind};
 use crate::spec::ModelSpec;
 
@@ -82,14 +83,13 @@ impl Layers {
         Layers { own: if complete { own.into_values().collect() } else { Vec::new() }, all }
     }
 
-    /// Operations on the way there through the layers that a way back does not come to, of one prompt.
-    pub fn spared(&self, spec: &ModelSpec, reach: &Reach, length: u64) -> u64 {
+    /// Operations on the way there through the layers that a way back does not come to, of an invoke's prompts.
+    pub fn spared(&self, spec: &ModelSpec, reach: &Reach, rows: &Rows) -> u64 {
         let there = self.own.iter().filter(|layer| layer.first > reach.to || layer.last < reach.from);
-        let pairs = length.saturating_mul(length.saturating_add(1)) / 2;
-        let attention =
-            spec.sizes.heads.saturating_mul(spec.sizes.head_size).saturating_mul(4).saturating_mul(pairs);
+        let attention = spec.sizes.heads.saturating_mul(spec.sizes.head_size).saturating_mul(4);
+        let attention = attention.saturating_mul(rows.pairs);
         there.fold(0, |sum: u64, layer| {
-            let product = layer.weights.saturating_mul(2).saturating_mul(length);
+            let product = layer.weights.saturating_mul(2).saturating_mul(rows.tokens);
             sum.saturating_add(product).saturating_add(attention)
         })
     }
