@@ -72,3 +72,6 @@ pub const EXPANDED_NODES: usize = 262_144;
 pub const EXPANDED_BYTES: usize = 256 << 20;
 /// Sweeps and loops over the rows of a value whose size is looked up.
 pub const ROW_AXES: usize = 64;
+
+/// Bytes of a view up to which it is copied when it is made, rather than keep all of what it is a view of.
+pub const COPIED_VIEW: u64 = 64 << 10;

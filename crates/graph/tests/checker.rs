@@ -337,3 +337,34 @@ fn what_is_logged_is_held_to_the_end() {
     assert!(logged >= none + 4 * 100 * 128, "{logged} {none}");
     assert_eq!(logged, kept(r#"{"op":"save","name":"all","value":"w"}"#));
 }
+
+#[test]
+fn what_a_view_is_a_view_of_is_held_as_long_as_the_view() {
+    let held = |between: &str| {
+        let trace = |at: usize| {
+            let between = between.replace("AT", &at.to_string());
+            format!(
+                r#"{{"op":"trace","generate":{{"max_new_tokens":2,"stop_tokens":[]}},"invokes":[{{"name":"a","tokens":[[1,2,3]]}}],"body":[
+                {{"op":"get","name":"h{at}","hook":"layers.0.output"}},{{"op":"sum","name":"s{at}","input":"h{at}"}},
+                {{"op":"repeat","name":"x{at}","input":"s{at}","repeats":[262144]}},{between}]}},"#
+            )
+        };
+        let traces: String = (0..8).map(trace).collect();
+        let views: Vec<String> = (0..8).map(|at| format!(r#""v{at}""#)).collect();
+        price(&format!(
+            r#"{traces}{{"op":"cat","name":"all","tensors":[{}]}},{{"op":"sum","name":"t","input":"all"}},{{"op":"save","name":"s","value":"t"}}"#,
+            views.join(",")
+        ))
+        .peak_bytes
+    };
+    let view = |stop: usize| format!(r#"{{"op":"getitem","name":"vAT","input":"xAT","index":[":{stop}"]}}"#);
+    let (small, large) = (held(&view(16_384)), held(&view(16_385)));
+    assert!(large >= small + 6 * (1 << 20), "{large} {small}");
+    // However it is turned and cut again.
+    let again = r#"{"op":"getitem","name":"pAT","input":"xAT","index":[":200000"]},{"op":"reshape","name":"rAT","input":"pAT","shape":[2,-1]},
+        {"op":"transpose","name":"tAT","input":"rAT","dim0":0,"dim1":1},{"op":"getitem","name":"vAT","input":"tAT","index":[":16385",0]}"#;
+    assert!(held(again) >= large, "{} {large}", held(again));
+    // What is made anew keeps nothing.
+    let anew = format!(r#"{},{{"op":"neg","name":"vAT","input":"wAT"}}"#, view(16_385).replace("vAT", "wAT"));
+    assert!(held(&anew) < small + (2 << 20), "{} {small}", held(&anew));
+}

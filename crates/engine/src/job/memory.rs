@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 
 use pellucid_graph::NodeId;
+use pellucid_graph::limits::COPIED_VIEW;
 
 use super::{Instance, Job};
 use crate::error::EngineError;
 use crate::operations::OperationError;
 use crate::tensor::Tensor;
-
-/// Bytes of a view up to which it is copied, rather than keep what it is a view of.
-const SMALL: u64 = 64 << 10;
 
 /// Views, and what they keep.
 #[derive(Default)]
@@ -50,7 +48,7 @@ impl Job<'_> {
                 output.shares_storage(&read).then(|| self.at(value.node, instance.0))
             });
             match source {
-                Some(source) if bytes > SMALL => {
+                Some(source) if bytes > COPIED_VIEW => {
                     let root = self.views.of.get(&source).map_or(source, |(root, _)| *root);
                     let (_, own) = self.views.of.entry(instance).or_insert((root, 0));
                     *own += bytes;

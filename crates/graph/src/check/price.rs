@@ -3,6 +3,7 @@
 mod back;
 mod outlive;
 mod rows;
+mod views;
 
 use std::collections::HashMap;
 
@@ -223,7 +224,13 @@ impl Checker<'_> {
                 }
             }
         }
-        let outlive = self.outlive_their_step();
+        let mut outlive = self.outlive_their_step();
+        for (position, source) in self.kept_by_views().into_iter().enumerate().rev() {
+            if let Some(source) = source.filter(|_| self.nodes[position].needed) {
+                read[source] = read[source].max(read[position]);
+                outlive[source] |= outlive[position];
+            }
+        }
         for (position, checked) in self.nodes.iter().enumerate().filter(|(_, checked)| checked.needed) {
             let outputs = checked.outputs.iter();
             let bytes = outputs.fold(0_u64, |sum, output| sum.saturating_add(output.bytes(ASSUMED_LENGTH)));
