@@ -131,7 +131,7 @@ pub(crate) fn decomposed(room: &Room<'_>) -> u64 {
             let each = columns.saturating_mul(room.right_sides()).max(1);
             // Both triangles and the order of rows of each; each right side's place, and its solution.
             let factored = own.saturating_mul(2).saturating_add(rows.saturating_mul(16));
-            let solutions = (made / each).saturating_mul(vector_bytes(each).saturating_add(32));
+            let solutions = (made / each).saturating_mul(vector_bytes(each).saturating_add(3 * 24 + 3 * 8));
             count
                 .saturating_mul(factored.saturating_add(8))
                 .saturating_add(right)

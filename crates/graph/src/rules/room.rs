@@ -18,8 +18,10 @@ use crate::shape::{Dimension, Symbol, TensorType};
 /// What is less need not be asked for: so much is left beside every program.
 pub const NEGLIGIBLE: u64 = 1 << 16;
 
-/// A run of cells of a tensor: where it begins, its length, and how far it is from one to the next.
-const RUN_BYTES: u64 = 24;
+/// A run of cells of a tensor: where it begins, its length, and how far it is from one to the next; in a list that grows.
+const RUN_BYTES: u64 = 3 * 24;
+/// The target of a row with its weight, in a list that grows; its number, its loss and its weight once more.
+const TARGET_BYTES: u64 = 3 * 24 + 3 * 8;
 
 /// An operation with the types of what it reads and makes.
 pub(crate) struct Room<'a> {
@@ -295,7 +297,7 @@ impl<'a> Room<'a> {
                 // Of more than two dimensions the classes are brought to the end first.
                 let moved = if input.shape.len() > 2 { input.dtype.size() } else { 0 };
                 let read = if input.dtype == DType::F64 { 0 } else { 8 };
-                let targets = self.tensor(1).map_or(0, |target| self.each(&target, 48));
+                let targets = self.tensor(1).map_or(0, |target| self.each(&target, TARGET_BYTES));
                 let classes = input.shape.get(usize::from(input.shape.len() > 1));
                 let classes = classes.map_or(1, |size| size.assume(self.assumed)).saturating_mul(16);
                 sum([self.each(input, moved + read), targets, classes])
@@ -408,8 +410,11 @@ impl<'a> Room<'a> {
         let Some(items) = items else { return (0, 0) };
         let named = named(items, &self.sizes(input), self.type_of, self.assumed);
         let own = items.iter().map(|item| match item {
-            // Widened, and how far each points; of a mask also its truths.
-            IndexItem::Tensor(value) => self.each(&(self.type_of)(*value), 17),
+            // Widened, and how far each points; of a mask its truths, and in a list that grows.
+            IndexItem::Tensor(value) => {
+                let pointing = (self.type_of)(*value);
+                self.each(&pointing, if pointing.dtype == DType::Bool { 1 + 3 * 8 } else { 16 })
+            }
             _ => 0,
         });
         let Some(places) = named.places else { return (0, named.cells) };
