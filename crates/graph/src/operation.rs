@@ -152,7 +152,7 @@ impl OperationDefinition {
     }
 
     /// Applies its rule. What the rule counts is what the operation computes; the price weighs it, and adds what each element takes that
-    /// it may have to touch ([`rules::weight`]).
+    /// it may have to touch ([`rules::weight`]), and what each of many small matrices takes.
     ///
     /// # Errors
     /// What is wrong with the arguments.
@@ -166,7 +166,8 @@ impl OperationDefinition {
         let each = context.dtypes(&typed.outputs).map(each).max().unwrap_or(0);
         let moved = rules::touch::touched(context, &typed.outputs).saturating_mul(each);
         let computed = weight.counts(typed.flops);
-        typed.flops = moved.saturating_add(computed);
+        let calls = rules::calls(context, &typed.outputs);
+        typed.flops = moved.saturating_add(computed).saturating_add(calls);
         Ok(typed)
     }
 }

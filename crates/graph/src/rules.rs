@@ -13,17 +13,21 @@
 //! | [`mod@solve`] | a shape of as many elements as another, with a size to infer |
 //! | [`touch`] | the elements that an operation may have to touch |
 //! | [`mod@weight`] | what each of them takes, and each operation that a rule counts |
+//! | [`mod@room`] | what an operation holds while it runs |
 
 pub mod broadcast;
 pub mod equation;
 pub mod index;
 pub mod promotion;
+pub mod room;
 pub mod solve;
 pub mod touch;
 pub mod weight;
 
 mod arguments;
+mod batch;
 mod constructor;
+mod contraction;
 mod elementwise;
 mod indexing;
 mod linear;
@@ -40,6 +44,7 @@ use crate::operation::{Operation, OperationKind};
 use crate::program::Value;
 use crate::shape::{Dimension, Symbol, TensorType};
 
+pub(crate) use batch::calls;
 pub(crate) use constructor::{arange, eye, filled, full, linspace, one_hot, randperm};
 pub(crate) use elementwise::{
     arithmetic, choose, clamp, comparison, float_only, masked_fill, predicate, same_number, same_type, to,

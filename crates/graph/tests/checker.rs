@@ -368,3 +368,156 @@ fn what_a_view_is_a_view_of_is_held_as_long_as_the_view() {
     let anew = format!(r#"{},{{"op":"neg","name":"vAT","input":"wAT"}}"#, view(16_385).replace("vAT", "wAT"));
     assert!(held(&anew) < small + (2 << 20), "{} {small}", held(&anew));
 }
+
+/// The price of a program that makes those values and saves the last.
+fn price_of(nodes: &[&str]) -> pellucid_graph::check::Price {
+    let named = nodes.iter().enumerate().map(|(at, node)| format!(r#"{{"name":"v{at}",{node}}}"#));
+    let all: Vec<String> = named.collect();
+    price(&format!(r#"{},{{"op":"save","name":"s","value":"v{}"}}"#, all.join(","), nodes.len() - 1))
+}
+
+/// A tensor of zeros.
+fn zeros(dtype: &str, sizes: &[u64]) -> String {
+    format!(r#""op":"zeros","size":{sizes:?},"dtype":"{dtype}""#)
+}
+
+#[test]
+fn products_on_the_way_of_an_einsum_are_priced() {
+    const SIDE: u64 = 46_340;
+    let a = zeros("f32", &[SIDE]);
+    let way = price_of(&[&a, r#""op":"einsum","equation":"i,j,i,j->","operands":["v0","v0","v0","v0"]"#]);
+    // The product of the first two, and its copy in the order in which the third is multiplied.
+    assert!(way.peak_bytes >= 2 * 4 * SIDE * SIDE, "{way:?}");
+    // Half a nanosecond for each element that is copied.
+    assert!(way.flops >= 10 * SIDE * SIDE, "{way:?}");
+    let whole = zeros("u8", &[1000, 1000]);
+    let widened = price_of(&[&whole, r#""op":"einsum","equation":"ij,jk->ik","operands":["v0","v0"]"#]);
+    // Both operands and the result as whole numbers of 64 bits, beside both and what is saved.
+    assert!(widened.peak_bytes >= (3 * 8 + 1 + 1) * 1_000_000, "{widened:?}");
+    let plain = zeros("f32", &[1000, 1000]);
+    let product = price_of(&[&plain, r#""op":"einsum","equation":"ij,jk->ik","operands":["v0","v0"]"#]);
+    assert!(product.peak_bytes < (4 + 4 + 4) * 1_000_000 + 4_096, "it needs nothing else: {product:?}");
+}
+
+#[test]
+fn places_that_index_tensors_name_together_are_priced() {
+    const SIDE: u64 = 46_340;
+    let (x, down, right) = (zeros("u8", &[1, 1, 1]), zeros("i64", &[SIDE, 1]), zeros("i64", &[1, SIDE]));
+    let index = r#"[{"tensor":"v1"},{"tensor":"v2"}]"#;
+    let put = price_of(&[
+        &x,
+        &down,
+        &right,
+        &format!(r#""op":"index_put","input":"v0","index":{index},"values":1"#),
+    ]);
+    // How far the places are from the beginning, and one index tensor's part of that.
+    assert!(put.peak_bytes >= 16 * SIDE * SIDE, "{put:?}");
+    let x = zeros("u8", &[1, 1]);
+    let read = price_of(&[&x, &down, &right, &format!(r#""op":"getitem","input":"v0","index":{index}"#)]);
+    assert!(read.peak_bytes >= (16 + 1) * SIDE * SIDE, "{read:?}");
+
+    const COUNT: u64 = 1 << 20;
+    let (x, index) = (zeros("f32", &[1, 4]), zeros("i64", &[COUNT, 1]));
+    let taken = price_of(&[&x, &index, r#""op":"take_along_dim","input":"v0","indices":"v1","dim":1"#]);
+    assert!(taken.peak_bytes >= (8 + 8 + 4) * COUNT, "{taken:?}");
+    let (x, index) = (zeros("f32", &[4]), zeros("i32", &[COUNT]));
+    let gathered = price_of(&[&x, &index, r#""op":"gather","input":"v0","dim":0,"index":"v1""#]);
+    assert!(gathered.peak_bytes >= (4 + 16 + 4) * COUNT, "{gathered:?}");
+}
+
+#[test]
+fn a_mask_names_as_many_places_as_it_has_elements() {
+    let (x, mask, index) =
+        (zeros("f32", &[4_000, 4_000]), zeros("bool", &[4_000]), zeros("i64", &[4_000, 1]));
+    let put = price_of(&[
+        &x,
+        &mask,
+        &index,
+        r#""op":"index_put","input":"v0","index":[{"tensor":"v1"},{"tensor":"v2"}],"values":1"#,
+    ]);
+    assert!(put.peak_bytes >= (4 + 4 + 16) * 16_000_000, "{put:?}");
+    assert!(put.flops >= 10 * 16_000_000, "{put:?}");
+}
+
+#[test]
+fn each_matrix_of_a_batch_is_priced_however_small_it_is() {
+    const COUNT: u64 = 1 << 20;
+    let matrices = zeros("f32", &[COUNT, 1, 1]);
+    for decomposed in
+        [r#""op":"svd","input":"v0""#, r#""op":"qr","input":"v0""#, r#""op":"inv","input":"v0""#]
+    {
+        let batch = price_of(&[&matrices, decomposed]);
+        assert!(batch.flops >= 10_000 * COUNT, "{decomposed}: {batch:?}");
+        // A matrix with the line of the cache that it begins at, and the vector of its rows.
+        assert!(batch.peak_bytes >= (64 + 48 + 24 + 8) * COUNT, "{decomposed}: {batch:?}");
+    }
+    let batch = price_of(&[&matrices, r#""op":"svd","input":"v0""#]);
+    assert!(batch.peak_bytes >= (2 * (64 + 48) + 24 + 8 + 8) * COUNT, "{batch:?}");
+    let system = price_of(&[&matrices, r#""op":"solve","A":"v0","B":"v0""#]);
+    assert!(system.flops >= 20_000 * COUNT && system.peak_bytes >= 2 * (64 + 48) * COUNT, "{system:?}");
+    let product = price_of(&[&matrices, r#""op":"matmul","input":"v0","other":"v0""#]);
+    assert!(product.flops >= 200 * COUNT, "{product:?}");
+    let product = price_of(&[&matrices, r#""op":"einsum","equation":"bij,bjk->bik","operands":["v0","v0"]"#]);
+    assert!(product.flops >= 200 * COUNT, "{product:?}");
+    // One matrix alone is priced by its elements.
+    let alone = zeros("f32", &[16, 16]);
+    assert!(price_of(&[&alone, r#""op":"inv","input":"v0""#]).flops < 200_000);
+}
+
+#[test]
+fn rows_that_are_compared_each_with_each_are_priced_as_often() {
+    const SIDE: u64 = 1_000;
+    let (x, y) = (zeros("f32", &[SIDE, 1, 64]), zeros("f32", &[1, SIDE, 64]));
+    let compared = price_of(&[&x, &y, r#""op":"cosine_similarity","x1":"v0","x2":"v1","dim":2"#]);
+    assert!(compared.flops >= 30 * SIDE * SIDE * 64, "{compared:?}");
+    let (x, y) = (zeros("f32", &[SIDE, 1, 2]), zeros("f32", &[1, SIDE, 2]));
+    let short = price_of(&[&x, &y, r#""op":"cosine_similarity","x1":"v0","x2":"v1","dim":2"#]);
+    assert!(short.flops >= 300 * SIDE * SIDE, "{short:?}");
+}
+
+#[test]
+fn what_is_widened_to_be_computed_with_is_priced() {
+    const COUNT: u64 = 1 << 20;
+    let of = |dtype: &str, node: &str| {
+        price_of(&[&zeros(dtype, &[COUNT]), &zeros(dtype, &[COUNT]), node]).peak_bytes
+    };
+    let add = r#""op":"add","input":"v0","other":"v1""#;
+    // Both operands, and both and the result as i64, and the result.
+    assert!(of("u8", add) >= (2 + 3 * 8 + 1) * COUNT, "{}", of("u8", add));
+    assert!(of("bf16", add) >= (4 + 3 * 4 + 2) * COUNT, "{}", of("bf16", add));
+    for (dtype, size) in [("f32", 4), ("f64", 8), ("i64", 8)] {
+        // What is saved counts twice.
+        assert!(of(dtype, add) < 4 * size * COUNT + 4_096, "{dtype} is computed with as it lies");
+    }
+    let exp = r#""op":"exp","input":"v0""#;
+    assert!(of("f16", exp) >= (2 + 4 + 4 + 2) * COUNT && of("f32", exp) < 3 * 4 * COUNT + 4_096);
+    let any = r#""op":"any","input":"v0""#;
+    assert!(of("bool", any) >= (1 + 1 + 8) * COUNT, "{}", of("bool", any));
+
+    let (one, many) = (zeros("u8", &[1]), format!(r#""op":"expand","input":"v0","size":[{COUNT}]"#));
+    let sum = price_of(&[&one, &many, r#""op":"sum","input":"v1""#]).peak_bytes;
+    assert!(sum >= 9 * COUNT, "{sum}");
+}
+
+#[test]
+fn losses_and_steps_are_priced_by_the_doubles_that_they_hold() {
+    const COUNT: u64 = 1 << 20;
+    let (input, lone) = (zeros("bf16", &[COUNT]), zeros("bf16", &[1]));
+    let squares = price_of(&[&input, &lone, r#""op":"mse_loss","input":"v0","target":"v1""#]).peak_bytes;
+    // Input, target and losses.
+    assert!(squares >= (2 + 3 * 8) * COUNT, "{squares}");
+    let plain = zeros("f32", &[COUNT]);
+    let binary = price_of(&[
+        &plain,
+        r#""op":"binary_cross_entropy_with_logits","input":"v0","target":"v0","weight":"v0","pos_weight":"v0""#,
+    ]);
+    assert!(binary.peak_bytes >= (4 + 5 * 8) * COUNT, "{binary:?}");
+    let (logits, targets) = (zeros("f32", &[1024, 1024]), zeros("i64", &[1024]));
+    let classes = price_of(&[&logits, &targets, r#""op":"cross_entropy","input":"v0","target":"v1""#]);
+    assert!(classes.peak_bytes >= (4 + 8) * COUNT, "{classes:?}");
+    let step = price_of(&[
+        &plain,
+        r#""op":"adam_step","parameter":"v0","gradient":"v0","exp_avg":"v0","exp_avg_sq":"v0","step":1,"lr":0.1"#,
+    ]);
+    assert!(step.peak_bytes >= (4 + 4 * 8 + 3 * 4) * COUNT, "{step:?}");
+}

@@ -95,10 +95,14 @@ pub fn orthogonal(a: &Matrix, map: OrthogonalMap) -> Result<Matrix, LinearError>
             let identity = Matrix::identity(rows);
             Ok(Factored::new(&identity.minus(&half))?.solve(&identity.plus(&half)).some_columns(0, columns))
         }
-        OrthogonalMap::Householder => Ok(reflected(a)
-            .pop()
-            .unwrap_or_else(|| first_columns(rows, columns))
-            .with_columns_scaled(&diagonal_signs(a))),
+        OrthogonalMap::Householder => {
+            // Only the last is kept: all of them are as many matrices as there are columns.
+            let all = (0..columns).rev().fold(first_columns(rows, columns), |so_far, column| {
+                let (vector, tau) = reflection(a, column);
+                apply(&vector, tau, &so_far)
+            });
+            Ok(all.with_columns_scaled(&diagonal_signs(a)))
+        }
     }
 }
 

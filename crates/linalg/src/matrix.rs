@@ -45,7 +45,11 @@ impl Matrix {
 
     /// The elements in row-major order.
     pub fn to_rows(&self) -> Vec<f64> {
-        (0..self.rows()).flat_map(|row| (0..self.columns()).map(move |column| self.at(row, column))).collect()
+        let mut elements = Vec::with_capacity(self.rows() * self.columns());
+        for row in 0..self.rows() {
+            elements.extend((0..self.columns()).map(|column| self.at(row, column)));
+        }
+        elements
     }
 
     /// The number of rows.

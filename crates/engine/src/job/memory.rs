@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use pellucid_graph::NodeId;
 use pellucid_graph::limits::COPIED_VIEW;
+use pellucid_graph::rules::room::{NEGLIGIBLE, working_bytes};
+use pellucid_graph::{NodeId, NodeKind, Value};
 
 use super::{Instance, Job};
 use crate::error::EngineError;
@@ -117,11 +118,20 @@ impl Job<'_> {
         self.held_bytes
     }
 
-    /// Whether what a node makes fits into the program's memory beside what it holds: asked before it is made.
+    /// Whether what a node makes fits into the program's memory beside what it holds, with what it needs on the way: asked before it is made.
     pub(super) fn has_room(&mut self, id: NodeId) -> bool {
-        let outputs = &self.program.nodes[id.index()].outputs;
+        let nodes = &self.program.nodes;
+        let outputs = &nodes[id.index()].outputs;
         let made = outputs.iter().fold(0u64, |sum, output| sum.saturating_add(output.bytes(1)));
-        self.has_room_for(made)
+        let type_of = |value: Value| nodes[value.node.index()].outputs[value.output as usize].clone();
+        let working = match &self.program.program.node(id).kind {
+            NodeKind::Operation(operation) if self.options.memory_bytes.is_some() => {
+                working_bytes(operation, &type_of, outputs, 1)
+            }
+            _ => 0,
+        };
+        let working = if working > NEGLIGIBLE { working } else { 0 };
+        self.has_room_for(made.saturating_add(working))
     }
 
     /// Whether so many bytes fit into the program's memory beside what it holds; it fails where they do not.

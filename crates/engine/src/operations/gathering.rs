@@ -19,7 +19,13 @@ fn places(call: &Call<'_>, index: &Tensor, length: usize) -> Result<Vec<isize>> 
     if index.dtype().is_float() {
         return Err(call.error(format!("an index must be of whole numbers, not of {}", index.dtype())));
     }
-    index.integers()?.iter().map(|&place| Ok(place_of(call, place, length, false)? as isize)).collect()
+    let index = index.integers()?;
+    // As many as there are: a vector that grows has room for twice as many.
+    let mut places = Vec::with_capacity(index.len());
+    for &place in index.iter() {
+        places.push(place_of(call, place, length, false)? as isize);
+    }
+    Ok(places)
 }
 
 /// An error unless the index is no larger than the tensor in any dimension but `except`.

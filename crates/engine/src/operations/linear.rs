@@ -82,12 +82,12 @@ fn each<T>(
     work: impl Fn(&Matrix) -> std::result::Result<T, LinearError>,
 ) -> Result<Vec<T>> {
     let count = batch.count();
-    (0..count)
-        .map(|place| {
-            pellucid_kernels::pool::checkpoint();
-            work(&batch.matrix(place)).map_err(|error| fault(call, error, place, count))
-        })
-        .collect()
+    let mut results = Vec::with_capacity(count);
+    for place in 0..count {
+        pellucid_kernels::pool::checkpoint();
+        results.push(work(&batch.matrix(place)).map_err(|error| fault(call, error, place, count))?);
+    }
+    Ok(results)
 }
 
 pub(super) fn qr(call: &Call<'_>) -> Result<Vec<Tensor>> {

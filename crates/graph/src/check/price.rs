@@ -11,11 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Checker;
 use super::together::CheckedTrace;
-use crate::dtype::DType;
 use crate::operation::{IndexItem, Operation, OperationKind};
 use crate::program::{HookAddress, NodeId, NodeKind, Value};
 use crate::rules::touch::{Touches, touches};
-use crate::rules::{ASSUMED_LENGTH, RuleContext, weight};
+use crate::rules::{ASSUMED_LENGTH, RuleContext, room, weight};
 use crate::spec::{Axis, ModelSpec};
 use rows::{Pass, Rows};
 
@@ -347,9 +346,8 @@ impl Checker<'_> {
     /// Bytes that an operation needs while it runs, beside what it reads and makes.
     fn working_bytes(&self, id: NodeId) -> u64 {
         let NodeKind::Operation(operation) = &self.program.node(id).kind else { return 0 };
-        let read = operation.values().into_iter().map(|value| self.elements(value)).max();
-        let elements = read.unwrap_or(0).max(self.elements(Value::from(id)));
-        elements.saturating_mul(weight::weight(operation.kind, DType::F32).working_bytes)
+        let type_of = |value: Value| self.nodes[value.node.index()].outputs[value.output as usize].clone();
+        room::working_bytes(operation, &type_of, &self.nodes[id.index()].outputs, ASSUMED_LENGTH)
     }
 
     fn node_flops(&self, id: NodeId, turned: &[bool], rows: &AllRows) -> u64 {

@@ -6,6 +6,7 @@ use crate::dtype::DType;
 use crate::limits;
 use crate::operation::IndexItem;
 use crate::program::Value;
+use crate::rules::room::{product, together};
 use crate::rules::{RuleError, broadcast, shape_text};
 use crate::shape::{Dimension, Symbol, TensorType};
 
@@ -330,4 +331,69 @@ fn finish(
         )));
     }
     Ok(Plan { parts, picked, shape })
+}
+
+/// What an index names; of a mask all of its elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// The places that its index tensors name together; none: it has no index tensors.
+    pub places: Option<u64>,
+    /// All cells.
+    pub cells: u64,
+    /// The runs of cells of one place, at most: along the last dimension that no index tensor points into.
+    pub runs: u64,
+}
+
+/// What an index names in a tensor of those sizes.
+pub(crate) fn named(
+    items: &[IndexItem],
+    sizes: &[u64],
+    type_of: &dyn Fn(Value) -> TensorType,
+    assumed: u64,
+) -> Named {
+    let consumed = |item: &IndexItem| match item {
+        IndexItem::Ellipsis | IndexItem::NewAxis => 0,
+        IndexItem::Tensor(value) => match type_of(*value) {
+            TensorType { dtype: DType::Bool, shape } => shape.len(),
+            _ => 1,
+        },
+        _ => 1,
+    };
+    let left = sizes.len().saturating_sub(items.iter().map(consumed).sum());
+    let mut pointing: Vec<Vec<u64>> = Vec::new();
+    let mut steps: Vec<u64> = Vec::new();
+    let mut at = 0;
+    for item in items {
+        match item {
+            IndexItem::Slice { start, stop, step } => {
+                let size = sizes.get(at).copied().unwrap_or(1);
+                let place = |place: i64| {
+                    let from_end = size.saturating_sub(place.unsigned_abs());
+                    if place < 0 { from_end } else { place.unsigned_abs().min(size) }
+                };
+                let length = stop.map_or(size, place).saturating_sub(start.map_or(0, place));
+                steps.push(length.div_ceil(step.unsigned_abs().max(1)));
+            }
+            IndexItem::Ellipsis => {
+                steps.extend(sizes.iter().skip(at).take(left));
+                at += left;
+            }
+            IndexItem::Tensor(value) => {
+                let tensor = type_of(*value);
+                match tensor.dtype {
+                    DType::Bool => pointing.push(vec![tensor.elements(assumed)]),
+                    _ if tensor.shape.is_empty() => {}
+                    _ => pointing.push(tensor.shape.iter().map(|size| size.assume(assumed)).collect()),
+                }
+            }
+            IndexItem::Integer(_) | IndexItem::NewAxis => {}
+        }
+        at += consumed(item);
+    }
+    // What nothing is said of is whole.
+    steps.extend(sizes.iter().skip(at));
+    let places = (!pointing.is_empty()).then(|| product(&together(&pointing)));
+    let others = product(&steps);
+    let last = steps.iter().rev().copied().find(|&size| size != 1).unwrap_or(1);
+    Named { places, cells: others.saturating_mul(places.unwrap_or(1)), runs: others / last.max(1) }
 }

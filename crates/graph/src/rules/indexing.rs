@@ -4,7 +4,7 @@ use crate::dtype::DType;
 use crate::operation::OperationKind;
 use crate::rules::index::{self, Access, Part, Plan};
 use crate::rules::promotion::Operand;
-use crate::rules::{RuleContext, RuleError, RuleResult, broadcast, cost, shape_text};
+use crate::rules::{ASSUMED_LENGTH, RuleContext, RuleError, RuleResult, broadcast, cost, shape_text};
 use crate::shape::{Dimension, TensorType};
 
 fn planned(context: &mut RuleContext<'_>, input: &TensorType, access: Access) -> Result<Plan, RuleError> {
@@ -49,7 +49,9 @@ pub(crate) fn index_put(context: &mut RuleContext<'_>) -> RuleResult {
     let places = TensorType { dtype: input.dtype, shape: plan.shape };
     context.within_limits(&places, "written part")?;
     // Every place is written, however many of them are the same.
-    let flops = cost(&places, if one_by_one { 10 } else { 1 });
+    let sizes: Vec<u64> = input.shape.iter().map(|size| size.assume(ASSUMED_LENGTH)).collect();
+    let cells = index::named(context.index("index")?, &sizes, context.type_of, ASSUMED_LENGTH).cells;
+    let flops = cost(&places, 1).max(cells).saturating_mul(if one_by_one { 10 } else { 1 });
     context.one(input.dtype, input.shape, flops)
 }
 

@@ -1,6 +1,7 @@
 //! The elements that an operation may have to touch, whatever it computes: each has its price ([`super::weight`]).
 
-use super::{RuleContext, cost};
+use super::room::together;
+use super::{ASSUMED_LENGTH, RuleContext, cost};
 use crate::operation::{Argument, IndexItem, Operation, OperationKind};
 use crate::program::Value;
 use crate::shape::TensorType;
@@ -60,5 +61,13 @@ pub fn touched(context: &RuleContext<'_>, outputs: &[TensorType]) -> u64 {
         })),
         _ => 0,
     });
-    read.fold(sum(&mut outputs.iter().map(|output| cost(output, 1))), u64::max)
+    let touched = read.fold(sum(&mut outputs.iter().map(|output| cost(output, 1))), u64::max);
+    // Rows are compared with one another, each as often as there are others.
+    if context.operation.kind == OperationKind::CosineSimilarity {
+        let sides = context.operation.values().into_iter().map(|side| (context.type_of)(side).shape);
+        let sizes = sides.map(|shape| shape.iter().map(|size| size.assume(ASSUMED_LENGTH)).collect());
+        let compared = together(&sizes.collect::<Vec<Vec<u64>>>()).into_iter().fold(1, u64::saturating_mul);
+        return touched.max(compared);
+    }
+    touched
 }
