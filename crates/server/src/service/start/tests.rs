@@ -344,3 +344,32 @@ async fn readiness_tells_of_a_store_that_does_not_write_and_an_engine_that_does_
     patiently(|| entry.house().is_none()).await;
     until_ready(&service, (503, "ok", "failing")).await;
 }
+
+/// Asks for a result with the submission, under a key.
+async fn submit_for_result(service: &Service) -> axum::response::Response {
+    let request = axum::http::Request::post("/v1/jobs")
+        .header("host", "127.0.0.1")
+        .header("content-type", "application/json")
+        .header("accept", "application/safetensors")
+        .header("prefer", "wait=60")
+        .header("idempotency-key", "k");
+    let request = request.body(axum::body::Body::from(PROGRAM)).unwrap();
+    crate::http::router(service.clone()).oneshot(request).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_taken_is_told_of_also_where_its_result_cannot_be_read() {
+    let data = tempfile::tempdir().unwrap();
+    let (service, _held) = Service::start(config(data.path())).await.unwrap();
+    let first = submit_for_result(&service).await;
+    let id = first.headers()["pellucid-job"].to_str().unwrap().to_owned();
+    assert_eq!(first.status().as_u16(), 200);
+    let file = stored(&service.core, &id).await.result_key.unwrap();
+    service.core.files.delete(&file).await.unwrap();
+    let again = submit_for_result(&service).await;
+    assert_eq!((again.status().as_u16(), again.headers()["pellucid-job"].to_str().unwrap()), (202, id.as_str()));
+    assert_eq!(again.headers()["location"], format!("/v1/jobs/{id}"));
+    let body = axum::body::to_bytes(again.into_body(), 1 << 16).await.unwrap();
+    let job: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((job["id"].as_str(), job["state"].as_str()), (Some(id.as_str()), Some("succeeded")));
+}
