@@ -89,8 +89,9 @@ impl Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the store in a file to read it: nothing is written, also not beside it where that may not be. One that is not there is made,
-    /// and one of an older version is brought up to date.
+    /// Opens the store in a file to read it: nothing is written, also not beside it where that may not be. One that is not there is made.
+    /// One of an older version stays one, because the service of that version may be running: its accounts, keys, usage and audit log
+    /// can be read all the same.
     ///
     /// # Errors
     /// [`StoreError::Open`], [`StoreError::Version`].
@@ -117,7 +118,8 @@ impl Sqlite {
         }
         match found.map_err(failed)? {
             found if found > VERSION => return Err(StoreError::Version { found, known: VERSION }),
-            found if found < VERSION => return Sqlite::open(path, durability).await,
+            // A file in which nothing has been made yet.
+            0 => return Sqlite::open(path, durability).await,
             _ => {}
         }
         let writer = Writer::start(&options).await.map_err(failed)?;
@@ -267,11 +269,21 @@ impl Store for Sqlite {
         accounts::audit_log(self, limit).await
     }
     async fn check(&self) -> Result<()> {
-        // A transaction that changes nothing would succeed on a full disk too.
-        let same = AssertSqlSafe(format!("PRAGMA user_version = {VERSION}"));
-        self.writer
-            .write(|connection| Box::pin(async { sqlx::query(same).execute(connection).await.map(|_| ()) }))
-            .await
+        // A transaction that changes nothing would succeed on a full disk too. What is written back is what is there: another version
+        // of the program may have brought the store up to date.
+        let found = self.writer.write(|connection| {
+            Box::pin(async {
+                let found = sqlx::query("PRAGMA user_version").fetch_one(&mut *connection).await?;
+                let found: i64 = found.try_get(0)?;
+                let same = AssertSqlSafe(format!("PRAGMA user_version = {found}"));
+                sqlx::query(same).execute(connection).await?;
+                Ok(found)
+            })
+        });
+        match found.await? {
+            VERSION => Ok(()),
+            found => Err(StoreError::Version { found, known: VERSION }),
+        }
     }
     async fn wipe(&self) -> Result<()> {
         let wiped = self.writer.after(|connection| {
