@@ -346,11 +346,43 @@ async fn the_audit_log_is_the_newest_first_and_goes_back_only_so_far() {
             };
             store.audit(entry).await.unwrap();
         }
-        store.expire_audit(NOW + 1).await.unwrap();
+        store.expire_audit(NOW + 1, 100).await.unwrap();
         let times: Vec<u64> =
             store.audit_log(10).await.unwrap().into_iter().map(|entry| entry.at_ms).collect();
         assert_eq!(times, [NOW + 2, NOW + 1]);
         assert_eq!(store.audit_log(1).await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn who_erases_all_the_time_does_not_fill_the_audit_log() {
+    for (store, _folder) in stores().await {
+        for (account, action, entries) in
+            [("ada", "erase", 30), ("ada", "revoke key", 3), ("bob", "erase", 10)]
+        {
+            for number in 0..entries {
+                // Some of them in the same moment.
+                let entry = AuditEntry {
+                    at_ms: NOW + number / 3,
+                    account: account.into(),
+                    key: "k".into(),
+                    action: action.into(),
+                    subject: format!("job_{number:02}"),
+                };
+                store.audit(entry).await.unwrap();
+            }
+        }
+        store.expire_audit(NOW, 10).await.unwrap();
+        let left = store.audit_log(100).await.unwrap();
+        let of = |account: &str, action: &str| {
+            let own = left.iter().filter(|entry| entry.account == account && entry.action == action);
+            let mut subjects: Vec<String> = own.map(|entry| entry.subject.clone()).collect();
+            subjects.sort();
+            subjects
+        };
+        let newest: Vec<String> = (20..30).map(|number| format!("job_{number}")).collect();
+        assert_eq!(of("ada", "erase"), newest);
+        assert_eq!((of("ada", "revoke key").len(), of("bob", "erase").len()), (3, 10));
     }
 }
 

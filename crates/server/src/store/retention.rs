@@ -9,7 +9,7 @@ use super::accounts::stores;
 use super::jobs::count_by_price;
 use super::rows::{self, number};
 use super::sqlite::Sqlite;
-use super::{Expired, Milliseconds, Result};
+use super::{ERASE, Expired, Milliseconds, Result};
 
 pub(super) async fn erase(
     store: &Sqlite,
@@ -135,13 +135,31 @@ async fn too_many(
     Ok(())
 }
 
-pub(super) async fn expire_audit(store: &Sqlite, before_ms: Milliseconds) -> Result<()> {
+pub(super) async fn expire_audit(store: &Sqlite, before_ms: Milliseconds, kept_erasures: u32) -> Result<()> {
+    let kept = i64::from(kept_erasures);
+    // Looked for beside the one that writes: it takes the longer the longer the log is.
+    let many = query("SELECT account FROM audit WHERE action = $1 GROUP BY account HAVING COUNT(*) > $2");
+    let many = many.bind(ERASE).bind(kept).fetch_all(&store.readers).await?;
     store
         .writer
         .write(move |connection| {
             Box::pin(async move {
                 let gone = query("DELETE FROM audit WHERE at_ms < $1").bind(number(before_ms));
-                gone.execute(connection).await.map(|_| ())
+                gone.execute(&mut *connection).await?;
+                for row in many {
+                    let account: String = row.try_get(0)?;
+                    query(
+                        "DELETE FROM audit WHERE action = $1 AND account = $2 AND (at_ms, subject) <= (
+                             SELECT at_ms, subject FROM audit WHERE action = $1 AND account = $2
+                             ORDER BY at_ms DESC, subject DESC LIMIT 1 OFFSET $3)",
+                    )
+                    .bind(ERASE)
+                    .bind(account)
+                    .bind(kept)
+                    .execute(&mut *connection)
+                    .await?;
+                }
+                Ok(())
             })
         })
         .await

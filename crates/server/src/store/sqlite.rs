@@ -262,8 +262,8 @@ impl Store for Sqlite {
     async fn audit(&self, entry: AuditEntry) -> Result<()> {
         accounts::audit(self, entry).await
     }
-    async fn expire_audit(&self, before_ms: Milliseconds) -> Result<()> {
-        retention::expire_audit(self, before_ms).await
+    async fn expire_audit(&self, before_ms: Milliseconds, kept_erasures: u32) -> Result<()> {
+        retention::expire_audit(self, before_ms, kept_erasures).await
     }
     async fn audit_log(&self, limit: u32) -> Result<Vec<AuditEntry>> {
         accounts::audit_log(self, limit).await
