@@ -20,8 +20,9 @@ use crate::core::Core;
 use crate::events::{Follower, Sent};
 use crate::keys::Scope;
 
-/// After so long without events something is sent all the same, so that nobody between takes the connection for dead.
-const ALIVE: Duration = Duration::from_secs(15);
+/// After so long without events something is sent all the same, so that nobody between takes the connection for dead;
+/// and as often it is looked whether the key is still valid.
+const ALIVE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
 /// How often a waiting job's place is looked at, at most: who looks walks the queue.
 const PLACE: Duration = Duration::from_secs(1);
 /// The least time between two tellings; the end is told at once.
@@ -49,6 +50,8 @@ pub(super) async fn get(State(shared): State<Shared>, Id(id): Id, headers: Heade
     let telling = Telling {
         _watches: shared.service.watch(&caller)?,
         core: shared.service.core.clone(),
+        key: caller.key,
+        keys: Seldom { pause: ALIVE, next_at: Instant::now() + ALIVE },
         job: id,
         follower: channel.follow(after),
         place: None,
@@ -95,6 +98,9 @@ impl Seldom {
 struct Telling {
     _watches: Option<Watcher>,
     core: Arc<Core>,
+    /// The key with which it was asked for; none where none is needed.
+    key: Option<String>,
+    keys: Seldom,
     job: String,
     follower: Box<dyn Follower>,
     place: Option<QueuePlace>,
@@ -118,6 +124,13 @@ impl Telling {
         self.follower.rest(self.next_at.saturating_duration_since(Instant::now())).await;
         loop {
             let now = Instant::now();
+            // One that cannot be read now may be valid.
+            if self.keys.is_due(now)
+                && let Some(key) = &self.key
+                && matches!(self.core.store.key(key).await, Ok(None))
+            {
+                return None;
+            }
             let place = match self.looks.is_due(now) {
                 true => self.core.board().place(&self.job),
                 false => self.place,
@@ -135,7 +148,7 @@ impl Telling {
                 // All that will ever come is there.
                 _ if over.is_some() => Duration::ZERO,
                 (true, Some(_)) => self.looks.next_at.saturating_duration_since(now),
-                (true, None) => ALIVE,
+                (true, None) => self.keys.next_at.min(self.told + ALIVE).saturating_duration_since(now),
             };
             self.place = place;
             events.extend(self.follower.next(patience).await);

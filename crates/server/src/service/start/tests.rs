@@ -373,3 +373,40 @@ async fn a_job_that_was_taken_is_told_of_also_where_its_result_cannot_be_read() 
     let job: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!((job["id"].as_str(), job["state"].as_str()), (Some(id.as_str()), Some("succeeded")));
 }
+
+#[tokio::test]
+async fn who_follows_a_job_with_a_key_that_is_revoked_is_told_nothing_more() {
+    let data = tempfile::tempdir().unwrap();
+    let mut config = config(data.path());
+    config.server.open = false;
+    let (service, _held) = Service::start(config).await.unwrap();
+    let core = &service.core;
+    core.drain();
+    let account = Account { name: OPEN_ACCOUNT.into(), limits: Limits::default(), weight: 1.0 };
+    let made = crate::keys::NewKey::make().unwrap();
+    let key = crate::store::Key {
+        id: made.id.clone(),
+        account: account.name.clone(),
+        digest: made.digest,
+        scopes: crate::keys::Scope::ALL.to_vec(),
+        label: String::new(),
+        created_ms: 1,
+        revoked_ms: None,
+    };
+    core.store.create_key(&account, &key, None).await.unwrap();
+    let id = crate::keys::job_id().unwrap();
+    job(core, &id, None).await;
+    core.hub.open(&id, 0, 1 << 20);
+    let request = axum::http::Request::get(format!("/v1/jobs/{id}/events"))
+        .header("authorization", format!("Bearer {}", made.text))
+        .body(axum::body::Body::empty());
+    let answer = crate::http::router(service.clone()).oneshot(request.unwrap()).await.unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
+    let mut told = std::pin::pin!(axum::body::to_bytes(answer.into_body(), 1 << 16));
+    // As long as the key is valid it goes on.
+    assert!(tokio::time::timeout(Duration::from_millis(2_500), &mut told).await.is_err());
+    core.store.revoke_key(&made.id, None, 2).await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(60), told).await.unwrap().unwrap();
+    let told = String::from_utf8(told.to_vec()).unwrap();
+    assert!(told.contains("keep-alive") && !told.contains("done"), "{told}");
+}
