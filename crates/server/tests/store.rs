@@ -239,6 +239,23 @@ async fn an_account_keeps_only_its_newest_jobs() {
 }
 
 #[tokio::test]
+async fn an_account_keeps_its_newest_jobs_also_where_the_clock_was_set_back() {
+    for (store, _folder) in stores().await {
+        let mut jobs = Vec::new();
+        for submitted_ms in [NOW, NOW + 1, NOW - 5_000, NOW - 4_000] {
+            let job = accepted(&*store, NewJob { submitted_ms, ..new_job("ada", None) }).await;
+            store.begin(std::slice::from_ref(&job), NOW).await.unwrap();
+            store.finish(done(&job, 1)).await.unwrap();
+            jobs.push(job);
+        }
+        assert_eq!(store.expire(NOW, 0, 2).await.unwrap().jobs, 2);
+        for (number, job) in jobs.iter().enumerate() {
+            assert_eq!(store.job("ada", job).await.unwrap().is_some(), number >= 2, "{number}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn erased_is_gone_and_files_of_nobody_are_found() {
     for (store, _folder) in stores().await {
         let job = accepted(&*store, new_job("ada", None)).await;

@@ -97,7 +97,8 @@ pub(super) async fn expire(
         .await
 }
 
-/// Accounts do not fill the store with what they once did: of an account's jobs that have ended the oldest go that are too many.
+/// Accounts do not fill the store with what they once did: of an account's jobs that have ended the oldest go that are too many, as they
+/// came; by a clock that was set back the newest would go first.
 async fn too_many(
     connection: &mut SqliteConnection,
     kept: u32,
@@ -111,7 +112,7 @@ async fn too_many(
             "DELETE FROM jobs WHERE account = $1 AND state NOT IN ('queued', 'running')
                  AND id NOT IN (
                      SELECT id FROM jobs WHERE account = $1 AND state NOT IN ('queued', 'running')
-                     ORDER BY submitted_ms DESC, id DESC LIMIT $2)
+                     ORDER BY number DESC, submitted_ms DESC, id DESC LIMIT $2)
              RETURNING id, result_key, result_bytes",
         )
         .bind(&account)

@@ -18,13 +18,14 @@ use super::{
 };
 
 /// The version of the schema that this program writes.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 /// What brings a store from one version to the next.
 const STEPS: [&str; VERSION as usize] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
 ];
 /// How long a statement waits for whoever holds the file.
 const BUSY: Duration = Duration::from_secs(10);
