@@ -207,13 +207,18 @@ impl Core {
 
     /// Tells those who watch a job that it has ended so; to those who wait for it, with its result's bytes, where these are at hand.
     pub fn ended(&self, stored: StoredJob, result: Option<Bytes>) {
-        if let Some(finished) = stored.finished_ms {
-            self.metrics.took(finished.saturating_sub(stored.submitted_ms) as f64 / 1000.0);
-        }
-        self.metrics.ended(stored.state.name(), stored.problem.as_ref().map(|problem| problem.kind.name()));
-        self.spans.ended(&stored.id, stored.state.name());
+        let (state, took) =
+            (stored.state.name(), stored.finished_ms.map(|at| at.saturating_sub(stored.submitted_ms)));
+        let problem = stored.problem.as_ref().map(|problem| problem.kind.clone());
+        self.spans.ended(&stored.id, state);
         self.needs_no_program(&stored.id);
-        self.hub.end(self.view(stored), result);
+        // Two may find that it has ended, its owner's request and the engine's report: it is counted once.
+        if self.hub.end(self.view(stored), result) {
+            self.metrics.ended(state, problem.as_ref().map(|kind| kind.name()));
+            if let Some(milliseconds) = took {
+                self.metrics.took(milliseconds as f64 / 1000.0);
+            }
+        }
     }
 
     /// A job will not run any more: its program, where that is a file, is deleted.

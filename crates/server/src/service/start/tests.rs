@@ -367,7 +367,10 @@ async fn a_job_that_was_taken_is_told_of_also_where_its_result_cannot_be_read() 
     let file = stored(&service.core, &id).await.result_key.unwrap();
     service.core.files.delete(&file).await.unwrap();
     let again = submit_for_result(&service).await;
-    assert_eq!((again.status().as_u16(), again.headers()["pellucid-job"].to_str().unwrap()), (202, id.as_str()));
+    assert_eq!(
+        (again.status().as_u16(), again.headers()["pellucid-job"].to_str().unwrap()),
+        (202, id.as_str())
+    );
     assert_eq!(again.headers()["location"], format!("/v1/jobs/{id}"));
     let body = axum::body::to_bytes(again.into_body(), 1 << 16).await.unwrap();
     let job: serde_json::Value = serde_json::from_slice(&body).unwrap();
@@ -409,4 +412,22 @@ async fn who_follows_a_job_with_a_key_that_is_revoked_is_told_nothing_more() {
     let told = tokio::time::timeout(Duration::from_secs(60), told).await.unwrap().unwrap();
     let told = String::from_utf8(told.to_vec()).unwrap();
     assert!(told.contains("keep-alive") && !told.contains("done"), "{told}");
+}
+
+#[tokio::test]
+async fn an_end_that_two_find_is_counted_once() {
+    let data = tempfile::tempdir().unwrap();
+    let (service, _held) = Service::start(config(data.path())).await.unwrap();
+    let core = &service.core;
+    core.drain();
+    let id = crate::keys::job_id().unwrap();
+    job(core, &id, None).await;
+    core.hub.open(&id, 0, 1 << 20);
+    core.store.cancel(OPEN_ACCOUNT, &id, time::now_ms()).await.unwrap();
+    for _ in 0..2 {
+        core.tell_end(OPEN_ACCOUNT, &id).await;
+    }
+    let text = core.metrics.text();
+    assert!(text.contains("pellucid_jobs_ended_total{state=\"cancelled\"} 1\n"), "{text}");
+    assert!(text.contains("pellucid_job_seconds_count 1\n"), "{text}");
 }
