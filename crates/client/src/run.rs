@@ -24,6 +24,8 @@ const WAIT_SECONDS: u64 = 1;
 const GLANCE: Duration = Duration::from_millis(50);
 /// How long a job that was cancelled is waited for: it ends at its next pass.
 const CANCELLING: Duration = Duration::from_secs(10);
+/// How long the last request of these is waited for at least.
+const LAST: Duration = Duration::from_secs(2);
 
 /// How far a run is.
 #[derive(Debug)]
@@ -191,10 +193,14 @@ impl Client {
     fn call_off(&self, submission: &Request<'_>) {
         let mut backoff = Backoff::new();
         loop {
-            let job = self.sender.once(submission).and_then(|answer| self.sender.read_json::<Job>(answer));
-            let cancelled = job.and_then(|job| {
-                self.sender.once(&Request::new(Method::DELETE, crate::client::job_path(&job.id)))
-            });
+            // What is begun at the end of that time does not hold whoever cancels up for long either.
+            let within = |request: Request<'_>| {
+                let silence = CANCELLING.saturating_sub(backoff.elapsed()).max(LAST);
+                self.sender.once(&Request { silence, ..request })
+            };
+            let job = within(submission.clone()).and_then(|answer| self.sender.read_json::<Job>(answer));
+            let cancelled =
+                job.and_then(|job| within(Request::new(Method::DELETE, crate::client::job_path(&job.id))));
             let Err(Fate::Again { after, .. }) = cancelled else { return };
             let Some(pause) = backoff.pause(CANCELLING, after) else { return };
             std::thread::sleep(pause);

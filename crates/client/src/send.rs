@@ -38,12 +38,15 @@ pub(crate) struct Request<'a> {
     pub body: Option<(&'static str, &'a [u8])>,
     /// How long the service may hold its answer back, because it is asked to.
     pub held: Duration,
+    /// How long nothing may come of its answer.
+    pub silence: Duration,
 }
 
 impl<'a> Request<'a> {
     pub fn new(method: Method, path: impl Into<String>) -> Request<'a> {
         let (query, headers) = (Vec::new(), Vec::new());
-        Request { method, path: path.into(), query, headers, body: None, held: Duration::ZERO }
+        let (held, silence) = (Duration::ZERO, SILENCE);
+        Request { method, path: path.into(), query, headers, body: None, held, silence }
     }
 
     pub fn get(path: impl Into<String>) -> Request<'a> {
@@ -180,7 +183,7 @@ impl Sender {
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
         }
-        let silence = Some(SILENCE + request.held);
+        let silence = Some(request.silence + request.held);
         let agent = self.connections.agent();
         match request.body {
             Some((kind, bytes)) => {

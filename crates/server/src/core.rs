@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pellucid_client::api::{Job, JobState, Problem, QueuePlace};
@@ -22,7 +22,11 @@ use crate::schedule::handover::{Handover, LocalHandover};
 use crate::schedule::queue::{Bounds, Waiting};
 use crate::store::{Account, Store, StoredJob};
 use crate::time;
+use crate::together::Together;
 use crate::traces::JobSpans;
+
+/// From one wiping of what was erased to the next, at least: whoever writes waits meanwhile.
+const WIPING: Duration = Duration::from_secs(1);
 
 /// What all parts of the service share.
 pub struct Core {
@@ -60,6 +64,7 @@ pub struct Core {
     pub spans: JobSpans,
     /// When it was last looked whether the store can be written, and whether it could.
     pub readiness: tokio::sync::Mutex<Option<(Instant, bool)>>,
+    wipes: Together,
     board: Arc<Mutex<Board>>,
     unsettled: Mutex<Vec<Unsettled>>,
     draining: AtomicBool,
@@ -92,6 +97,7 @@ impl Core {
             seats: Watchers::default(),
             spans: JobSpans::default(),
             readiness: tokio::sync::Mutex::default(),
+            wipes: Together::new(WIPING),
             board,
             unsettled: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -118,6 +124,14 @@ impl Core {
     /// There may be something to do for every model.
     pub fn ring(&self) {
         self.registry.entries().iter().for_each(|entry| entry.bell.notify_one());
+    }
+
+    /// Wipes what was erased until now; many who erase share it.
+    pub async fn wipe(&self) {
+        if let Some(Err(error)) = self.wipes.once(self.store.wipe()).await {
+            // It is tried again when what is over is deleted.
+            tracing::error!(%error, "what was erased cannot be wiped yet");
+        }
     }
 
     /// A job as its owner sees it.
@@ -193,13 +207,18 @@ impl Core {
 
     /// Tells those who watch a job that it has ended so; to those who wait for it, with its result's bytes, where these are at hand.
     pub fn ended(&self, stored: StoredJob, result: Option<Bytes>) {
-        if let Some(finished) = stored.finished_ms {
-            self.metrics.took(finished.saturating_sub(stored.submitted_ms) as f64 / 1000.0);
-        }
-        self.metrics.ended(stored.state.name(), stored.problem.as_ref().map(|problem| problem.kind.name()));
-        self.spans.ended(&stored.id, stored.state.name());
+        let (state, took) =
+            (stored.state.name(), stored.finished_ms.map(|at| at.saturating_sub(stored.submitted_ms)));
+        let problem = stored.problem.as_ref().map(|problem| problem.kind.clone());
+        self.spans.ended(&stored.id, state);
         self.needs_no_program(&stored.id);
-        self.hub.end(self.view(stored), result);
+        // Two may find that it has ended, its owner's request and the engine's report: it is counted once.
+        if self.hub.end(self.view(stored), result) {
+            self.metrics.ended(state, problem.as_ref().map(|kind| kind.name()));
+            if let Some(milliseconds) = took {
+                self.metrics.took(milliseconds as f64 / 1000.0);
+            }
+        }
     }
 
     /// A job will not run any more: its program, where that is a file, is deleted.

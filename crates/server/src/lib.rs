@@ -11,6 +11,7 @@
 //! | `schedule` | from the queue to the engine and back; who takes jobs hands them over behind a trait |
 //! | `events` | what happens to jobs, for those who watch, behind a trait |
 //! | `prefixes` | accounts’ caches of what their prompts have in common |
+//! | `together` | what is done for many at once, and not too often |
 //! | `service` | what the service does, whoever asks and however |
 //! | [`http`] | routes, bodies and headers over that |
 //! | [`admin`] | what whoever runs it does beside it |
@@ -35,6 +36,7 @@ mod schedule;
 mod service;
 pub mod store;
 pub mod time;
+mod together;
 mod traces;
 
 pub use config::Config;

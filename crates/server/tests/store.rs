@@ -239,6 +239,23 @@ async fn an_account_keeps_only_its_newest_jobs() {
 }
 
 #[tokio::test]
+async fn an_account_keeps_its_newest_jobs_also_where_the_clock_was_set_back() {
+    for (store, _folder) in stores().await {
+        let mut jobs = Vec::new();
+        for submitted_ms in [NOW, NOW + 1, NOW - 5_000, NOW - 4_000] {
+            let job = accepted(&*store, NewJob { submitted_ms, ..new_job("ada", None) }).await;
+            store.begin(std::slice::from_ref(&job), NOW).await.unwrap();
+            store.finish(done(&job, 1)).await.unwrap();
+            jobs.push(job);
+        }
+        assert_eq!(store.expire(NOW, 0, 2).await.unwrap().jobs, 2);
+        for (number, job) in jobs.iter().enumerate() {
+            assert_eq!(store.job("ada", job).await.unwrap().is_some(), number >= 2, "{number}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn erased_is_gone_and_files_of_nobody_are_found() {
     for (store, _folder) in stores().await {
         let job = accepted(&*store, new_job("ada", None)).await;
@@ -346,11 +363,43 @@ async fn the_audit_log_is_the_newest_first_and_goes_back_only_so_far() {
             };
             store.audit(entry).await.unwrap();
         }
-        store.expire_audit(NOW + 1).await.unwrap();
+        store.expire_audit(NOW + 1, 100).await.unwrap();
         let times: Vec<u64> =
             store.audit_log(10).await.unwrap().into_iter().map(|entry| entry.at_ms).collect();
         assert_eq!(times, [NOW + 2, NOW + 1]);
         assert_eq!(store.audit_log(1).await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn who_erases_all_the_time_does_not_fill_the_audit_log() {
+    for (store, _folder) in stores().await {
+        for (account, action, entries) in
+            [("ada", "erase", 30), ("ada", "revoke key", 3), ("bob", "erase", 10)]
+        {
+            for number in 0..entries {
+                // Some of them in the same moment.
+                let entry = AuditEntry {
+                    at_ms: NOW + number / 3,
+                    account: account.into(),
+                    key: "k".into(),
+                    action: action.into(),
+                    subject: format!("job_{number:02}"),
+                };
+                store.audit(entry).await.unwrap();
+            }
+        }
+        store.expire_audit(NOW, 10).await.unwrap();
+        let left = store.audit_log(100).await.unwrap();
+        let of = |account: &str, action: &str| {
+            let own = left.iter().filter(|entry| entry.account == account && entry.action == action);
+            let mut subjects: Vec<String> = own.map(|entry| entry.subject.clone()).collect();
+            subjects.sort();
+            subjects
+        };
+        let newest: Vec<String> = (20..30).map(|number| format!("job_{number}")).collect();
+        assert_eq!(of("ada", "erase"), newest);
+        assert_eq!((of("ada", "revoke key").len(), of("bob", "erase").len()), (3, 10));
     }
 }
 
@@ -390,15 +439,61 @@ async fn a_store_of_a_newer_version_is_not_touched() {
     assert!(error.contains("99") && error.contains("newer"), "{error}");
 }
 
-#[tokio::test]
-async fn a_store_of_an_older_version_is_brought_up_to_date() {
-    use sqlx::{ConnectOptions, Connection, Executor};
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.sqlite");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+/// The version of a store's schema.
+async fn version(path: &std::path::Path) -> i64 {
+    use sqlx::{ConnectOptions, Row};
+    let mut connection = sqlx::sqlite::SqliteConnectOptions::new().filename(path).connect().await.unwrap();
+    sqlx::query("PRAGMA user_version").fetch_one(&mut connection).await.unwrap().get(0)
+}
+
+/// A store of the first version that there was.
+async fn first_version(path: &std::path::Path) -> sqlx::SqliteConnection {
+    use sqlx::{ConnectOptions, Executor};
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).create_if_missing(true);
     let mut first = options.connect().await.unwrap();
     first.execute(sqlx::raw_sql(include_str!("../src/store/schema.sql"))).await.unwrap();
     first.execute("PRAGMA user_version = 1").await.unwrap();
+    first
+}
+
+#[tokio::test]
+async fn who_looks_whether_a_store_works_does_not_take_it_back_to_an_older_version() {
+    use sqlx::{ConnectOptions, Executor};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sqlite");
+    let store = Sqlite::open(&path, Durability::Process).await.unwrap();
+    store.check().await.unwrap();
+    let mut other = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+    other.execute("PRAGMA user_version = 99").await.unwrap();
+    let error = store.check().await.unwrap_err().to_string();
+    assert!(error.contains("99"), "{error}");
+    assert_eq!(version(&path).await, 99);
+}
+
+#[tokio::test]
+async fn a_store_of_an_older_version_that_is_only_read_stays_one() {
+    use sqlx::Executor;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sqlite");
+    let mut first = first_version(&path).await;
+    first.execute("INSERT INTO accounts VALUES ('ada', '{}', 1.0, 1)").await.unwrap();
+    first.execute("INSERT INTO keys VALUES ('k', 'ada', x'00', 'submit', '', 1, NULL)").await.unwrap();
+    first.execute("INSERT INTO usage VALUES ('ada', '2026-01-31', 'm', 1, 0, 1, 1, 1, 1.0)").await.unwrap();
+    first.execute("INSERT INTO audit VALUES (1, 'ada', 'k', 'erase', 'job')").await.unwrap();
+    let store = Sqlite::open_to_read(&path, Durability::Process).await.unwrap();
+    assert_eq!(store.accounts().await.unwrap().len(), 1);
+    assert_eq!(store.keys().await.unwrap().len(), 1);
+    assert_eq!(store.usage_of_all("2026-01-01").await.unwrap().len(), 1);
+    assert_eq!(store.audit_log(9).await.unwrap().len(), 1);
+    assert_eq!(version(&path).await, 1);
+}
+
+#[tokio::test]
+async fn a_store_of_an_older_version_is_brought_up_to_date() {
+    use sqlx::{Connection, Executor};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.sqlite");
+    let mut first = first_version(&path).await;
     for (id, key, bytes) in [("a", "'x'", 7), ("b", "'y'", 5), ("c", "NULL", 100)] {
         let row = format!(
             "INSERT INTO jobs (id, account, model, priority, state, submitted_ms, fingerprint, flops, peak_bytes, \

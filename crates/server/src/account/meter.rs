@@ -205,11 +205,14 @@ impl Meters {
     /// Takes back what was counted of a job that was not kept after all.
     pub fn forget(&self, account: &str, milliseconds: f64) {
         self.with(account, |meter| {
-            if let Some((_, counted)) =
+            if let Some((at, counted)) =
                 meter.minute.iter_mut().rev().find(|(_, counted)| *counted >= milliseconds)
             {
                 *counted -= milliseconds;
-                meter.of_day -= milliseconds;
+                // What was counted before midnight is not of this day.
+                if time::day(*at) == meter.day {
+                    meter.of_day = (meter.of_day - milliseconds).max(0.0);
+                }
             }
         });
     }
@@ -260,6 +263,17 @@ mod tests {
         assert_eq!(meters.has_left("a", &limits, START).unwrap_err().status, 429);
         meters.job("a", &limits, 1.0, START).unwrap_err();
         meters.has_left("a", &limits, START + MINUTE).unwrap();
+    }
+
+    #[test]
+    fn what_is_taken_back_after_midnight_is_not_taken_from_the_new_day() {
+        let meters = Meters::default();
+        let limits = Limits::default();
+        let midnight = time::day_begins(START) + 24 * 60 * MINUTE;
+        meters.job("a", &limits, 8.0, midnight - 1).unwrap();
+        meters.job("a", &limits, 3.0, midnight).unwrap();
+        meters.forget("a", 8.0);
+        assert_eq!(meters.used("a", midnight), (3.0, 3.0));
     }
 
     #[test]

@@ -181,7 +181,7 @@ impl EngineConfig {
 pub struct Admission {
     /// Bytes of one request's body.
     pub request_bytes: u64,
-    /// Bytes of all bodies that are being received.
+    /// Bytes of all bodies that are being received, but for those of at most 256 KiB, which have 32 MiB of their own.
     pub receiving_bytes: u64,
     /// Jobs that wait, of all accounts together.
     pub queued_jobs: usize,

@@ -70,10 +70,12 @@ impl Hub for LocalHub {
         channels.open.values().for_each(|channel| channel.leave());
     }
 
-    fn end(&self, job: Job, result: Option<Bytes>) {
+    fn end(&self, job: Job, result: Option<Bytes>) -> bool {
         let mut channels = self.channels();
-        // An end is told once, whoever finds it.
-        if let Some(channel) = channels.open.get(&job.id).filter(|channel| channel.done().is_none()) {
+        let channel = channels.open.get(&job.id);
+        // An end is told once, whoever finds it; where there is no channel nobody had a way to.
+        let is_first = channel.is_none_or(|channel| channel.done().is_none());
+        if let Some(channel) = channel.filter(|_| is_first) {
             let kept = result.filter(|_| channel.over.receiver_count() > 0);
             let bytes = kept.as_ref().map_or(0, Bytes::len);
             channel.state().result = kept;
@@ -92,6 +94,7 @@ impl Hub for LocalHub {
                 channels.ended_bytes -= bytes;
             }
         }
+        is_first
     }
 }
 
@@ -297,12 +300,12 @@ mod tests {
         for number in 0..100 {
             let job = Job { id: number.to_string(), label: Some(text.clone()), ..job() };
             hub.open(&job.id, 1, usize::MAX);
-            hub.end(job, None);
+            assert!(hub.end(job, None));
         }
         assert!(hub.get("99").is_some_and(|channel| channel.done().is_some()));
         let events = |hub: &LocalHub| hub.channels().open["99"].state().events.len();
         let before = events(&hub);
-        hub.end(Job { id: "99".into(), ..job() }, None);
+        assert!(!hub.end(Job { id: "99".into(), ..job() }, None));
         assert_eq!(events(&hub), before, "its end is told twice");
         assert!(hub.get("0").is_none());
         let channels = hub.channels();

@@ -39,7 +39,8 @@ pub trait Hub: Send + Sync {
     /// Closes the channel of a job that was not kept after all, or is erased.
     fn forget(&self, job: &str);
     /// Tells that a job has ended: nothing more will happen to it. Who waits for its result finds the bytes here, if they are given.
-    fn end(&self, job: Job, result: Option<Bytes>);
+    /// Whether nobody had told it before.
+    fn end(&self, job: Job, result: Option<Bytes>) -> bool;
     /// The service ends: whoever waits for a job, or follows one, waits no longer.
     fn close(&self);
 }

@@ -20,45 +20,74 @@ use crate::service::Caller;
 const GRANULE: u64 = 4_096;
 /// The part of the room for all bodies that those of one account may take, at most: one of so many.
 const PARTS: u64 = 4;
-/// The least bytes a second that a body comes at, after a start.
+/// Bytes of a small body. Small ones have a room of their own: they never wait for large ones.
+const SMALL: u64 = 256 << 10;
+/// Bytes of that room, beside `admission.receiving_bytes`.
+const SMALL_ROOM: u64 = 32 << 20;
+/// The least bytes a second that a body comes at, after a start; a large one takes no more than [`LONGEST`] all the same.
 const SLOWEST: u64 = 16 << 10;
+/// Seconds that a body of whatever size may take after its start, because it keeps others from its room.
+const LONGEST: u64 = 90;
 
 /// Where bodies are received.
 #[derive(Clone)]
 pub(super) struct Receiving {
-    room: Arc<Semaphore>,
+    small: Room,
+    large: Room,
+    most: u64,
+    idle: Duration,
+}
+
+/// Room for bodies.
+#[derive(Clone)]
+struct Room {
+    all: Arc<Semaphore>,
     /// Of each account that sends one: nobody's bodies take all the room.
     by_account: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
     /// Granules of an account.
     own: usize,
-    most: u64,
-    idle: Duration,
 }
 
 /// A body, and the room that it takes.
 pub(super) struct Received {
     pub bytes: Bytes,
-    _room: Option<Room>,
+    _taken: Option<Taken>,
 }
 
 /// Room that is taken: of the account's own, and of all.
-struct Room {
+struct Taken {
+    is_small: bool,
     own: OwnedSemaphorePermit,
     all: OwnedSemaphorePermit,
+}
+
+impl Room {
+    /// Room for so many bytes, of which an account may take so many; of the largest body always one.
+    fn new(bytes: u64, largest: u64) -> Room {
+        let granules = |bytes: u64| {
+            let granules = bytes.div_ceil(GRANULE).max(1);
+            usize::try_from(granules).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
+        };
+        let all = Arc::new(Semaphore::new(granules(bytes)));
+        Room { all, by_account: Arc::default(), own: granules((bytes / PARTS).max(largest)) }
+    }
+
+    /// The room of an account.
+    fn of(&self, account: &str) -> Arc<Semaphore> {
+        let mut accounts = self.by_account.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who holds some of it holds it too: one that nobody but this holds is of no use.
+        accounts.retain(|_, own| Arc::strong_count(own) > 1);
+        let fresh = || Arc::new(Semaphore::new(self.own));
+        accounts.entry(account.to_owned()).or_insert_with(fresh).clone()
+    }
 }
 
 impl Receiving {
     pub fn new(config: &Config) -> Receiving {
         let admission = &config.admission;
-        let granules = |bytes: u64| {
-            let granules = bytes.div_ceil(GRANULE).max(1);
-            usize::try_from(granules).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
-        };
         Receiving {
-            room: Arc::new(Semaphore::new(granules(admission.receiving_bytes))),
-            by_account: Arc::default(),
-            // One of the largest, however little room there is.
-            own: granules((admission.receiving_bytes / PARTS).max(admission.request_bytes)),
+            small: Room::new(SMALL_ROOM, SMALL),
+            large: Room::new(admission.receiving_bytes, admission.request_bytes),
             most: admission.request_bytes,
             idle: Duration::from_secs_f64(config.server.idle_seconds),
         }
@@ -86,10 +115,11 @@ impl Receiving {
             return Err(too_large(size));
         }
         let mut bytes = BytesMut::new();
-        let mut room: Option<Room> = None;
-        let own = self.of(&caller.account.name);
+        let mut taken: Option<Taken> = None;
+        let account = &caller.account.name;
         // What is announced gets its room at once, so that no two bodies that are half there wait for one another.
-        self.make_room(&own, &mut room, announced.unwrap_or(0)).await?;
+        let announced = announced.unwrap_or(0);
+        self.make_room(account, &mut taken, announced).await?;
         let started = tokio::time::Instant::now();
         let slow = || Refusal::of(ProblemKind::Timeout, "The body did not come in time.");
         loop {
@@ -102,33 +132,28 @@ impl Receiving {
             if size > most {
                 return Err(too_large(size));
             }
-            let patience = self.idle + Duration::from_secs(size / SLOWEST);
-            if started.elapsed() > patience {
+            if started.elapsed() > self.patience(size, announced) {
                 return Err(slow());
             }
-            self.make_room(&own, &mut room, size).await?;
+            self.make_room(account, &mut taken, size.max(announced)).await?;
             bytes.extend_from_slice(&data);
         }
-        Ok(Received { bytes: bytes.freeze(), _room: room })
+        Ok(Received { bytes: bytes.freeze(), _taken: taken })
     }
 
-    /// The room of an account.
-    fn of(&self, account: &str) -> Arc<Semaphore> {
-        let mut accounts = self.by_account.lock().unwrap_or_else(PoisonError::into_inner);
-        // Who holds some of it holds it too: one that nobody but this holds is of no use.
-        accounts.retain(|_, own| Arc::strong_count(own) > 1);
-        let fresh = || Arc::new(Semaphore::new(self.own));
-        accounts.entry(account.to_owned()).or_insert_with(fresh).clone()
+    /// How long so much of a body may take to come, of which so much is announced.
+    fn patience(&self, size: u64, announced: u64) -> Duration {
+        let rate = (size.max(announced) / LONGEST).max(SLOWEST);
+        self.idle + Duration::from_secs(size / rate)
     }
 
-    async fn make_room(
-        &self,
-        own: &Arc<Semaphore>,
-        room: &mut Option<Room>,
-        size: u64,
-    ) -> Result<(), Refusal> {
+    /// Takes what is missing of the room for a body of so many bytes. One that was small, and is not any more, takes all of it anew.
+    async fn make_room(&self, account: &str, taken: &mut Option<Taken>, size: u64) -> Result<(), Refusal> {
+        let is_small = size <= SMALL;
+        let room = if is_small { &self.small } else { &self.large };
         let needed = size.div_ceil(GRANULE) as usize;
-        let held = room.as_ref().map_or(0, |room| room.all.num_permits());
+        let before = taken.as_ref().filter(|taken| taken.is_small == is_small);
+        let held = before.map_or(0, |taken| taken.all.num_permits());
         let Some(more) = needed.checked_sub(held).filter(|&more| more > 0) else { return Ok(()) };
         let full = || {
             let mut problem =
@@ -140,18 +165,18 @@ impl Receiving {
         };
         let both = async {
             // Who waits for its own room takes none of the others'.
-            let own = own.clone().acquire_many_owned(more as u32).await?;
-            let all = self.room.clone().acquire_many_owned(more as u32).await?;
-            Ok::<Room, AcquireError>(Room { own, all })
+            let own = room.of(account).acquire_many_owned(more as u32).await?;
+            let all = room.all.clone().acquire_many_owned(more as u32).await?;
+            Ok::<Taken, AcquireError>(Taken { is_small, own, all })
         };
-        let taken = tokio::time::timeout(self.idle, both).await;
-        let taken = taken.map_err(|_| full())?.map_err(|_| full())?;
-        match room {
-            Some(room) => {
-                room.own.merge(taken.own);
-                room.all.merge(taken.all);
+        let more = tokio::time::timeout(self.idle, both).await;
+        let more = more.map_err(|_| full())?.map_err(|_| full())?;
+        match taken {
+            Some(taken) if taken.is_small == is_small => {
+                taken.own.merge(more.own);
+                taken.all.merge(more.all);
             }
-            None => *room = Some(taken),
+            _ => *taken = Some(more),
         }
         Ok(())
     }
@@ -192,31 +217,74 @@ pub(super) const TEXTS: Kind =
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn one_accounts_bodies_leave_room_for_anothers() {
+    /// A large body.
+    const LARGE: u64 = 2 * SMALL;
+
+    /// Where so many large bodies find room.
+    fn receiving(bodies: u64) -> Receiving {
         let mut config = Config::default();
-        config.admission.receiving_bytes = 64 * GRANULE;
-        config.admission.request_bytes = 8 * GRANULE;
+        config.admission.receiving_bytes = bodies * LARGE;
+        config.admission.request_bytes = LARGE;
         config.server.idle_seconds = 0.05;
-        let receiving = Receiving::new(&config);
-        let flood = receiving.of("flood");
+        Receiving::new(&config)
+    }
+
+    /// Takes room for bodies of an account until there is none.
+    async fn flood(receiving: &Receiving, account: &str, size: u64) -> Vec<Taken> {
         let mut held = Vec::new();
         loop {
-            let mut room = None;
-            if receiving.make_room(&flood, &mut room, 8 * GRANULE).await.is_err() {
-                break;
+            let mut taken = None;
+            if receiving.make_room(account, &mut taken, size).await.is_err() {
+                return held;
             }
-            held.push(room);
+            held.extend(taken);
         }
+    }
+
+    #[tokio::test]
+    async fn one_accounts_bodies_leave_room_for_anothers() {
+        let receiving = receiving(8);
+        let mut held = flood(&receiving, "flood", LARGE).await;
         assert_eq!(held.len(), 2);
-        let (mut room, other) = (None, receiving.of("other"));
-        assert!(receiving.make_room(&other, &mut room, 8 * GRANULE).await.is_ok());
+        let mut taken = None;
+        assert!(receiving.make_room("other", &mut taken, LARGE).await.is_ok());
         // As it grows; and what is over is given back, and forgotten.
-        assert!(receiving.make_room(&other, &mut room, 16 * GRANULE).await.is_ok());
+        assert!(receiving.make_room("other", &mut taken, 2 * LARGE).await.is_ok());
         held.clear();
-        assert!(receiving.make_room(&flood, &mut None, GRANULE).await.is_ok());
-        drop((room, flood, other));
-        receiving.of("third");
-        assert_eq!(receiving.by_account.lock().unwrap_or_else(PoisonError::into_inner).len(), 1);
+        assert!(receiving.make_room("flood", &mut None, LARGE).await.is_ok());
+        drop(taken);
+        receiving.large.of("third");
+        let accounts = receiving.large.by_account.lock().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(accounts.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn small_bodies_do_not_wait_for_large_ones() {
+        let receiving = receiving(8);
+        let mut held = Vec::new();
+        for account in ["a", "b", "c", "d"] {
+            held.extend(flood(&receiving, account, LARGE).await);
+        }
+        assert_eq!(held.len(), 8);
+        let (mut own, mut other) = (None, None);
+        assert!(receiving.make_room("a", &mut own, SMALL).await.is_ok());
+        assert!(receiving.make_room("e", &mut other, 300).await.is_ok());
+        // One that grows large waits as a large one does, and then takes nothing of the small ones' room.
+        assert!(receiving.make_room("e", &mut other, SMALL + 1).await.is_err());
+        held.clear();
+        drop(own);
+        assert!(receiving.make_room("e", &mut other, SMALL + 1).await.is_ok());
+        assert_eq!(receiving.small.all.available_permits() as u64, SMALL_ROOM / GRANULE);
+    }
+
+    #[test]
+    fn a_large_body_comes_the_faster_the_larger_it_is() {
+        let receiving = Receiving::new(&Config::default());
+        let patience = |size: u64, announced: u64| receiving.patience(size, announced) - receiving.idle;
+        assert!(patience(64 << 20, 64 << 20) <= Duration::from_secs(LONGEST));
+        // It is known to be too slow long before that; also one that announces nothing has no longer.
+        assert!(patience(1 << 20, 64 << 20) < Duration::from_secs(2));
+        assert!(patience(64 << 20, 0) <= Duration::from_secs(LONGEST));
+        assert_eq!(patience(1 << 20, 1 << 20), Duration::from_secs(64));
     }
 }

@@ -20,9 +20,10 @@ use crate::core::Core;
 use crate::events::{Follower, Sent};
 use crate::keys::Scope;
 
-/// After so long without events something is sent all the same, so that nobody between takes the connection for dead.
-const ALIVE: Duration = Duration::from_secs(15);
-/// How often a waiting job's place is looked at.
+/// After so long without events something is sent all the same, so that nobody between takes the connection for dead;
+/// and as often it is looked whether the key is still valid.
+const ALIVE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
+/// How often a waiting job's place is looked at, at most: who looks walks the queue.
 const PLACE: Duration = Duration::from_secs(1);
 /// The least time between two tellings; the end is told at once.
 const BREATH: Duration = Duration::from_millis(20);
@@ -49,9 +50,12 @@ pub(super) async fn get(State(shared): State<Shared>, Id(id): Id, headers: Heade
     let telling = Telling {
         _watches: shared.service.watch(&caller)?,
         core: shared.service.core.clone(),
+        key: caller.key,
+        keys: Seldom { pause: ALIVE, next_at: Instant::now() + ALIVE },
         job: id,
         follower: channel.follow(after),
         place: None,
+        looks: Seldom::new(PLACE),
         told: Instant::now(),
         next_at: Instant::now(),
         begun: false,
@@ -69,12 +73,38 @@ fn stream(body: Body) -> Response {
     response
 }
 
+/// Something that is done only every so often.
+struct Seldom {
+    pause: Duration,
+    next_at: Instant,
+}
+
+impl Seldom {
+    /// For the first time at once.
+    fn new(pause: Duration) -> Seldom {
+        Seldom { pause, next_at: Instant::now() }
+    }
+
+    /// Whether it is to be done now.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = now >= self.next_at;
+        if due {
+            self.next_at = now + self.pause;
+        }
+        due
+    }
+}
+
 struct Telling {
     _watches: Option<Watcher>,
     core: Arc<Core>,
+    /// The key with which it was asked for; none where none is needed.
+    key: Option<String>,
+    keys: Seldom,
     job: String,
     follower: Box<dyn Follower>,
     place: Option<QueuePlace>,
+    looks: Seldom,
     told: Instant,
     /// When the next telling may be.
     next_at: Instant,
@@ -93,7 +123,18 @@ impl Telling {
         }
         self.follower.rest(self.next_at.saturating_duration_since(Instant::now())).await;
         loop {
-            let place = self.core.board().place(&self.job);
+            let now = Instant::now();
+            // One that cannot be read now may be valid.
+            if self.keys.is_due(now)
+                && let Some(key) = &self.key
+                && matches!(self.core.store.key(key).await, Ok(None))
+            {
+                return None;
+            }
+            let place = match self.looks.is_due(now) {
+                true => self.core.board().place(&self.job),
+                false => self.place,
+            };
             let mut events = Vec::new();
             if place.is_some() && place != self.place {
                 let data = place.map(|place| Event::Queued(place).data());
@@ -106,8 +147,8 @@ impl Telling {
                 (false, _) => Duration::ZERO,
                 // All that will ever come is there.
                 _ if over.is_some() => Duration::ZERO,
-                (true, Some(_)) => PLACE,
-                (true, None) => ALIVE,
+                (true, Some(_)) => self.looks.next_at.saturating_duration_since(now),
+                (true, None) => self.keys.next_at.min(self.told + ALIVE).saturating_duration_since(now),
             };
             self.place = place;
             events.extend(self.follower.next(patience).await);
@@ -137,4 +178,18 @@ impl Telling {
 fn write(event: &Sent) -> String {
     let id = event.id.map_or_else(String::new, |id| format!("id: {id}\n"));
     format!("{id}event: {}\ndata: {}\n\n", event.name, event.data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_seldom_is_done_at_once_and_then_only_after_a_pause() {
+        let mut looks = Seldom::new(PLACE);
+        let start = looks.next_at;
+        // As often as a follower is told of a queue that moves.
+        let done = (0..100).filter(|&tellings| looks.is_due(start + BREATH * tellings)).count();
+        assert_eq!(done, 2);
+    }
 }

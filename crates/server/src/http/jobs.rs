@@ -28,18 +28,20 @@ pub(super) async fn submit(State(shared): State<Shared>, request: Request) -> Re
     drop(received);
     let (mut job, mut bytes) = (submitted.job, None);
     if let (Some(wait), false) = (wait, job.state.is_final()) {
-        job = match &submitted.channel {
-            Some(channel) => match channel.ended(wait).await {
-                Some(ended) => {
-                    bytes = channel.take_result();
-                    ended.as_ref().clone()
-                }
-                None => shared.service.job(&caller, &job.id, None).await?,
-            },
-            None => shared.service.job(&caller, &job.id, None).await?,
+        let ended = match &submitted.channel {
+            Some(channel) => channel.ended(wait).await,
+            None => None,
+        };
+        job = match ended {
+            Some(ended) => {
+                bytes = submitted.channel.and_then(|channel| channel.take_result());
+                ended.as_ref().clone()
+            }
+            // It is taken, whatever fails from here on: who is told of a failure instead submits it again.
+            None => shared.service.job(&caller, &job.id, None).await.unwrap_or(job),
         };
     }
-    let mut response = ended(&shared, &caller, &job, bytes, &parts.headers, wait.is_some()).await?;
+    let mut response = ended(&shared, &caller, &job, bytes, &parts.headers, wait.is_some()).await;
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/jobs/{}", job.id)) {
         headers.insert(header::LOCATION, location);
@@ -55,7 +57,7 @@ pub(super) async fn submit(State(shared): State<Shared>, request: Request) -> Re
 }
 
 /// A job that was waited for: its result, where that is wanted and there; else what is known of it. `bytes`: its result, where it
-/// need not be read.
+/// need not be read. Where it cannot be read the job is all that is answered.
 async fn ended(
     shared: &Shared,
     caller: &Caller,
@@ -63,9 +65,9 @@ async fn ended(
     bytes: Option<Bytes>,
     headers: &HeaderMap,
     waited: bool,
-) -> Reply {
+) -> Response {
     if !job.state.is_final() || !waited {
-        return Ok(json(StatusCode::ACCEPTED, job));
+        return json(StatusCode::ACCEPTED, job);
     }
     let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let wants_result = accept
@@ -73,11 +75,12 @@ async fn ended(
         .any(|one| one.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(api::SAFETENSORS));
     if wants_result && job.state == JobState::Succeeded {
         if let (Some(bytes), Some(info)) = (bytes, &job.result) {
-            return Ok(result::at_hand(bytes, info));
+            return result::at_hand(bytes, info);
         }
-        return result::whole(shared, caller, &job.id).await;
+        let whole = result::whole(shared, caller, &job.id).await;
+        return whole.unwrap_or_else(|_| json(StatusCode::ACCEPTED, job));
     }
-    Ok(json(StatusCode::OK, job))
+    json(StatusCode::OK, job)
 }
 
 pub(super) async fn list(State(shared): State<Shared>, headers: HeaderMap, uri: Uri) -> Reply {

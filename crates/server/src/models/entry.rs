@@ -9,13 +9,15 @@ use pellucid_client::api::{ModelEntry, ModelState, Problem, ProblemKind};
 use pellucid_engine::{Engine, Usage};
 use pellucid_models::{Model, ModelOptions, Precision, ProgressListener};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::{Notify, watch};
 
 use crate::config::{BUNDLED, ModelConfig, WeightType};
 use crate::schedule::house::House;
 
 /// How long a request waits for a model's outline, which of one on a hub must be downloaded first.
 const OUTLINE: Duration = Duration::from_secs(30);
+/// How long a model that could not be opened is not tried again: who asks for it meanwhile is refused at once.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// A weight of four bytes is multiplied and added once for each token.
 const OF_WEIGHT_BYTES: u64 = 2;
@@ -50,11 +52,22 @@ pub(super) enum State {
     Failed,
 }
 
+/// How opening a model goes.
+#[derive(Default)]
+enum Opening {
+    #[default]
+    NotBegun,
+    /// Until what it is told by is closed.
+    Begun(watch::Receiver<()>),
+    Failed(Instant),
+}
+
 /// A model that there is.
 pub struct Entry {
     /// What the configuration says of it.
     pub config: ModelConfig,
-    outline: OnceCell<Arc<Outline>>,
+    outline: OnceLock<Arc<Outline>>,
+    opening: Mutex<Opening>,
     /// How long a request waits for its outline.
     pub(super) patience: Duration,
     pub(super) state: Mutex<State>,
@@ -160,7 +173,8 @@ impl Entry {
     pub(crate) fn new(config: ModelConfig) -> Entry {
         Entry {
             config,
-            outline: OnceCell::new(),
+            outline: OnceLock::new(),
+            opening: Mutex::default(),
             patience: OUTLINE,
             state: Mutex::new(State::Cold),
             reserved: AtomicU64::new(0),
@@ -188,7 +202,7 @@ impl Entry {
     }
 
     /// The model without its weights; one opening for many who wait. Of one that must be downloaded first a request waits only for a
-    /// while.
+    /// while; one that could not be opened just now is not tried again for every request.
     ///
     /// # Errors
     /// 503, where it cannot be opened, or not yet.
@@ -202,18 +216,38 @@ impl Entry {
     /// # Errors
     /// 503, where it cannot be opened.
     pub(super) async fn outline_at_last(self: &Arc<Self>) -> Result<Arc<Outline>, Box<Problem>> {
-        if let Some(outline) = self.opened() {
-            return Ok(outline);
-        }
-        let entry = self.clone();
-        // A task of its own: it goes on when the request gives up.
-        let opening =
-            tokio::spawn(async move { entry.outline.get_or_try_init(|| entry.open()).await.cloned() });
-        match opening.await {
-            Ok(Ok(outline)) => Ok(outline),
-            Ok(Err(_)) => Err(self.unavailable(UNOPENED, None)),
-            Err(_) => Err(self.unavailable("opening it failed", None)),
-        }
+        let mut begun = {
+            let mut opening = lock(&self.opening);
+            if let Some(outline) = self.opened() {
+                return Ok(outline);
+            }
+            match &*opening {
+                Opening::Failed(at) if at.elapsed() < AGAIN => return Err(self.unavailable(UNOPENED, None)),
+                // One that has ended without a word has panicked.
+                Opening::Begun(begun) if begun.has_changed().is_ok() => begun.clone(),
+                _ => {
+                    let (ends, begun) = watch::channel(());
+                    *opening = Opening::Begun(begun.clone());
+                    let entry = self.clone();
+                    // A task of its own: it goes on when the request gives up.
+                    tokio::spawn(async move {
+                        let opened = entry.open().await;
+                        let mut opening = lock(&entry.opening);
+                        *opening = match opened {
+                            Ok(outline) => {
+                                let _ = entry.outline.set(outline);
+                                Opening::NotBegun
+                            }
+                            Err(_) => Opening::Failed(Instant::now()),
+                        };
+                        drop(ends);
+                    });
+                    begun
+                }
+            }
+        };
+        let _ = begun.changed().await;
+        self.opened().ok_or_else(|| self.unavailable(UNOPENED, None))
     }
 
     /// The model without its weights, if it is open already.
@@ -383,6 +417,56 @@ pub(crate) fn source_of(model: &ModelConfig) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_model_that_could_not_be_opened_is_not_tried_again_for_every_request() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("model");
+        let config = format!("id = 'm'\nsource = '{}'", source.display());
+        let entry = Arc::new(Entry::new(toml::from_str(&config).unwrap()));
+        assert!(entry.outline().await.is_err());
+        // From here on it could be opened.
+        std::fs::create_dir(&source).unwrap();
+        for file in std::fs::read_dir(pellucid::bundled_folder().unwrap()).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), source.join(file.file_name())).unwrap();
+        }
+        assert!(entry.outline().await.is_err());
+        let earlier = Instant::now().checked_sub(AGAIN).unwrap();
+        *lock(&entry.opening) = Opening::Failed(earlier);
+        assert!(entry.outline().await.is_ok());
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn many_who_gave_up_waiting_for_a_model_leave_one_opening_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(pellucid::bundled_folder().unwrap()).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+        }
+        // A file of which nothing comes.
+        let slow = folder.path().join("tokenizer_config.json");
+        let _ = std::fs::remove_file(&slow);
+        assert!(std::process::Command::new("mkfifo").arg(&slow).status().unwrap().success());
+        let config = format!("id = 'm'\nsource = '{}'", folder.path().display());
+        let mut entry = Entry::new(toml::from_str(&config).unwrap());
+        entry.patience = Duration::from_millis(1);
+        let entry = Arc::new(entry);
+        for _ in 0..20 {
+            assert!(entry.outline().await.is_err());
+        }
+        assert!(Arc::strong_count(&entry) < 10, "{} wait", Arc::strong_count(&entry));
+        // It comes, so that nothing waits beyond the test: whoever opens the file after this finds it whole.
+        let comes = tokio::task::spawn_blocking(move || {
+            let mut pipe = std::fs::OpenOptions::new().write(true).open(&slow).unwrap();
+            let whole = slow.with_extension("whole");
+            std::fs::write(&whole, "{}").unwrap();
+            std::fs::rename(&whole, &slow).unwrap();
+            std::io::Write::write_all(&mut pipe, b"{}").unwrap();
+        });
+        comes.await.unwrap();
+    }
 
     #[test]
     fn the_pace_is_learnt_and_no_single_job_turns_it() {

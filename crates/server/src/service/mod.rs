@@ -19,7 +19,7 @@ use pellucid_engine::RunOptions;
 use crate::account::{Watcher, exceeded, policy};
 use crate::core::Core;
 use crate::events::Channel;
-use crate::store::{AuditEntry, StoreError, StoredJob};
+use crate::store::{AuditEntry, ERASE, StoreError, StoredJob};
 use crate::{keys, time};
 
 pub use caller::Caller;
@@ -161,11 +161,8 @@ impl Service {
                 tracing::error!(%error, "a file cannot be deleted");
             }
         }
-        if let Err(error) = self.core.store.wipe().await {
-            // It is tried again when what is over is deleted.
-            tracing::error!(%error, "what was erased cannot be wiped yet");
-        }
-        self.audit(caller, "erase", id).await;
+        self.audit(caller, ERASE, id).await;
+        self.core.wipe().await;
         Ok(())
     }
 

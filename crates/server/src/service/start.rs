@@ -25,6 +25,8 @@ pub const OPEN_ACCOUNT: &str = "local";
 /// How often what is over is deleted, and gauges are set.
 const TIDY: Duration = Duration::from_secs(60);
 const GAUGES: Duration = Duration::from_secs(1);
+/// Erasures of an account that stay in the audit log: who erases all the time does not fill the store with it.
+const ERASURES: u32 = 10_000;
 /// How often it is looked whether the store can be written, at most, and how long that may take.
 const LOOK: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -315,7 +317,8 @@ async fn tidy(core: Arc<Core>) {
     loop {
         let now = time::now_ms();
         let before = |days: f64| now.saturating_sub((days * 86_400_000.0) as u64);
-        if let Err(error) = core.store.expire_audit(before(core.config.retention.audit_days)).await {
+        let audit_days = core.config.retention.audit_days;
+        if let Err(error) = core.store.expire_audit(before(audit_days), ERASURES).await {
             tracing::error!(%error, "the audit log cannot be shortened");
         }
         let retention = &core.config.retention;
@@ -330,9 +333,7 @@ async fn tidy(core: Arc<Core>) {
             Err(error) => tracing::error!(%error, "what is over cannot be forgotten"),
         }
         // Programs of jobs that have ended are of it too.
-        if let Err(error) = core.store.wipe().await {
-            tracing::error!(%error, "what is over cannot be wiped yet");
-        }
+        core.wipe().await;
         tokio::time::sleep(TIDY).await;
     }
 }

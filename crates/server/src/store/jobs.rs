@@ -53,8 +53,9 @@ async fn insert(connection: &mut SqliteConnection, job: NewJob) -> Sql<Accepted>
     // One statement, which is all that a submission waits for here.
     let done = query(AssertSqlSafe(format!(
         "INSERT INTO jobs (id, account, model, label, priority, state, submitted_ms, deadline_ms, idempotency_key,
-             fingerprint, flops, peak_bytes, price_result_bytes, tokens, nodes, estimated_ms, program)
-         SELECT $1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16
+             fingerprint, flops, peak_bytes, price_result_bytes, tokens, nodes, estimated_ms, program, number)
+         SELECT $1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+             (SELECT COALESCE(MAX(number), 0) + 1 FROM jobs WHERE account = $2)
          WHERE $17 IS NULL OR {} + $12 <= $17
          ON CONFLICT (account, idempotency_key) DO NOTHING",
         promised("$2")

@@ -17,6 +17,9 @@ use crate::keys::Scope;
 
 pub use pellucid_client::api::JobState;
 
+/// What the audit log calls an erasure by an account.
+pub const ERASE: &str = "erase";
+
 /// Milliseconds since the beginning of 1970, UTC.
 pub type Milliseconds = u64;
 
@@ -349,8 +352,8 @@ pub trait Store: Send + Sync {
     async fn stored_bytes(&self, account: &str) -> Result<u64>;
     /// Adds to the audit log.
     async fn audit(&self, entry: AuditEntry) -> Result<()>;
-    /// Forgets entries of the audit log that are older than that.
-    async fn expire_audit(&self, before_ms: Milliseconds) -> Result<()>;
+    /// Forgets entries of the audit log that are older than that, and of an account's erasures all but so many of the newest.
+    async fn expire_audit(&self, before_ms: Milliseconds, kept_erasures: u32) -> Result<()>;
     /// The audit log, the newest first.
     async fn audit_log(&self, limit: u32) -> Result<Vec<AuditEntry>>;
     /// What was erased or forgotten before lies in none of the store's files any more: also not where changes are kept beside.

@@ -9,7 +9,7 @@ use super::accounts::stores;
 use super::jobs::count_by_price;
 use super::rows::{self, number};
 use super::sqlite::Sqlite;
-use super::{Expired, Milliseconds, Result};
+use super::{ERASE, Expired, Milliseconds, Result};
 
 pub(super) async fn erase(
     store: &Sqlite,
@@ -97,7 +97,8 @@ pub(super) async fn expire(
         .await
 }
 
-/// Accounts do not fill the store with what they once did: of an account's jobs that have ended the oldest go that are too many.
+/// Accounts do not fill the store with what they once did: of an account's jobs that have ended the oldest go that are too many, as they
+/// came; by a clock that was set back the newest would go first.
 async fn too_many(
     connection: &mut SqliteConnection,
     kept: u32,
@@ -111,7 +112,7 @@ async fn too_many(
             "DELETE FROM jobs WHERE account = $1 AND state NOT IN ('queued', 'running')
                  AND id NOT IN (
                      SELECT id FROM jobs WHERE account = $1 AND state NOT IN ('queued', 'running')
-                     ORDER BY submitted_ms DESC, id DESC LIMIT $2)
+                     ORDER BY number DESC, submitted_ms DESC, id DESC LIMIT $2)
              RETURNING id, result_key, result_bytes",
         )
         .bind(&account)
@@ -135,13 +136,31 @@ async fn too_many(
     Ok(())
 }
 
-pub(super) async fn expire_audit(store: &Sqlite, before_ms: Milliseconds) -> Result<()> {
+pub(super) async fn expire_audit(store: &Sqlite, before_ms: Milliseconds, kept_erasures: u32) -> Result<()> {
+    let kept = i64::from(kept_erasures);
+    // Looked for beside the one that writes: it takes the longer the longer the log is.
+    let many = query("SELECT account FROM audit WHERE action = $1 GROUP BY account HAVING COUNT(*) > $2");
+    let many = many.bind(ERASE).bind(kept).fetch_all(&store.readers).await?;
     store
         .writer
         .write(move |connection| {
             Box::pin(async move {
                 let gone = query("DELETE FROM audit WHERE at_ms < $1").bind(number(before_ms));
-                gone.execute(connection).await.map(|_| ())
+                gone.execute(&mut *connection).await?;
+                for row in many {
+                    let account: String = row.try_get(0)?;
+                    query(
+                        "DELETE FROM audit WHERE action = $1 AND account = $2 AND (at_ms, subject) <= (
+                             SELECT at_ms, subject FROM audit WHERE action = $1 AND account = $2
+                             ORDER BY at_ms DESC, subject DESC LIMIT 1 OFFSET $3)",
+                    )
+                    .bind(ERASE)
+                    .bind(account)
+                    .bind(kept)
+                    .execute(&mut *connection)
+                    .await?;
+                }
+                Ok(())
             })
         })
         .await

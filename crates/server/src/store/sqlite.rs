@@ -18,13 +18,14 @@ use super::{
 };
 
 /// The version of the schema that this program writes.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 /// What brings a store from one version to the next.
 const STEPS: [&str; VERSION as usize] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
 ];
 /// How long a statement waits for whoever holds the file.
 const BUSY: Duration = Duration::from_secs(10);
@@ -89,8 +90,9 @@ impl Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the store in a file to read it: nothing is written, also not beside it where that may not be. One that is not there is made,
-    /// and one of an older version is brought up to date.
+    /// Opens the store in a file to read it: nothing is written, also not beside it where that may not be. One that is not there is made.
+    /// One of an older version stays one, because the service of that version may be running: its accounts, keys, usage and audit log
+    /// can be read all the same.
     ///
     /// # Errors
     /// [`StoreError::Open`], [`StoreError::Version`].
@@ -117,7 +119,8 @@ impl Sqlite {
         }
         match found.map_err(failed)? {
             found if found > VERSION => return Err(StoreError::Version { found, known: VERSION }),
-            found if found < VERSION => return Sqlite::open(path, durability).await,
+            // A file in which nothing has been made yet.
+            0 => return Sqlite::open(path, durability).await,
             _ => {}
         }
         let writer = Writer::start(&options).await.map_err(failed)?;
@@ -260,18 +263,28 @@ impl Store for Sqlite {
     async fn audit(&self, entry: AuditEntry) -> Result<()> {
         accounts::audit(self, entry).await
     }
-    async fn expire_audit(&self, before_ms: Milliseconds) -> Result<()> {
-        retention::expire_audit(self, before_ms).await
+    async fn expire_audit(&self, before_ms: Milliseconds, kept_erasures: u32) -> Result<()> {
+        retention::expire_audit(self, before_ms, kept_erasures).await
     }
     async fn audit_log(&self, limit: u32) -> Result<Vec<AuditEntry>> {
         accounts::audit_log(self, limit).await
     }
     async fn check(&self) -> Result<()> {
-        // A transaction that changes nothing would succeed on a full disk too.
-        let same = AssertSqlSafe(format!("PRAGMA user_version = {VERSION}"));
-        self.writer
-            .write(|connection| Box::pin(async { sqlx::query(same).execute(connection).await.map(|_| ()) }))
-            .await
+        // A transaction that changes nothing would succeed on a full disk too. What is written back is what is there: another version
+        // of the program may have brought the store up to date.
+        let found = self.writer.write(|connection| {
+            Box::pin(async {
+                let found = sqlx::query("PRAGMA user_version").fetch_one(&mut *connection).await?;
+                let found: i64 = found.try_get(0)?;
+                let same = AssertSqlSafe(format!("PRAGMA user_version = {found}"));
+                sqlx::query(same).execute(connection).await?;
+                Ok(found)
+            })
+        });
+        match found.await? {
+            VERSION => Ok(()),
+            found => Err(StoreError::Version { found, known: VERSION }),
+        }
     }
     async fn wipe(&self) -> Result<()> {
         let wiped = self.writer.after(|connection| {

@@ -344,3 +344,90 @@ async fn readiness_tells_of_a_store_that_does_not_write_and_an_engine_that_does_
     patiently(|| entry.house().is_none()).await;
     until_ready(&service, (503, "ok", "failing")).await;
 }
+
+/// Asks for a result with the submission, under a key.
+async fn submit_for_result(service: &Service) -> axum::response::Response {
+    let request = axum::http::Request::post("/v1/jobs")
+        .header("host", "127.0.0.1")
+        .header("content-type", "application/json")
+        .header("accept", "application/safetensors")
+        .header("prefer", "wait=60")
+        .header("idempotency-key", "k");
+    let request = request.body(axum::body::Body::from(PROGRAM)).unwrap();
+    crate::http::router(service.clone()).oneshot(request).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_taken_is_told_of_also_where_its_result_cannot_be_read() {
+    let data = tempfile::tempdir().unwrap();
+    let (service, _held) = Service::start(config(data.path())).await.unwrap();
+    let first = submit_for_result(&service).await;
+    let id = first.headers()["pellucid-job"].to_str().unwrap().to_owned();
+    assert_eq!(first.status().as_u16(), 200);
+    let file = stored(&service.core, &id).await.result_key.unwrap();
+    service.core.files.delete(&file).await.unwrap();
+    let again = submit_for_result(&service).await;
+    assert_eq!(
+        (again.status().as_u16(), again.headers()["pellucid-job"].to_str().unwrap()),
+        (202, id.as_str())
+    );
+    assert_eq!(again.headers()["location"], format!("/v1/jobs/{id}"));
+    let body = axum::body::to_bytes(again.into_body(), 1 << 16).await.unwrap();
+    let job: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((job["id"].as_str(), job["state"].as_str()), (Some(id.as_str()), Some("succeeded")));
+}
+
+#[tokio::test]
+async fn who_follows_a_job_with_a_key_that_is_revoked_is_told_nothing_more() {
+    let data = tempfile::tempdir().unwrap();
+    let mut config = config(data.path());
+    config.server.open = false;
+    let (service, _held) = Service::start(config).await.unwrap();
+    let core = &service.core;
+    core.drain();
+    let account = Account { name: OPEN_ACCOUNT.into(), limits: Limits::default(), weight: 1.0 };
+    let made = crate::keys::NewKey::make().unwrap();
+    let key = crate::store::Key {
+        id: made.id.clone(),
+        account: account.name.clone(),
+        digest: made.digest,
+        scopes: crate::keys::Scope::ALL.to_vec(),
+        label: String::new(),
+        created_ms: 1,
+        revoked_ms: None,
+    };
+    core.store.create_key(&account, &key, None).await.unwrap();
+    let id = crate::keys::job_id().unwrap();
+    job(core, &id, None).await;
+    core.hub.open(&id, 0, 1 << 20);
+    let request = axum::http::Request::get(format!("/v1/jobs/{id}/events"))
+        .header("authorization", format!("Bearer {}", made.text))
+        .body(axum::body::Body::empty());
+    let answer = crate::http::router(service.clone()).oneshot(request.unwrap()).await.unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
+    let mut told = std::pin::pin!(axum::body::to_bytes(answer.into_body(), 1 << 16));
+    // As long as the key is valid it goes on.
+    assert!(tokio::time::timeout(Duration::from_millis(2_500), &mut told).await.is_err());
+    core.store.revoke_key(&made.id, None, 2).await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(60), told).await.unwrap().unwrap();
+    let told = String::from_utf8(told.to_vec()).unwrap();
+    assert!(told.contains("keep-alive") && !told.contains("done"), "{told}");
+}
+
+#[tokio::test]
+async fn an_end_that_two_find_is_counted_once() {
+    let data = tempfile::tempdir().unwrap();
+    let (service, _held) = Service::start(config(data.path())).await.unwrap();
+    let core = &service.core;
+    core.drain();
+    let id = crate::keys::job_id().unwrap();
+    job(core, &id, None).await;
+    core.hub.open(&id, 0, 1 << 20);
+    core.store.cancel(OPEN_ACCOUNT, &id, time::now_ms()).await.unwrap();
+    for _ in 0..2 {
+        core.tell_end(OPEN_ACCOUNT, &id).await;
+    }
+    let text = core.metrics.text();
+    assert!(text.contains("pellucid_jobs_ended_total{state=\"cancelled\"} 1\n"), "{text}");
+    assert!(text.contains("pellucid_job_seconds_count 1\n"), "{text}");
+}
