@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use pellucid_client::api::{self, Problem, ProblemKind};
 use serde::Serialize;
 
@@ -13,6 +14,13 @@ pub(super) struct Refusal(Box<Problem>);
 impl Refusal {
     pub fn of(kind: ProblemKind, detail: impl Into<String>) -> Refusal {
         Refusal(Box::new(Problem::new(kind, detail)))
+    }
+
+    /// One that may be asked for again after so many seconds.
+    pub fn later(kind: ProblemKind, detail: impl Into<String>, seconds: f64) -> Refusal {
+        let mut problem = Problem::new(kind, detail);
+        problem.retry_after_s = Some(seconds);
+        Refusal(Box::new(problem))
     }
 }
 
@@ -50,14 +58,17 @@ pub(super) fn problem(mut problem: Problem, request: Option<&str>) -> Response {
     response
 }
 
-/// A value as JSON.
+/// What is JSON already.
+pub(super) fn json_of(status: StatusCode, bytes: Bytes) -> Response {
+    let mut response = (status, Body::from(bytes)).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(api::JSON));
+    response
+}
+
+/// A small value as JSON; large ones take their room ([`super::answering`]).
 pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
     match serde_json::to_vec(value) {
-        Ok(bytes) => {
-            let mut response = (status, Body::from(bytes)).into_response();
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(api::JSON));
-            response
-        }
+        Ok(bytes) => json_of(status, bytes.into()),
         Err(error) => {
             tracing::error!(%error, "an answer cannot be written as JSON");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()

@@ -38,9 +38,9 @@ pub(super) struct Receiving {
     idle: Duration,
 }
 
-/// Room for bodies.
+/// Room for bodies, or answers.
 #[derive(Clone)]
-struct Room {
+pub(super) struct Room {
     all: Arc<Semaphore>,
     /// Of each account that sends one: nobody's bodies take all the room.
     by_account: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
@@ -55,7 +55,7 @@ pub(super) struct Received {
 }
 
 /// Room that is taken: of the account's own, and of all.
-struct Taken {
+pub(super) struct Taken {
     is_small: bool,
     own: OwnedSemaphorePermit,
     all: OwnedSemaphorePermit,
@@ -63,13 +63,21 @@ struct Taken {
 
 impl Room {
     /// Room for so many bytes, of which an account may take so many; of the largest body always one.
-    fn new(bytes: u64, largest: u64) -> Room {
+    pub fn new(bytes: u64, largest: u64) -> Room {
         let granules = |bytes: u64| {
             let granules = bytes.div_ceil(GRANULE).max(1);
             usize::try_from(granules).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
         };
         let all = Arc::new(Semaphore::new(granules(bytes)));
         Room { all, by_account: Arc::default(), own: granules((bytes / PARTS).max(largest)) }
+    }
+
+    /// Room for so many bytes, at most an account's whole part, if it is free now.
+    pub fn take_now(&self, account: &str, bytes: u64) -> Option<Taken> {
+        let needed = usize::try_from(bytes.div_ceil(GRANULE)).unwrap_or(usize::MAX).min(self.own) as u32;
+        let own = self.of(account).try_acquire_many_owned(needed).ok()?;
+        let all = self.all.clone().try_acquire_many_owned(needed).ok()?;
+        Some(Taken { is_small: false, own, all })
     }
 
     /// The room of an account.
@@ -155,14 +163,8 @@ impl Receiving {
         let before = taken.as_ref().filter(|taken| taken.is_small == is_small);
         let held = before.map_or(0, |taken| taken.all.num_permits());
         let Some(more) = needed.checked_sub(held).filter(|&more| more > 0) else { return Ok(()) };
-        let full = || {
-            let mut problem =
-                exceeded(ProblemKind::QueueFull, "admission.receiving_bytes", 0.0, 0.0, "bytes");
-            problem.limit = None;
-            problem.detail = Some("Too many bodies are being received at once.".into());
-            problem.retry_after_s = Some(5.0);
-            Refusal::from(Box::new(problem))
-        };
+        let full =
+            || Refusal::later(ProblemKind::QueueFull, "Too many bodies are being received at once.", 5.0);
         let both = async {
             // Who waits for its own room takes none of the others'.
             let own = room.of(account).acquire_many_owned(more as u32).await?;

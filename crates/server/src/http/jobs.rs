@@ -67,7 +67,7 @@ async fn ended(
     waited: bool,
 ) -> Response {
     if !job.state.is_final() || !waited {
-        return json(StatusCode::ACCEPTED, job);
+        return known(shared, caller, StatusCode::ACCEPTED, job);
     }
     let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let wants_result = accept
@@ -78,21 +78,29 @@ async fn ended(
             return result::at_hand(bytes, info);
         }
         let whole = result::whole(shared, caller, &job.id).await;
-        return whole.unwrap_or_else(|_| json(StatusCode::ACCEPTED, job));
+        return whole.unwrap_or_else(|_| known(shared, caller, StatusCode::ACCEPTED, job));
     }
-    json(StatusCode::OK, job)
+    known(shared, caller, StatusCode::OK, job)
+}
+
+/// A job; without what it saved, where that is much and there is no room for it.
+fn known(shared: &Shared, caller: &Caller, status: StatusCode, job: &Job) -> Response {
+    let whole = shared.answering.json(caller, status, job);
+    whole.unwrap_or_else(|_| json(status, &Job { saved: Vec::new(), absent: Vec::new(), ..job.clone() }))
 }
 
 pub(super) async fn list(State(shared): State<Shared>, headers: HeaderMap, uri: Uri) -> Reply {
     let caller = caller(&shared, &headers, Some(Scope::Submit)).await?;
-    Ok(json(StatusCode::OK, &shared.service.jobs(&caller, &query::<JobQuery>(&uri)?).await?))
+    let jobs = shared.service.jobs(&caller, &query::<JobQuery>(&uri)?).await?;
+    shared.answering.json(&caller, StatusCode::OK, &jobs)
 }
 
 pub(super) async fn get(State(shared): State<Shared>, Id(id): Id, headers: HeaderMap) -> Reply {
     let caller = caller(&shared, &headers, Some(Scope::Submit)).await?;
     let wait = wait(&headers)?;
     let _watches = watch(&shared, &caller, wait)?;
-    let mut response = json(StatusCode::OK, &shared.service.job(&caller, &id, wait).await?);
+    let job = shared.service.job(&caller, &id, wait).await?;
+    let mut response = shared.answering.json(&caller, StatusCode::OK, &job)?;
     applied(&mut response, wait);
     Ok(response)
 }
@@ -105,7 +113,7 @@ pub(super) async fn remove(State(shared): State<Shared>, Id(id): Id, headers: He
     }
     let job = shared.service.cancel(&caller, &id).await?;
     let status = if job.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok(json(status, &job))
+    Ok(known(&shared, &caller, status, &job))
 }
 
 /// A header's value as text.

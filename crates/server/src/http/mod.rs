@@ -1,6 +1,7 @@
 //! HTTP: routes, bodies and headers over the `Service`.
 
 mod answer;
+mod answering;
 mod body;
 mod connection;
 mod events;
@@ -33,6 +34,7 @@ pub use openapi::document;
 pub(crate) use tls::acceptor;
 
 use answer::Refusal;
+use answering::Answering;
 use seat::{SEAT, Seat};
 
 /// What every route gives.
@@ -43,12 +45,13 @@ type Reply = Result<Response, Refusal>;
 struct Shared {
     service: Service,
     receiving: body::Receiving,
+    answering: Answering,
 }
 
 /// All routes.
 pub(crate) fn router(service: Service) -> Router {
     let receiving = body::Receiving::new(&service.core.config);
-    let shared = Shared { service, receiving };
+    let shared = Shared { service, receiving, answering: Answering::new() };
     routes::add_all(Router::new())
         .fallback(|| async { Refusal::of(ProblemKind::NotFound, "There is no such path; see /docs.") })
         .method_not_allowed_fallback(|| async {

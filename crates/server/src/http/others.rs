@@ -19,17 +19,19 @@ pub(super) async fn explain(State(shared): State<Shared>, request: Request) -> R
     let asked = query::<ExplainQuery>(&parts.uri)?;
     let received = shared.receiving.receive(&caller, &parts.headers, body, body::PROGRAM).await?;
     let plan = shared.service.explain(&caller, asked.model.as_deref(), received.bytes.clone()).await?;
-    Ok(json(StatusCode::OK, &plan))
+    shared.answering.json(&caller, StatusCode::OK, &plan)
 }
 
 pub(super) async fn encode(State(shared): State<Shared>, request: Request) -> Reply {
     let (caller, received) = read(&shared, request).await?;
-    Ok(json(StatusCode::OK, &shared.service.encode(&caller, received.bytes.clone()).await?))
+    let encoded = shared.service.encode(&caller, received.bytes.clone()).await?;
+    shared.answering.json(&caller, StatusCode::OK, &encoded)
 }
 
 pub(super) async fn decode(State(shared): State<Shared>, request: Request) -> Reply {
     let (caller, received) = read(&shared, request).await?;
-    Ok(json(StatusCode::OK, &shared.service.decode(&caller, received.bytes.clone()).await?))
+    let decoded = shared.service.decode(&caller, received.bytes.clone()).await?;
+    shared.answering.json(&caller, StatusCode::OK, &decoded)
 }
 
 /// A small body of JSON, which keeps its room until it is answered.
