@@ -119,7 +119,7 @@ pub(crate) fn decomposed(room: &Room<'_>) -> u64 {
     // One matrix at a time is copied, and worked on in a few more.
     let own = matrix_bytes(rows, columns).max(matrix_bytes(columns, rows));
     let one = match room.operation.kind {
-        MatrixExp | Orthogonal => matrix_bytes(rows.max(columns), rows.max(columns)).saturating_mul(12),
+        MatrixExp | Orthogonal => matrix_bytes(rows.max(columns), rows.max(columns)).saturating_mul(15),
         _ => own.saturating_mul(6),
     };
     let all = room.elements(&input).saturating_mul(8);

@@ -21,6 +21,24 @@ pub(crate) struct Contraction {
 /// Elements of a matrix on the right below which a row of the product takes as long as with so many.
 pub(crate) const SHORT: u64 = 64;
 
+/// Elements of a right matrix of several columns from which on it is packed for a product, in panels of so many columns.
+const PACKED_FROM: u64 = 4_096;
+const PANEL: u64 = 32;
+/// Elements from which on it begins at a huge page, which has so many itself.
+const LARGE: u64 = 1 << 19;
+const HUGE_PAGE: u64 = 1 << 19;
+
+/// Elements of what a right matrix is packed into.
+pub(crate) fn packed(inner: u64, columns: u64) -> u64 {
+    match inner.saturating_mul(columns) {
+        elements if columns > 1 && elements >= PACKED_FROM => {
+            let panels = inner.saturating_mul(columns.div_ceil(PANEL).saturating_mul(PANEL));
+            panels.saturating_add(if panels < LARGE { 0 } else { HUGE_PAGE })
+        }
+        _ => 0,
+    }
+}
+
 /// An operand, or a product so far.
 #[derive(Clone)]
 struct Factor {
@@ -98,6 +116,9 @@ impl Steps<'_> {
             self.found.short_rows = self.found.short_rows.saturating_add(rows);
         }
         self.take(product);
+        let packed = packed(self.elements(&inner), self.elements(&only_right));
+        self.take(packed);
+        self.free(packed);
         self.free(left.held.saturating_add(right.held));
         Factor { labels, held: product }
     }

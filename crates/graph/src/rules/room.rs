@@ -5,7 +5,7 @@
 //! read. An operand that is a view of something smaller is copied when it is read: that has its room in the view's own price.
 
 use super::batch::decomposed;
-use super::contraction::{Contraction, contraction};
+use super::contraction::{Contraction, contraction, packed};
 use super::equation::Equation;
 use super::index::named;
 use super::promotion::{Strength, result_type};
@@ -213,7 +213,12 @@ impl<'a> Room<'a> {
             }
             Matmul => {
                 let read = self.tensors().into_iter().map(|tensor| self.read(&tensor, tensor.dtype));
-                sum(read).saturating_add(self.wide(&made))
+                let right = self.tensor(1).map(|right| self.sizes(&right));
+                let packed = right.map_or(0, |right| match right.as_slice() {
+                    [.., inner, columns] => packed(*inner, *columns).saturating_mul(width(made.dtype)),
+                    _ => 0,
+                });
+                sum(read).saturating_add(self.wide(&made)).saturating_add(packed)
             }
             Eq | Ne | Lt | Le | Gt | Ge => {
                 let common = self.common();

@@ -207,11 +207,14 @@ impl Entry {
     /// # Errors
     /// 503, where it cannot be opened, or not yet.
     pub async fn outline(self: &Arc<Self>) -> Result<Arc<Outline>, Box<Problem>> {
+        if matches!(&*lock(&self.opening), Opening::Failed(at) if at.elapsed() < AGAIN) {
+            return Err(self.unavailable(UNOPENED, None));
+        }
         let opening = tokio::time::timeout(self.patience, self.outline_at_last()).await;
         opening.unwrap_or_else(|_| Err(self.unavailable("it is being downloaded", Some(10.0))))
     }
 
-    /// The same, however long it takes.
+    /// The same, however long it takes, and tried again where it failed: for whoever has a job for it, and counts how often.
     ///
     /// # Errors
     /// 503, where it cannot be opened.
@@ -222,7 +225,6 @@ impl Entry {
                 return Ok(outline);
             }
             match &*opening {
-                Opening::Failed(at) if at.elapsed() < AGAIN => return Err(self.unavailable(UNOPENED, None)),
                 // One that has ended without a word has panicked.
                 Opening::Begun(begun) if begun.has_changed().is_ok() => begun.clone(),
                 _ => {

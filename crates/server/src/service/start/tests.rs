@@ -350,7 +350,7 @@ async fn submit_for_result(service: &Service) -> axum::response::Response {
     let request = axum::http::Request::post("/v1/jobs")
         .header("host", "127.0.0.1")
         .header("content-type", "application/json")
-        .header("accept", "application/safetensors")
+        .header("accept", pellucid_client::api::SAFETENSORS)
         .header("prefer", "wait=60")
         .header("idempotency-key", "k");
     let request = request.body(axum::body::Body::from(PROGRAM)).unwrap();
