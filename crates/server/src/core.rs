@@ -26,7 +26,7 @@ use crate::together::Together;
 use crate::traces::JobSpans;
 
 /// From one wiping of what was erased to the next, at least: whoever writes waits meanwhile.
-const WIPING: Duration = Duration::from_secs(1);
+const WIPING: Duration = Duration::from_millis(200);
 
 /// What all parts of the service share.
 pub struct Core {
