@@ -73,5 +73,5 @@ pub const EXPANDED_BYTES: usize = 256 << 20;
 /// Sweeps and loops over the rows of a value whose size is looked up.
 pub const ROW_AXES: usize = 64;
 
-/// Bytes of a view up to which it is copied when it is made, rather than keep all of what it is a view of.
+/// Bytes of a node's views up to which they are copied when they are made, rather than keep all of what they are views of.
 pub const COPIED_VIEW: u64 = 64 << 10;

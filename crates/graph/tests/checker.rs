@@ -298,7 +298,8 @@ fn what_waits_for_another_invoke_or_a_later_step_is_held_for_every_step() {
         format!(r#"{{"op":"sum","name":"t","input":"{of}"}},{{"op":"save","name":"s","value":"t"}}"#)
     };
     let ones = r#"{"op":"ones","name":"w","size":[100,128]},"#;
-    let (value, large) = (4 * 3 * 128, 4 * 100 * 128);
+    // Three positions at the first step, one at each later.
+    let (value, large) = (4 * 128, 4 * 100 * 128);
     let mul = |one: &str, two: &str| format!(r#"{{"op":"mul","name":"y","input":"{one}","other":"{two}"}},"#);
     let of_ones = r#"{"op":"sum","name":"v","input":"w"},"#;
     let alone = by_step("", &format!("{}{ones}{of_ones}{}", get("x", "a"), mul("x", "v") + &end("y")));
@@ -323,7 +324,8 @@ fn what_waits_for_another_invoke_or_a_later_step_is_held_for_every_step() {
         let before = later.replace("STEP", &step.to_string());
         held(101, &before, &format!("{}{}", get("x", "a"), mul("x", "m") + &end("y")))
     };
-    assert!(waits(100) >= waits(0) + 99 * value, "{} {}", waits(100), waits(0));
+    // What is read at the first step has two positions more.
+    assert!(waits(100) >= waits(0) + 98 * value, "{} {}", waits(100), waits(0));
 }
 
 #[test]
@@ -524,4 +526,28 @@ fn losses_and_steps_are_priced_by_the_doubles_that_they_hold() {
         r#""op":"adam_step","parameter":"v0","gradient":"v0","exp_avg":"v0","exp_avg_sq":"v0","step":1,"lr":0.1"#,
     ]);
     assert!(step.peak_bytes >= (4 + 4 * 8 + 3 * 4) * COUNT, "{step:?}");
+}
+
+#[test]
+fn a_getter_of_which_columns_are_indexed_is_not_held_beyond_them() {
+    let held = |index: &str| {
+        let tokens = vec!["1"; 60].join(",");
+        let trace = |at: usize| {
+            format!(
+                r#"{{"op":"trace","generate":{{"max_new_tokens":2,"stop_tokens":[]}},"invokes":[{{"name":"a","tokens":[[{tokens}]]}}],"body":[
+                {{"op":"get","name":"h{at}","hook":"logits"}},{{"op":"getitem","name":"v{at}","input":"h{at}","index":[{index}]}}]}},"#
+            )
+        };
+        let traces: String = (0..8).map(trace).collect();
+        let views: Vec<String> = (0..8).map(|at| format!(r#""v{at}""#)).collect();
+        price(&format!(
+            r#"{traces}{{"op":"cat","name":"all","tensors":[{}]}},{{"op":"sum","name":"t","input":"all"}},{{"op":"save","name":"s","value":"t"}}"#,
+            views.join(",")
+        ))
+        .peak_bytes
+    };
+    // Of sixty positions twenty; or of all of them a third of the vocabulary, of which nothing is known here.
+    let (columns, all) = (held(r#"":","-20:""#), held(r#"":",":",":333""#));
+    let logits = 60 * 1_000 * 4;
+    assert!(all >= columns + 5 * logits, "{all} {columns}");
 }

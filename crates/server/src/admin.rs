@@ -116,16 +116,18 @@ pub fn create_key(config: &Config, request: &KeyRequest) -> Result<String, Admin
         let message = "an account's name is 1 to 64 letters, digits, `-`, `_`, `.` and `@`";
         return Err(AdminError::Wrong(message.into()));
     }
-    if request.account == OPEN_ACCOUNT {
-        let message = format!(
-            "`{OPEN_ACCOUNT}` is whoever uses a service without keys, who may do all; take another name"
-        );
-        return Err(AdminError::Wrong(message));
-    }
     block(async {
         let store = open_store(&config.server.data, config.store.durability).await?;
         let now = time::now_ms();
         let known = store.account(&request.account).await?;
+        if request.account == OPEN_ACCOUNT
+            && !store.keys().await?.iter().any(|key| key.account == OPEN_ACCOUNT)
+        {
+            let message = format!(
+                "`{OPEN_ACCOUNT}` is whoever uses a service without keys, who may do all; take another name"
+            );
+            return Err(AdminError::Wrong(message));
+        }
         let new = Account { name: request.account.clone(), limits: config.limits.0.clone(), weight: 1.0 };
         let account = known.unwrap_or(new);
         let account = changed_account(account, request.weight, &request.limits, &config.models)?;

@@ -128,7 +128,7 @@ impl Core {
 
     /// Wipes what was erased until now; many who erase share it.
     pub async fn wipe(&self) {
-        if let Some(Err(error)) = self.wipes.once(self.store.wipe()).await {
+        if let Err(error) = self.wipes.once(self.store.wipe()).await {
             // It is tried again when what is over is deleted.
             tracing::error!(%error, "what was erased cannot be wiped yet");
         }

@@ -38,18 +38,18 @@ impl Job<'_> {
         instance: Instance,
         outputs: &mut [Tensor],
     ) -> Result<(), OperationError> {
-        for output in outputs.iter_mut() {
+        // All of one node together: however many pieces, no more than that is copied.
+        let parts = outputs.iter().filter(|output| output.is_part());
+        let is_small = parts.map(Tensor::bytes_len).sum::<u64>() <= COPIED_VIEW;
+        for output in outputs.iter_mut().filter(|output| output.is_part()) {
             let (bytes, stored_bytes) = (output.bytes_len(), output.stored_bytes());
-            if stored_bytes <= bytes {
-                continue;
-            }
             let mut reads = self.reads(instance.1).into_iter();
             let source = reads.find_map(|value| {
                 let read = self.value(value, instance.0)?;
                 output.shares_storage(&read).then(|| self.at(value.node, instance.0))
             });
             match source {
-                Some(source) if bytes > COPIED_VIEW => {
+                Some(source) if !is_small => {
                     let root = self.views.of.get(&source).map_or(source, |(root, _)| *root);
                     let (_, own) = self.views.of.entry(instance).or_insert((root, 0));
                     *own += bytes;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use pellucid_graph::check::CheckedProgram;
+use pellucid_graph::limits::COPIED_VIEW;
 use pellucid_graph::{NodeId, NodeKind, Operation, OperationKind, Value};
 use pellucid_kernels::pool::Stopped;
 
@@ -303,14 +304,16 @@ impl<'a> Job<'a> {
 
     /// Files what is logged; the bytes that it keeps to the end of the run.
     fn log(&mut self, (step, id): Instance, value: Tensor) -> u64 {
-        let kept = value.bytes_len();
-        let value = match value.compact() {
+        // A small part is copied; a large one keeps what it is a part of, and counts as that.
+        let is_copied = value.is_part() && value.bytes_len() <= COPIED_VIEW;
+        let value = match if is_copied { value.compact() } else { Ok(value) } {
             Ok(value) => value,
             Err(error) => {
                 self.fail(id, &error);
                 return 0;
             }
         };
+        let kept = value.bytes_len().max(value.stored_bytes());
         let node = self.program.program.node(id);
         let (name, coordinates) = (node.label().to_owned(), node.coordinates().to_vec());
         let step = (step != OUTSIDE).then_some(step);

@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use std::collections::HashMap;
+
 use super::{CheckedNode, Checker};
 use crate::operation::{Argument, IndexItem, Operation, OperationKind};
 use crate::program::{GradientOf, Invoke, NodeId, NodeKind, Program, Prompts, Value};
@@ -92,6 +94,7 @@ impl Checker<'_> {
             gradients: Vec::new(),
             faults: Vec::new(),
             reported: HashSet::new(),
+            later_bytes: HashMap::new(),
             next_symbol: lists.len() as u32,
             rectangles: Some(lists.iter().cloned().zip(symbols).collect()),
         };

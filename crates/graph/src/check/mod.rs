@@ -32,7 +32,7 @@ mod use_of;
 mod versions;
 mod weights;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::fault::{Fault, Faults, quote};
 use crate::limits;
@@ -200,6 +200,8 @@ struct Checker<'a> {
     /// What was reported of expanded nodes: their label, and the message without its numbers.
     reported: HashSet<(String, String)>,
     next_symbol: u32,
+    /// Of a body's nodes that run at the first step too: bytes of what they give at a later one.
+    later_bytes: HashMap<NodeId, u64>,
     /// Symbols that stand for the lengths of tokenised prompts, where types are to tell whose rectangle a value is.
     rectangles: Option<applications::Rectangles>,
 }
@@ -215,6 +217,7 @@ impl<'a> Checker<'a> {
             faults: Vec::new(),
             reported: HashSet::new(),
             next_symbol: 0,
+            later_bytes: HashMap::new(),
             rectangles: None,
         }
     }

@@ -233,12 +233,14 @@ impl Checker<'_> {
         for (position, checked) in self.nodes.iter().enumerate().filter(|(_, checked)| checked.needed) {
             let outputs = checked.outputs.iter();
             let bytes = outputs.fold(0_u64, |sum, output| sum.saturating_add(output.bytes(ASSUMED_LENGTH)));
-            let times = match outlive[position] {
-                true => self
-                    .repeats(NodeId(position as u32), checked.trace.map_or(1, |trace| totals[trace.index()])),
-                false => 1,
+            let id = NodeId(position as u32);
+            let later = match outlive[position] {
+                true => self.repeats(id, checked.trace.map_or(1, |trace| totals[trace.index()])) - 1,
+                false => 0,
             };
-            waves.hold(made[position], read[position], bytes.saturating_mul(times));
+            // At its later steps a body has one position, at its first all of the prompt's.
+            let of_later = self.later_bytes.get(&id).copied().unwrap_or(bytes).saturating_mul(later);
+            waves.hold(made[position], read[position], bytes.saturating_add(of_later));
         }
         let kept = self.price_of_going_back(&of_invoke, &rows, (&made, &turned), &mut price, &mut waves);
         let constants = self

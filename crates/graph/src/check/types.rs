@@ -3,6 +3,7 @@
 use super::{Checker, applications};
 use crate::dtype::DType;
 use crate::program::{GradientOf, HookAddress, Invoke, NodeId, NodeKind, Prompts, Value};
+use crate::rules::ASSUMED_LENGTH;
 use crate::rules::{RuleContext, RuleError};
 use crate::shape::{Dimension, Symbol, TensorType};
 use crate::spec::{Application, Axis, HookPointSpec};
@@ -87,6 +88,11 @@ impl Checker<'_> {
             } else {
                 if after_first {
                     self.body_types(&body, lengths, Phase::Later(None));
+                    for &id in &body {
+                        let outputs = self.nodes[id.index()].outputs.iter();
+                        let bytes = outputs.map(|output| output.bytes(ASSUMED_LENGTH));
+                        self.later_bytes.insert(id, bytes.fold(0, u64::saturating_add));
+                    }
                 }
                 // Last, so that the recorded types are the first step's; faults of both are reported once.
                 let faults = self.faults.len();

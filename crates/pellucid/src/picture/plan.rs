@@ -33,8 +33,9 @@ pub(super) fn write_html(plan: &Explanation, html: &mut String) -> fmt::Result {
     for (number, pass) in plan.passes.iter().enumerate().take(PASSES) {
         write_pass(plan, number, pass, most, &mut lanes, html)?;
     }
-    if plan.passes.len() > PASSES {
-        writeln!(html, "<p>… and {} passes more.</p>", plan.pass_count() - PASSES)?;
+    let drawn = plan.passes.len().min(PASSES);
+    if plan.pass_count() > drawn {
+        writeln!(html, "<p>… and {} passes more.</p>", plan.pass_count() - drawn)?;
     }
     Ok(())
 }

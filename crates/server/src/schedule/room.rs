@@ -123,7 +123,8 @@ impl Begun {
             return Fit::Goes;
         }
         let alone = !engine.packing && self.jobs > 0;
-        if !alone && self.long_bytes.saturating_add(waiting.bytes) > engine.value_bytes {
+        if !alone && self.long_bytes > 0 && self.long_bytes.saturating_add(waiting.bytes) > engine.value_bytes
+        {
             return Fit::WaitsForLong;
         }
         if alone || self.jobs >= engine.jobs || bytes > engine.value_bytes {

@@ -3,7 +3,7 @@
 use super::super::Checker;
 use super::ASSUMED_LENGTH;
 use crate::limits::COPIED_VIEW;
-use crate::operation::OperationKind;
+use crate::operation::{Argument, IndexItem, Operation, OperationKind};
 use crate::program::NodeKind;
 use crate::rules::touch::{Touches, touches};
 
@@ -17,7 +17,7 @@ impl Checker<'_> {
                     let source = operation.values().first().map(|value| value.node.index());
                     source.filter(|&source| match operation.kind {
                         OperationKind::GetItem | OperationKind::Split | OperationKind::Chunk => {
-                            touches(operation) == Touches::Nothing
+                            touches(operation) == Touches::Nothing && !self.is_narrowed(source, operation)
                         }
                         OperationKind::Reshape
                         | OperationKind::Flatten
@@ -28,9 +28,24 @@ impl Checker<'_> {
                 }
                 _ => None,
             };
-            let is_large = checked.outputs.iter().any(|output| output.bytes(ASSUMED_LENGTH) > COPIED_VIEW);
+            let bytes = checked.outputs.iter().map(|output| output.bytes(ASSUMED_LENGTH));
+            let is_large = bytes.fold(0, u64::saturating_add) > COPIED_VIEW;
             kept.push(source.filter(|_| is_large).map(|source| kept[source].unwrap_or(source)));
         }
         kept
+    }
+
+    /// Whether a getter gives only the columns that its readers index: then there is nothing else to keep.
+    fn is_narrowed(&self, source: usize, operation: &Operation) -> bool {
+        let columns = operation.arguments.iter().find_map(|argument| match argument {
+            Argument::Index(items) => items.get(1),
+            _ => None,
+        });
+        let indexes = match columns {
+            Some(IndexItem::Integer(_)) => true,
+            Some(IndexItem::Slice { start, stop, .. }) => start.is_some() || stop.is_some(),
+            _ => false,
+        };
+        indexes && matches!(self.program.nodes[source].kind, NodeKind::Get(_))
     }
 }

@@ -142,6 +142,17 @@ fn short_jobs_go_before_one_that_finds_no_room_beside_long_ones_and_no_others_do
         board.left(ticket, 1.0, 0);
         board.end(ticket);
     }
+    // Nor before one that needs all of the room, and more.
+    let huge = board.choose("m", &engine, false);
+    assert_eq!(names(&huge), ["huge", "late"]);
+    for chosen in huge {
+        let ticket = begin(&mut board, "m", chosen);
+        board.left(ticket, 1.0, 0);
+        board.end(ticket);
+    }
+    board.push("m", sized("all", "h", 600.0, 200), false);
+    board.push("m", sized("next", "i", 600.0, 1), false);
+    assert_eq!(names(&board.choose("m", &engine, false)), ["all"], "it waits until nothing runs");
 }
 
 #[test]
