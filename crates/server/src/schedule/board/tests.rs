@@ -142,17 +142,21 @@ fn short_jobs_go_before_one_that_finds_no_room_beside_long_ones_and_no_others_do
         board.left(ticket, 1.0, 0);
         board.end(ticket);
     }
-    // Nor before one that needs all of the room, and more.
-    let huge = board.choose("m", &engine, false);
-    assert_eq!(names(&huge), ["huge", "late"]);
-    for chosen in huge {
-        let ticket = begin(&mut board, "m", chosen);
-        board.left(ticket, 1.0, 0);
-        board.end(ticket);
-    }
-    board.push("m", sized("all", "h", 600.0, 200), false);
-    board.push("m", sized("next", "i", 600.0, 1), false);
-    assert_eq!(names(&board.choose("m", &engine, false)), ["all"], "it waits until nothing runs");
+}
+
+#[test]
+fn one_that_needs_more_than_all_room_goes_when_nothing_runs_and_nobody_goes_before_it() {
+    let engine = EngineConfig { delay_ms: 20.0, value_bytes: 100, ..EngineConfig::default() };
+    let mut board = Board::default();
+    board.push("m", waiting("short", "a", 1.0), false);
+    let mut chosen = board.choose("m", &engine, false);
+    let short = begin(&mut board, "m", chosen.remove(0));
+    board.push("m", Waiting { bytes: 200, ..waiting("all", "b", 600.0) }, false);
+    board.push("m", waiting("next", "c", 1.0), false);
+    assert!(board.choose("m", &engine, false).is_empty(), "where others go before it, it never does");
+    board.left(short, 1.0, 0);
+    board.end(short);
+    assert_eq!(names(&board.choose("m", &engine, false)), ["all"]);
 }
 
 #[test]
