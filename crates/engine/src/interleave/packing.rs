@@ -168,8 +168,8 @@ impl Member<'_> {
 }
 
 impl Interleaver<'_> {
-    /// The next pass: of the program that comes first, those invokes that stand at its earliest stage; and with them all
-    /// that stand there too, program by program, until the pass is full.
+    /// The next pass: of the program that comes first, those invokes that stand at its earliest stage, where none was cut; and with them
+    /// all that stand there too, program by program, until the pass is full.
     pub(super) fn choose(&self, order: &mut dyn FnMut(&mut [Waiting])) -> Option<Plan> {
         let mut waiting: Vec<Waiting> = Vec::new();
         for (place, member) in self.members.iter().enumerate() {
@@ -185,7 +185,9 @@ impl Interleaver<'_> {
         }
         order(&mut waiting);
         let leader = self.members.get(waiting.first()?.member)?;
-        let first = leader.ready().min_by_key(|group| group.stand())?;
+        // What was cut goes on first: of many invokes that each take too long for one pass, few wait with their rows at once.
+        let order = |group: &&Group| (group.stand().how != How::Cut, group.stand());
+        let first = leader.ready().min_by_key(order)?;
         let (stand, key) = (first.stand(), first.weights_key.as_slice());
         let mut plan = Plan {
             model: leader.model,

@@ -389,6 +389,29 @@ fn getters_that_share_rows_bring_no_more_than_the_program_may_hold() {
 }
 
 #[test]
+fn of_many_invokes_that_are_cut_few_wait_at_once() {
+    let engine = Golden::open("gpt2").engine();
+    let invoke =
+        |number: usize| format!(r#"{{"name":"i{number}","tokens":[[{number},22,39,56,73,90,8,25]]}}"#);
+    let nodes = |number: usize| {
+        format!(
+            r#"{{"op":"get","name":"h{number}","invoke":"i{number}","hook":"layers.1.output"}},
+            {{"op":"sum","name":"t{number}","input":"h{number}"}},{{"op":"save","name":"s{number}","value":"t{number}"}}"#
+        )
+    };
+    let (invokes, nodes): (Vec<_>, Vec<_>) = (0..60).map(|number| (invoke(number), nodes(number))).unzip();
+    let (invokes, nodes) = (invokes.join(","), nodes.join(","));
+    let program = checked(&engine, &format!(r#"{{"op":"trace","invokes":[{invokes}],"body":[{nodes}]}}"#));
+    let alone = engine.run(&program, &RunOptions::default()).unwrap();
+    let mut script = Script::default();
+    script.join(0, 0, &program, RunOptions { memory_bytes: Some(20 << 10), ..RunOptions::default() });
+    let script = script.play(&engine, &ServeOptions { pass_ms: 0.01, ..ServeOptions::default() });
+    let result = script.result(0);
+    assert!(alone.tensors.iter().all(|(name, tensor)| tensor.is_same_bits(&result.tensors[name])));
+    assert!(result.report.passes > 60, "none is cut: {}", result.report.passes);
+}
+
+#[test]
 fn a_copy_of_much_has_its_price_and_is_not_made_in_a_pass() {
     const SIDE: u64 = 1024;
     let engine = Golden::open("gpt2").engine();
