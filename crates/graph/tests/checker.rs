@@ -340,6 +340,17 @@ fn what_is_logged_is_held_to_the_end() {
     assert_eq!(logged, kept(r#"{"op":"save","name":"all","value":"w"}"#));
 }
 
+/// What eight traces hold, one after another, each of which makes a value that is read at the end.
+fn held_together(trace: impl Fn(usize) -> String) -> u64 {
+    let traces: String = (0..8).map(trace).collect();
+    let views: Vec<String> = (0..8).map(|at| format!(r#""v{at}""#)).collect();
+    price(&format!(
+        r#"{traces}{{"op":"cat","name":"all","tensors":[{}]}},{{"op":"sum","name":"t","input":"all"}},{{"op":"save","name":"s","value":"t"}}"#,
+        views.join(",")
+    ))
+    .peak_bytes
+}
+
 #[test]
 fn what_a_view_is_a_view_of_is_held_as_long_as_the_view() {
     let held = |between: &str| {
@@ -351,13 +362,7 @@ fn what_a_view_is_a_view_of_is_held_as_long_as_the_view() {
                 {{"op":"repeat","name":"x{at}","input":"s{at}","repeats":[262144]}},{between}]}},"#
             )
         };
-        let traces: String = (0..8).map(trace).collect();
-        let views: Vec<String> = (0..8).map(|at| format!(r#""v{at}""#)).collect();
-        price(&format!(
-            r#"{traces}{{"op":"cat","name":"all","tensors":[{}]}},{{"op":"sum","name":"t","input":"all"}},{{"op":"save","name":"s","value":"t"}}"#,
-            views.join(",")
-        ))
-        .peak_bytes
+        held_together(trace)
     };
     let view = |stop: usize| format!(r#"{{"op":"getitem","name":"vAT","input":"xAT","index":[":{stop}"]}}"#);
     let (small, large) = (held(&view(16_384)), held(&view(16_385)));
@@ -538,13 +543,7 @@ fn a_getter_of_which_columns_are_indexed_is_not_held_beyond_them() {
                 {{"op":"get","name":"h{at}","hook":"logits"}},{{"op":"getitem","name":"v{at}","input":"h{at}","index":[{index}]}}]}},"#
             )
         };
-        let traces: String = (0..8).map(trace).collect();
-        let views: Vec<String> = (0..8).map(|at| format!(r#""v{at}""#)).collect();
-        price(&format!(
-            r#"{traces}{{"op":"cat","name":"all","tensors":[{}]}},{{"op":"sum","name":"t","input":"all"}},{{"op":"save","name":"s","value":"t"}}"#,
-            views.join(",")
-        ))
-        .peak_bytes
+        held_together(trace)
     };
     // Of sixty positions twenty; or of all of them a third of the vocabulary, of which nothing is known here.
     let (columns, all) = (held(r#"":","-20:""#), held(r#"":",":",":333""#));

@@ -142,15 +142,7 @@ pub fn plan(
         let (length, most) = (items.len(), limits::INDEX_ITEMS);
         return Err(RuleError::new(format!("the index has {length} items, and {most} is the most")));
     }
-    let covered = |item: &IndexItem| match item {
-        IndexItem::Ellipsis | IndexItem::NewAxis => 0,
-        IndexItem::Tensor(value) => match type_of(*value) {
-            TensorType { dtype: DType::Bool, shape } => shape.len(),
-            _ => 1,
-        },
-        _ => 1,
-    };
-    let taken: usize = items.iter().map(covered).sum();
+    let taken: usize = items.iter().map(|item| covered(item, type_of)).sum();
     let Some(left) = shape.len().checked_sub(taken) else {
         return Err(RuleError::new(format!(
             "the index names {taken} dimensions, and the tensor has {}: {}",
@@ -344,6 +336,18 @@ pub(crate) struct Named {
     pub runs: u64,
 }
 
+/// Dimensions that an item says something of.
+fn covered(item: &IndexItem, type_of: &dyn Fn(Value) -> TensorType) -> usize {
+    match item {
+        IndexItem::Ellipsis | IndexItem::NewAxis => 0,
+        IndexItem::Tensor(value) => match type_of(*value) {
+            TensorType { dtype: DType::Bool, shape } => shape.len(),
+            _ => 1,
+        },
+        _ => 1,
+    }
+}
+
 /// What an index names in a tensor of those sizes.
 pub(crate) fn named(
     items: &[IndexItem],
@@ -351,15 +355,7 @@ pub(crate) fn named(
     type_of: &dyn Fn(Value) -> TensorType,
     assumed: u64,
 ) -> Named {
-    let consumed = |item: &IndexItem| match item {
-        IndexItem::Ellipsis | IndexItem::NewAxis => 0,
-        IndexItem::Tensor(value) => match type_of(*value) {
-            TensorType { dtype: DType::Bool, shape } => shape.len(),
-            _ => 1,
-        },
-        _ => 1,
-    };
-    let left = sizes.len().saturating_sub(items.iter().map(consumed).sum());
+    let left = sizes.len().saturating_sub(items.iter().map(|item| covered(item, type_of)).sum());
     let mut pointing: Vec<Vec<u64>> = Vec::new();
     let mut steps: Vec<u64> = Vec::new();
     let mut at = 0;
@@ -388,7 +384,7 @@ pub(crate) fn named(
             }
             IndexItem::Integer(_) | IndexItem::NewAxis => {}
         }
-        at += consumed(item);
+        at += covered(item, type_of);
     }
     // What nothing is said of is whole.
     steps.extend(sizes.iter().skip(at));

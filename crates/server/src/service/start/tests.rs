@@ -86,6 +86,12 @@ async fn until(core: &Core, id: &str, state: JobState) -> StoredJob {
     panic!("{:?}", stored(core, id).await)
 }
 
+/// Another connection to the store of a service.
+async fn beside(data: &Path) -> sqlx::SqliteConnection {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(data.join("pellucid.sqlite"));
+    options.connect().await.unwrap()
+}
+
 /// Waits until something is so; not for ever.
 async fn patiently(mut is_so: impl FnMut() -> bool) {
     for _ in 0..6_000 {
@@ -128,8 +134,7 @@ async fn a_job_that_cannot_be_failed_is_failed_once_the_store_can_be_written() {
     let (service, _held) = Service::start(config(data.path())).await.unwrap();
     let core = &service.core;
     core.drain();
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(data.path().join("pellucid.sqlite"));
-    let mut other = options.connect().await.unwrap();
+    let mut other = beside(data.path()).await;
     other
         .execute(
             "CREATE TRIGGER fails BEFORE UPDATE ON jobs WHEN NEW.state = 'failed'
@@ -160,8 +165,7 @@ async fn an_end_that_cannot_be_read_is_told_once_it_can_be() {
     let channel = core.hub.open(&id, 0, 1 << 20);
     let problem = Problem::new(ProblemKind::Internal, "it fails");
     core.store.refuse(&id, &problem, time::now_ms()).await.unwrap();
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(data.path().join("pellucid.sqlite"));
-    let mut other = options.connect().await.unwrap();
+    let mut other = beside(data.path()).await;
     other.execute("ALTER TABLE jobs RENAME TO jobs_of_before").await.unwrap();
     core.tell_end(OPEN_ACCOUNT, &id).await;
     assert_eq!((core.unsettled().len(), channel.done().is_some()), (1, false));
@@ -323,8 +327,7 @@ async fn readiness_tells_of_a_store_that_does_not_write_and_an_engine_that_does_
     let data = tempfile::tempdir().unwrap();
     let (service, _held) = Service::start(config(data.path())).await.unwrap();
     until_ready(&service, (200, "ok", "ok")).await;
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(data.path().join("pellucid.sqlite"));
-    let mut other = options.connect().await.unwrap();
+    let mut other = beside(data.path()).await;
     other.execute("BEGIN IMMEDIATE").await.unwrap();
     until_ready(&service, (503, "failing", "ok")).await;
     other.execute("ROLLBACK").await.unwrap();
